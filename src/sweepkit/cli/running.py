@@ -1,0 +1,181 @@
+"""``sweep run``, ``try``, ``enqueue``, ``stop``, ``retry``, ``sync``: what makes a study go on. Knows no terminal."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sweepkit.cli import studies
+from sweepkit.errors import InputError
+
+EXIT_CODES = {"done": 0, "failed": 1, "interrupted": 130}
+
+
+def run(
+    study: studies.Argument,
+    overrides: studies.Overrides = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew; what was run before under this name is archived, not deleted.")
+    ] = False,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="Where trials run: optuna (this machine) or ray. Short for --set backend.type=….",
+            autocompletion=lambda: ["optuna", "ray"],
+            show_default=False,
+        ),
+    ] = None,
+    parallel: Annotated[
+        str | None,
+        typer.Option(
+            help="Trials at the same time: a number or auto. Short for --set backend.parallel=….", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Run a study until its budget is spent; the same command goes on where it stopped.
+
+    Ctrl-C once lets running trials checkpoint and stop, twice ends them at once.
+
+    Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
+    """
+    from sweepkit.cli import tables, view
+    from sweepkit.run import run as run_study
+
+    short = {"backend.type": backend, "backend.parallel": parallel}
+    asked = [f"{key}={value}" for key, value in short.items() if value is not None]
+    found = studies.find(study, [*(overrides or []), *asked])
+    with view.watcher() as watcher:
+        outcome = run_study(found, fresh=fresh, watch=watcher)
+    tables.show(tables.summary(outcome, found, found.place))
+    raise typer.Exit(EXIT_CODES[outcome.status])
+
+
+def try_(
+    study: studies.Argument,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param",
+            "-p",
+            metavar="NAME=VALUE",
+            help="A hyperparameter, for example -p learning_rate=3e-5. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    overrides: studies.Overrides = None,
+) -> None:
+    """Train one trial in this process and record nothing, so that a debugger works.
+
+    Hyperparameters that are not given are the baseline's, else their consumer's default.
+    """
+    from sweepkit.cli import tables, words
+    from sweepkit.run import try_one
+
+    found = studies.find(study, overrides)
+    params = {**(found.baseline or {}), **studies.assignments(param or [])}
+    finished = try_one(found, studies.completed(found, params))
+    goals = zip(found.objective.goals, finished.values, strict=False)
+    tail = ", ".join(f"{goal.metric} {words.value(value)}" for goal, value in goals) or finished.cause
+    typer.echo(f"{finished.ending} in {words.span(finished.seconds)}" + (f": {tail}" if tail else ""))
+    folder = found.place.folder / "try"
+    if folder.exists():
+        typer.echo(f"its files are in {tables.shown(folder)}")
+    raise typer.Exit(0 if finished.ending in ("complete", "pruned") else 1)
+
+
+def enqueue(
+    study: studies.Argument,
+    values: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=VALUE…", help="The configuration; names left out are sampled.", show_default=False
+        ),
+    ],
+) -> None:
+    """Put a hand-picked configuration in line, for a study that runs or will: it is the next to be tried."""
+    from sweepkit import results
+    from sweepkit.cli import words
+
+    found = studies.find(study)
+    params = studies.within_space(found, studies.assignments(values))
+    number = studies.search(found).enqueue(params)
+    typer.echo(f"trial {number} of {found.name} will be {words.settings(params)}")
+    total = found.budget.trials
+    if total is not None and sum(row.ending.counts for row in results.read(found)) >= total:
+        typer.echo(f"budget.trials ({total}) is spent: give it room, for example --set budget.trials={number + 1}")
+
+
+def stop(study: studies.Argument) -> None:
+    """Ask the process that runs a study to stop; running trials checkpoint first, and sweep run goes on with them."""
+    import os
+    import signal
+    import socket
+
+    from sweepkit import results
+
+    found = studies.find_run(study)
+    owner = results.driver(found.place)
+    if owner is None:
+        typer.echo(f"{found.name} is not running")
+        return
+    pid, host = owner
+    if host != socket.gethostname():
+        raise InputError(f"{found.name} is run by process {pid} on {host}; type sweep stop there")
+    try:
+        os.kill(pid, signal.SIGTERM)  # not SIGINT, which a shell's background job may ignore
+    except ProcessLookupError:
+        typer.echo(f"{found.name} is not running any more")
+        return
+    typer.echo(f"asked process {pid} to stop {found.name}; its running trials checkpoint first")
+
+
+def retry(
+    study: studies.Argument,
+    failed: Annotated[bool, typer.Option("--failed", help="Every failed trial that was not tried again yet.")] = False,
+    trial: Annotated[
+        list[int] | None,
+        typer.Option("--trial", help="This trial, by its number. May be repeated.", show_default=False),
+    ] = None,
+) -> None:
+    """Put trials in line again with the same hyperparameters, as new trials that name the old ones."""
+    from sweepkit import results
+    from sweepkit.cli import words
+    from sweepkit.trial import Ending
+
+    if not failed and not trial:
+        raise InputError("say which trials: --failed for every failed one, --trial 7 for one of them")
+    found = studies.find_run(study)
+    rows = results.read(found)
+    again = {row.origin.removeprefix("retry of ") for row in rows if row.origin.startswith("retry of ")}
+    broken = [row.number for row in rows if row.ending is Ending.failed and str(row.number) not in again]
+    chosen = sorted({*(trial or []), *(broken if failed else [])})
+    if not chosen:
+        typer.echo(f"{found.name} has no failed trial that was not tried again")
+        return
+    for old, new in zip(chosen, studies.search(found).retry(chosen), strict=True):
+        typer.echo(f"trial {new} will be trial {old} again")
+    if results.driver(found.place) is None:
+        typer.echo(f"sweep run {study} trains {words.plural(len(chosen), 'trial')} again")
+
+
+def sync(study: studies.Argument) -> None:
+    """Deliver to MLflow what it has not got yet, for instance after its server was away."""
+    from sweepkit import results
+    from sweepkit.cli import words
+    from sweepkit.identity import StudyLock
+
+    found = studies.find_run(study)
+    if found.tracking.uri == "none":
+        typer.echo(f"{found.name} is recorded nowhere (tracking.uri: none); there is nothing to deliver")
+        return
+    from sweepkit.trackers.mlflow import MLflowTracker
+
+    with StudyLock(found.place):
+        rows = results.read(found)
+        tracker = MLflowTracker(found, rows=lambda: rows)
+        behind = tracker.behind()
+        tracker.open()
+        tracker.sync()
+        tracker.close(results.answer(found, rows))
+    typer.echo(f"delivered {words.plural(behind, 'trial')}" if behind else "nothing was missing")

@@ -1,0 +1,81 @@
+"""The pictures of ``sweep show``: a study read from storage, once or again and again while it runs. Knows no driver."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.text import Text
+
+from sweepkit import results
+from sweepkit.cli import tables, view, words
+from sweepkit.cli.moments import moment
+from sweepkit.trial import Ending, Trial
+
+if TYPE_CHECKING:
+    from sweepkit.study import Study
+
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+def still(study: Study, *, every: bool = False) -> RenderableType:
+    """Return a study as it stands now: how far it is, the best, what runs, what failed, and the hours."""
+    rows = results.read(study)
+    owner = results.driver(study.place)
+    parts: list[RenderableType] = [tables.heading(study), _state(study, rows, owner)]
+    if every:
+        parts += _section("every trial", tables.trials(study, rows, against=results.baseline(rows), endings=True))
+    elif top := view.shown(study, rows):
+        title = "Pareto front" if len(study.objective.goals) > 1 else "best"
+        parts += _section(title, tables.trials(study, top, against=results.baseline(rows)))
+    moments = {row.number: moment(study.place, row) for row in rows if row.ending is Ending.running}
+    if moments and not every:
+        parts += _section("running", tables.running(study, moments))
+    if (wrong := tables.failures(rows)) is not None:
+        parts += _section("went wrong", wrong)
+    if rows:
+        parts += [Text(), tables.hours(results.ledger(rows, slot_hours=results.slot_hours(study.place)))]
+    winners = results.winners(study, rows)
+    if len(winners) == 1 and winners[0].checkpoint is not None:
+        parts.append(Text.assemble(("model  ", "dim"), tables.shown(winners[0].checkpoint)))
+    return Group(*parts)
+
+
+def follow(study: Study) -> None:
+    """Show a running study live until its driver ends or Ctrl-C ends the looking."""
+    board = view.Board(study, study.place)
+    bar = view.progress()
+    out = tables.console()
+    hint = Text("Ctrl-C ends the looking, not the study", style="dim")
+    reader = results.Reader(study)
+    board.take(reader.rows())
+    view.begin(bar, board)
+    with Live(console=out, auto_refresh=False, transient=True) as live:
+        try:
+            while results.driver(study.place):
+                board.take(reader.rows())
+                live.update(Group(view.picture(board, bar), Text(), hint), refresh=True)
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        except KeyboardInterrupt:
+            pass
+    tables.show(still(study))
+
+
+def _section(title: str, content: RenderableType) -> list[RenderableType]:
+    return [Text(), Text(title, style="dim"), Padding(content, (0, 0, 0, 2))]
+
+
+def _state(study: Study, rows: list[Trial], owner: tuple[int, str] | None) -> Text:
+    ended = [row for row in rows if row.ending.counts]
+    total = f" of {study.budget.trials}" if study.budget.trials is not None else ""
+    text = Text(f"{len(ended)}{total} trials")
+    text.append(f" ({words.endings(rows)})" if rows else "")
+    if owner:
+        text.append(f" · running, process {owner[0]} on {owner[1]}", style="cyan")
+    else:
+        left = study.budget.trials is not None and len(ended) < study.budget.trials
+        text.append(" · not running" + (", sweep run goes on with it" if left else ""), style="dim")
+    return text

@@ -1,0 +1,99 @@
+"""``sweep new``, ``check`` and ``schema``: writing a study and having it looked at. Knows no trial."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweepkit.cli import studies
+from sweepkit.errors import StudyFileError
+
+
+def new(
+    folder: Annotated[Path, typer.Argument(help="Folder to write; its name becomes the study's.", show_default=False)],
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="Built-in task kind: text-classification, text-regression, image-classification or causal-lm.",
+            autocompletion=lambda: ["text-classification", "text-regression", "image-classification", "causal-lm"],
+        ),
+    ] = "text-classification",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="A csv, json or parquet file, a folder of images, or a data set of the hub.", show_default=False
+        ),
+    ] = "",
+    model: Annotated[
+        str, typer.Option(help="A local folder, a model of the hub, or package:NAME/sub/folder.", show_default=False)
+    ] = "",
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="Metric to optimise, for example f1; by default the usual one of the kind.", show_default=False
+        ),
+    ] = "",
+) -> None:
+    """Write a study folder from a built-in kind, ready to run.
+
+    For example: sweep new mystudy --kind text-classification --data my.csv --model bert-base-uncased --metric f1
+    """
+    from sweepkit.cli import tables
+    from sweepkit.cli.new import write
+
+    written = write(folder, kind=kind, data=data, model=model, metric=metric)
+    for path in written:
+        typer.echo(f"wrote {tables.shown(path.resolve())}")
+    file = tables.shown(written[0].resolve())
+    typer.echo(f"\nnext\n  sweep check {file}\n  sweep run {file}")
+
+
+def check(
+    study: studies.Argument,
+    overrides: studies.Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict and the resolved study as JSON.")] = False,
+) -> None:
+    """Check a study file without running anything: every mistake at once, each with its line."""
+    try:
+        found = studies.find(study, overrides)
+    except StudyFileError as error:
+        if as_json:
+            problems = [{"file": p.file, "line": p.line, "path": p.path, "message": p.message} for p in error.problems]
+            typer.echo(json.dumps({"ok": False, "problems": problems}, indent=2))
+            raise typer.Exit(error.exit_code) from None
+        raise
+    if as_json:
+        resolved = found.model_dump(mode="json", by_alias=True)
+        typer.echo(json.dumps({"ok": True, "problems": [], "study": resolved}, indent=2))
+        return
+    from sweepkit.cli import tables
+    from sweepkit.cli.plan import plan
+
+    tables.show(plan(found, study))
+
+
+def schema(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write to this file instead of standard output.", show_default=False),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print the meaning of every key instead, as text.")
+    ] = False,
+) -> None:
+    """Print the JSON schema of study files, so that editors complete and check them."""
+    from sweepkit import load
+
+    text = load.explain() if explain else json.dumps(load.schema(), indent=2, ensure_ascii=False)
+    _write(text, output)
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        typer.echo(text)
+    else:
+        output.write_text(text.rstrip("\n") + "\n")
+        typer.echo(f"wrote {output}")

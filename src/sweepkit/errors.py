@@ -1,0 +1,101 @@
+"""Every error sweepkit raises on purpose, as one tree; knows nothing about the rest of the package.
+
+::
+
+    SweepError                      exit code
+    ├── InputError                  2   something the user wrote or asked for cannot be
+    │   ├── StudyFileError          2   a study (file or object) breaks rules; carries every Problem
+    │   ├── StudyChanged            2   the study differs from the one its trials were run with
+    │   ├── StudyLocked             2   another driver runs this study
+    │   ├── StudyNotFound           2   no such study, trial or checkpoint
+    │   └── MissingExtra            2   an optional dependency is not installed
+    ├── StudyFailed                 1   the study cannot go on (warm process died, same failure in a row, disk full)
+    └── TrialFailed                 –   one trial cannot go on; becomes the trial's ending, never the study's
+
+    TrialInterrupted (BaseException)    a trial was told to stop; not an error, so ``except Exception`` cannot swallow it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One broken rule in a study.
+
+    ``path`` is the dotted key (``space.learning_rate``), ``message`` the rule, what was found and what to do. ``file``
+    and ``line`` (from 1) are filled in where the study came from a file.
+    """
+
+    path: str
+    message: str
+    file: str | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else (self.file or "")
+        return f"{where} {self.path}: {self.message}".strip() if self.path else f"{where}: {self.message}"
+
+
+class SweepError(Exception):
+    """Root of all errors raised on purpose."""
+
+    exit_code = 1
+
+
+class InputError(SweepError):
+    """Something the user wrote or asked for cannot be done as asked."""
+
+    exit_code = 2
+
+
+class StudyFileError(InputError):
+    """A study breaks one or more rules; ``problems`` holds all of them, in file order."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class StudyChanged(InputError):
+    """The study differs, in a way that matters, from the one its earlier trials were run with."""
+
+
+class StudyLocked(InputError):
+    """Another driver holds the study's lock."""
+
+
+class StudyNotFound(InputError):
+    """There is no such study, trial or checkpoint."""
+
+
+class MissingExtra(InputError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an extra that is not installed: pip install 'sweepkit[{extra}]'")
+
+
+class StudyFailed(SweepError):
+    """The study as a whole cannot go on; finished trials are kept and the same command resumes it."""
+
+
+class TrialFailed(SweepError):
+    """One trial cannot go on; the message becomes its cause."""
+
+
+class TrialInterrupted(BaseException):
+    """Raised inside a trial that was told to stop; ``answer`` is the driver's word (``prune`` or ``stop``)."""
+
+    def __init__(self, answer: str) -> None:
+        self.answer = answer
+        super().__init__(answer)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean X?"`` for the closest known name, or an empty string."""
+    found = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]}?" if found else ""

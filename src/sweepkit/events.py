@@ -1,0 +1,99 @@
+"""What a trial says, as plain data; one JSON object per line on the pipe and in ``events.jsonl``. Knows no one who listens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Common to all events: the trial's number and ``at``, seconds since the epoch when it happened."""
+
+    kind: ClassVar[str]
+    trial: int
+    at: float
+
+    def to_json(self) -> str:
+        """Return the event as one line of JSON (NaN and infinities as Python's json writes them)."""
+        return json.dumps({"kind": self.kind, **asdict(self)}, separators=(",", ":"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started(Event):
+    """A trial's process began to train; ``resumed`` is the step it goes on from (0 when from the start)."""
+
+    kind: ClassVar[str] = "started"
+    attempt: int = 1
+    pid: int = 0
+    host: str = ""
+    device: str = "cpu"
+    resumed: int = 0
+    effective: Mapping[str, Any] = field(default_factory=dict)
+    """Training arguments that differ from transformers' defaults, after everything was applied."""
+    proved: tuple[str, ...] = ()
+    """Hyperparameters read back from where they act."""
+    unproved: tuple[str, ...] = ()
+    """Hyperparameters that were applied but cannot be read back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logged(Event):
+    """The Trainer logged training metrics at a global ``step`` (from 1)."""
+
+    kind: ClassVar[str] = "logged"
+    step: int
+    epoch: float
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Event):
+    """An evaluation: ``number`` counts from 1 and is Optuna's step; ``values`` are the objective's metrics, in order."""
+
+    kind: ClassVar[str] = "evaluated"
+    number: int
+    step: int
+    epoch: float
+    metrics: Mapping[str, float]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpointed(Event):
+    """A checkpoint is whole on disk; ``role`` is ``best`` (model only) or ``last`` (everything needed to go on)."""
+
+    kind: ClassVar[str] = "checkpointed"
+    step: int
+    role: str
+    path: str
+    evaluation: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished(Event):
+    """A trial ended; said exactly once per attempt, by the trial or, where it cannot any more, by its driver."""
+
+    kind: ClassVar[str] = "finished"
+    ending: str
+    cause: str = ""
+    step: int = 0
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    values: tuple[float, ...] = ()
+    """The objective's values by its own rule (best, last or mean), empty when no evaluation counts."""
+
+
+EVENTS: dict[str, type[Event]] = {cls.kind: cls for cls in (Started, Logged, Evaluated, Checkpointed, Finished)}
+
+
+def from_json(line: str | bytes) -> Event:
+    """Return the event written by :meth:`Event.to_json`."""
+    data = json.loads(line)
+    cls = EVENTS[data.pop("kind")]
+    for name in ("values", "proved", "unproved"):
+        if name in data:
+            data[name] = tuple(data[name])
+    return cls(**data)

@@ -1,0 +1,287 @@
+"""The driver's side of the trials: one warm process, a child per trial, their slots, deadlines and ends.
+
+Knows processes and sockets, nothing of Optuna, MLflow or torch. The local backend owns one; a Ray actor owns one too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sweepkit.errors import StudyFailed
+from sweepkit.events import Event, Finished, from_json
+from sweepkit.slots import Slot
+from sweepkit.study import Study
+from sweepkit.trial import TrialSpec
+from sweepkit.warm import START_SECONDS, WarmProcess, kill_group, lost
+
+
+@dataclass(eq=False)
+class _Process:
+    """One child of the warm process: a trial's rank, or a job that answers with one line."""
+
+    id: int
+    sock: socket.socket
+    trial: int | None = None
+    rank: int = 0
+    pid: int | None = None
+    received: bytes = b""
+    open: bool = True
+    exit: Mapping[str, Any] | None = None
+    answer: dict[str, Any] | None = None
+
+
+@dataclass(eq=False)
+class _Running:
+    """One trial that runs: its processes (one per rank), its slot, and what is known of its end."""
+
+    spec: TrialSpec
+    slot: Slot
+    began: float
+    processes: list[_Process] = field(default_factory=list)
+    finished: Finished | None = None
+    cause: str = ""
+    """Why its driver ended it (deadline, a rank that died); empty when it ended by itself."""
+
+
+class Executor:
+    """Runs trials on slots. Use as a context manager; leaving it ends whatever still runs."""
+
+    def __init__(self, study: Study, slots: list[Slot], *, log: Path, deadline_seconds: float | None = None) -> None:
+        self._study = study
+        self.free = list(slots)
+        self._log = log
+        self._deadline_seconds = deadline_seconds
+        self._running: dict[int, _Running] = {}
+        self._processes: dict[int, _Process] = {}
+        self._selector = selectors.DefaultSelector()
+        self._next_id = 0
+        self._ready: dict[str, Any] | None = None
+
+    def __enter__(self) -> Executor:
+        self._warm = WarmProcess(self._study, self._log)
+        self._selector.register(self._warm, selectors.EVENT_READ, self._warm)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._selector.close()
+        self._warm.close()
+        for process in self._processes.values():
+            process.sock.close()
+
+    @property
+    def running(self) -> list[int]:
+        """Numbers of the trials that run."""
+        return list(self._running)
+
+    @property
+    def warm_pid(self) -> int:
+        """Process id of the warm process."""
+        return self._warm.process.pid
+
+    def wait_ready(self) -> float:
+        """Wait until the warm process has imported everything; return the seconds it took.
+
+        Raises StudyFailed when it died, or when the task's own code cannot be imported.
+        """
+        end = time.monotonic() + START_SECONDS
+        while self._ready is None:
+            if time.monotonic() > end:
+                raise StudyFailed(f"the warm process was not ready after {START_SECONDS:.0f} s (log: {self._log})")
+            self._turn(0.5)
+        if self._ready["failure"]:
+            raise StudyFailed(f"the task cannot be loaded: {self._ready['failure']} (log: {self._log})")
+        return float(self._ready["ready"])
+
+    def job(self, job: str, *, console: Path, **request: Any) -> dict[str, Any]:
+        """Run a job (``prepare``, ``inspect``) in a child of its own and return its answer.
+
+        Raises StudyFailed when the child ends without one.
+        """
+        self.wait_ready()
+        process = self._fork({"job": job, "console": str(console), "threads": os.cpu_count() or 1, **request})
+        while process.open or process.exit is None:
+            self._turn(1.0)
+        self._forget(process)
+        if process.answer is None:
+            end = lost(-1, process.exit["status"], process.exit["oom_kills"], 0.0)
+            raise StudyFailed(f"{job} ended with {end.cause} (log: {console})")
+        return process.answer
+
+    def preload(self, modules: list[str]) -> None:
+        """Let the warm process import modules that a child turned out to need."""
+        self._warm.request({"import": modules})
+
+    def start(self, spec: TrialSpec) -> None:
+        """Start a trial on the next free slot: one process per rank."""
+        slot = self.free.pop(0)
+        folder = Path(spec.directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        spec = replace(spec, devices=slot.devices, threads=slot.threads, ranks=slot.ranks)
+        running = _Running(spec, slot, time.monotonic())
+        self._running[spec.number] = running
+        port = _free_port() if slot.ranks > 1 else 0
+        for rank in range(slot.ranks):
+            path = folder / ("spec.json" if rank == 0 else f"spec-rank{rank}.json")
+            _write(path, replace(spec, rank=rank).to_json())
+            request = {
+                "job": "trial",
+                "spec": str(path),
+                "console": str(folder / ("console.log" if rank == 0 else f"console-rank{rank}.log")),
+                "threads": slot.threads,
+                "environment": slot.environment(rank, port),
+            }
+            process = self._fork(request)
+            process.trial, process.rank = spec.number, rank
+            running.processes.append(process)
+
+    def answer(self, trial: int, word: str) -> None:
+        """Answer a trial's evaluation, or tell it something meanwhile: ``continue``, ``prune`` or ``stop``.
+
+        Rank 0 is told and passes it on, so that all ranks act on it at the same step.
+        """
+        running = self._running.get(trial)
+        if running:
+            try:
+                running.processes[0].sock.sendall(word.encode() + b"\n")
+            except OSError:
+                pass  # it ended meanwhile; its exit is on its way
+
+    def kill(self, trial: int, cause: str) -> None:
+        """End a trial at once, all its ranks and everything they started."""
+        running = self._running.get(trial)
+        if running:
+            running.cause = running.cause or cause
+            for process in running.processes:
+                if process.exit is None and process.pid is not None:
+                    kill_group(process.pid)
+
+    def poll(self, timeout: float) -> list[Event]:
+        """Return what trials said within ``timeout`` seconds; each started trial ends with exactly one Finished."""
+        events = self._turn(min(timeout, self._until_deadline()))
+        now = time.monotonic()
+        for number, running in self._running.items():
+            if self._deadline_seconds and now - running.began > self._deadline_seconds and not running.cause:
+                self.kill(number, f"deadline: ran longer than {self._deadline_seconds:g} s")
+        return events
+
+    def _until_deadline(self) -> float:
+        if not self._deadline_seconds or not self._running:
+            return float("inf")
+        oldest = min(running.began for running in self._running.values())
+        return max(0.01, oldest + self._deadline_seconds - time.monotonic())
+
+    def _fork(self, request: dict[str, Any]) -> _Process:
+        ours, theirs = socket.socketpair()
+        self._next_id += 1
+        process = _Process(self._next_id, ours)
+        self._processes[process.id] = process
+        self._warm.request({**request, "id": process.id}, theirs)
+        theirs.close()
+        self._selector.register(ours, selectors.EVENT_READ, process)
+        return process
+
+    def _forget(self, process: _Process) -> None:
+        self._processes.pop(process.id, None)
+        process.sock.close()
+
+    def _turn(self, timeout: float) -> list[Event]:
+        """Wait once for anything; return the events in order."""
+        events: list[Event] = []
+        for key, _ in self._selector.select(timeout):
+            if key.data is self._warm:
+                for message in self._warm.messages():
+                    self._from_warm(message)
+            else:
+                events.extend(self._from_process(key.data))
+        for number in list(self._running):
+            finished = self._ended(self._running[number])
+            if finished:
+                events.append(finished)
+        return events
+
+    def _from_warm(self, message: Mapping[str, Any]) -> None:
+        if "ready" in message:
+            self._ready = dict(message)
+        process = self._processes.get(message.get("forked", message.get("exited", 0)))
+        if process and "forked" in message:
+            process.pid = message["pid"]
+            running = self._running.get(process.trial) if process.trial is not None else None
+            if running and running.cause:
+                kill_group(process.pid)
+        elif process:
+            process.exit = message
+
+    def _from_process(self, process: _Process) -> list[Event]:
+        try:
+            data = process.sock.recv(1 << 20)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._selector.unregister(process.sock)
+            process.open = False
+            return []
+        *lines, process.received = (process.received + data).split(b"\n")
+        if process.trial is None:
+            process.answer = json.loads(lines[-1]) if lines else process.answer
+            return []
+        running = self._running[process.trial]
+        events: list[Event] = []
+        for event in map(from_json, lines):
+            if not isinstance(event, Finished):
+                events.append(event)
+            elif running.finished is None or running.finished.ending == "complete":
+                running.finished = event
+        return events
+
+    def _ended(self, running: _Running) -> Finished | None:
+        """Return the trial's Finished once every rank is gone; end the others when one rank ended badly."""
+        number = running.spec.number
+        gone = [process for process in running.processes if not process.open and process.exit is not None]
+        bad = next((p for p in gone if p.exit and p.exit["status"] != 0), None)
+        if len(gone) < len(running.processes):
+            if (
+                gone
+                and not running.cause
+                and (bad or (running.finished and running.finished.ending not in ("complete", "pruned")))
+            ):
+                rank = f"rank {bad.rank}: " if bad else ""
+                said = running.finished.cause if running.finished else ""
+                status = lost(number, bad.exit["status"], 0, 0.0).cause if bad and bad.exit else said
+                self.kill(number, f"{rank}{status}")
+            return None
+        seconds = time.monotonic() - running.began
+        finished = running.finished
+        if finished is None:
+            process = bad or running.processes[0]
+            assert process.exit is not None
+            finished = lost(number, process.exit["status"], process.exit["oom_kills"], seconds, running.cause)
+        elif running.cause and finished.ending == "complete" and bad:
+            finished = replace(finished, ending="failed", cause=running.cause)
+        for process in running.processes:
+            self._forget(process)
+        del self._running[number]
+        self.free.append(running.slot)
+        return finished
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text)
+    os.replace(temporary, path)

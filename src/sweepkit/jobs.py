@@ -1,0 +1,94 @@
+"""What a forked child does: train a trial, prepare data or inspect a study; each says its answer on its own socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sweepkit.errors import SweepError
+from sweepkit.events import Evaluated, Event
+from sweepkit.study import Study
+from sweepkit.trial import TrialSpec
+
+
+class SocketLine:
+    """A trial's line to its driver over a socket: events go up as JSON lines, words come down as lines."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._received = b""
+        self._words: list[str] = []
+
+    def say(self, event: Event) -> None:
+        """Send an event."""
+        self._sock.sendall(event.to_json().encode() + b"\n")
+
+    def ask(self, event: Evaluated) -> str:
+        """Send an evaluation and wait for the answer."""
+        self.say(event)
+        while True:
+            if self._words:
+                return self._words.pop(0)
+            self._receive()
+
+    def heard(self) -> str | None:
+        """Return a word that came down meanwhile, without waiting."""
+        while not self._words and select.select([self._sock], [], [], 0)[0]:
+            self._receive()
+        return self._words.pop(0) if self._words else None
+
+    def _receive(self) -> None:
+        data = self._sock.recv(4096)
+        if not data:
+            os._exit(1)  # the driver is gone; the warm process is about to end this child anyway
+        *lines, self._received = (self._received + data).split(b"\n")
+        self._words.extend(line.decode() for line in lines)
+
+
+def _trial(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int:
+    from sweepkit.objective import run_trial
+
+    spec = TrialSpec.from_json(Path(request["spec"]).read_text())
+    line = SocketLine(sock)
+    finished = run_trial(study, spec, line)
+    if spec.rank == 0 or finished.ending not in ("complete",):
+        line.say(finished)
+    sock.close()
+    return 0
+
+
+def _prepare(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int:
+    """Prepare the data once, then leave; the answer is one JSON line: ``about`` or ``error``."""
+    from sweepkit.tasks import load_task
+    from sweepkit.tasks.prepared import prepare
+
+    try:
+        task = load_task(study.task, study.home, request.get("options", {}), trust_remote_code=study.trust_remote_code)
+        folder = prepare(task, study.place.data)
+        answer: dict[str, Any] = {"folder": str(folder), "about": json.loads((folder / "about.json").read_text())}
+    except Exception as error:  # noqa: BLE001  # an edge: whatever a task raises becomes an answer
+        traceback.print_exc()
+        answer = {"error": str(error) if isinstance(error, SweepError) else f"{type(error).__name__}: {error}"}
+    sock.sendall(json.dumps(answer).encode() + b"\n")
+    return 0
+
+
+def _inspect(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int:
+    """Second stage of check: build what trial 0 would build, evaluate a few rows, and say what it needs."""
+    from sweepkit.inspection import inspect
+
+    before = set(sys.modules)
+    answer = inspect(study, TrialSpec.from_json(Path(request["spec"]).read_text()))
+    answer["imported"] = sorted(set(sys.modules) - before)
+    sock.sendall(json.dumps(answer).encode() + b"\n")
+    return 0
+
+
+JOBS = {"trial": _trial, "prepare": _prepare, "inspect": _inspect}

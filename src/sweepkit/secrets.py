@@ -1,0 +1,93 @@
+"""Takes secrets out of text before it leaves the machine. Knows no one who sends it.
+
+Three kinds are found: what the environment names as secret, what looks like a key of a well-known service, and values
+beside a name such as ``password`` or in the user part of a URL. A number is never a secret, nor are ``max_new_tokens``,
+``pad_token`` and their like.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import unquote, urlsplit
+
+HIDDEN = "***"
+
+_NAME = (
+    r"(?:[\w.-]*[_.-])?(?:(?:pg|my|db)?(?:password|passwd|passphrase|pwd)"
+    r"|(?:access|auth|client|refresh|api|hub|hf)?(?:token|secret)"
+    r"|(?:api|access|secret|private|account|auth)[_-]?key|credentials?|authorization)(?:[_-](?:id|key|value))?"
+)
+_HARMLESS = re.compile(
+    r"(?i)(?:pad|eos|bos|unk|sep|cls|mask|sot|start|end|stop|special|image|audio|video|decoder_start|forced)[_-]token"
+)
+_BESIDE = re.compile(
+    rf"""(?i)(?<![\w.-])(?P<name>["']?{_NAME}["']?)(?P<sign>\s*[:=]\s*)(?P<quote>["']?)(?P<value>[^\s"',;&}}]{{4,}})"""
+)
+_URL_PASSWORD = re.compile(r"(?P<start>\b[a-zA-Z][\w+.-]*://[^\s/:@\"']*):(?P<password>[^\s/\"']+)@")
+_URL_TOKEN = re.compile(r"(?P<start>\b[a-zA-Z][\w+.-]*://)(?P<token>[^\s/:@\"']{20,})@")
+_KNOWN = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{16,}|gh[opusr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|sk-[\w-]{16,}|AKIA[0-9A-Z]{16}"
+    r"|AIza[\w-]{30,}|xox[abprs]-[\w-]{10,}|dapi[0-9a-f]{32}|pypi-[\w-]{16,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})"
+)
+_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{12,}")
+_BLOCK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+_VARIABLE = re.compile(rf"(?i)\A{_NAME}\Z")
+
+
+def scrub(text: str, known: Iterable[str] = ()) -> str:
+    """Return the text with every secret replaced by ``***``; ``known`` are further ones to look for.
+
+    >>> scrub("postgresql://ann:s3cret@db/optuna and max_new_tokens: 128, hub_token: abcdefgh")
+    'postgresql://ann:***@db/optuna and max_new_tokens: 128, hub_token: ***'
+    """
+    for secret in sorted({*known, *of_environment(os.environ)}, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    text = _BLOCK.sub(HIDDEN, text)
+    text = _URL_PASSWORD.sub(rf"\g<start>:{HIDDEN}@", text)
+    text = _URL_TOKEN.sub(rf"\g<start>{HIDDEN}@", text)
+    text = _KNOWN.sub(HIDDEN, text)
+    text = _BEARER.sub(rf"\1 {HIDDEN}", text)
+    return _BESIDE.sub(_hide, text)
+
+
+def secret_name(name: str) -> bool:
+    """Whether a value of this name is a secret by its name.
+
+    >>> [secret_name(n) for n in ("hub_token", "HF_TOKEN", "pad_token", "max_new_tokens", "learning_rate")]
+    [True, True, False, False, False]
+    """
+    return bool(_VARIABLE.match(name)) and not _HARMLESS.search(name)
+
+
+def of_url(url: str) -> set[str]:
+    """Return the password in a URL, as written and decoded; empty without one."""
+    try:
+        password = urlsplit(url).password or ""
+    except ValueError:
+        return set()
+    return {word for word in (password, unquote(password)) if len(word) >= 4}
+
+
+def of_environment(environment: Mapping[str, str]) -> set[str]:
+    """Return the values of variables that are secret by their name, and the passwords in URLs among the others."""
+    found = {
+        value
+        for name, value in environment.items()
+        if len(value) >= 8 and (secret_name(name) or (name.upper().endswith("_KEY") and len(value) >= 16))
+    }
+    for value in environment.values():
+        if "://" in value and "@" in value:
+            found |= of_url(value)
+    return {secret for secret in found if not _plain(secret)}
+
+
+def _plain(value: str) -> bool:
+    return value.strip().lower() in ("", "true", "false", "none", "null") or value.replace(".", "").isdigit()
+
+
+def _hide(match: re.Match[str]) -> str:
+    if _HARMLESS.search(match["name"]) or _plain(match["value"]):
+        return match[0]
+    return f"{match['name']}{match['sign']}{match['quote']}{HIDDEN}"

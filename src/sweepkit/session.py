@@ -1,0 +1,284 @@
+"""The driver of one study: what to try next, what a trial's words mean, when it is enough. The same for every backend.
+
+Passes every event on to the trial's log, the search, the tracker and whoever watches. Knows no process and no MLflow.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sweepkit.budget import Spent, reached
+from sweepkit.checkpoints import Shelf
+from sweepkit.errors import StudyFailed
+from sweepkit.events import Checkpointed, Evaluated, Event, Finished
+from sweepkit.journal import TrialLog
+from sweepkit.search import Asked, Search
+from sweepkit.study import Study
+from sweepkit.trackers import Courier
+from sweepkit.trial import Ending, Trial, TrialSpec
+from sweepkit.watch import Watcher
+
+ALIKE = 3
+"""So many trials in a row that fail with the same cause end the study."""
+
+
+class Driver:
+    """Drives one study; a :class:`sweepkit.backends.Session`."""
+
+    def __init__(
+        self,
+        study: Study,
+        search: Search,
+        *,
+        courier: Courier,
+        watch: Watcher,
+        gpus_per_trial: float,
+        splits_batches: bool,
+    ) -> None:
+        self._study = study
+        self._place = study.place
+        self._search = search
+        self._courier = courier
+        self._watch = watch
+        self._gpus = gpus_per_trial
+        self._splits_batches = splits_batches
+        limit = study.budget.disk_gb
+        self._shelf = Shelf(self._place, keep=study.checkpoints.keep, limit_bytes=limit * 1e9 if limit else None)
+        self._spent = Spent(self._place.folder / "spent.json")
+        self._gpu_seconds = sum((row.seconds or 0.0) for row in search.trials()) * gpus_per_trial
+        self._logs: dict[int, TrialLog] = {}
+        self._asked: dict[int, Asked] = {}
+        self._specs: dict[int, TrialSpec] = {}
+        self._again: list[TrialSpec] = []
+        self._alike: tuple[str, int] = ("", 0)
+        self._enough_since: float | None = None
+        self.reason = ""
+        self.killing = False
+        self._interrupted = False
+        self._resumed = self._take_over()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether running trials are to checkpoint and stop."""
+        grace = self._study.budget.grace_minutes * 60
+        late = self._enough_since is not None and time.monotonic() - self._enough_since >= grace
+        return self._interrupted or late
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody asked the study to stop."""
+        return self._interrupted
+
+    def interrupt(self) -> None:
+        """First call: running trials checkpoint and stop. Second: they end at once."""
+        self.killing = self._interrupted
+        self._interrupted = True
+        self.reason = self.reason or "interrupted"
+
+    def next(self) -> TrialSpec | None:
+        """Return the next trial to start: a retry, one an earlier driver left, or a new one."""
+        if self._interrupted or self._enough():
+            return None
+        if self._again:
+            return self._opened(self._again.pop(0))
+        while self._resumed:
+            asked = self._resumed.pop(0)
+            spec = self._resume(asked)
+            if spec is not None:
+                return self._opened(spec)
+        asked_now = self._search.ask()
+        if asked_now is None:
+            self.reason = self.reason or (
+                "every configuration of the space was tried"
+                if self._search.exhausted
+                else "all trials of the budget are done"
+            )
+            return None
+        self._asked[asked_now.number] = asked_now
+        return self._opened(self._spec(asked_now))
+
+    def hear(self, event: Event) -> str | None:
+        """Take an event to everybody who wants it; return the answer where the trial waits for one."""
+        if isinstance(event, Finished):
+            self._finish(event)
+            return None
+        self._log(event.trial).append(event)
+        self._watch.event(event)
+        self._courier.poke()
+        if isinstance(event, Checkpointed):
+            self._make_room()
+        if not isinstance(event, Evaluated):
+            return None
+        if self._search.report(event):
+            return "prune"
+        return "stop" if self.stopping else "continue"
+
+    def tick(self) -> float:
+        """Look at budgets and save the time spent."""
+        self._enough()
+        self._spent.save(at_least_every=10.0)
+        return 1.0
+
+    def close(self) -> None:
+        """Save what was spent."""
+        self._spent.save()
+
+    def _log(self, number: int) -> TrialLog:
+        if number not in self._logs:
+            self._logs[number] = TrialLog(self._place.trial(number))
+        return self._logs[number]
+
+    def _opened(self, spec: TrialSpec) -> TrialSpec:
+        self._specs[spec.number] = spec
+        return spec
+
+    def _enough(self) -> bool:
+        """Whether a budget other than the number of trials is reached; says so once."""
+        if self._enough_since is None:
+            what = reached(
+                self._study,
+                seconds=self._spent.seconds,
+                gpu_seconds=self._gpu_seconds_now(),
+                best=self._search.best(),
+            )
+            if what:
+                self._enough_since, self.reason = time.monotonic(), what
+                self._watch.said(what)
+        return self._enough_since is not None
+
+    def _gpu_seconds_now(self) -> float:
+        now = time.time()
+        running = sum(now - log.started.at for log in self._logs.values() if log.started and not log.finished)
+        return self._gpu_seconds + running * self._gpus
+
+    def _take_over(self) -> list[Asked]:
+        """Return the trials an earlier driver left unfinished, their folders brought into a whole state."""
+        left = self._search.unfinished()
+        for asked in left:
+            self._shelf.recover(asked.number)
+        return left
+
+    def _resume(self, asked: Asked) -> TrialSpec | None:
+        """Return how a left trial goes on; or end it, where only its driver had not noted yet that it had ended."""
+        self._asked[asked.number] = asked
+        log = self._log(asked.number)
+        evaluations = log.evaluations
+        if log.finished and log.finished.ending != Ending.stopped:
+            self._specs[asked.number] = self._spec(asked)
+            self._finish(log.finished, logged=True)
+            return self._again.pop() if self._again and self._again[-1].number == asked.number else None
+        if evaluations and self._search.report(evaluations[-1]):
+            self._specs[asked.number] = self._spec(asked)
+            last = evaluations[-1]
+            self._finish(
+                Finished(
+                    trial=asked.number,
+                    at=time.time(),
+                    ending=Ending.pruned,
+                    step=last.step,
+                    values=self._search.value_so_far(last),
+                )
+            )
+            return None
+        return self._spec(asked)
+
+    def _spec(self, asked: Asked) -> TrialSpec:
+        """Return the spec of a trial's next attempt, going on from its last whole checkpoint where there is one."""
+        folder = self._place.trial(asked.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        log = self._log(asked.number)
+        checkpoint = log.last_checkpoint
+        step = checkpoint.step if checkpoint else 0
+        base = int(self._study.training.get("seed", 42))
+        return TrialSpec(
+            number=asked.number,
+            hyperparameters=dict(asked.hyperparameters),
+            directory=str(folder),
+            attempt=log.attempts + 1,
+            resume_from=checkpoint.path if checkpoint else None,
+            evaluations=tuple(
+                {"number": e.number, "step": e.step, "values": list(e.values)}
+                for e in log.evaluations
+                if e.step <= step
+            ),
+            micro_batch_divisor=2**log.out_of_memory if self._splits_batches else 1,
+            seed=base + asked.number if self._study.seed_per_trial else None,
+        )
+
+    def _finish(self, event: Finished, *, logged: bool = False) -> None:
+        """Decide what a trial's end means: another attempt, its ending, or the end of the study."""
+        log = self._log(event.trial)
+        if _disk_full(event.cause):
+            raise StudyFailed(
+                f"no space left on the disk (trial {event.trial}: {event.cause}); free some and run the same command"
+            )
+        if not logged:
+            log.append(event)
+        self._courier.poke()
+        self._watch.event(event)
+        if self.killing and event.ending == Ending.failed:
+            event = replace(event, ending=Ending.stopped)
+        if event.ending == Ending.stopped:
+            self._search.tell(event, attempts=log.attempts)
+            return
+        if self._tries_again(event, log):
+            self._again.append(self._spec(self._asked[event.trial]))
+            return
+        total = replace(event, seconds=log.seconds)
+        self._gpu_seconds += total.seconds * self._gpus
+        self._search.tell(total, attempts=log.attempts, facts=self._facts(log))
+        row = self._search.row(event.trial)
+        self._keep(row)
+        self._spent.save()
+        self._watch.ended(row)
+        self._courier.poke()
+        self._count_alike(event)
+
+    def _tries_again(self, event: Finished, log: TrialLog) -> bool:
+        retries = self._study.retries
+        if self._interrupted:
+            return False
+        if event.ending == Ending.infeasible:
+            batch = self._effective("per_device_train_batch_size", event.trial)
+            splits = self._splits_batches and batch % 2**log.out_of_memory == 0
+            return splits and log.out_of_memory <= retries.out_of_memory
+        if event.ending == Ending.failed and not event.cause.startswith("deadline"):
+            return log.crashes <= retries.crash
+        return False
+
+    def _effective(self, name: str, number: int) -> int:
+        return int(self._asked[number].hyperparameters.get(name, self._study.training.get(name, 8)))
+
+    def _facts(self, log: TrialLog) -> Mapping[str, Any]:
+        started = log.started
+        return {} if started is None else {"unproved": list(started.unproved), "proved": list(started.proved)}
+
+    def _keep(self, row: Trial) -> None:
+        """Hold the shelf to its rule after a trial ended, and let the tracker follow."""
+        self._shelf.ended(row.number, keeps_best=row.ending.ranks)
+        self._make_room()
+        if row.ending.ranks and os.path.lexists(self._place.trial(row.number) / "best"):
+            self._courier.keep(row.number)
+
+    def _make_room(self) -> None:
+        for number in self._shelf.surplus([trial.number for trial in self._search.ranked()]):
+            self._courier.drop(number)
+            self._shelf.ended(number, keeps_best=False)
+
+    def _count_alike(self, event: Finished) -> None:
+        if event.ending != Ending.failed:
+            self._alike = ("", 0)
+            return
+        cause, count = self._alike
+        self._alike = (event.cause, count + 1 if event.cause == cause else 1)
+        if self._alike[1] >= ALIKE:
+            console = self._place.trial(event.trial) / "console.log"
+            raise StudyFailed(f"{ALIKE} trials in a row failed alike: {event.cause} (see {console})")
+
+
+def _disk_full(cause: str) -> bool:
+    return "No space left on device" in cause or "Errno 28" in cause or "os error 28" in cause

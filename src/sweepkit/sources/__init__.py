@@ -1,0 +1,12 @@
+"""What installed libraries and a user's task accept, read from their sources with ``ast``; imports none of them.
+
+``modules`` and ``classes`` read; ``training``, ``models``, ``searchers`` and ``tasks`` say where to look. Results are
+kept for the life of the process. Knows no rules: what is wrong with a study is ``check``'s.
+"""
+
+from __future__ import annotations
+
+from sweepkit.sources.classes import Field
+from sweepkit.sources.modules import UNKNOWN
+
+__all__ = ["UNKNOWN", "Field"]

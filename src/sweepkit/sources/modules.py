@@ -1,0 +1,97 @@
+"""Finds classes in the source files of installed packages and of a user, importing none. Knows no fields."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+
+class _Unknown:
+    def __repr__(self) -> str:
+        return "UNKNOWN"
+
+
+UNKNOWN: Final = _Unknown()
+"""A default that only running the code could tell."""
+
+
+def literal(node: ast.expr | None) -> Any:
+    """Return the value of a literal expression, UNKNOWN for any other."""
+    if node is None:
+        return UNKNOWN
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return UNKNOWN
+
+
+@cache
+def parse(file: Path) -> ast.Module:
+    """Return the file's syntax tree. Raises OSError and SyntaxError."""
+    return ast.parse(file.read_bytes(), filename=str(file))
+
+
+@cache
+def package_folder(name: str) -> Path | None:
+    """Return the folder of an installed top-level package without importing it, or None."""
+    if not name.isidentifier():
+        return None
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(places[0]) if places else None
+
+
+def find_class(file: Path, name: str) -> tuple[ast.ClassDef, Path] | None:
+    """Return a class by the name it has in a module, following ``from … import``; None where that leads nowhere."""
+    return _find(file, name, frozenset())
+
+
+@cache
+def _find(file: Path, name: str, seen: frozenset[tuple[Path, str]]) -> tuple[ast.ClassDef, Path] | None:
+    if (file, name) in seen or not file.is_file():
+        return None
+    try:
+        module = parse(file)
+    except (OSError, SyntaxError):
+        return None
+    for node in _statements(module.body):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return node, file
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name and (target := _module_file(file, node)):
+                    return _find(target, alias.name, seen | {(file, name)})
+    return None
+
+
+def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    for node in body:
+        yield node
+        if isinstance(node, (ast.If, ast.Try)):
+            yield from _statements(node.body)
+            yield from _statements(node.orelse)
+
+
+def _module_file(file: Path, node: ast.ImportFrom) -> Path | None:
+    parts = (node.module or "").split(".") if node.module else []
+    if node.level:
+        folder = file.parent
+        for _ in range(node.level - 1):
+            folder = folder.parent
+    else:
+        beside = file.parent / f"{parts[0]}.py"
+        if len(parts) == 1 and beside.is_file():
+            return beside
+        package = package_folder(parts[0])
+        if package is None:
+            return None
+        folder, parts = package, parts[1:]
+    target = folder.joinpath(*parts)
+    return next((f for f in (target.with_name(f"{target.name}.py"), target / "__init__.py") if f.is_file()), None)

@@ -1,0 +1,63 @@
+"""Imports a task's file as a module that any process can import again by its name alone. Knows no Task.
+
+The name holds the file's path (``sweepkit.tasks.files.<path in hexadecimal>``) and importing this package teaches
+Python to find it, so that a data loader's worker, a spawned process or a pickle needs to know nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from sweepkit.errors import InputError
+
+__path__: list[str] = []  # makes this module a package, whose modules only the finder below finds
+
+
+class _Loader(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the file with its folder first on the path, as Python does for a script."""
+        folder = str(Path(self.path).parent)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        super().exec_module(module)
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        parent, _, name = fullname.rpartition(".")
+        if parent != __name__:
+            return None
+        file = bytes.fromhex(name.removeprefix("x")).decode()
+        return spec_from_file_location(fullname, file, loader=_Loader(fullname, file))
+
+
+if not any(type(finder).__qualname__ == _Finder.__qualname__ for finder in sys.meta_path):
+    sys.meta_path.append(_Finder())
+
+
+def import_file(file: Path) -> ModuleType:
+    """Import a Python file; each file is run once per process. What it raises becomes an InputError."""
+    file = file.resolve()
+    name = f"{__name__}.x{str(file).encode().hex()}"
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # a person's file may raise anything; all of it is their input
+        line = next((f.lineno for f in reversed(_frames(error)) if f.filename == str(file)), None)
+        where = f"{file}:{line}" if line else str(file)
+        raise InputError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _frames(error: BaseException) -> list[traceback.FrameSummary]:
+    if isinstance(error, SyntaxError) and error.filename:
+        return [traceback.FrameSummary(error.filename, error.lineno, "")]
+    return list(traceback.extract_tb(error.__traceback__))

@@ -1,0 +1,175 @@
+"""Models and tokenizers by reference: hub id, local folder, pip package, or a configuration to train from scratch.
+
+Knows neither data nor training; transformers is imported when something is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from sweepkit.errors import InputError, nearest
+from sweepkit.tasks import places
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+class FromConfig(BaseModel):
+    """A model with random weights, from its configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, strict=True)
+
+    config: dict[str, Any]
+    """``model_type`` (bert, gpt2, vit, …) and any fields of that model's configuration."""
+    tokenizer: str | None = None
+    """Hub id, local folder or ``package:NAME/sub/folder`` of the tokenizer (or image processor)."""
+
+    @field_validator("config")
+    @classmethod
+    def _typed(cls, config: dict[str, Any]) -> dict[str, Any]:
+        if "model_type" not in config:
+            raise ValueError("model_type is needed, for example bert, gpt2 or vit")
+        return config
+
+
+ModelRef = str | FromConfig
+"""A hub id, a local folder, ``package:NAME/sub/folder``, or a configuration."""
+
+
+def locate(ref: str, home: Path) -> str:
+    """Return what ``from_pretrained`` takes: a folder where there is one, else the hub id.
+
+    Raises InputError for what can only be meant as a path and does not exist.
+    """
+    looks_local = ref.startswith((places.PACKAGE, ".", "/", "~")) or ref.count("/") > 1
+    if looks_local or (home / ref).is_dir():
+        folder = places.find(ref, home)
+        if not folder.is_dir():
+            raise InputError(f"task.model: {ref} is a file; the folder with config.json is wanted")
+        if not (folder / "config.json").is_file() and not (folder / "tokenizer_config.json").is_file():
+            raise InputError(f"task.model: {folder} has no config.json, so it holds no model")
+        return str(folder)
+    return ref
+
+
+def local_files(ref: ModelRef, home: Path) -> list[Path]:
+    """Return the small files (no weights) of a local model, whose change changes what a tokenizer does."""
+    text = ref if isinstance(ref, str) else ref.tokenizer
+    folder = Path(locate(text, home)) if text is not None else None
+    if folder is None or not folder.is_absolute():
+        return []
+    return sorted(file for file in folder.iterdir() if file.suffix in (".json", ".txt", ".model", ".py", ".jinja"))
+
+
+def configuration(ref: ModelRef, home: Path, *, trust_remote_code: bool = False, **overrides: Any) -> PreTrainedConfig:
+    """Return the model's configuration with ``overrides`` over it. Unknown fields raise InputError."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    if isinstance(ref, FromConfig):
+        values = dict(ref.config)
+        kind = values.pop("model_type")
+        if kind not in CONFIG_MAPPING:
+            raise InputError(f"task.model.config: unknown model_type {kind}{nearest(kind, CONFIG_MAPPING)}")
+        plain = CONFIG_MAPPING[kind]()
+        _known(plain, values, "task.model.config")
+        _known(plain, overrides, "model")
+        made: PreTrainedConfig = CONFIG_MAPPING[kind](**{**values, **overrides})
+        return made
+    source = locate(ref, home)
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        _known(config, overrides, "model")
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **overrides)
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, error) from error
+    return config
+
+
+def model(
+    auto: Any, ref: ModelRef, home: Path, overrides: Mapping[str, Any], *, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """Return a fresh model of an ``AutoModelFor…`` class: pretrained weights where there are any, else random ones.
+
+    ``overrides`` are fields of the configuration. Weights are float32 unless ``dtype`` is among them: half-precision
+    weights do not train well without a float32 copy. Raises InputError.
+    """
+    import torch
+
+    config = configuration(ref, home, trust_remote_code=trust_remote_code, **overrides)
+    dtype = config.dtype if "dtype" in overrides else torch.float32
+    if isinstance(ref, FromConfig):
+        fresh: PreTrainedModel = auto.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+        return fresh
+    source = locate(ref, home)
+    try:
+        loaded: PreTrainedModel = auto.from_pretrained(
+            source, config=config, dtype=dtype, trust_remote_code=trust_remote_code
+        )
+        return loaded
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, error) from error
+
+
+def tokenizer(ref: ModelRef, home: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Return the model's tokenizer, with the end-of-text token for padding where it has none."""
+    from transformers import AutoTokenizer
+
+    text = ref if isinstance(ref, str) else ref.tokenizer
+    if text is None:
+        raise InputError("task.model: a model from a configuration needs tokenizer: (hub id, folder or package:NAME/…)")
+    source = locate(text, home)
+    try:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, error) from error
+    if found.pad_token is None:
+        found.pad_token = found.eos_token
+    return found
+
+
+def image_processor(ref: ModelRef, home: Path, *, trust_remote_code: bool = False) -> BaseImageProcessor:
+    """Return the model's image processor; for a model from a configuration ViT's, at its ``image_size``."""
+    from transformers import AutoImageProcessor
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    text = ref if isinstance(ref, str) else ref.tokenizer
+    if text is None:
+        size = getattr(configuration(ref, home), "image_size", None)
+        if not isinstance(size, int):
+            raise InputError("task.model: this configuration has no image_size; name an image processor as tokenizer:")
+        return ViTImageProcessorPil(size={"height": size, "width": size})
+    source = locate(text, home)
+    try:
+        found: BaseImageProcessor = AutoImageProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return found
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, error) from error
+
+
+def longest(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the longest input, in tokens, that the model's positions allow; None where nothing limits it."""
+    limits = [tokenizer.model_max_length]
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        # RoBERTa's family counts positions from padding_idx + 1.
+        offset = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+        limits.append(positions - offset)
+    shortest = min(limits)
+    return shortest if shortest < 1_000_000 else None  # transformers writes 1e30 where a tokenizer has no limit
+
+
+def _known(config: PreTrainedConfig, values: Mapping[str, Any], prefix: str) -> None:
+    known = {*config.to_dict(), *config.attribute_map, "num_labels"}
+    for name in values:
+        if name not in known and not hasattr(config, name):
+            raise InputError(f"{prefix}.{name}: {type(config).__name__} has no field {name}{nearest(name, known)}")
+
+
+def _unreadable(source: str, error: Exception) -> InputError:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    here = "" if Path(source).is_dir() else " is no folder here and"
+    return InputError(f"task.model: {source}{here} cannot be loaded: {first}")

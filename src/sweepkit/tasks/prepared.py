@@ -1,0 +1,172 @@
+"""Runs a task's ``data()`` once for each set of options and keeps the result on disk, memory-mapped by every trial.
+
+Knows nothing of trials: whoever comes first prepares, whoever comes at the same time waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING, Any
+
+from sweepkit.errors import InputError, SweepError
+from sweepkit.tasks import Task, files
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+ABOUT = "about.json"
+LIBRARIES = ("datasets", "transformers", "tokenizers")
+"""Whose versions decide, besides the task, what the prepared rows look like."""
+
+
+def prepare(task: Task, folder: Path) -> Path:
+    """Return the folder with the task's prepared splits, running ``data()`` only where no one did before.
+
+    It lies under ``folder`` by a digest of the task's class and source, all its options and the files it reads. A
+    process that comes while another prepares waits for it; one that was killed in the middle leaves nothing that
+    counts. From then on ``task.splits`` are the prepared ones. Raises InputError.
+    """
+    from filelock import FileLock
+
+    name = digest(task)
+    place = folder / name
+    if not place.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{name}.lock"):
+            if not place.is_dir():
+                _write(task, place)
+    task._prepared = place
+    return place
+
+
+def load_prepared(path: Path) -> DatasetDict:
+    """Return prepared splits, memory-mapped."""
+    from datasets import DatasetDict
+
+    return DatasetDict.load_from_disk(str(path))
+
+
+def about(path: Path) -> dict[str, Any]:
+    """Return what is known of prepared data without opening it: digest, task, rows by split, columns."""
+    found: dict[str, Any] = json.loads((path / ABOUT).read_text())
+    return found
+
+
+def digest(task: Task) -> str:
+    """Return 16 hexadecimal digits that change when ``data()`` could return something else. Raises InputError."""
+    stamps = []
+    for file in task.inputs():
+        found = file.stat()
+        stamps.append([str(file), found.st_size, found.st_mtime_ns])
+    text = json.dumps(
+        {
+            "class": f"{type(task).__module__}:{type(task).__qualname__}",
+            "source": [_source(cls) for cls in type(task).__mro__ if issubclass(cls, Task) and cls is not Task],
+            "options": task.model_dump(mode="json", by_alias=True, fallback=repr),
+            "inputs": stamps,
+            "libraries": {name: version(name) for name in LIBRARIES},
+        },
+        sort_keys=True,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _source(cls: type) -> str:
+    """The digest of a class's module (a task's file: of all Python files beside it); in a notebook of its code."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    found = hashlib.sha256()
+    if file is None or not Path(file).is_file() or cls.__module__ == "__main__":
+        found.update(repr(_code(cls)).encode())
+    else:
+        own = cls.__module__.startswith(f"{files.__name__}.")
+        for path in sorted(Path(file).parent.glob("*.py")) if own else [Path(file)]:
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _code(owner: object) -> Any:
+    """What a class or function does, free of addresses, file names and line numbers."""
+    if isinstance(owner, CodeType):
+        return owner.co_code.hex(), owner.co_names, [_code(constant) for constant in owner.co_consts]
+    if isinstance(owner, FunctionType):
+        return _code(owner.__code__), _code(owner.__defaults__)
+    if isinstance(owner, type):
+        return [(name, _code(value)) for name, value in sorted(vars(owner).items()) if inspect.isfunction(value)]
+    return repr(owner) if isinstance(owner, (str, bytes, int, float, tuple, type(None))) else type(owner).__name__
+
+
+def _write(task: Task, place: Path) -> None:
+    scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    try:
+        with _no_cache():
+            splits = _checked(task)
+            splits.save_to_disk(str(scratch))
+        known = {
+            "digest": place.name,
+            "task": f"{type(task).__module__}:{type(task).__qualname__}",
+            "rows": {split: len(part) for split, part in splits.items()},
+            "columns": splits["train"].column_names,
+        }
+        (scratch / ABOUT).write_text(json.dumps(known, indent=2) + "\n")
+        scratch.chmod(0o777 & ~_umask())
+        os.replace(scratch, place)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _umask() -> int:
+    """The process's umask; mkdtemp ignores it and shuts everyone else out."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _checked(task: Task) -> DatasetDict:
+    """The splits of ``data()``, or an InputError that says what is wrong with them."""
+    from datasets import Dataset, DatasetDict
+
+    name = type(task).__name__
+    try:
+        splits = task.data()
+    except SweepError:
+        raise
+    except Exception as error:  # a person's code may raise anything
+        raise InputError(f"{name}.data() raised {type(error).__name__}: {error}") from error
+    if not isinstance(splits, dict) or not all(isinstance(part, Dataset) for part in splits.values()):
+        raise InputError(f"{name}.data() must return a datasets.DatasetDict, got {type(splits).__name__}")
+    missing = [split for split in ("train", "validation") if split not in splits]
+    if missing:
+        found = ", ".join(splits) or "nothing"
+        raise InputError(f"{name}.data() returned no {' and no '.join(missing)} split, only {found}")
+    if empty := [split for split, part in splits.items() if not len(part)]:
+        raise InputError(f"{name}.data() returned no rows for {', '.join(empty)}")
+    return DatasetDict(splits)
+
+
+@contextmanager
+def _no_cache() -> Iterator[None]:
+    """Keep ``map`` from leaving its steps in the caches of `datasets`: what is worth keeping is kept here."""
+    import datasets
+
+    before = datasets.is_caching_enabled()
+    bars = datasets.utils.logging.is_progress_bar_enabled()
+    datasets.disable_caching()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if before:
+            datasets.enable_caching()
+        if bars:
+            datasets.enable_progress_bars()

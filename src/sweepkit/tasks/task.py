@@ -1,0 +1,176 @@
+"""Task: what is trained, the one thing a person may have to write in Python.
+
+Knows nothing of search, processes or tracking, and imports nothing heavy until it is asked for data, model or metrics.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr, field_validator
+
+from sweepkit import metrics as metric_modules
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+    from transformers import EvalPrediction, PreTrainedModel, Trainer
+
+ALWAYS_REPORTED = frozenset({"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"})
+"""What ``Trainer.evaluate`` reports for every task with a loss."""
+
+
+class Task(BaseModel):
+    """What is trained: data, model and metrics. Its fields are its options (``task.*``).
+
+    A task of one's own needs :meth:`data`, :meth:`model_init` and ``metrics``; the rest has defaults. It must import no
+    more than it needs at the top of its file, and do its work inside the methods.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+    metrics: list[str | dict[str, dict[str, Any]]] = []
+    """Metrics by the names `evaluate` knows, or paths of metric modules; ``{f1: {average: macro}}`` sets options."""
+
+    micro_batch_matters: ClassVar[bool] = False
+    """Whether the loss depends on the micro-batch (contrastive losses do): it is then never split to save memory."""
+    peft_task_type: ClassVar[str | None] = None
+    """``task_type`` of the LoraConfig that ``peft.*`` values become: SEQ_CLS, CAUSAL_LM, …"""
+
+    _home: Path | None = PrivateAttr(default=None)
+    _trust_remote_code: bool = PrivateAttr(default=False)
+    _prepared: Path | None = PrivateAttr(default=None)
+    _splits: Any = PrivateAttr(default=None)
+
+    @field_validator("metrics")
+    @classmethod
+    def _once(cls, metrics: list[str | dict[str, dict[str, Any]]]) -> list[str | dict[str, dict[str, Any]]]:
+        for entry in metrics:
+            if isinstance(entry, dict) and len(entry) != 1:
+                raise ValueError(f"an entry is a name or {{name: {{option: value}}}}, got {entry}")
+        names = [metric_modules.label(name) for name, _ in _entries(metrics)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} is named twice; the second would overwrite the first")
+        return metrics
+
+    # What a task of one's own writes.
+
+    def data(self) -> DatasetDict:
+        """Return the tokenised splits ``train``, ``validation`` and, where there is one, ``test``.
+
+        Runs once per set of options, in a process of its own; the result is stored and memory-mapped by every trial.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no data()")
+
+    def model_init(self, **config: Any) -> PreTrainedModel:
+        """Return a fresh model; ``config`` holds the ``model.*`` values. Random numbers are seeded by the caller."""
+        raise NotImplementedError(f"{type(self).__name__} has no model_init()")
+
+    # What it may write.
+
+    def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Return name → value (without ``eval_``) of every entry of ``metrics``.
+
+        Logits with one axis more than the labels become the most likely class (or, with one output, the number itself);
+        labels of -100 are left out.
+        """
+        return self._score(self.metrics, prediction)
+
+    def processing_class(self) -> Any | None:
+        """Return the tokenizer or image processor, which is saved with every checkpoint."""
+        return None
+
+    def data_collator(self) -> Any | None:
+        """Return what makes a batch of rows; None leaves it to the Trainer."""
+        return None
+
+    def trainer(self, **kwargs: Any) -> Trainer:
+        """Return the Trainer; override to return a subclass. ``kwargs`` are ``transformers.Trainer``'s own."""
+        from transformers import Trainer
+
+        return Trainer(**kwargs)
+
+    def inputs(self) -> list[Path]:
+        """Return the files that :meth:`data` reads, so that prepared data is made again when one of them changes.
+
+        By default every option that names an existing file or folder. Raises InputError for a missing one that is
+        needed.
+        """
+        from sweepkit.tasks.data import listed_files
+
+        texts = (value for value in self.model_dump().values() if isinstance(value, (str, Path)) and str(value))
+        paths = [self.home / Path(text).expanduser() for text in texts if len(str(text)) < 1000]
+        return listed_files(path for path in paths if path.exists())
+
+    def reported(self) -> frozenset[str] | None:
+        """Return the metrics it will report (``eval_loss``, ``eval_f1``, …), None when only running can tell.
+
+        Where compute_metrics is overridden, ``metrics`` lists the names that it returns.
+        """
+        if type(self).trainer is not Task.trainer:
+            return None
+        if type(self).compute_metrics is Task.compute_metrics:
+            keys = self._keys(self.metrics)
+        else:
+            keys = frozenset(f"eval_{name}" for name, _ in _entries(self.metrics)) or None
+        return None if keys is None else ALWAYS_REPORTED | keys
+
+    # What it is given.
+
+    @property
+    def home(self) -> Path:
+        """Folder that relative paths start from: the study file's."""
+        return self._home or Path.cwd()
+
+    @property
+    def trust_remote_code(self) -> bool:
+        """Whether the study allows models and data sets of the hub to run their own code."""
+        return self._trust_remote_code
+
+    @property
+    def splits(self) -> DatasetDict:
+        """The splits as prepared before (see :func:`sweepkit.tasks.prepared.prepare`), else :meth:`data`, run once."""
+        if self._splits is None:
+            if self._prepared is not None:
+                from sweepkit.tasks.prepared import load_prepared
+
+                self._splits = load_prepared(self._prepared)
+            else:
+                self._splits = self.data()
+        return self._splits
+
+    def _score(self, metrics: list[str | dict[str, dict[str, Any]]], prediction: EvalPrediction) -> dict[str, float]:
+        """Name → value of each of these metrics."""
+        from sweepkit.metrics.predictions import decide, negative_log_likelihoods
+
+        decided = decide(prediction.predictions, prediction.label_ids)
+        result: dict[str, float] = {}
+        for name, options in _entries(metrics):
+            if name == "perplexity":
+                losses = negative_log_likelihoods(prediction.predictions, prediction.label_ids)
+                result |= metric_modules.load(name).compute(predictions=losses, references=losses)
+                continue
+            known = metric_modules.defaults(name, decided.classes)
+            found = metric_modules.load(self._metric(name)).compute(
+                predictions=decided.predictions, references=decided.references, **{**known, **options}
+            )
+            result |= {key: float(value) for key, value in found.items()}
+        return result
+
+    def _keys(self, metrics: list[str | dict[str, dict[str, Any]]]) -> frozenset[str] | None:
+        """The names these metrics will have in an evaluation; None when one of them is not bundled."""
+        names = [name for name, _ in _entries(metrics)]
+        if any(name not in metric_modules.KEYS for name in names):
+            return None
+        return frozenset(f"eval_{key}" for name in names for key in metric_modules.KEYS[name])
+
+    def _metric(self, name: str) -> str:
+        """A metric's name, or the path it stands for."""
+        if name in metric_modules.KEYS:
+            return name
+        path = (self.home / name).expanduser()
+        return str(path) if path.exists() else name
+
+
+def _entries(metrics: list[str | dict[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    return [pair for entry in metrics for pair in ([(entry, {})] if isinstance(entry, str) else entry.items())]

@@ -1,0 +1,101 @@
+"""What tasks on single texts (or pairs) share: rows, tokens, batches. Knows neither classes nor numbers.
+
+:class:`TextTask` is the base of text classification and regression; causal language models pack text instead.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, PrivateAttr
+
+from sweepkit.errors import InputError
+from sweepkit.tasks import Task, models
+from sweepkit.tasks.data import DataSpec, read
+from sweepkit.tasks.models import ModelRef
+from sweepkit.tasks.rows import choose, complete, limit, pair, with_validation
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+    from transformers import PreTrainedTokenizerBase
+
+
+class TextTask(Task):
+    """A task that reads one text, or a pair of texts, per row."""
+
+    peft_task_type: ClassVar[str | None] = "SEQ_CLS"
+
+    model: ModelRef
+    """Hub id, folder, ``package:NAME/sub/folder``, or ``{config: {model_type: …}, tokenizer: …}`` (random weights)."""
+    source: DataSpec = Field(alias="data")
+    """Where the rows come from."""
+    text: str | list[str] = "text"
+    """Column with the text, or a list of two columns that are read as a pair (premise and hypothesis)."""
+    label: str = "label"
+    """Column with what is to be predicted."""
+    max_length: int | None = Field(default=None, ge=2)
+    """Longest input in tokens, the rest is cut off; by default what the model can read."""
+    train_samples: int | None = Field(default=None, ge=1)
+    """At most this many training rows, drawn with ``split_seed``."""
+    eval_samples: int | None = Field(default=None, ge=1)
+    """At most this many validation rows (and test rows), drawn with ``split_seed``."""
+    validation: float = Field(default=0.2, gt=0, lt=1)
+    """Fraction of the training rows set aside where the data has no validation split; the same rows in every trial."""
+    split_seed: int = 0
+    """Seed of that split and of the limits; it is not the trial's seed, so that all trials see the same rows."""
+
+    _tokenizer: PreTrainedTokenizerBase | None = PrivateAttr(default=None)
+
+    def _rows(self) -> DatasetDict:
+        """The rows with columns text (text_pair) and labels, checked, before splitting."""
+        columns = pair(self.text)
+        if len(columns) != (1 if isinstance(self.text, str) else len(self.text)):
+            raise InputError(f"task.text: one column or a list of two, got {self.text}")
+        rows = choose(read(self.source, self.home), {**columns, "labels": self.label})
+        return complete(rows, label="labels", drop_duplicates=self.source.drop_duplicates)
+
+    def _split(self, rows: DatasetDict, *, stratify: str | None) -> DatasetDict:
+        """The rows with a validation split, limited to the numbers asked for."""
+        split = with_validation(rows, self.validation, self.split_seed, stratify=stratify)
+        limits = {"train": self.train_samples, "validation": self.eval_samples, "test": self.eval_samples}
+        return limit(split, limits, self.split_seed)
+
+    def _tokenised(self, rows: DatasetDict) -> DatasetDict:
+        """The rows as token ids, cut off at ``max_length``."""
+        tokenizer = self.processing_class()
+        config = models.configuration(self.model, self.home, trust_remote_code=self.trust_remote_code)
+        possible = models.longest(config, tokenizer)
+        if self.max_length is not None and possible is not None and self.max_length > possible:
+            raise InputError(f"task.max_length: the model reads at most {possible} tokens, got {self.max_length}")
+        length = self.max_length or possible
+
+        def tokens(batch: dict[str, list[Any]]) -> Any:
+            pairs = [[str(text) for text in batch[name]] for name in ("text", "text_pair") if name in batch]
+            return tokenizer(*pairs, truncation=length is not None, max_length=length)
+
+        texts = [name for name in rows["train"].column_names if name in ("text", "text_pair")]
+        return rows.map(tokens, batched=True, remove_columns=texts)
+
+    def processing_class(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer."""
+        if self._tokenizer is None:
+            self._tokenizer = models.tokenizer(self.model, self.home, trust_remote_code=self.trust_remote_code)
+        return self._tokenizer
+
+    def data_collator(self) -> Any:
+        """Pad each batch to its own longest row."""
+        from transformers import DataCollatorWithPadding
+
+        return DataCollatorWithPadding(self.processing_class())
+
+    def inputs(self) -> list[Path]:
+        """Return the data files and, of a local model, the files that make its tokenizer."""
+        return [*self.source.local_files(self.home), *models.local_files(self.model, self.home)]
+
+    def _padding(self) -> dict[str, Any]:
+        """The configuration's padding token, where the tokenizer had to borrow one."""
+        config = models.configuration(self.model, self.home, trust_remote_code=self.trust_remote_code)
+        if getattr(config, "pad_token_id", None) is not None:
+            return {}
+        return {"pad_token_id": self.processing_class().pad_token_id}

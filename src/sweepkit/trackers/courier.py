@@ -1,0 +1,123 @@
+"""The courier carries a study to its tracker from a thread of its own, so that training never waits for a store.
+
+Knows no MLflow: a tracker that raises is asked again later, and the study goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sweepkit.secrets import scrub
+
+if TYPE_CHECKING:
+    from sweepkit.trackers import Tracker
+
+GATHERING_SECONDS = 0.5
+"""After a poke, so long is waited for more of the same."""
+LONGEST_PAUSE_SECONDS = 10.0
+"""A store that is away is asked again after 0.5, 1, 2, … and then every so many seconds."""
+
+
+class Courier:
+    """Delivers in the background. ``warn`` gets one line when the store goes away and one when it is back."""
+
+    def __init__(self, tracker: Tracker, *, warn: Callable[[str], None]) -> None:
+        self._tracker = tracker
+        self._warn = warn
+        self._work: deque[tuple[str, int]] = deque()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._answer: Mapping[str, Any] | None = None
+        self._opened = False
+        self._delivered = False
+        self._trouble = ""
+        self._thread = threading.Thread(target=self._run, name="sweepkit-courier", daemon=True)
+
+    def open(self) -> None:
+        """Start delivering; returns at once."""
+        self._thread.start()
+        self._wake.set()
+
+    def poke(self) -> None:
+        """Say that there may be something to deliver."""
+        self._wake.set()
+
+    def keep(self, number: int) -> None:
+        """Ask for a trial's ``best/`` to become a model of the store."""
+        self._work.append(("keep", number))
+        self._wake.set()
+
+    def drop(self, number: int) -> None:
+        """Ask for a trial's model to go."""
+        self._work.append(("drop", number))
+        self._wake.set()
+
+    def close(self, answer: Mapping[str, Any] | None = None, *, timeout_seconds: float = 60.0) -> str:
+        """Deliver the rest, trying once more; return what is left undone in words, or an empty string.
+
+        ``answer`` ends the study's own run; None leaves it open. A store that does not answer in time is left alone.
+        """
+        self._answer = answer
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
+        if self._delivered:
+            return ""
+        trouble = self._trouble or f"no answer within {timeout_seconds:g} s"
+        behind = self._tracker.behind()
+        what = f"{behind} trial(s) are" if behind else "the end of the study is"
+        return f"tracking: {what} not delivered yet ({trouble}); `sweep sync` delivers the rest"
+
+    def _run(self) -> None:
+        pause = 0.0
+        while not self._stop.is_set():
+            if pause:
+                self._stop.wait(pause)
+            else:
+                self._wake.wait()
+                self._stop.wait(GATHERING_SECONDS)
+            if self._stop.is_set():
+                break
+            self._wake.clear()
+            pause = 0.0 if self._try(self._deliver) else min(max(2 * pause, 0.5), LONGEST_PAUSE_SECONDS)
+        self._delivered = self._try(self._finish)
+
+    def _deliver(self) -> None:
+        if not self._opened:
+            self._tracker.open()
+            self._opened = True
+        self._tracker.sync()
+        while self._work:
+            what, number = self._work[0]
+            (self._tracker.keep if what == "keep" else self._tracker.drop)(number)
+            self._work.popleft()
+
+    def _finish(self) -> None:
+        self._deliver()
+        if self._answer is not None:
+            self._tracker.close(self._answer)
+
+    def _try(self, action: Callable[[], None]) -> bool:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  # an edge: whatever a store raises, the study goes on
+            first = not self._trouble
+            self._trouble = in_words(error)
+            if first and not self._stop.is_set():
+                self._warn(f"tracking: {self._trouble}; training goes on and the rest is delivered later")
+            return False
+        if self._trouble and not self._stop.is_set():
+            self._warn("tracking: delivering again")
+        self._trouble = ""
+        return True
+
+
+def in_words(error: Exception) -> str:
+    """Return an error as one short line without secrets."""
+    lines = scrub(str(error)).strip().splitlines()
+    text = lines[0] if lines else ""
+    return f"{type(error).__name__}: {text[:200]}"

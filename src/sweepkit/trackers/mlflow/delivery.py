@@ -1,0 +1,190 @@
+"""What a trial's events, row and spec become in MLflow: names, parameters, metrics, status, tags. Knows no store."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric
+
+from sweepkit.events import Evaluated, Event, Finished, Logged, Started
+from sweepkit.journal import TrialLog
+from sweepkit.secrets import HIDDEN, secret_name
+from sweepkit.space import Choice, Float, Int, walk
+from sweepkit.study import Study
+from sweepkit.trackers.mlflow.store import key
+from sweepkit.trial import Ending, Trial
+from sweepkit.value import ValueRule
+
+STATUS = {Ending.complete: "FINISHED", Ending.pruned: "KILLED", Ending.stopped: "KILLED"}
+"""Ending → MLflow's status; all others are FAILED."""
+
+SHORT = {
+    "learning_rate": "lr",
+    "per_device_train_batch_size": "bs",
+    "gradient_accumulation_steps": "acc",
+    "num_train_epochs": "epochs",
+    "max_steps": "steps",
+    "weight_decay": "wd",
+    "warmup_ratio": "warmup",
+    "warmup_steps": "warmup",
+    "lr_scheduler_type": "sched",
+    "max_grad_norm": "clip",
+    "label_smoothing_factor": "smooth",
+    "adam_beta1": "beta1",
+    "adam_beta2": "beta2",
+    "adam_epsilon": "eps",
+    "peft.lora_alpha": "alpha",
+    "peft.lora_dropout": "lora_drop",
+    "model.hidden_dropout_prob": "drop",
+    "task.max_length": "len",
+}
+NAMED = 6
+"""So many hyperparameters stand in a run's name."""
+
+OURS = frozenset(
+    {"output_dir", "logging_dir", "report_to", "run_name", "disable_tqdm", "save_strategy", "logging_nan_inf_filter"}
+)
+"""Training arguments that sweepkit sets and that say nothing about a trial."""
+
+
+def run_name(study: Study, number: int, origin: str, values: Mapping[str, Any], phase: str = "") -> str:
+    """Return ``0007 lr=3e-5 bs=16``: the trial's number and what was searched, in the study's order."""
+    names = [name for _, name, parameter in walk(study.space) if isinstance(parameter, (Float, Int, Choice))]
+    words = [
+        f"{SHORT.get(name, name.rpartition('.')[2])}={short(values[name])}"
+        for name in dict.fromkeys(names)
+        if name in values
+    ]
+    more = ["…"] if len(words) > NAMED else []
+    label = ["baseline"] if origin == "baseline" else []
+    return " ".join([*([phase] if phase else []), f"{number:04d}", *label, *words[:NAMED], *more])[:250]
+
+
+def short(value: Any) -> str:
+    """Return a value as a person would write it.
+
+    >>> short(3e-05), short(0.000621), short(0.1), short(16), short("adamw_torch")
+    ('3e-5', '6.21e-4', '0.1', '16', 'adamw_torch')
+    """
+    if isinstance(value, float):
+        if 1e-3 <= abs(value) < 1e6 or not value or not math.isfinite(value):
+            return f"{value:.3g}" if abs(value) < 1000 else f"{value:g}"
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return text(value)[:30]
+
+
+def text(value: Any) -> str:
+    """Return a value as a parameter's text: as Python writes scalars, JSON for the rest."""
+    return str(value) if value is None or isinstance(value, (str, bool, int, float)) else json.dumps(value, default=str)
+
+
+def hyperparameters(folder: Path, row: Trial | None) -> dict[str, Any]:
+    """Return what the trial was given, from its spec; from its row where it never came to one."""
+    try:
+        found = json.loads((folder / "spec.json").read_text())["hyperparameters"]
+    except (FileNotFoundError, ValueError, KeyError):
+        found = {}
+    return dict(found or (row.params if row else {}))
+
+
+def params(values: Mapping[str, Any], started: Started | None) -> dict[str, str]:
+    """Return the searched values under their own names, and the training arguments that differ from the defaults."""
+    effective = started.effective if started else {}
+    others = {name: value for name, value in effective.items() if name not in values and name not in OURS}
+    return {
+        key(name): HIDDEN if secret_name(name) and value else text(value)
+        for name, value in {**values, **others}.items()
+    }
+
+
+def metrics(events: Iterable[Event], epoch_step: int) -> tuple[list[Metric], int]:
+    """Return the metrics in new events, and the last step whose epoch is among them; each step's epoch comes once.
+
+    ``epoch_step`` is the last step whose epoch was delivered. The time is the event's, so that the same event always
+    becomes the same metric.
+    """
+    found: list[Metric] = []
+    for event in events:
+        if not isinstance(event, (Logged, Evaluated)):
+            continue
+        at = milliseconds(event.at)
+        said: Mapping[str, Any] = event.metrics
+        numbers = {key(name): float(value) for name, value in said.items() if isinstance(value, (int, float))}
+        numbers.pop("epoch", None)
+        if event.step > epoch_step:
+            numbers["epoch"] = float(event.epoch)
+            epoch_step = event.step
+        found += [Metric(name, value, at, event.step) for name, value in numbers.items()]
+    return found, epoch_step
+
+
+def attempt_tags(events: Sequence[Event], log: TrialLog, clean: Callable[[str], str]) -> dict[str, str]:
+    """Return what new attempts say about where they run, and what differs from the first attempt's arguments."""
+    found: dict[str, str] = {}
+    starts = [event for event in log.refresh() if isinstance(event, Started)]
+    for event in events:
+        if not isinstance(event, Started):
+            continue
+        found |= {"device": event.device, "host": event.host, "sweepkit.attempts": str(event.attempt)}
+        if event.unproved:
+            found["sweepkit.unproved"] = ", ".join(event.unproved)
+        first = starts[0].effective
+        changed = {name: value for name, value in event.effective.items() if first.get(name) != value}
+        if event is not starts[0] and changed:
+            found[f"sweepkit.attempt.{event.attempt}"] = text(changed)
+    return {name: clean(value) for name, value in found.items() if value}
+
+
+def outcome(study: Study, row: Trial, log: TrialLog, gpus: float) -> list[Metric]:
+    """Return the numbers of an ended trial: its objective, and what it cost under ``system/``."""
+    ends = [event for event in log.refresh() if isinstance(event, Finished)]
+    seconds = sum(event.seconds for event in ends)
+    cost: dict[str, float] = {"attempts": float(log.attempts), "duration_seconds": seconds}
+    if gpus:
+        cost["gpu_hours"] = seconds * gpus / 3600
+    if peak := max((event.peak_memory_mb for event in ends), default=0.0):
+        cost["peak_memory_mb"] = peak
+    found = []
+    if ends:
+        last = ends[-1]
+        found = [Metric(f"system/{name}", value, milliseconds(last.at), last.step) for name, value in cost.items()]
+    return [*found, *objective(study, row, log)]
+
+
+def objective(study: Study, row: Trial, log: TrialLog) -> list[Metric]:
+    """Return the trial's value as ``objective``, whatever its metric is called, at the step of its last evaluation.
+
+    With several goals ``objective`` is the deciding one, and each has ``objective.<metric>`` as well.
+    """
+    evaluations = log.evaluations
+    if row.ending not in (Ending.complete, Ending.pruned) or not row.values or not evaluations:
+        return []
+    at, step = milliseconds(evaluations[-1].at), evaluations[-1].step
+    named = {"objective": row.values[ValueRule(study.objective).deciding]}
+    if len(row.values) > 1:
+        goals = study.objective.goals
+        named |= {f"objective.{key(goal.metric)}": value for goal, value in zip(goals, row.values, strict=True)}
+    return [Metric(name, value, at, step) for name, value in named.items() if not math.isnan(value)]
+
+
+def gpus(study: Study, folder: Path, device: str) -> float:
+    """Return how many GPUs the trial held; a shared one counts by its share."""
+    if not device or device.startswith("cpu"):
+        return 0.0
+    share = study.backend.gpus_per_trial
+    if isinstance(share, float) and 0 < share < 1:
+        return share
+    try:
+        return float(len(json.loads((folder / "spec.json").read_text())["devices"]) or 1)
+    except (FileNotFoundError, ValueError, KeyError):
+        return 1.0
+
+
+def milliseconds(seconds: float) -> int:
+    """Return MLflow's time for ours."""
+    return int(seconds * 1000)

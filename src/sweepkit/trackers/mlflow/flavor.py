@@ -1,0 +1,170 @@
+"""Describes a Hugging Face folder as an MLflow model, by hand: the driver has no torch to let MLflow do it.
+
+The folder becomes ``model/`` of MLflow's transformers flavor. Its tokenizer or image processor, which MLflow looks for
+in a folder of their own, are hard links to the same files, so that nothing is stored twice. Knows no store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mlflow.models import Model
+from mlflow.models.signature import ModelSignature
+from mlflow.types.schema import ColSpec, Schema, TensorSpec
+
+MODEL = "model"
+"""Folder of the weights in the MLflow model; the name the transformers flavor expects."""
+
+PIPELINES = {
+    "ForSequenceClassification": ("text-classification", "tokenizer"),
+    "ForTokenClassification": ("token-classification", "tokenizer"),
+    "ForMaskedLM": ("fill-mask", "tokenizer"),
+    "ForCausalLM": ("text-generation", "tokenizer"),
+    "LMHeadModel": ("text-generation", "tokenizer"),
+    "ForImageClassification": ("image-classification", "image_processor"),
+    "ForAudioClassification": ("audio-classification", "feature_extractor"),
+}
+"""End of the model class's name → the pipeline that runs it, and what that needs beside the model."""
+
+COMPONENTS = {
+    "tokenizer": ("AutoTokenizer", ("tokenizer_config.json", "tokenizer.json", "vocab.txt")),
+    "image_processor": ("AutoImageProcessor", ("preprocessor_config.json", "processor_config.json")),
+    "feature_extractor": ("AutoFeatureExtractor", ("preprocessor_config.json", "processor_config.json")),
+}
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf")
+LIBRARIES = ("mlflow", "transformers", "torch", "accelerate")
+
+
+@dataclass(frozen=True)
+class Flavor:
+    """How a folder loads: ``loads_with`` in words, ``options`` of the transformers flavor (empty where it does not)."""
+
+    loads_with: str
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, folder: Path) -> Flavor:
+        """Return the flavor of a folder that ``save_pretrained`` or the Trainer wrote."""
+        if (folder / "adapter_config.json").exists():
+            return cls("peft: PeftModel.from_pretrained(base, <folder>/model)", {})
+        try:
+            config = json.loads((folder / "config.json").read_text())
+            architecture = str(config["architectures"][0])
+        except (FileNotFoundError, ValueError, KeyError, IndexError, TypeError):
+            return cls("files only: no config.json with an architecture", {})
+        if "auto_map" in config:
+            return cls("from_pretrained(<folder>/model, trust_remote_code=True)", {})
+        task, component = next((p for end, p in PIPELINES.items() if architecture.endswith(end)), ("", ""))
+        if not task:
+            return cls("from_pretrained(<folder>/model)", {})
+        options: dict[str, Any] = {
+            "task": task,
+            "instance_type": "".join(word.title() for word in task.split("-")) + "Pipeline",
+            "pipeline_model_type": architecture,
+            "source_model_name": str(config.get("_name_or_path") or architecture),
+            "model_binary": MODEL,
+            "components": [],
+        }
+        auto, marks = COMPONENTS[component]
+        if any((folder / mark).exists() for mark in marks):
+            options |= {"components": [component], f"{component}_type": auto}
+            return cls("mlflow.transformers.load_model", options)
+        return cls("mlflow.transformers.load_model(…, return_type='components')", options)
+
+    @property
+    def signature(self) -> ModelSignature | None:
+        """What goes in and comes out, as MLflow's pipelines have it; None where no pipeline runs the model."""
+        task = self.options.get("task", "")
+        if not task or not self.options["components"]:
+            return None
+        outputs: list[ColSpec | TensorSpec] = [ColSpec("string")]
+        if task in ("text-classification", "image-classification", "audio-classification"):
+            outputs = [ColSpec("string", name="label"), ColSpec("double", name="score")]
+        return ModelSignature(inputs=Schema([ColSpec("string")]), outputs=Schema(outputs))
+
+
+def write(folder: Path, weights: Path, *, run_id: str, model_id: str, example: Any = None) -> Flavor:
+    """Write everything of an MLflow model but its weights into ``folder``; return how it loads.
+
+    ``weights`` is the Hugging Face folder, wherever it lies. ``example`` is one input of the model, as plain JSON data.
+    """
+    flavor = Flavor.of(weights)
+    folder.mkdir(parents=True, exist_ok=True)
+    for component in flavor.options.get("components", ()):
+        _link(weights, folder / "components" / component)
+    flavors: dict[str, Any] = {}
+    if flavor.options:
+        flavors["transformers"] = {**flavor.options, "transformers_version": version("transformers"), "code": None}
+        if flavor.options["components"]:
+            environment = {"virtualenv": "python_env.yaml"}
+            python = {"loader_module": "mlflow.transformers", "python_version": platform.python_version()}
+            flavors["python_function"] = {**python, "model_binary": MODEL, "env": environment}
+            _requirements(folder)
+    model = Model(
+        artifact_path=folder.as_uri(),
+        run_id=run_id,
+        model_id=model_id,
+        model_uuid=model_id,
+        flavors=flavors,
+        signature=flavor.signature,
+        model_size_bytes=sum(file.stat().st_size for file in weights.rglob("*") if file.is_file()),
+        metadata={"loads_with": flavor.loads_with},
+    )
+    if example is not None and flavor.signature:
+        (folder / "input_example.json").write_text(json.dumps(example))
+        (folder / "serving_input_example.json").write_text(json.dumps({"inputs": example}))
+        model.saved_input_example_info = {
+            "artifact_path": "input_example.json",
+            "serving_input_path": "serving_input_example.json",
+            "type": "json_object",
+        }
+    model.save(str(folder / "MLmodel"))
+    return flavor
+
+
+def example_of(weights: Path, data: Path | None) -> Any:
+    """Return a text of the prepared validation data, read back from its tokens; None where that cannot be."""
+    if data is None or not (weights / "tokenizer.json").exists():
+        return None
+    try:
+        import pyarrow as arrow
+        from tokenizers import Tokenizer
+
+        file = sorted((data / "validation").glob("*.arrow"))[0]
+        with arrow.memory_map(str(file)) as source:
+            tokens = arrow.ipc.open_stream(source).read_next_batch().column("input_ids")[0].as_py()
+        return (
+            str(Tokenizer.from_file(str(weights / "tokenizer.json")).decode(tokens, skip_special_tokens=True)) or None
+        )
+    except Exception:  # noqa: BLE001  # an example is a courtesy; no data of any shape may cost the study its winner
+        return None
+
+
+def _link(weights: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in weights.iterdir():
+        if file.is_file() and file.suffix not in WEIGHTS and not (folder / file.name).exists():
+            try:
+                os.link(file, folder / file.name)
+            except OSError:  # another disk, or one without hard links
+                shutil.copy2(file, folder / file.name)
+
+
+def _requirements(folder: Path) -> None:
+    lines = []
+    for library in LIBRARIES:
+        try:
+            lines.append(f"{library}=={version(library).partition('+')[0]}")
+        except PackageNotFoundError:
+            continue
+    (folder / "requirements.txt").write_text("\n".join(lines) + "\n")
+    (folder / "python_env.yaml").write_text(
+        f"python: {platform.python_version()}\nbuild_dependencies:\n- pip\ndependencies:\n- -r requirements.txt\n"
+    )

@@ -1,0 +1,236 @@
+"""Trials' best checkpoints as MLflow logged models: made, taken back, registered. Knows no search: it is told which.
+
+With files on this machine a checkpoint is stored once: the folder moves into the model and ``best/`` becomes a link to
+it. With a remote artifact store it is uploaded, and ``best/`` stays where it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from sweepkit.journal import TrialLog
+from sweepkit.paths import Place
+from sweepkit.study import Study
+from sweepkit.trackers.mlflow import delivery, flavor
+from sweepkit.trackers.mlflow.state import Delivered, State
+from sweepkit.trackers.mlflow.store import Store, fits, plain
+
+CHAMPION = "champion"
+VERSIONS = "mlflow.modelVersions"
+"""Tag of a logged model from which MLflow's pages know its registered versions."""
+
+
+class Models:
+    """The logged models of one study."""
+
+    def __init__(self, store: Store, study: Study, place: Place, state: State, clean: Callable[[str], str]) -> None:
+        self._client = store.client
+        self._store = store
+        self._study = study
+        self._place = place
+        self._state = state
+        self._clean = clean
+
+    def keep(self, number: int) -> None:
+        """Make ``best/`` a model; does nothing without ``best/``, without a run, or when it is one already."""
+        done, best = self._state.trials.get(number), self._place.trial(number) / "best"
+        if done is None or not done.run_id or done.gone or done.model == "made":
+            return
+        if not best.exists() and done.model != "making":
+            return
+        model = self._begin(number, done)
+        folder = _folder(model)
+        try:
+            if folder is not None:
+                _move(best, folder / flavor.MODEL)
+                weights = folder / flavor.MODEL
+            else:
+                self._client.log_model_artifacts(done.model_id, str(best), flavor.MODEL)
+                weights = best
+            loads_with = self._describe(done, folder, weights)
+        except FileNotFoundError:
+            if os.path.lexists(best):
+                raise
+            self.drop(number)  # it was dropped while it was on its way
+            return
+        self._client.set_logged_model_tags(done.model_id, {"sweepkit.loads_with": loads_with})
+        self._measure(number, done)
+        self._client.finalize_logged_model(done.model_id, "READY")
+        done.model = "made"
+        self._state.save()
+
+    def drop(self, number: int) -> None:
+        """Delete the model with its files, and ``best/``; a registered model stays, only ``best/`` goes."""
+        done, best = self._state.trials.get(number), self._place.trial(number) / "best"
+        if done is not None and done.model_id and done.model != "registered":
+            done.model = "leaving"
+            try:
+                model = self._client.get_logged_model(done.model_id)
+                self._remove_files(model)
+                self._client.delete_logged_model(done.model_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+            done.model_id = done.model = ""
+            self._state.save()
+        if best.is_symlink():
+            best.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(best, ignore_errors=True)
+
+    def settle(self, ranked: set[int]) -> None:
+        """Bring models and ``best/`` folders into line, whatever an earlier driver left half done."""
+        for number, done in self._state.trials.items():
+            there = os.path.lexists(self._place.trial(number) / "best")
+            half = done.model == "making" and self._pending(done)
+            if done.model_id and not there and not half:
+                self.drop(number)
+            elif number in ranked:
+                self.keep(number)
+
+    def crown(self, number: int, example: Any, data: Path | None) -> str | None:
+        """Give the winner's model an input example and, if the study says so, a registered version; return its id."""
+        self.keep(number)
+        done = self._state.trials.get(number)
+        if done is None or done.model not in ("made", "registered"):
+            return None
+        best = self._place.trial(number) / "best"
+        if best.exists():
+            example = example if example is not None else flavor.example_of(best, data)
+            example = self._clean(example) if isinstance(example, str) else example
+            if example is not None:
+                model = self._client.get_logged_model(done.model_id)
+                self._describe(done, _folder(model), best.resolve(), example)
+        if self._study.tracking.register_as:
+            self._register(self._study.tracking.register_as, done)
+        return done.model_id
+
+    def _begin(self, number: int, done: Delivered) -> LoggedModel:
+        """Return the model begun for this trial, by this driver or one before, or a new one."""
+        where = f"source_run_id = '{done.run_id}'"
+        found = self._client.search_logged_models([self._state.experiment_id], where, max_results=1)
+        if found:
+            model = found[0]
+        else:
+            values = delivery.hyperparameters(self._place.trial(number), None)
+            params = {name: self._clean(text) for name, text in delivery.params(values, None).items()}
+            model = self._client.create_logged_model(
+                self._state.experiment_id,
+                name=plain(f"{self._place.name}-{number:04d}"),
+                source_run_id=done.run_id,
+                tags={
+                    "sweepkit.study": self._place.name,
+                    "sweepkit.trial": str(number),
+                    "sweepkit.id": self._state.study_id,
+                },
+                params=fits(params, lambda value: f"{value[:200]} …"),
+                model_type="transformers",
+            )
+        done.model_id, done.model = model.model_id, "making"
+        self._state.save()
+        return model
+
+    def _describe(self, done: Delivered, folder: Path | None, weights: Path, example: Any = None) -> str:
+        """Write the MLmodel beside the weights, or upload it; return how the model loads."""
+        names = {"run_id": done.run_id, "model_id": done.model_id}
+        if folder is not None:
+            return flavor.write(folder, weights, example=example, **names).loads_with
+        with TemporaryDirectory(prefix="sweepkit-") as temporary:
+            staged = flavor.write(Path(temporary), weights, example=example, **names)
+            self._client.log_model_artifacts(done.model_id, temporary)
+            return staged.loads_with
+
+    def _measure(self, number: int, done: Delivered) -> None:
+        """Link the metrics of the evaluation that the checkpoint was written after to the model, at its step."""
+        log = TrialLog(self._place.trial(number))
+        checkpoint, evaluations = log.best_checkpoint, log.evaluations
+        wanted = [e for e in evaluations if checkpoint is not None and e.number == checkpoint.evaluation]
+        if not evaluations:
+            return
+        event = (wanted or evaluations)[-1]
+        numbers, _ = delivery.metrics([event], event.step)
+        self._store.log(
+            done.run_id,
+            metrics=[Metric(m.key, m.value, m.timestamp, m.step, model_id=done.model_id) for m in numbers],
+        )
+        run = self._client.get_run(done.run_id)
+        known = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
+        if done.model_id not in known:
+            self._client.log_outputs(done.run_id, [LoggedModelOutput(done.model_id, event.step)])
+
+    def _register(self, name: str, done: Delivered) -> None:
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
+                raise
+        model = self._client.get_logged_model(done.model_id)
+        versions = self._client.search_model_versions(f"name = '{name}'", max_results=1000)
+        version = next((v for v in versions if v.source == model.artifact_location), None)
+        if version is None:
+            version = self._client.create_model_version(
+                name, model.artifact_location, done.run_id, model_id=done.model_id, await_creation_for=0
+            )
+        seen = json.loads(model.tags.get(VERSIONS, "[]"))
+        mine = {"name": name, "version": version.version}
+        if mine not in seen:
+            self._client.set_logged_model_tags(done.model_id, {VERSIONS: json.dumps([*seen, mine])})
+        self._client.set_registered_model_alias(name, CHAMPION, str(version.version))
+        done.model = "registered"
+        self._state.save()
+
+    def _pending(self, done: Delivered) -> bool:
+        folder = _folder(self._client.get_logged_model(done.model_id))
+        return folder is not None and (folder / flavor.MODEL).exists()
+
+    def _remove_files(self, model: LoggedModel) -> None:
+        folder = _folder(model)
+        if folder is not None:
+            shutil.rmtree(folder.parent if folder.parent.name == model.model_id else folder, ignore_errors=True)
+            return
+        repository: Any = get_artifact_repository(model.artifact_location, tracking_uri=self._store.uri)
+        repository.delete_artifacts()
+
+
+def _folder(model: LoggedModel) -> Path | None:
+    """Return the model's folder where its files lie on this machine, else None."""
+    location = urlsplit(model.artifact_location)
+    return Path(unquote(location.path)) if location.scheme in ("", "file") else None
+
+
+def _move(best: Path, target: Path) -> None:
+    """Move ``best/`` to ``target`` and link it; killed at any moment, one of the two is whole."""
+    source = best.resolve() if best.is_symlink() else best
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            part = target.with_name("model.part")
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(source, part)
+            os.rename(part, target)
+    if best.is_symlink() and best.resolve() == target.resolve():
+        return
+    link = best.with_name("best.link")
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(target.resolve(), best.parent.resolve()), target_is_directory=True)
+    old = best.with_name("best.old")
+    if best.exists() and not best.is_symlink():
+        os.rename(best, old)
+    os.replace(link, best)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,148 @@
+"""Where a study comes from: its file, its code, its data, all without secrets. Knows no store."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import re
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE, MAX_DATASET_NAME_SIZE
+
+from sweepkit.study import Study
+from sweepkit.trackers.mlflow.delivery import text
+from sweepkit.trackers.mlflow.store import tag
+
+LONGEST_DIFF = 1_000_000
+"""Characters of a diff that are kept."""
+
+Clean = Callable[[str], str]
+
+
+def study_id(study: Study) -> str:
+    """Return the id the study keeps in its ``study.json``; before it has one, an id made of where it lies."""
+    try:
+        return str(json.loads(study.place.study_json.read_text())["id"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, study.place.folder.as_uri()))
+
+
+def user() -> str:
+    """Return the name of who runs this."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container whose user has no name
+        return "unknown"
+
+
+def description(study: Study, clean: Clean) -> dict[str, str]:
+    """Return the tags of the parent run that say what the study asks, its note in MLflow among them."""
+    goals = ", ".join(f"{goal.direction} {goal.metric}" for goal in study.objective.goals)
+    lines = [study.question, "", f"Objective: {goals} ({study.objective.value}). Sampler: {study.sampler.type}."]
+    lines += [f"Pruner: {study.pruner.type}. Searched: {', '.join(study.space) or 'nothing'}."]
+    return {
+        "mlflow.note.content": tag(clean("\n".join(lines).strip())),
+        "sweepkit.objective": clean(goals),
+        "sweepkit.sampler": study.sampler.type,
+        "sweepkit.pruner": study.pruner.type,
+    }
+
+
+def artifacts(study: Study, clean: Clean) -> Iterator[tuple[str, str]]:
+    """Yield (path, text) of what the parent run holds: the study as written and as run, and the code's diff."""
+    place = study.place
+    for path in sorted(place.home.glob("*.y*ml")):
+        written = path.read_text(errors="replace")
+        if re.search(rf"(?m)^name:\s*[\"']?{re.escape(study.name)}[\"']?\s*(#.*)?$", written):
+            yield f"study/{path.name}", clean(written)
+            break
+    if place.study_json.exists():
+        resolved = json.loads(place.study_json.read_text())
+        yield "study/resolved.json", clean(json.dumps(resolved, indent=2))
+    commit, diff = _git(place.home, "rev-parse", "HEAD"), _diff(place.home)
+    if diff:
+        short = hashlib.sha256(diff.encode()).hexdigest()[:8]
+        yield f"code/{commit[:10] or 'no-commit'}-{short}.diff", clean(diff)
+
+
+def code(study: Study, clean: Clean) -> dict[str, str]:
+    """Return the tags under which MLflow knows the code a run was made with."""
+    home = study.place.home
+    tags = {
+        "mlflow.source.name": f"sweep run {study.name}",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": _git(home, "rev-parse", "HEAD"),
+        "mlflow.source.git.branch": _git(home, "rev-parse", "--abbrev-ref", "HEAD"),
+        "mlflow.source.git.repoURL": clean(_git(home, "config", "--get", "remote.origin.url")),
+    }
+    if tags["mlflow.source.git.commit"]:
+        tags["mlflow.source.git.dirty"] = str(bool(_git(home, "status", "--porcelain", "--untracked-files=no")))
+    return {name: value for name, value in tags.items() if value}
+
+
+def about(data: Path | None) -> dict[str, Any]:
+    """Return what the folder of prepared data says of itself; empty where there is none."""
+    try:
+        found = json.loads((data / "about.json").read_text()) if data else {}
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def dataset(study: Study, data: Path | None, clean: Clean) -> list[DatasetInput]:
+    """Return the prepared data as MLflow's dataset input: its source, rows and digest; empty where nothing is known."""
+    facts = about(data)
+    if data is None or not facts:
+        return []
+    options = study.task.options
+    source = facts.get("source", options.get("data", study.task.path or ""))
+    name = source if isinstance(source, str) else _named(source) or study.name
+    rows = facts.get("rows", {})
+    total = sum(rows.values()) if isinstance(rows, Mapping) else rows
+    known = Dataset(
+        name=clean(name)[:MAX_DATASET_NAME_SIZE] or study.name,
+        digest=str(facts.get("digest", data.name))[:MAX_DATASET_DIGEST_SIZE],
+        source_type="huggingface" if study.task.type else "task",
+        source=clean(json.dumps({"task": study.task.type or study.task.path, "data": source}, default=str)),
+        profile=json.dumps({"num_rows": total, "rows": rows}, default=str),
+    )
+    return [DatasetInput(known, [InputTag("mlflow.data.context", "training")])]
+
+
+def _named(source: Any) -> str:
+    if isinstance(source, Mapping):
+        return text(source.get("name") or source.get("train") or source.get("path") or next(iter(source.values()), ""))
+    return text(source[0]) if isinstance(source, list) and source else ""
+
+
+def _diff(home: Path) -> str:
+    """Return what is not committed: the diff, and the names of files git does not know."""
+    if not _git(home, "rev-parse", "--is-inside-work-tree"):
+        return ""
+    base = "HEAD" if _git(home, "rev-parse", "HEAD") else "--cached"
+    found = _git(home, "diff", "--no-color", "--no-ext-diff", "--no-textconv", base)
+    strangers = _git(home, "ls-files", "--others", "--exclude-standard", "--full-name").splitlines()
+    if len(found) > LONGEST_DIFF:
+        found = f"{found[:LONGEST_DIFF]}\n# cut here: the diff has {len(found):,} characters\n"
+    return "".join(f"# not in git: {name}\n" for name in strangers[:1000]) + found
+
+
+def _git(home: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(home), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

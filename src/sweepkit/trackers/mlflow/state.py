@@ -1,0 +1,72 @@
+"""What has been delivered, kept in the study's ``mlflow.json``. Knows no store.
+
+Losing the file loses nothing: runs are found again by their tags, and everything is delivered once more to a store that
+takes the same thing only once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Delivered:
+    """What the store has of one trial. ``offset`` is the position in ``events.jsonl``, ``ending`` the one last told."""
+
+    run_id: str = ""
+    offset: int = 0
+    epoch_step: int = 0
+    """Last step whose epoch was told; a training log and an evaluation of one step share it."""
+    ending: str = ""
+    model_id: str = ""
+    model: str = ""
+    """``making``, ``made``, ``registered`` (stays for good) or ``leaving``; empty: there is none."""
+    gone: bool = False
+    """The run was deleted by hand in MLflow; it is left alone."""
+
+
+@dataclass
+class State:
+    """What the store has of a study."""
+
+    path: Path
+    study_id: str = ""
+    experiment_id: str = ""
+    parent_run_id: str = ""
+    data: str = ""
+    """Folder of the prepared data."""
+    sent: dict[str, str] = field(default_factory=dict)
+    """Artifact of the parent → digest of what was sent."""
+    trials: dict[int, Delivered] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> State:
+        """Return what the file holds; a missing or unreadable one counts as empty."""
+        state = cls(path)
+        try:
+            data: dict[str, Any] = json.loads(path.read_text())
+            state.trials = {int(number): Delivered(**trial) for number, trial in data.pop("trials").items()}
+            for name, value in data.items():
+                setattr(state, name, value)
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return cls(path)
+        return state
+
+    def save(self) -> None:
+        """Write the file; a reader sees the old one or the new one."""
+        data = {
+            "study_id": self.study_id,
+            "experiment_id": self.experiment_id,
+            "parent_run_id": self.parent_run_id,
+            "data": self.data,
+            "sent": self.sent,
+            "trials": {str(number): asdict(trial) for number, trial in sorted(self.trials.items())},
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = self.path.with_suffix(".new")
+        new.write_text(json.dumps(data))
+        os.replace(new, self.path)

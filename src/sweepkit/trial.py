@@ -1,0 +1,94 @@
+"""A trial as data: how it can end, what its process is given, and what is known of it afterwards. Knows no storage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+
+class Ending(StrEnum):
+    """How a trial ends. ``running`` and ``waiting`` are not endings but what stands in their place until there is one."""
+
+    complete = "complete"
+    pruned = "pruned"
+    infeasible = "infeasible"
+    diverged = "diverged"
+    failed = "failed"
+    stopped = "stopped"
+    running = "running"
+    waiting = "waiting"
+
+    @property
+    def counts(self) -> bool:
+        """Whether the trial counts in ``budget.trials``."""
+        return self in (Ending.complete, Ending.pruned, Ending.infeasible, Ending.diverged, Ending.failed)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the trial's value may be called best."""
+        return self is Ending.complete
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """What a trial's process is given, as plain JSON data."""
+
+    number: int
+    hyperparameters: Mapping[str, Any]
+    """Consumer's name → value, linked and derived ones included."""
+    directory: str
+    attempt: int = 1
+    resume_from: str | None = None
+    """A Trainer checkpoint to go on from."""
+    evaluations: tuple[Mapping[str, Any], ...] = ()
+    """Evaluations that count already when resuming: the fields of Evaluated, oldest first."""
+    micro_batch_divisor: int = 1
+    """Power of two by which the micro-batch is divided (and the accumulation multiplied) after running out of memory."""
+    seed: int | None = None
+    """Replaces ``training.seed`` (confirmation runs, ``seed_per_trial``)."""
+    devices: tuple[str, ...] = ()
+    """GPU ids for CUDA_VISIBLE_DEVICES; empty for none."""
+    threads: int = 1
+    rank: int = 0
+    ranks: int = 1
+
+    def to_json(self) -> str:
+        """Return the spec as one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> TrialSpec:
+        """Return the spec written by :meth:`to_json`."""
+        data = json.loads(text)
+        return cls(**{**data, "evaluations": tuple(data["evaluations"]), "devices": tuple(data["devices"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is known of a trial; the row behind ``sweep show``, ``study.trials`` and the report."""
+
+    number: int
+    ending: Ending
+    cause: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Searched hyperparameters under their consumers' names, linked and derived ones included."""
+    values: tuple[float, ...] = ()
+    intermediate: Mapping[int, float] = field(default_factory=dict)
+    """Evaluation number (from 1) → value the pruner saw."""
+    started: str | None = None
+    """ISO 8601, local time."""
+    seconds: float | None = None
+    attempts: int = 0
+    checkpoint: Path | None = None
+    mlflow_run: str | None = None
+    origin: str = "sampled"
+    """``baseline``, ``enqueued``, ``sampled`` or ``retry of N``."""
+
+    @property
+    def value(self) -> float | None:
+        """The first objective's value, or None where there is none."""
+        return self.values[0] if self.values else None

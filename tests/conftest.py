@@ -1,0 +1,104 @@
+"""What all tests share: quiet libraries, an empty project folder, a tiny model, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+CACHE = Path(tempfile.mkdtemp(prefix="sweepkit-tests-"))
+MARK = "SWEEPKIT_TEST_SESSION"
+# Before anything heavy is imported, and inherited by every process the tests start: nobody is phoned, nothing is
+# downloaded, and nothing that lies in the user's own caches can decide a test.
+os.environ.update(
+    {
+        "HF_HOME": str(CACHE / "huggingface"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        MARK: uuid.uuid4().hex,
+    }
+)
+for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "CUDA_VISIBLE_DEVICES"):
+    os.environ.pop(name, None)
+
+import psutil
+import pytest
+
+DEADLINE_SECONDS = 10.0
+"""How long the processes of a finished test may take to go away by themselves."""
+
+
+def pytest_unconfigure() -> None:
+    """Remove the session's caches."""
+    shutil.rmtree(CACHE, ignore_errors=True)
+
+
+def _ours() -> set[psutil.Process]:
+    """Return living processes that this test session started, also those whose parent is gone already."""
+    me = psutil.Process()
+    found = set(me.children(recursive=True))
+    for process in psutil.process_iter():
+        try:
+            if process != me and process.environ().get(MARK) == os.environ[MARK]:
+                found.add(process)
+        except psutil.Error:  # gone meanwhile, or someone else's
+            continue
+    return {process for process in found if _alive(process)}
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        # Python's own bookkeeper of shared memory, one per interpreter; it ends with its parent.
+        tracker = any("multiprocessing.resource_tracker" in word for word in process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and not tracker
+    except psutil.Error:
+        return False
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())[:200]
+    except psutil.Error:
+        return "(gone meanwhile)"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves processes behind (and end them); those of wider fixtures may stay."""
+    before = _ours()
+    yield
+    left = _ours() - before
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while left and time.monotonic() < deadline:
+        psutil.wait_procs(left, timeout=0.1)
+        left = {process for process in left if _alive(process)}
+    told = [f"{process.pid} {_command(process)}" for process in left]
+    for process in left:
+        process.kill()
+    if told:
+        pytest.fail("processes left behind:\n" + "\n".join(told))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty project folder (a root for ``runs/`` and ``mlflow.db``) that is the current one."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text('[project]\nname = "toy"\nversion = "0"\n')
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a BERT of a few thousand weights and its tokenizer, as ``from_pretrained`` wants it."""
+    import toys
+
+    return toys.tiny_bert(tmp_path_factory.mktemp("models") / "tiny-bert")

@@ -1,0 +1,221 @@
+"""Whole studies in which trials end in every possible way: the endings table, retries, budgets, stops and disks, for real."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from making import processes_below, sweep, toy_study, wait_until
+from sweepkit.errors import StudyFileError, StudyLocked
+from sweepkit.events import Checkpointed, Evaluated, Event, Started
+from sweepkit.journal import TrialLog
+from sweepkit.load import to_yaml
+from sweepkit.run import run
+from sweepkit.study import Study
+from sweepkit.trial import Trial
+from sweepkit.watch import Outcome, Quiet
+
+BRANCHES: dict[str, dict[str, Any]] = {
+    "fine": {"task.x": 0.4},
+    "raises": {"task.fail_at_step": 2},
+    "leaves": {"task.exit_code": 3},
+    "segfault": {"task.segfault": True},
+    "killed": {"task.kill": True},
+    "hangs": {"task.hang": True},
+    "nan": {"task.nan_at_step": 3},
+    "too_big": {"task.out_of_memory_above": 2},
+    "bad_start": {"task.curve": [-5.0, -5.0, -5.0]},
+}
+
+
+def everything(project: Path, **keys: Any) -> Study:
+    """A study whose trials are tried in the order of BRANCHES, each ending its own way."""
+    return toy_study(
+        project,
+        space={"learning_rate": {"choices": [1e-3]}, "way": {"choices": BRANCHES}},
+        baseline=None,
+        enqueue=[{"learning_rate": 1e-3, "way": way} for way in BRANCHES],
+        sampler={"type": "random", "seed": 0},
+        duplicates="train",
+        pruner={"type": "threshold", "lower": -1.0},
+        budget={"trials": len(BRANCHES), "trial_hours": 4 / 3600},
+        **keys,
+    )
+
+
+def told(outcome: Outcome) -> dict[int, tuple[str, str]]:
+    return {row.number: (str(row.ending), row.cause) for row in outcome.rows}
+
+
+def test_every_ending_has_its_name_and_cause_and_the_others_finish(project: Path) -> None:
+    outcome = run(everything(project))
+    assert told(outcome) == {
+        0: ("complete", ""),
+        1: ("failed", "RuntimeError: toy failure at step 2"),
+        2: ("failed", "exit code 3"),
+        3: ("failed", "signal 11 (SIGSEGV)"),
+        4: ("failed", "signal 9 (SIGKILL)"),
+        5: ("failed", "deadline: ran longer than 4 s"),
+        6: ("diverged", "training loss is not finite at step 3"),
+        7: ("infeasible", "out of memory: toy out of memory with a micro-batch of 4"),
+        8: ("pruned", ""),
+    }
+    assert outcome.best is not None and outcome.best.number == 0
+    kept = sorted(path.parent.name for path in (project / "runs/toy/trials").glob("*/best"))
+    assert kept == ["0000"]
+    assert not list((project / "runs/toy/trials").glob("*/last"))
+
+
+def test_out_of_memory_is_tried_again_at_the_same_effective_batch(project: Path) -> None:
+    study = toy_study(
+        project,
+        space={"per_device_train_batch_size": {"choices": [8]}, "learning_rate": {"low": 1e-4, "high": 1e-2}},
+        task={"out_of_memory_above": 4},
+        budget={"trials": 1},
+    )
+    outcome = run(study)
+    (row,) = outcome.rows
+    assert (row.ending, row.attempts, row.params["per_device_train_batch_size"]) == ("complete", 2, 8)
+    started = [e for e in TrialLog(study.place.trial(0)).refresh() if isinstance(e, Started)]
+    assert started[-1].effective["gradient_accumulation_steps"] == 2
+
+
+def test_a_crash_is_tried_again_from_the_last_checkpoint(project: Path) -> None:
+    study = toy_study(
+        project,
+        task={"kill": True, "fail_at_step": 6, "once": str(project / "once")},
+        retries={"crash": 1},
+        budget={"trials": 1},
+    )
+    (row,) = run(study).rows
+    assert (row.ending, row.attempts) == ("complete", 2)
+    started = [e for e in TrialLog(study.place.trial(0)).refresh() if isinstance(e, Started)]
+    assert [event.resumed for event in started] == [0, 4]
+
+
+def test_trials_that_fail_alike_end_the_study_with_their_cause(project: Path) -> None:
+    outcome = run(toy_study(project, task={"fail_at_step": 2}, budget={"trials": 10}, backend={"parallel": 1}))
+    assert outcome.status == "failed"
+    assert outcome.reason.startswith("3 trials in a row failed alike: RuntimeError: toy failure at step 2 (see ")
+    assert len(outcome.rows) == 3
+
+
+def test_a_target_ends_the_study(project: Path) -> None:
+    outcome = run(
+        toy_study(project, task={"curve": [0.7]}, budget={"trials": 10, "target": 0.6}, backend={"parallel": 1})
+    )
+    assert (outcome.status, outcome.reason, len(outcome.rows)) == ("done", "budget.target: trial 0 reached 0.7", 1)
+
+
+def test_hours_end_the_study_and_stop_what_runs_after_the_grace(project: Path) -> None:
+    study = toy_study(project, task={"step_seconds": 0.5}, budget={"trials": 50, "hours": 1 / 3600, "grace_minutes": 0})
+    outcome = run(study)
+    assert outcome.reason == "no trial completed (budget.hours: 0.000277778 h are used)"
+    assert {row.ending for row in outcome.rows} == {"stopped"}
+    assert len(outcome.rows) <= 2
+
+
+class Stopping(Quiet):
+    """Sends this process a SIGINT at the second evaluation of a trial."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Evaluated) and (event.trial, event.number) == (1, 2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_stopped_study_goes_on_as_if_nothing_had_been(project: Path) -> None:
+    straight = run(toy_study(project, name="straight", backend={"parallel": 1}))
+    watch = Stopping()
+    stopped = run(toy_study(project, backend={"parallel": 1}), watch=watch)
+    assert stopped.status == "interrupted"
+    assert [str(row.ending) for row in stopped.rows] == ["complete", "stopped"]
+    assert any(isinstance(event, Checkpointed) and event.role == "last" for event in watch.events)
+    again = run(toy_study(project, backend={"parallel": 1}))
+    assert again.status == "done"
+
+    def essence(rows: list[Trial]) -> list[Any]:
+        return [(row.number, row.params, row.values, row.intermediate, row.ending) for row in rows]
+
+    assert essence(again.rows) == essence(straight.rows)
+
+
+def test_the_best_checkpoints_are_kept_and_no_others(project: Path) -> None:
+    study = toy_study(project, budget={"trials": 8}, checkpoints={"keep": 3})
+    outcome = run(study)
+    ranked = sorted(outcome.rows, key=lambda row: row.value or 0.0, reverse=True)
+    kept = {path.parent.name for path in (project / "runs/toy/trials").glob("*/best")}
+    assert kept == {f"{row.number:04d}" for row in ranked[:3]}
+
+
+def test_a_second_driver_is_refused_with_the_first_ones_pid(project: Path) -> None:
+    class Second(Quiet):
+        message = ""
+
+        def event(self, event: Event) -> None:
+            if not self.message:
+                with pytest.raises(StudyLocked) as error:
+                    run(toy_study(project))
+                type(self).message = str(error.value)
+
+    run(toy_study(project), watch=Second())
+    assert f"process {os.getpid()} on " in Second.message
+
+
+def test_a_metric_that_never_appears_is_refused_before_anything_is_recorded(project: Path) -> None:
+    objective = {"metric": "eval_scor", "direction": "maximize"}
+    with pytest.raises(StudyFileError) as error:
+        run(toy_study(project, objective=objective))
+    assert "eval_scor; did you mean eval_score?" in str(error.value)
+    assert not (project / "runs/toy/optuna.journal").exists()
+
+
+@pytest.mark.parametrize("victim", ["driver", "warm process"])
+def test_nothing_survives_its_parent(project: Path, tmp_path: Path, victim: str) -> None:
+    file = project / "study.yaml"
+    study = toy_study(project, task={"step_seconds": 0.2}, backend={"parallel": 2, "ranks_per_trial": 1})
+    file.write_text(to_yaml(study))
+    environment = {**os.environ, "SWEEPKIT_TEST_MARK": str(tmp_path)}
+    process = sweep("run", str(file), cwd=tmp_path, env=environment)
+    log = project / "runs/toy/trials/0001/events.jsonl"
+    wait_until(log.exists, 60, "two trials run")
+    (warm,) = [child for child in psutil.Process(process.pid).children() if "serve" in " ".join(child.cmdline())]
+    (warm if victim == "warm process" else process).send_signal(signal.SIGKILL)
+    output, _ = process.communicate(timeout=30)
+    wait_until(lambda: not processes_below(str(tmp_path)), 5, "every process is gone")
+    if victim == "warm process":
+        assert process.returncode == 1
+        assert "the warm process ended with status -9" in output
+
+
+@pytest.mark.slow
+def test_a_disk_budget_is_kept_while_running(project: Path) -> None:
+    limit, checkpoint = 30e6, 3e6
+    study = toy_study(
+        project,
+        training={"num_train_epochs": 3, "model.size": 750_000, "per_device_train_batch_size": 16},
+        budget={"trials": 40, "disk_gb": limit / 1e9},
+        checkpoints={"keep": 40},
+        backend={"parallel": 1},
+    )
+    peak = 0
+
+    class Weighing(Quiet):
+        def event(self, event: Event) -> None:
+            nonlocal peak
+            files = (path for path in (project / "runs/toy/trials").rglob("*") if path.is_file())
+            peak = max(peak, sum(file.stat().st_size for file in files if "best" in file.parts or "last" in file.parts))
+
+    outcome = run(study, watch=Weighing())
+    assert peak <= limit + 3 * checkpoint
+    ranked = sorted(outcome.rows, key=lambda row: row.value or 0.0, reverse=True)
+    for row in ranked[:3]:
+        assert row.checkpoint is not None and (row.checkpoint / "model.safetensors").is_file()

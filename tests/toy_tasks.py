@@ -1,0 +1,223 @@
+"""A Task that trains in about a millisecond per step and does on demand whatever a bad task does.
+
+Its objective is known beforehand (:func:`score`, or any ``curve``), so that tests of search, pruning, checkpoints,
+resume and faults compare whole values. Knows nothing of how trials are run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import PretrainedConfig, PreTrainedModel, Trainer, TrainerCallback
+
+from sweepkit.tasks import Task
+
+
+def score(learning_rate: float, x: float = 0.5, progress: float = 1.0) -> float:
+    """Return ``eval_score``: at most 1, best at learning rate 1e-3 and x 0.5, growing with ``progress`` (0 to 1)."""
+    return (1.0 - 0.25 * (math.log10(learning_rate) + 3.0) ** 2 - (x - 0.5) ** 2) * (0.5 + 0.5 * progress)
+
+
+class QuadraticConfig(PretrainedConfig):
+    model_type = "toy-quadratic"
+
+    def __init__(self, size: int = 4, dropout: float = 0.0, **kwargs: Any) -> None:
+        self.size = size
+        self.dropout = dropout
+        super().__init__(**kwargs)
+
+
+class QuadraticModel(PreTrainedModel):
+    """Pulls ``weight`` towards the inputs: loss = mean((weight - inputs)^2)."""
+
+    config_class = QuadraticConfig
+
+    def __init__(self, config: QuadraticConfig) -> None:
+        super().__init__(config)
+        self.weight = torch.nn.Parameter(torch.zeros(config.size))
+        self.dropout = torch.nn.Dropout(config.dropout)
+        self.post_init()
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        pass
+
+    def forward(self, inputs: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        distance = (self.dropout(self.weight) - inputs) ** 2
+        return {"loss": distance.mean(), "logits": distance.mean(dim=-1, keepdim=True)}
+
+
+class QuadraticTrainer(Trainer):
+    """Reports ``eval_score`` (and ``eval_cost`` = its negative) and misbehaves where the task says so."""
+
+    toy: Quadratic
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        step = self.state.global_step + 1
+        self.toy.misbehave(step, self.args.per_device_train_batch_size)
+        loss = super().training_step(*args, **kwargs)
+        return loss * float("nan") if step == self.toy.nan_at_step else loss
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().evaluation_loop(*args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        number = 1 + sum("eval_score" in entry for entry in self.state.log_history)
+        value = self.toy.value(self.args.learning_rate, number, self.state.global_step / max(1, self.state.max_steps))
+        output.metrics.update({f"{prefix}_score": value, f"{prefix}_cost": -value})
+        return output
+
+
+class Quadratic(Task):
+    """Minimises a quadratic; ``eval_score`` is :func:`score` of learning rate, ``x`` and progress, or the ``curve``."""
+
+    x: float = 0.5
+    """A hyperparameter of the task; 0.5 is best."""
+    class_labels: bool = False
+    """Whether labels are class numbers (all 0), as label smoothing wants them."""
+    rows: int = 32
+    """Training rows; with the default batch of 8 an epoch has 4 steps."""
+    curve: list[float] = []
+    """``eval_score`` by evaluation (the last is repeated) instead of the formula."""
+    fail_at_step: int | None = None
+    """Global step (from 1) at which RuntimeError is raised, or the fault below happens (without it: at step 1)."""
+    exit_code: int | None = None
+    """Fault: leave the process with this code."""
+    segfault: bool = False
+    """Fault: signal 11."""
+    kill: bool = False
+    """Fault: signal 9, as the kernel does."""
+    hang: bool = False
+    """Fault: never come back."""
+    allocate_mb: int = 0
+    """Fault: take (and touch) this much memory and go on."""
+    nan_at_step: int | None = None
+    """The training loss of this step is NaN."""
+    out_of_memory_above: int | None = None
+    """Raise torch.OutOfMemoryError for micro-batches larger than this."""
+    once: str = ""
+    """Path of a mark: the fault happens only while it does not exist, and leaves it behind (so a retry succeeds)."""
+    wait_at_step: int | None = None
+    """At this step, write ``<wait_for>.here-<pid>`` and wait until the file ``wait_for`` exists."""
+    wait_for: str = ""
+    step_seconds: float = 0.0
+    """Makes each step last this much longer."""
+    broken: str = ""
+    """``data``, ``model`` or ``trainer``: raise there instead of in training."""
+    count_file: str = ""
+    """Path to which data() appends a line each time it runs."""
+
+    micro_batch_matters: ClassVar[bool] = False
+
+    def value(self, learning_rate: float, number: int, progress: float) -> float:
+        """Return what evaluation ``number`` (from 1) reports."""
+        if self.curve:
+            return self.curve[min(number, len(self.curve)) - 1]
+        return score(learning_rate, self.x, progress)
+
+    def misbehave(self, step: int, micro_batch: int) -> None:
+        """Do what the options ask for at this step."""
+        if self.step_seconds:
+            threading.Event().wait(self.step_seconds)
+        if step == self.wait_at_step:
+            Path(f"{self.wait_for}.here-{os.getpid()}").touch()
+            while not Path(self.wait_for).exists():
+                threading.Event().wait(0.01)
+        if self.out_of_memory_above is not None and micro_batch > self.out_of_memory_above:
+            raise torch.OutOfMemoryError(f"toy out of memory with a micro-batch of {micro_batch}")
+        fault = self.exit_code is not None or self.segfault or self.kill or self.hang or self.allocate_mb
+        if step != (self.fail_at_step or (1 if fault else None)) or (self.once and Path(self.once).exists()):
+            return
+        if self.once:
+            Path(self.once).touch()
+        if self.exit_code is not None:
+            os._exit(self.exit_code)
+        if self.segfault or self.kill:
+            os.kill(os.getpid(), signal.SIGSEGV if self.segfault else signal.SIGKILL)
+        if self.hang:
+            threading.Event().wait()
+        if self.allocate_mb:
+            self._held.append(bytearray(os.urandom(1 << 20)) * self.allocate_mb)
+            return
+        raise RuntimeError(f"toy failure at step {step}")
+
+    _held: list[bytearray] = []
+
+    def data(self) -> DatasetDict:
+        if self.broken == "data":
+            raise RuntimeError("toy data is broken")
+        if self.count_file:
+            with Path(self.count_file).open("a") as file:
+                file.write("data\n")
+        dice = torch.Generator().manual_seed(0)
+
+        def split(rows: int) -> Dataset:
+            inputs = torch.randn(rows, 4, generator=dice)
+            return Dataset.from_dict(
+                {"inputs": inputs.tolist(), "labels": [0] * rows if self.class_labels else inputs.mean(dim=1).tolist()}
+            )
+
+        return DatasetDict({"train": split(self.rows), "validation": split(8), "test": split(8)})
+
+    def model_init(self, **config: Any) -> PreTrainedModel:
+        if self.broken == "model":
+            raise RuntimeError("toy model is broken")
+        return QuadraticModel(QuadraticConfig(**config))
+
+    def trainer(self, **kwargs: Any) -> Trainer:
+        if self.broken == "trainer":
+            raise RuntimeError("toy trainer is broken")
+        trainer = QuadraticTrainer(**kwargs)
+        trainer.toy = self
+        return trainer
+
+    def reported(self) -> frozenset[str]:
+        return frozenset({"eval_loss", "eval_score", "eval_cost"})
+
+
+class Recording(Quadratic):
+    """Keeps the Trainers it made, and what optimizer and scheduler held at the first step of each training."""
+
+    meddle: str = ""
+    """Name of a param group's value that is changed behind everybody's back."""
+
+    trainers: ClassVar[list[Trainer]] = []
+    first_steps: ClassVar[list[tuple[list[dict[str, Any]], list[float]]]] = []
+
+    def trainer(self, **kwargs: Any) -> Trainer:
+        trainer = super().trainer(**kwargs)
+        self.trainers.append(trainer)
+        create_optimizer = trainer.create_optimizer
+
+        def meddling(model: Any = None) -> Any:
+            optimizer = create_optimizer(model)
+            if self.meddle:
+                for group in optimizer.param_groups:
+                    group[self.meddle] = 0.1234
+            return optimizer
+
+        trainer.create_optimizer = meddling
+        trainer.add_callback(_FirstStep(self.first_steps))
+        return trainer
+
+
+class _FirstStep(TrainerCallback):
+    def __init__(self, seen: list[Any]) -> None:
+        self._seen = seen
+        self._new = True
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._new = True
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        if self._new:
+            groups = [
+                {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+            ]
+            self._seen.append((groups, [group["lr"] for group in optimizer.param_groups]))
+        self._new = False

@@ -1,0 +1,222 @@
+"""Holds the shape of the code: which way the arrows point, where the heavy libraries are, how long a module may be."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import sweepkit
+
+SOURCE = Path(__file__).parents[2] / "src" / "sweepkit"
+
+# From the top down; a module imports from its own row and the rows below. A row names modules, packages with all that
+# is in them, or a module of a package that stands lower than the rest of it.
+LAYERS = (
+    ("cli", "__main__"),
+    ("notebook", "search_api"),
+    ("run",),
+    ("session", "budget", "watch"),
+    ("finish", "report"),
+    ("results",),
+    ("backends", "trackers"),
+    ("executor", "warm", "slots", "checkpoints"),
+    ("worker", "jobs"),
+    ("inspection",),
+    ("objective", "callback", "proof"),
+    ("search", "proposal", "storage", "drivers", "view", "ledger", "records", "load", "backends.sampling"),
+    ("check", "sources"),
+    ("tasks", "metrics"),
+    ("study", "space", "trial", "events", "errors", "paths", "value", "journal", "identity", "secrets"),
+)
+
+# Imports that point up on purpose, each with its reason.
+UPWARD: dict[tuple[str, str], str] = {}
+
+TRAINING = ("tasks", "metrics", "objective", "callback", "proof", "inspection", "worker", "jobs")
+HEAVY = {
+    "torch": TRAINING,
+    "transformers": TRAINING,
+    "accelerate": TRAINING,
+    "datasets": TRAINING,
+    "evaluate": TRAINING,
+    "peft": TRAINING,
+    "safetensors": TRAINING,
+    "mlflow": ("trackers.mlflow", "report"),
+    "ray": ("backends.ray",),
+}
+
+LIGHT = ("torch", "transformers", "datasets", "evaluate", "ray", "mlflow", "optuna", "pandas", "sklearn", "scipy")
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Return every module, named without ``sweepkit.``; the package's own face, ``__init__``, stands above all."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+        found[name] = ast.parse(path.read_text(), filename=str(path))
+    return found
+
+
+def imports(tree: ast.Module, package: str) -> Iterator[str]:
+    """Yield the full names of all imports, those inside functions and for type checkers too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{package}: imports are written in full, without leading dots"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+
+
+def own_imports(name: str) -> set[str]:
+    """Return the modules of this package that a module imports."""
+    wanted = set()
+    for target in imports(modules()[name], name):
+        if target.startswith("sweepkit."):
+            parts = target.removeprefix("sweepkit.").split(".")
+            matching = [".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in modules()]
+            wanted.update(matching[:1] or ["__init__"])
+    return wanted - {name}
+
+
+def within(name: str, places: tuple[str, ...]) -> bool:
+    """Whether a module is one of the places or lies inside one."""
+    return any(name == place or name.startswith(place + ".") for place in places)
+
+
+def place(name: str) -> str | None:
+    """Return the entry of LAYERS that a module belongs to: the longest that fits."""
+    return max((entry for row in LAYERS for entry in row if within(name, (entry,))), key=len, default=None)
+
+
+def layer(name: str) -> int:
+    """Return the row of a module, counted from the bottom; 0 also for one without a place."""
+    return next((height for height, row in enumerate(reversed(LAYERS)) if place(name) in row), 0)
+
+
+PARTS = [name for name in modules() if name != "__init__"]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_module_has_a_place_in_the_layers(name: str) -> None:
+    assert place(name), f"{name} stands in no row of LAYERS; add it where its imports allow"
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_imports_point_down_only(name: str) -> None:
+    up = {target for target in own_imports(name) if layer(target) > layer(name)}
+    assert {target for target in up if (name, target) not in UPWARD} == set()
+
+
+def test_exceptions_to_the_layers_are_all_needed() -> None:
+    assert {pair for pair in UPWARD if pair[0] not in modules() or pair[1] not in own_imports(pair[0])} == set()
+
+
+def test_there_is_no_circle() -> None:
+    waiting: dict[str, set[str]] = {place(name) or name: set() for name in PARTS}
+    for name in PARTS:
+        part = place(name) or name
+        waiting[part] |= {place(t) or t for t in own_imports(name) if (name, t) not in UPWARD} - {part}
+    while free := [
+        part
+        for part, targets in waiting.items()
+        if not targets & waiting.keys() or all(part not in others for others in waiting.values())
+    ]:
+        for part in free:
+            del waiting[part]
+    assert {part: sorted(targets & waiting.keys()) for part, targets in waiting.items()} == {}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_heavy_libraries_stay_where_they_belong(name: str) -> None:
+    roots = {target.split(".")[0] for target in imports(modules()[name], name)}
+    assert {root for root in roots & HEAVY.keys() if not within(name, HEAVY[root])} == set()
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_module_can_be_read_in_one_sitting(path: Path) -> None:
+    lines = path.read_text().count("\n")
+    assert lines <= 300
+
+
+def undocumented(tree: ast.Module, name: str) -> Iterator[str]:
+    """Yield public classes, functions and methods without a docstring; functions inside functions are private."""
+    if not ast.get_docstring(tree):
+        yield f"{name}: the module itself"
+    levels: list[tuple[ast.Module | ast.ClassDef, str]] = [(tree, name)]
+    while levels:
+        level, path = levels.pop()
+        for node in level.body:
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and node.name[0] != "_":
+                if not ast.get_docstring(node):
+                    yield f"{path}.{node.name}"
+                if isinstance(node, ast.ClassDef):
+                    levels.append((node, f"{path}.{node.name}"))
+
+
+@pytest.mark.parametrize("name", [*PARTS, "__init__"])
+def test_every_public_name_says_what_it_is(name: str) -> None:
+    assert list(undocumented(modules()[name], name)) == []
+
+
+def loaded_after(code: str, *arguments: str) -> set[str]:
+    """Return which libraries that a light command must not import a fresh interpreter has imported after ``code``."""
+    script = f"import sys\n{code}\nprint('loaded:', *sorted({set(LIGHT)!r} & sys.modules.keys()))"
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(done.stdout.splitlines()[-1].removeprefix("loaded:").split())
+
+
+AS_COMMAND = """
+from sweepkit.cli import main
+sys.argv[0] = "sweep"
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert loaded_after("import sweepkit") == set()
+
+
+def test_studies_and_spaces_load_nothing_heavy() -> None:
+    assert loaded_after("from sweepkit import Study, Float, Int, Choice, Expression, Task, load_study") == set()
+
+
+def test_help_loads_nothing_heavy() -> None:
+    assert loaded_after(AS_COMMAND, "--help") == set()
+
+
+def test_check_loads_nothing_heavy(project: Path, tiny_bert: Path) -> None:
+    (project / "data.csv").write_text("text,label\n" + "free prize,spam\nsee you,ham\n" * 20)
+    (project / "study.yaml").write_text(
+        "name: light\n"
+        f"task: {{type: text-classification, model: '{tiny_bert}', data: data.csv}}\n"
+        "objective: {metric: eval_accuracy, direction: maximize}\n"
+        "space: {learning_rate: {low: 1e-5, high: 1e-3, log: true}, model.hidden_dropout_prob: {low: 0.0, high: 0.3}}\n"
+        "pruner: {type: asha}\n"
+        "budget: {trials: 2}\n"
+    )
+    assert loaded_after(AS_COMMAND, "check", "study.yaml") == set()
+
+
+def test_every_public_name_of_the_package_is_there() -> None:
+    missing = [name for name in sweepkit.__all__ if not hasattr(sweepkit, name)]
+    assert missing == []
+
+
+def test_run_stays_a_function_when_the_module_of_that_name_is_imported() -> None:
+    importlib.import_module("sweepkit.run")
+    assert callable(sweepkit.run)

@@ -1,0 +1,448 @@
+"""Holds the command line: help everywhere, exit codes, and what each command prints of a study built by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages.journal import BaseJournalBackend
+from typer.main import get_command
+from typer.testing import CliRunner, Result
+
+from sweepkit.cli import app, studies
+from sweepkit.cli.new import TEMPLATES
+from sweepkit.events import Evaluated, Finished
+from sweepkit.identity import StudyLock, identify
+from sweepkit.load import known_values, load_study
+from sweepkit.search import Search
+from sweepkit.storage import open_storage
+from sweepkit.study import Study
+from sweepkit.tasks import KINDS
+
+README = Path(__file__).parents[2] / "README.md"
+STUDY = """\
+name: toy
+question: Which rate?
+task: {path: "task.py:Toy"}
+objective: {metric: eval_f1, direction: maximize}
+space:
+  learning_rate: {low: 1e-6, high: 1e-1, log: true}
+  optim:
+    choices:
+      adamw_torch: {adam_beta2: {low: 0.9, high: 0.999}}
+      adafactor: {}
+budget: {trials: 10}
+tracking: {uri: none}
+"""
+TASK = """\
+from sweepkit import Task
+
+
+class Toy(Task):
+    metrics: list = ["f1"]
+
+    def data(self):
+        raise NotImplementedError
+
+    def model_init(self):
+        raise NotImplementedError
+"""
+
+
+@pytest.fixture
+def study(project: Path) -> Study:
+    """Return the study of ``studies/toy/study.yaml``, which has not run yet."""
+    folder = project / "studies" / "toy"
+    folder.mkdir(parents=True)
+    (folder / "study.yaml").write_text(STUDY)
+    (folder / "task.py").write_text(TASK)
+    return load_study(folder / "study.yaml")
+
+
+@pytest.fixture
+def ran(study: Study) -> Study:
+    """Return the same study after three trials: the best with a checkpoint, a pruned one, and a failed one."""
+    identify(study.place, study)
+    search = Search(study, open_storage(study.place, study), known=known_values(study))
+    for rate, ending, cause in ((1e-3, "complete", ""), (1e-2, "pruned", ""), (1e-4, "failed", "exit code 3")):
+        search.enqueue({"learning_rate": rate, "optim": "adafactor"})
+        asked = search.ask()
+        assert asked is not None
+        search.report(Evaluated(trial=asked.number, at=0, number=1, step=5, epoch=1, metrics={}, values=(rate,)))
+        search.tell(Finished(trial=asked.number, at=0, ending=ending, cause=cause, seconds=3600.0))
+    (study.place.trial(0) / "best").mkdir(parents=True)
+    return study
+
+
+def sweep(*arguments: str) -> Result:
+    """Run a command in this process; the error it ends with, if any, is in ``exception``."""
+    return CliRunner().invoke(app, arguments)
+
+
+def typed(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a person does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "sweepkit", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
+
+
+def cpu_seconds(*arguments: str) -> tuple[float, str]:
+    """Return the processor time of a command, however busy the machine is, and what it printed."""
+    found = []
+    for _ in range(3):
+        before = os.times()
+        done = typed(*arguments)
+        after = os.times()
+        assert done.returncode == 0
+        spent = after.children_user + after.children_system - before.children_user - before.children_system
+        found.append((spent, done.stdout))
+    return min(found)
+
+
+def parameters() -> Iterator[tuple[str, Any]]:
+    """Yield every argument and option with the command line that it belongs to."""
+    root: Any = get_command(app)
+    yield from (("sweep", parameter) for parameter in root.params)
+    for name, command in root.commands.items():
+        yield from ((f"sweep {name}", parameter) for parameter in command.params)
+
+
+COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]  # what Typer makes of several commands is a group
+
+
+def test_the_commands_are_the_promised_ones() -> None:
+    promised = "run check show list best ui schema new try enqueue stop retry sync"
+    assert sorted(promised.split()) == COMMANDS
+
+
+def test_every_command_argument_and_option_has_help() -> None:
+    root: Any = get_command(app)
+    silent = [name for name, command in root.commands.items() if not (command.help or "").strip()]
+    silent += [f"{owner} {parameter.name}" for owner, parameter in parameters() if not getattr(parameter, "help", None)]
+    assert silent == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_readme_names_every_command(command: str) -> None:
+    assert re.search(rf"\bsweep {command}\b", README.read_text())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    shown = sweep(command, "--help")
+    assert (shown.exit_code, "Usage" in shown.output) == (0, True)
+
+
+def test_help_is_there_at_once() -> None:
+    assert cpu_seconds("--help")[0] < 0.5
+
+
+def test_the_version_is_the_packages(project: Path) -> None:
+    assert re.fullmatch(r"sweepkit \d+\.\d+\.\d+\S*\n", sweep("--version").output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (
+            ["show", "nothing"],
+            2,
+            "error: there is no file, folder or study nothing (no study of this project ran yet)\n",
+        ),
+        (["best", "nothing.yaml"], 2, "nothing.yaml: there is no such file\n"),
+        (
+            ["enqueue", "studies/toy", "learning_rat=1"],
+            2,
+            "learning_rat: is not searched; did you mean learning_rate?\n",
+        ),
+        (
+            ["retry", "studies/toy"],
+            2,
+            "error: say which trials: --failed for every failed one, --trial 7 for one of them\n",
+        ),
+        (["best", "studies/toy"], 2, "error: toy has no best trial: it has no trials yet\n"),
+    ],
+)
+def test_bad_input_ends_with_2_and_one_plain_sentence(
+    study: Study, arguments: list[str], code: int, message: str
+) -> None:
+    done = typed(*arguments)
+    assert (done.returncode, done.stderr, done.stdout) == (code, message, "")
+
+
+def test_a_wrong_option_ends_with_2(project: Path) -> None:
+    assert typed("show", "toy", "--colour").returncode == 2
+
+
+def test_the_unexpected_ends_with_1_and_says_how_to_see_more(study: Study) -> None:
+    study.place.folder.mkdir(parents=True)
+    study.place.study_json.write_text("{}")
+    short = typed("show", "toy")
+    assert (short.returncode, "Traceback" in short.stderr) == (1, False)
+    assert short.stderr.endswith("SWEEPKIT_DEBUG=1 in front of the command shows where this was raised\n")
+    assert "Traceback" in typed("show", "toy", SWEEPKIT_DEBUG="1").stderr
+
+
+def test_a_study_is_found_by_file_folder_and_name_from_anywhere_in_the_project(
+    ran: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for argument in ("studies/toy/study.yaml", "studies/toy", "toy", "runs/toy"):
+        assert studies.find(argument).name == "toy"
+        assert studies.find_run(argument).place.folder == ran.place.folder
+    monkeypatch.chdir(ran.home)
+    assert studies.find("toy").place.folder == ran.place.folder
+
+
+def test_a_misspelt_name_gets_the_nearest(ran: Study) -> None:
+    error = sweep("show", "toi").exception
+    assert (
+        str(error) == "there is no file, folder or study toi; did you mean toy? (studies of this project that ran: toy)"
+    )
+
+
+def test_completion_offers_names_and_files(ran: Study) -> None:
+    assert studies.complete("") == ["toy", "studies/toy/study.yaml"]
+    assert studies.complete("st") == ["studies/toy/study.yaml"]
+
+
+def test_show_prints_exactly_the_promised_json(ran: Study) -> None:
+    shown = json.loads(sweep("show", "toy", "--json").output)
+    assert list(shown) == ["study", "trials"]
+    keys = ["number", "ending", "cause", "params", "value", "started", "seconds", "checkpoint", "mlflow_run"]
+    assert [list(trial) for trial in shown["trials"]] == [keys] * 3
+    assert [(t["number"], t["ending"], t["cause"], t["seconds"]) for t in shown["trials"]] == [
+        (0, "complete", "", 3600.0),
+        (1, "pruned", "", 3600.0),
+        (2, "failed", "exit code 3", 3600.0),
+    ]
+    assert shown["trials"][0]["params"] == {"learning_rate": 1e-3, "optim": "adafactor"}
+    assert shown["trials"][0]["checkpoint"] == str(ran.place.trial(0) / "best")
+
+
+def test_show_tells_the_best_the_failures_and_the_hours(ran: Study) -> None:
+    assert sweep("show", "toy").output.splitlines() == [
+        "toy  eval_f1 ↑ · tpe",
+        "3 of 10 trials (1 complete, 1 pruned, 1 failed) · not running, sweep run goes on with it",
+        "",
+        "best",
+        "  trial  eval_f1        time  lr    optim",
+        "  ───────────────────────────────────────────",
+        "      0   0.0010  1 h 00 min  1e-3  adafactor",
+        "",
+        "went wrong",
+        "  trial 2  failed  exit code 3",
+        "",
+        "spent  won 1 h 00 min · pruned 1 h 00 min · failed 1 h 00 min",
+        "model  runs/toy/trials/0000/best",
+    ]
+
+
+def test_show_all_lists_every_trial_in_the_order_tried(ran: Study) -> None:
+    lines = sweep("show", "toy", "--all").output.splitlines()
+    assert [line.split()[:2] for line in lines[6:9]] == [["0", "complete"], ["1", "pruned"], ["2", "failed"]]
+
+
+class Memory(BaseJournalBackend):
+    """A journal in memory, for making long ones without waiting for the disk a thousand times."""
+
+    def __init__(self) -> None:
+        self.logs: list[dict[str, Any]] = []
+
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        return self.logs[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.logs += logs
+
+
+def test_show_of_a_thousand_trials_is_quick(study: Study) -> None:
+    identify(study.place, study)
+    journal = Memory()
+    storage = optuna.storages.JournalStorage(journal)
+    made = optuna.create_study(study_name="toy", storage=storage, direction="maximize")
+    domain = optuna.distributions.FloatDistribution(1e-6, 1e-1, log=True)
+    for number in range(1000):
+        rate = 1e-6 * (number + 1)
+        given = {"ending": "complete", "hyperparameters": {"learning_rate": rate}, "values": [rate], "seconds": 1.0}
+        made.add_trial(
+            optuna.trial.create_trial(
+                value=rate,
+                params={"learning_rate": rate},
+                distributions={"learning_rate": domain},
+                intermediate_values={1: rate, 2: rate, 3: rate},
+                user_attrs=given,
+            )
+        )
+    study.place.journal.write_text("".join(f"{json.dumps(log)}\n" for log in journal.logs))
+    seconds, shown = cpu_seconds("show", "toy")
+    assert "1000 of 10 trials (1000 complete)" in shown
+    assert seconds < 1.5
+
+
+def test_best_prints_the_path_alone_into_a_pipe(ran: Study) -> None:
+    done = typed("best", "toy")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{ran.place.trial(0) / 'best'}\n", "")
+
+
+def test_best_as_json_is_a_trial_with_its_goal(ran: Study) -> None:
+    found = json.loads(sweep("best", "toy", "--json").output)
+    assert (found["study"], found["goals"]) == ("toy", [{"metric": "eval_f1", "direction": "maximize"}])
+    assert (found["best"]["number"], found["best"]["value"]) == (0, 1e-3)
+
+
+def test_best_says_when_the_checkpoint_is_gone(ran: Study) -> None:
+    (ran.place.trial(0) / "best").rmdir()
+    assert "trial 0 is the best of toy, but its checkpoint is not on this machine" in str(
+        sweep("best", "toy").exception
+    )
+
+
+def test_list_shows_the_projects_studies(ran: Study) -> None:
+    header, _, line = sweep("list").output.splitlines()
+    assert header.split() == ["study", "trials", "objective", "best", "started", "state"]
+    assert line.split()[:5] == ["toy", "3/10", "eval_f1", "↑", "0.0010"]
+    [found] = json.loads(sweep("list", "--json").output)["studies"]
+    assert (found["name"], found["trials"], found["budget_trials"], found["running"]) == ("toy", 3, 10, False)
+    assert found["best"]["number"] == 0
+
+
+def test_list_of_an_empty_project_says_so(project: Path) -> None:
+    assert sweep("list").output == "no study has run in . yet\n"
+
+
+def test_enqueue_puts_a_configuration_in_line(ran: Study) -> None:
+    said = sweep("enqueue", "toy", "learning_rate=3e-5", "optim=adamw_torch", "adam_beta2=0.95")
+    assert said.output == "trial 3 of toy will be lr=3e-5 optim=adamw_torch adam_beta2=0.95\n"
+    assert [row["ending"] for row in json.loads(sweep("show", "toy", "--json").output)["trials"]][-1] == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["learning_rate=1"], "learning_rate: lies outside the space: low=1e-06 to high=0.1, got 1"),
+        (["optim=adafactor", "adam_beta2=0.95"], "adam_beta2: exists only where optim is adamw_torch"),
+        (["learning_rate"], "expected NAME=VALUE, got 'learning_rate'"),
+    ],
+)
+def test_enqueue_refuses_what_the_space_does_not_have(ran: Study, values: list[str], message: str) -> None:
+    assert str(sweep("enqueue", "toy", *values).exception).strip() == message
+
+
+def test_retry_makes_new_trials_of_failed_ones_once(ran: Study) -> None:
+    again = sweep("retry", "toy", "--failed")
+    assert again.output == "trial 3 will be trial 2 again\nsweep run toy trains 1 trial again\n"
+    assert sweep("retry", "toy", "--failed").output == "toy has no failed trial that was not tried again\n"
+
+
+def test_stop_of_a_study_that_does_not_run_is_no_error(ran: Study) -> None:
+    assert sweep("stop", "toy").output == "toy is not running\n"
+
+
+def test_stop_signals_the_process_that_runs_the_study(ran: Study) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with StudyLock(ran.place):
+            done = typed("stop", "toy")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done.stdout == f"asked process {os.getpid()} to stop toy; its running trials checkpoint first\n"
+    assert heard == [signal.SIGTERM]
+
+
+def test_sync_and_ui_of_a_study_recorded_nowhere_say_so(ran: Study) -> None:
+    assert "there is nothing to deliver" in sweep("sync", "toy").output
+    assert "there is nothing to see" in str(sweep("ui", "toy").exception)
+
+
+def test_check_tells_what_a_study_will_do(study: Study) -> None:
+    shown = sweep("check", "studies/toy")
+    assert shown.exit_code == 0
+    assert "searches  learning_rate   1e-6 … 0.1, log" in shown.output
+    assert "10 trials" in shown.output
+    assert shown.output.endswith("next  sweep run studies/toy\n")
+
+
+def test_check_as_json_has_the_resolved_study_or_every_problem(study: Study) -> None:
+    fine = json.loads(sweep("check", "studies/toy", "--set", "budget.trials=3", "--json").output)
+    assert (fine["ok"], fine["problems"], fine["study"]["budget"]["trials"]) == (True, [], 3)
+    (study.home / "study.yaml").write_text(STUDY.replace("question", "questoin").replace("low: 1e-6", "low: 1"))
+    wrong = sweep("check", "studies/toy", "--json")
+    found = json.loads(wrong.output)
+    assert (wrong.exit_code, found["ok"]) == (2, False)
+    assert [(p["path"], p["line"]) for p in found["problems"]] == [("questoin", 2), ("space.learning_rate", 6)]
+
+
+def test_schema_is_json_and_explain_is_text(project: Path) -> None:
+    assert json.loads(sweep("schema").output)["title"] == "sweepkit study"
+    assert sweep("schema", "--output", "schema.json").output == "wrote schema.json\n"
+    assert json.loads((project / "schema.json").read_text())["type"] == "object"
+    assert "objective" in sweep("schema", "--explain").output
+
+
+def test_there_is_a_template_for_every_built_in_kind() -> None:
+    assert TEMPLATES.keys() == KINDS.keys()
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_new_writes_a_study_that_passes_its_check(project: Path, kind: str) -> None:
+    model = project / "model"
+    model.mkdir()
+    config = {"model_type": {"causal-lm": "gpt2", "image-classification": "vit"}.get(kind, "bert")}
+    (model / "config.json").write_text(json.dumps(config))
+    if kind == "image-classification":
+        (project / "data" / "cat").mkdir(parents=True)
+        (project / "data" / "cat" / "1.png").touch()
+    else:
+        (project / "data").write_text("")
+    source = "data" if kind == "image-classification" else "data.csv"
+    (project / "data.csv").write_text("text,label\nfree prize,1\nsee you,0\n" * 10)
+    made = sweep("new", "studies/mine", "--kind", kind, "--data", source, "--model", "model")
+    assert (made.exit_code, made.exception) == (0, None)
+    assert sorted(path.name for path in (project / "studies" / "mine").iterdir()) == [
+        "README.md",
+        "study.schema.json",
+        "study.yaml",
+    ]
+    checked = sweep("check", "studies/mine/study.yaml")
+    assert (checked.exception, checked.exit_code) == (None, 0)
+
+
+def test_new_takes_the_metric_it_is_told(project: Path) -> None:
+    (project / "my.csv").write_text("text,label\nfree prize,spam\nsee you,ham\n")
+    (project / "model").mkdir()
+    sweep("new", "mystudy", "--data", "my.csv", "--model", "model", "--metric", "f1")
+    found = load_study("mystudy/study.yaml", check=False)
+    assert (found.name, found.objective.metric, found.objective.direction) == ("mystudy", "eval_f1", "maximize")
+    assert found.task.options == {"model": "../model", "data": {"path": "../my.csv"}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "my.csv", "--model", "m"], "mystudy exists already and is not overwritten; choose another name"),
+        (["--data", "my.cvs", "--model", "m"], "--data: there is no file or folder my.cvs; did you mean my.csv?"),
+        (["--model", "m"], "--data is needed: a local path, a name on the hub, or package:NAME/path"),
+    ],
+)
+def test_new_refuses_and_writes_nothing(project: Path, arguments: list[str], message: str) -> None:
+    (project / "my.csv").write_text("text,label\n")
+    if "exists" in message:
+        (project / "mystudy").mkdir()
+        (project / "mystudy" / "notes.txt").write_text("mine")
+    before = sorted(project.rglob("*"))
+    assert str(sweep("new", "mystudy", *arguments).exception) == message
+    assert sorted(project.rglob("*")) == before

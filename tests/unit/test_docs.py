@@ -1,0 +1,151 @@
+"""Holds README, changelog and the command line's help to what the code does."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+import sweepkit
+import toys
+from sweepkit.cli import app
+from sweepkit.load import load_study
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+SHELLS = ("bash", "sh", "shell", "console")
+
+
+def blocks(*languages: str) -> list[str]:
+    """Return the README's fenced blocks in one of these languages."""
+    return [
+        body for language, body in re.findall(r"^```(\w*)\n(.*?)^```", README, re.M | re.S) if language in languages
+    ]
+
+
+def commands() -> Iterator[tuple[str, TyperCommand]]:
+    """Yield every command with the words that call it."""
+
+    def below(command: object, words: tuple[str, ...]) -> Iterator[tuple[str, TyperCommand]]:
+        if isinstance(command, TyperGroup):
+            for name, child in command.commands.items():
+                yield from below(child, (*words, name))
+        elif isinstance(command, TyperCommand):
+            yield " ".join(words), command
+
+    yield from below(typer.main.get_command(app), ("sweep",))
+
+
+COMMANDS = dict(commands())
+
+
+def lines_typed() -> list[str]:
+    """Return the shell lines of the README, and the commands written in its text."""
+    typed = [
+        line.split("  #")[0].removeprefix("$ ").strip() for block in blocks(*SHELLS) for line in block.splitlines()
+    ]
+    return [line for line in typed if line] + re.findall(r"`((?:sweep|make) [^`]*)`", README)
+
+
+def test_the_readme_has_blocks_of_each_kind() -> None:
+    assert all(blocks(language) for language in ("bash", "yaml", "python"))
+
+
+@pytest.mark.parametrize("line", lines_typed())
+def test_a_line_to_type_exists(line: str) -> None:
+    program, *words = shlex.split(line)
+    if program == "make":
+        targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M)
+        assert set(words) <= set(targets)
+    elif program == "sweep" and not words[0].startswith("--"):
+        command = COMMANDS[f"sweep {words[0]}"]
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word.split("=")[0] for word in words if word.startswith("--")} <= known | {"--help"}
+
+
+@pytest.mark.parametrize("text", blocks("yaml"), ids=lambda text: text.splitlines()[0])
+def test_a_study_of_the_readme_loads(text: str, project: Path) -> None:
+    (project / "study.yaml").write_text(text)
+    assert load_study(project / "study.yaml").name in text
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[-1].strip())
+def test_python_of_the_readme_runs(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    exec(code, {"__name__": "readme"})
+
+
+def test_the_task_of_the_readme_brings_data_and_a_model_that_fit(project: Path, tiny_bert: Path) -> None:
+    for split in ("train", "validation"):
+        toys.tiny_csv(project / f"{split}.csv", 8)
+        text = (project / f"{split}.csv").read_text()
+        (project / f"{split}.csv").write_text(re.sub(",(ham|spam)", lambda found: f",{int(found[1] == 'spam')}", text))
+    code = next(code for code in blocks("python") if "(Task)" in code).replace("bert-base-uncased", str(tiny_bert))
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(code, names)
+    task = names["Reviews"](max_length=5)
+    data = task.data()
+    batch = task.processing_class().pad(
+        data["train"].select_columns(["input_ids", "attention_mask"])[:4], return_tensors="pt"
+    )
+    assert batch["input_ids"].shape == (4, 5)
+    assert task.model_init(hidden_dropout_prob=0.0)(**batch).logits.shape == (4, 2)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_explained_and_in_the_readme(name: str) -> None:
+    command = COMMANDS[name]
+    assert command.help, f"{name} has no help"
+    assert command.hidden or f"`{name}" in README
+    silent = [p.name for p in command.params if isinstance(p, TyperOption) and not p.hidden and not p.help]
+    assert silent == [], f"options of {name} without help"
+
+
+def test_the_map_names_every_part_and_nothing_else() -> None:
+    source = ROOT / "src" / "sweepkit"
+    rows = README.split("## The map")[1].split("\n\n")[1].splitlines()[2:]
+    told = [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    there = {path.name for path in source.glob("*.py")} | {
+        f"{path.parent.name}/" for path in source.glob("*/__init__.py")
+    }
+    assert sorted(told) == sorted(there - {"__init__.py"})
+
+
+def test_public_names_used_in_the_readme_exist() -> None:
+    assert {name for name in re.findall(r"sweepkit\.(\w+)\(", README) if not hasattr(sweepkit, name)} == set()
+
+
+def test_the_changelog_keeps_its_form() -> None:
+    headings = re.findall(r"^## (.*)$", CHANGELOG, re.M)
+    assert headings
+    assert [h for h in headings if not re.fullmatch(r"\[Unreleased\]|\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", h)] == []
+    allowed = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.*)$", CHANGELOG, re.M)) <= allowed
+
+
+def test_the_version_is_unreleased_or_in_the_changelog() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert "[Unreleased]" in CHANGELOG or f"[{version}]" in CHANGELOG
+
+
+def test_every_pin_is_exact_and_fits_every_machine() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+    assert [line for line in lines if line.startswith(("nvidia-", "triton", "cuda-"))] == []
+
+
+def test_what_is_depended_on_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["ray"], *extras["peft"], *extras["studies"], *extras["dev"]]
+    names = {re.match(r"[\w.-]+", requirement).group().lower() for requirement in wanted}  # type: ignore[union-attr]  # each begins with a name
+    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert {name for name in names if name not in pinned} == set()

@@ -1,0 +1,179 @@
+"""A trial's log says everything once, whoever was killed while writing it."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+import written_trials as trials
+from sweepkit.events import Checkpointed, Evaluated, Logged
+from sweepkit.journal import TrialLog
+from sweepkit.trial import Ending
+
+
+def logged(step: int, **metrics: float) -> Logged:
+    return Logged(trial=0, at=1.0 + step, step=step, epoch=step / 10, metrics=metrics)
+
+
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+    said = [trials.started(0), *trials.training(0, range(1, 21)), trials.finished(0, Ending.complete, values=(0.5,))]
+    with TrialLog(tmp_path) as log:
+        assert all(log.append(event) for event in said)
+    events, offset = TrialLog(tmp_path).events()
+    assert events == said
+    assert offset == log.size
+
+
+def test_reading_goes_on_from_an_offset(tmp_path: Path) -> None:
+    log = TrialLog(tmp_path)
+    log.append(logged(1, loss=1.0))
+    _, offset = log.events()
+    log.append(logged(2, loss=0.5))
+    assert log.events(offset) == ([logged(2, loss=0.5)], log.size)
+
+
+def test_an_offset_behind_the_end_belongs_to_an_older_log(tmp_path: Path) -> None:
+    log = TrialLog(tmp_path)
+    log.append(logged(1, loss=1.0))
+    assert log.events(10_000) == ([logged(1, loss=1.0)], log.size)
+
+
+def test_reading_a_log_that_is_not_there_creates_nothing(tmp_path: Path) -> None:
+    log = TrialLog(tmp_path / "0000")
+    assert log.events() == ([], 0)
+    assert (log.started, log.finished, log.evaluations, log.attempts, log.last_checkpoint) == (None, None, [], 0, None)
+    assert not (tmp_path / "0000").exists()
+
+
+def test_a_step_said_again_is_left_out(tmp_path: Path) -> None:
+    log = TrialLog(tmp_path)
+    evaluated = trials.training(0, [10])[1]
+    assert isinstance(evaluated, Evaluated)
+    assert log.append(logged(10, loss=1.0)) and log.append(evaluated)
+    assert not log.append(logged(10, loss=0.9)) and not log.append(evaluated)
+    assert log.refresh() == [logged(10, loss=1.0), evaluated]
+
+
+def test_a_step_may_add_metrics_it_did_not_have(tmp_path: Path) -> None:
+    log = TrialLog(tmp_path)
+    log.append(logged(10, loss=1.0))
+    assert log.append(logged(10, loss=1.0, train_runtime=3.0))
+    assert log.refresh() == [logged(10, loss=1.0), logged(10, train_runtime=3.0)]
+
+
+def test_a_driver_that_goes_on_knows_what_the_one_before_said(tmp_path: Path) -> None:
+    with TrialLog(tmp_path) as first:
+        first.append(trials.started(0))
+        for event in trials.training(0, range(1, 15)):
+            first.append(event)
+    with TrialLog(tmp_path) as second:
+        second.append(trials.started(0, attempt=2))
+        for event in trials.training(0, range(11, 31), attempt=2):
+            second.append(event)
+    steps = [event.step for event in second.refresh() if isinstance(event, Logged)]
+    assert steps == list(range(1, 31))
+    assert [event.number for event in second.evaluations] == [1, 2, 3]
+    assert second.attempts == 2
+
+
+def test_a_torn_last_line_is_not_read_and_is_cut_when_writing_goes_on(tmp_path: Path) -> None:
+    with TrialLog(tmp_path) as log:
+        log.append(logged(1, loss=1.0))
+    whole = log.size
+    with log.path.open("a") as file:
+        file.write('{"kind":"logged","trial":0,"at":3.0,"st')
+    reader = TrialLog(tmp_path)
+    assert reader.events() == ([logged(1, loss=1.0)], whole)
+    assert reader.size > whole
+    with TrialLog(tmp_path) as writer:
+        writer.append(logged(2, loss=0.5))
+    assert writer.refresh() == [logged(1, loss=1.0), logged(2, loss=0.5)]
+
+
+def _write_for_ever(folder: Path) -> None:
+    log = TrialLog(folder)
+    step = 0
+    while True:
+        step += 1
+        log.append(logged(step, loss=1 / step, padding=float(step)))
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_log_that_can_be_gone_on_with(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    for _ in range(3):
+        process = context.Process(target=_write_for_ever, args=(tmp_path,))
+        before = TrialLog(tmp_path).size
+        process.start()
+        while TrialLog(tmp_path).size < before + 10_000:
+            process.join(0.01)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    with TrialLog(tmp_path) as log:
+        log.append(logged(10**9, loss=0.0))
+    steps = [event.step for event in log.refresh() if isinstance(event, Logged)]
+    assert steps == [*range(1, len(steps)), 10**9]
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
+    import resource
+
+    log = TrialLog(tmp_path)
+    log.append(logged(1, loss=1.0))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (log.size + 20, before[1]))
+        with pytest.raises(OSError):
+            log.append(logged(2, loss=0.5))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert log.append(logged(2, loss=0.5))
+    assert log.refresh() == [logged(1, loss=1.0), logged(2, loss=0.5)]
+
+
+def test_nan_and_infinity_survive(tmp_path: Path) -> None:
+    log = TrialLog(tmp_path)
+    log.append(logged(1, loss=math.nan, grad_norm=math.inf))
+    (event,) = TrialLog(tmp_path).events()[0]
+    assert isinstance(event, Logged)
+    assert math.isnan(event.metrics["loss"]) and event.metrics["grad_norm"] == math.inf
+
+
+def test_the_last_attempt_decides_whether_a_trial_is_finished(tmp_path: Path) -> None:
+    log = TrialLog(tmp_path)
+    log.append(trials.started(0))
+    stop = trials.finished(0, Ending.stopped)
+    log.append(stop)
+    assert log.finished == stop
+    log.append(trials.started(0, attempt=2))
+    assert log.finished is None
+    crash = trials.finished(0, Ending.failed, attempt=2)
+    log.append(crash)
+    assert (log.finished, log.crashes, log.out_of_memory, log.seconds) == (crash, 1, 0, 40.0)
+
+
+def test_only_a_checkpoint_that_is_still_there_can_be_gone_on_from(tmp_path: Path) -> None:
+    log = TrialLog(tmp_path)
+    paths = [tmp_path / "last" / f"checkpoint-{step}" for step in (10, 20)]
+    for step, path in zip((10, 20), paths, strict=True):
+        path.mkdir(parents=True)
+        log.append(Checkpointed(trial=0, at=1.0, step=step, role="last", path=str(path)))
+    assert log.last_checkpoint is not None and log.last_checkpoint.step == 20
+    paths[1].rmdir()
+    assert log.last_checkpoint.step == 10
+    assert log.best_checkpoint is None
+
+
+def test_an_ended_trial_holds_no_file_open(tmp_path: Path) -> None:
+    log = TrialLog(tmp_path)
+    log.append(trials.started(0))
+    log.append(trials.finished(0, Ending.complete))
+    assert str(log.path) not in {file.path for file in psutil.Process().open_files()}

@@ -1,0 +1,136 @@
+"""The bundled metrics: right, plain, and safe for many processes at once."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sweepkit import metrics
+from sweepkit.errors import InputError
+from sweepkit.metrics.predictions import decide
+
+PREDICTED, TRUE = [0, 1, 1, 0, 1], [0, 1, 0, 0, 0]
+
+EXPECTED = {
+    "accuracy": {"accuracy": 0.6},
+    "f1": {"f1": 0.5},
+    "precision": {"precision": 1 / 3},
+    "recall": {"recall": 1.0},
+    "matthews_correlation": {"matthews_correlation": 1 / math.sqrt(6)},
+    "mse": {"mse": 0.4},
+    "rmse": {"rmse": math.sqrt(0.4)},
+    "mae": {"mae": 0.4},
+    "pearsonr": {"pearsonr": 1 / math.sqrt(6)},
+    "spearmanr": {"spearmanr": 1 / math.sqrt(6)},
+    "perplexity": {"perplexity": math.exp(0.6)},
+}
+
+
+def test_every_bundled_metric_is_covered_here() -> None:
+    assert EXPECTED.keys() == metrics.KEYS.keys()
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_bundled_metric_returns_the_value_under_its_declared_keys(name: str) -> None:
+    found = metrics.load(name).compute(predictions=PREDICTED, references=TRUE)
+    assert found == pytest.approx(EXPECTED[name])
+    assert tuple(found) == metrics.KEYS[name]
+
+
+def test_a_metric_can_be_computed_again_and_again() -> None:
+    accuracy = metrics.load("accuracy")
+    results = [accuracy.compute(predictions=[0, 1], references=[0, right])["accuracy"] for right in (1, 0, 1)]
+    assert results == [1.0, 0.5, 1.0]
+
+
+def test_f1_of_several_classes_is_the_macro_average() -> None:
+    found = metrics.load("f1").compute(predictions=[0, 1, 2, 2], references=[0, 1, 2, 1])
+    assert found["f1"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+
+
+def test_defaults_follow_the_number_of_classes() -> None:
+    assert metrics.defaults("f1", 2) == {"average": "binary"}
+    assert metrics.defaults("f1", 5) == {"average": "macro"}
+    assert metrics.defaults("accuracy", 5) == {}
+
+
+def test_f1_without_average_is_refused() -> None:
+    with pytest.raises(ValueError, match="an objective is a single number"):
+        metrics.load("f1").compute(predictions=PREDICTED, references=TRUE, average=None)
+
+
+@pytest.mark.parametrize("name", ["pearsonr", "spearmanr"])
+def test_a_correlation_with_a_constant_is_zero(name: str) -> None:
+    assert metrics.load(name).compute(predictions=[1.0, 1.0, 1.0], references=[1.0, 2.0, 3.0]) == {name: 0.0}
+
+
+def test_a_model_that_never_says_yes_has_f1_of_zero_without_a_warning() -> None:
+    assert metrics.load("f1").compute(predictions=[0, 0], references=[0, 1]) == {"f1": 0.0}
+
+
+def test_a_metric_module_of_ones_own_loads_from_its_path(tmp_path: Path) -> None:
+    module = tmp_path / "agreement.py"
+    module.write_text(
+        "import datasets\nimport evaluate\n"
+        "class Agreement(evaluate.Metric):\n"
+        "    def _info(self):\n"
+        "        features = datasets.Features({k: datasets.Value('int64') for k in ('predictions', 'references')})\n"
+        "        return evaluate.MetricInfo(description='', citation='', inputs_description='', features=features)\n"
+        "    def _compute(self, predictions, references):\n"
+        "        return {'agreement': sum(p == r for p, r in zip(predictions, references))}\n"
+    )
+    assert metrics.load(str(module)).compute(predictions=PREDICTED, references=TRUE) == {"agreement": 3}
+
+
+def test_an_unknown_metric_names_the_bundled_ones_and_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"metric acuracy cannot be loaded .* did you mean accuracy\?"):
+        metrics.load("acuracy")
+
+
+def test_two_processes_computing_at_once_do_not_disturb_each_other() -> None:
+    code = (
+        "import json, sys; from sweepkit import metrics; n = int(sys.argv[1])\n"
+        "f = metrics.load('accuracy')\n"
+        "print(json.dumps([f.compute(predictions=[1] * 10, references=[1] * n + [0] * (10 - n))['accuracy']"
+        " for _ in range(20)]))"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", code, str(n)], stdout=subprocess.PIPE) for n in (3, 8)]
+    results = [json.loads(process.communicate(timeout=120)[0]) for process in started]
+    assert results == [[n / 10] * 20 for n in (3, 8)]
+
+
+def test_importing_metrics_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, sweepkit.metrics; print(sorted({'numpy', 'evaluate', 'datasets', 'sklearn'} & set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_logits_become_the_most_likely_class() -> None:
+    decided = decide(np.array([[0.1, 0.9, 0.0], [2.0, 1.0, 0.0]]), np.array([1, 2]))
+    assert (decided.predictions.tolist(), decided.references.tolist(), decided.classes) == ([1, 0], [1, 2], 3)
+
+
+def test_a_single_output_stays_a_number() -> None:
+    decided = decide(np.array([[0.5], [1.5]]), np.array([0.0, 1.0]))
+    assert (decided.predictions.tolist(), decided.classes) == ([0.5, 1.5], None)
+
+
+def test_labels_of_minus_100_are_left_out() -> None:
+    decided = decide(np.eye(3)[None], np.array([[0, -100, 1]]))
+    assert (decided.predictions.tolist(), decided.references.tolist()) == ([0, 2], [0, 1])
+
+
+def test_of_a_tuple_of_outputs_the_first_counts() -> None:
+    assert decide((np.array([[0.0, 1.0]]), np.zeros((1, 7))), np.array([1])).predictions.tolist() == [1]
+
+
+def test_outputs_that_fit_no_label_are_refused() -> None:
+    with pytest.raises(ValueError, match="override compute_metrics"):
+        decide(np.zeros((2, 3, 4)), np.array([1, 0]))

@@ -1,0 +1,148 @@
+"""Prepared data: made once, found again, made anew when anything it depends on changes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import toys
+from sweepkit.errors import InputError
+from sweepkit.study import TaskSpec
+from sweepkit.tasks import Task, load_task
+from sweepkit.tasks.prepared import about, digest, load_prepared, prepare
+
+OWN_TASK = """
+from pathlib import Path
+from datasets import Dataset, DatasetDict
+from sweepkit.tasks import Task
+
+class Counted(Task):
+    rows: int = 3
+    source: str = ""
+
+    def data(self):
+        with open(self.home / "calls", "a") as file:
+            file.write("x")
+        split = Dataset.from_dict({"x": list(range(self.rows)), "labels": [0.0] * self.rows})
+        return DatasetDict({"train": split, "validation": split})
+"""
+
+
+def calls(home: Path) -> int:
+    return len((home / "calls").read_text()) if (home / "calls").exists() else 0
+
+
+def own(home: Path, **options: Any) -> Task:
+    if not (home / "task.py").exists():
+        (home / "task.py").write_text(OWN_TASK)
+    return load_task(TaskSpec.model_validate({"path": "task.py:Counted", **options}), home)
+
+
+def test_data_is_made_once_for_the_same_options(tmp_path: Path) -> None:
+    first, second = (prepare(own(tmp_path), tmp_path / "data") for _ in range(2))
+    assert (first, calls(tmp_path)) == (second, 1)
+
+
+def test_other_options_are_prepared_apart(tmp_path: Path) -> None:
+    first, second = prepare(own(tmp_path), tmp_path / "data"), prepare(own(tmp_path, rows=4), tmp_path / "data")
+    assert (first != second, len(load_prepared(first)["train"]), len(load_prepared(second)["train"])) == (True, 3, 4)
+
+
+def test_processes_that_come_at_once_prepare_once(tmp_path: Path) -> None:
+    own(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from sweepkit.study import TaskSpec\n"
+        "from sweepkit.tasks import load_task\n"
+        "from sweepkit.tasks.prepared import prepare; home = Path(sys.argv[1])\n"
+        "print(prepare(load_task(TaskSpec(path='task.py:Counted'), home), home / 'data'))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    places = {process.communicate(timeout=120)[0] for process in started}
+    assert (len(places), calls(tmp_path)) == (1, 1)
+
+
+def test_a_changed_input_file_is_prepared_again(tmp_path: Path, tiny_bert: Path) -> None:
+    toys.tiny_csv(tmp_path / "m.csv", 20)
+    spec = TaskSpec.model_validate(
+        {"type": "text-classification", "model": str(tiny_bert), "data": {"path": "m.csv"}, "max_length": 16}
+    )
+    before = prepare(load_task(spec, tmp_path), tmp_path / "data")
+    toys.tiny_csv(tmp_path / "m.csv", 30)
+    after = prepare(load_task(spec, tmp_path), tmp_path / "data")
+    assert (about(before)["rows"], about(after)["rows"]) == (
+        {"train": 16, "validation": 4},
+        {"train": 24, "validation": 6},
+    )
+
+
+def test_the_digest_follows_source_options_and_the_files_that_options_name(tmp_path: Path) -> None:
+    seen = [digest(own(tmp_path))]
+    seen.append(digest(own(tmp_path, rows=4)))
+    (tmp_path / "rows.txt").write_text("one")
+    seen.append(digest(own(tmp_path, source="rows.txt")))
+    (tmp_path / "rows.txt").write_text("other")
+    seen.append(digest(own(tmp_path, source="rows.txt")))
+    (tmp_path / "helper.py").write_text("# beside the task")
+    seen.append(digest(own(tmp_path, source="rows.txt")))
+    assert len(set(seen)) == len(seen)
+    assert digest(own(tmp_path, source="rows.txt")) == seen[-1]
+
+
+def test_what_is_known_of_the_data_lies_beside_it(tmp_path: Path) -> None:
+    place = prepare(own(tmp_path), tmp_path / "data")
+    known = about(place)
+    assert known.pop("task").endswith(":Counted")
+    assert known == {"digest": place.name, "rows": {"train": 3, "validation": 3}, "columns": ["x", "labels"]}
+
+
+def test_loading_is_quick_and_maps_memory(tmp_path: Path) -> None:
+    place = prepare(own(tmp_path), tmp_path / "data")
+    load_prepared(place)
+    began = time.perf_counter()
+    splits = load_prepared(place)
+    assert time.perf_counter() - began < 0.2  # about 5 ms; the margin is for a busy machine
+    assert [Path(file["filename"]).parent for file in splits["train"].cache_files] == [place / "train"]
+
+
+def test_a_prepared_task_does_not_run_data_again(tmp_path: Path) -> None:
+    task = own(tmp_path)
+    prepare(task, tmp_path / "data")
+    assert (len(task.splits["train"]), calls(tmp_path)) == (3, 1)
+
+
+def test_nothing_half_written_stays_when_data_raises(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(OWN_TASK.replace("with open", "raise OSError('disk on fire')\n        with open"))
+    with pytest.raises(InputError, match=r"Counted.data\(\) raised OSError: disk on fire"):
+        prepare(own(tmp_path), tmp_path / "data")
+    assert [path.suffix for path in (tmp_path / "data").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("None", r"must return a datasets.DatasetDict, got NoneType"),
+        ("DatasetDict({'train': split})", r"returned no validation split, only train"),
+        ("DatasetDict({'train': split, 'validation': split.select([])})", r"returned no rows for validation"),
+    ],
+)
+def test_data_that_returns_something_else_is_told_so(tmp_path: Path, returned: str, message: str) -> None:
+    source = OWN_TASK.replace(
+        "return DatasetDict({'train': split, 'validation': split})".replace("'", '"'), f"return {returned}"
+    )
+    (tmp_path / "task.py").write_text(source)
+    with pytest.raises(InputError, match=message):
+        prepare(own(tmp_path), tmp_path / "data")
+
+
+def test_prepared_folders_can_be_read_by_others_as_the_umask_says(tmp_path: Path) -> None:
+    place = prepare(own(tmp_path), tmp_path / "data")
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert place.stat().st_mode & 0o777 == 0o777 & ~mask

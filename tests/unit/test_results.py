@@ -1,0 +1,213 @@
+"""Holds what results say of trials: ranking, Pareto front, gain, ledger, JSON keys, and reading without disturbing."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from sweepkit import results
+from sweepkit.events import Evaluated, Finished
+from sweepkit.identity import StudyLock
+from sweepkit.search import Search
+from sweepkit.storage import open_storage
+from sweepkit.study import Study
+from sweepkit.trial import Ending, Trial
+
+Value = float | tuple[float, ...] | None
+
+
+def study_of(home: Path, **changes: Any) -> Study:
+    """Return a small study whose file would lie in ``home``."""
+    data: dict[str, Any] = {
+        "name": "toy",
+        "task": {"path": "task.py:Toy"},
+        "objective": {"metric": "eval_f1", "direction": "maximize"},
+        "space": {"learning_rate": {"low": 1e-6, "high": 1e-1, "log": True}},
+        "budget": {"trials": 10},
+        "tracking": {"uri": "none"},
+    }
+    return Study.model_validate({**data, **changes}).at(home)
+
+
+def trial(number: int, value: Value, ending: Ending = Ending.complete, **facts: Any) -> Trial:
+    """Return a trial with this value."""
+    values = () if value is None else value if isinstance(value, tuple) else (value,)
+    return Trial(number=number, ending=ending, values=values, **facts)
+
+
+def record(study: Study, ends: list[tuple[float, str | None, str]]) -> Search:
+    """Run these trials (learning rate, ending or None for one that is never told, cause) through a real search."""
+    search = Search(study, open_storage(study.place, study), known={})
+    for rate, ending, cause in ends:
+        search.enqueue({"learning_rate": rate})
+        asked = search.ask()
+        assert asked is not None
+        search.report(Evaluated(trial=asked.number, at=0, number=1, step=5, epoch=1, metrics={}, values=(rate,)))
+        if ending:
+            search.tell(Finished(trial=asked.number, at=0, ending=ending, cause=cause, seconds=2.0))
+    return search
+
+
+def test_only_complete_trials_with_finite_values_are_ranked(tmp_path: Path) -> None:
+    rows = [
+        trial(0, 0.5),
+        trial(1, 0.9, Ending.pruned),
+        trial(2, 0.8),
+        trial(3, 0.99, Ending.infeasible),
+        trial(4, math.nan),
+        trial(5, 0.8),
+        trial(6, None, Ending.failed),
+    ]
+    assert [row.number for row in results.ranked(study_of(tmp_path), rows)] == [2, 5, 0]
+
+
+def test_minimize_ranks_the_lowest_first(tmp_path: Path) -> None:
+    study = study_of(tmp_path, objective={"metric": "eval_loss", "direction": "minimize"})
+    assert results.best(study, [trial(0, 0.5), trial(1, 0.2)]) == trial(1, 0.2)
+
+
+def test_gain_is_positive_where_a_trial_is_better_whatever_the_direction(tmp_path: Path) -> None:
+    up = study_of(tmp_path)
+    down = study_of(tmp_path, objective={"metric": "eval_loss", "direction": "minimize"})
+    assert results.gain(up, trial(1, 0.75), trial(0, 0.5)) == 0.25
+    assert results.gain(down, trial(1, 0.75), trial(0, 0.5)) == -0.25
+    assert results.gain(up, trial(1, 0.75), None) is None
+
+
+def test_the_front_holds_what_no_other_beats_in_every_goal(tmp_path: Path) -> None:
+    goals = [{"metric": "eval_f1", "direction": "maximize"}, {"metric": "eval_loss", "direction": "minimize"}]
+    study = study_of(tmp_path, objective={"metrics": goals})
+    points = [(0.9, 0.5), (0.8, 0.4), (0.8, 0.6), (0.9, 0.5), (0.7, 0.4)]
+    rows = [trial(number, point) for number, point in enumerate(points)]
+    assert [row.number for row in results.front(study, rows)] == [0, 3, 1]
+    assert results.best(study, rows) is None
+
+
+def test_the_ledger_counts_hours_by_ending_and_the_idle_rest() -> None:
+    rows = [
+        trial(0, 0.5, seconds=3600.0),
+        trial(1, 0.1, Ending.pruned, seconds=1800.0),
+        trial(2, None, Ending.failed, seconds=900.0),
+        trial(3, None, Ending.waiting),
+    ]
+    assert results.ledger(rows, slot_hours=2.0) == {
+        "won": 1.0,
+        "pruned": 0.5,
+        "infeasible": 0.0,
+        "diverged": 0.0,
+        "failed": 0.25,
+        "idle": 0.25,
+    }
+
+
+def test_json_has_exactly_the_promised_keys_and_no_nan(tmp_path: Path) -> None:
+    rows = [trial(7, math.nan, Ending.diverged, cause="nan", params={"learning_rate": 3e-5}, checkpoint=Path("best"))]
+    plain = results.to_json(study_of(tmp_path), rows)
+    assert plain == {
+        "study": "toy",
+        "trials": [
+            {
+                "number": 7,
+                "ending": "diverged",
+                "cause": "nan",
+                "params": {"learning_rate": 3e-5},
+                "value": None,
+                "started": None,
+                "seconds": None,
+                "checkpoint": "best",
+                "mlflow_run": None,
+            }
+        ],
+    }
+    json.dumps(plain, allow_nan=False)
+
+
+def test_the_frame_has_a_column_per_goal_and_parameter(tmp_path: Path) -> None:
+    rows = [trial(0, 0.5, params={"learning_rate": 1e-3}), trial(1, None, Ending.failed, params={"optim": "sgd"})]
+    frame = results.frame(study_of(tmp_path), rows)
+    assert list(frame["number"]) == [0, 1]
+    assert frame["eval_f1"].isna().tolist() == [False, True]
+    assert {"params.learning_rate", "params.optim", "ending", "seconds", "origin"} <= set(frame.columns)
+
+
+def test_checkpoints_and_mlflow_runs_are_joined_where_they_are(project: Path) -> None:
+    study = study_of(project)
+    (study.place.trial(1) / "best").mkdir(parents=True)
+    study.place.trial(2).mkdir()
+    (study.place.trial(2) / "best").symlink_to(project / "gone")
+    study.place.mlflow_json.write_text(json.dumps({"trials": {"1": {"run_id": "abc"}, "2": {"run_id": ""}}}))
+    rows = results.join(study.place, [trial(1, 0.5), trial(2, 0.6)])
+    assert [(row.checkpoint, row.mlflow_run) for row in rows] == [(study.place.trial(1) / "best", "abc"), (None, None)]
+
+
+def test_a_study_that_never_ran_has_no_rows_and_leaves_no_file(project: Path) -> None:
+    assert results.read(study_of(project)) == []
+    assert [path.name for path in project.iterdir()] == ["pyproject.toml"]
+
+
+def test_reading_gives_what_the_search_has(project: Path) -> None:
+    study = study_of(project)
+    search = record(study, [(1e-3, "complete", ""), (2e-3, "pruned", ""), (3e-3, "failed", "signal 9")])
+    rows = results.read(study)
+    assert rows == results.rows(study.place, search)
+    assert [(row.ending, row.cause, row.seconds) for row in rows] == [
+        (Ending.complete, "", 2.0),
+        (Ending.pruned, "", 2.0),
+        (Ending.failed, "signal 9", 2.0),
+    ]
+
+
+def test_a_running_trial_counts_as_stopped_once_its_driver_is_gone(project: Path) -> None:
+    study = study_of(project)
+    record(study, [(1e-3, None, "")])
+    with StudyLock(study.place):
+        assert [row.ending for row in results.read(study)] == [Ending.running]
+    assert [row.ending for row in results.read(study)] == [Ending.stopped]
+
+
+def test_reading_writes_nothing_and_survives_a_torn_last_record(project: Path) -> None:
+    study = study_of(project)
+    record(study, [(1e-3, "complete", "")])
+    with study.place.journal.open("ab") as journal:
+        journal.write(b'{"op_code":8,"wor')
+    before = study.place.journal.read_bytes()
+    assert [row.ending for row in results.read(study)] == [Ending.complete]
+    assert study.place.journal.read_bytes() == before
+
+
+def test_a_study_renamed_by_hand_has_no_rows_instead_of_an_error(project: Path) -> None:
+    study = study_of(project)
+    study.place.folder.mkdir(parents=True)
+    optuna.create_study(
+        study_name="other",
+        storage=optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(str(study.place.journal)),
+        ),
+    )
+    assert results.read(study) == []
+
+
+@pytest.mark.parametrize("seconds", [None, 7200.0])
+def test_slot_hours_come_from_what_the_driver_wrote(project: Path, seconds: float | None) -> None:
+    place = study_of(project).place
+    assert results.slot_hours(place) is None
+    place.folder.mkdir(parents=True)
+    (place.folder / "spent.json").write_text(json.dumps({"seconds": 1.0, "slot_seconds": seconds}))
+    assert results.slot_hours(place) == (None if seconds is None else 2.0)
+
+
+def test_the_answer_names_the_best_and_the_baseline(tmp_path: Path) -> None:
+    rows = [replace(trial(0, 0.5), origin="baseline"), trial(1, 0.75)]
+    assert results.answer(study_of(tmp_path), rows, status="done", reason="budget") == {
+        "status": "done",
+        "reason": "budget",
+        "best": 1,
+        "value": 0.75,
+        "baseline": 0.5,
+    }

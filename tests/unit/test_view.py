@@ -1,0 +1,232 @@
+"""Holds what a person sees while a study runs and when it ends: plain lines, the live picture, the summary."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sweepkit.cli import moments, tables, view
+from sweepkit.events import Evaluated, Finished, Logged, Started
+from sweepkit.study import Study
+from sweepkit.trial import Ending, Trial
+from sweepkit.watch import Outcome
+
+GOALS = [{"metric": "eval_f1", "direction": "maximize"}, {"metric": "eval_loss", "direction": "minimize"}]
+
+
+def study_of(home: Path, **changes: Any) -> Study:
+    """Return a study of six trials over two parameters."""
+    data: dict[str, Any] = {
+        "name": "toy",
+        "task": {"path": "task.py:Toy"},
+        "training": {"num_train_epochs": 4},
+        "objective": {"metric": "eval_f1", "direction": "maximize"},
+        "space": {"learning_rate": {"low": 1e-6, "high": 1e-1, "log": True}},
+        "pruner": {"type": "asha"},
+        "budget": {"trials": 6},
+    }
+    return Study.model_validate({**data, **changes}).at(home)
+
+
+def trial(number: int, value: float | None, ending: Ending = Ending.complete, **facts: Any) -> Trial:
+    """Return a trial of 20 s with a learning rate of its own."""
+    params = {"learning_rate": (number + 1) * 1e-5, "per_device_train_batch_size": 16}
+    values = () if value is None else (value,)
+    return Trial(number=number, ending=ending, values=values, params=params, seconds=20.0, **facts)
+
+
+def evaluated(number: int, evaluation: int, value: float) -> Evaluated:
+    """Return an evaluation at the end of an epoch of 25 steps."""
+    return Evaluated(
+        trial=number, at=0, number=evaluation, step=25 * evaluation, epoch=evaluation, metrics={}, values=(value,)
+    )
+
+
+def outcome(rows: list[Trial], status: Any = "done", reason: str = "all trials of the budget are done") -> Outcome:
+    """Return the outcome of a run of two minutes."""
+    return Outcome(status=status, rows=rows, best=None, baseline=None, reason=reason, seconds=120.0)
+
+
+def text_of(content: Any, width: int = 100) -> str:
+    """Return what a terminal of this width shows, without the blanks at the ends of lines."""
+    console = Console(width=width, record=True, file=io.StringIO(), force_terminal=True)
+    console.print(content)
+    lines = console.export_text().splitlines()
+    return "\n".join(line.rstrip() for line in lines).strip()
+
+
+def started(study: Study, number: int, **params: Any) -> Started:
+    """Return the start of a trial whose spec is on disk."""
+    folder = study.place.trial(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spec.json").write_text(json.dumps({"hyperparameters": params}))
+    return Started(trial=number, at=0)
+
+
+def test_a_pipe_gets_one_line_per_start_evaluation_and_end(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = study_of(project)
+    with view.Lines() as lines:
+        lines.said("warm process ready in 6.1 s")
+        lines.opened(study, [trial(0, 0.5, origin="baseline")])
+        lines.event(started(study, 1, learning_rate=2e-5))
+        lines.event(Logged(trial=1, at=0, step=10, epoch=0.4, metrics={"loss": 1.0}))
+        lines.event(evaluated(1, 1, 0.75))
+        lines.event(Finished(trial=1, at=0, ending="complete"))
+        lines.ended(trial(1, 0.75))
+        lines.ended(trial(2, None, Ending.failed, cause="ValueError: no\nsecond line"))
+    said = [re.sub(r"^\d\d:\d\d:\d\d  ", "", line) for line in capsys.readouterr().out.splitlines()]
+    assert said == [
+        "warm process ready in 6.1 s",
+        "toy: 6 trials, eval_f1 ↑, in runs/toy",
+        "1 trial done before (1 complete)",
+        "trial 1 started: lr=2e-5",
+        "trial 1 evaluation 1: eval_f1 0.7500 (step 25, epoch 1)",
+        "trial 1 complete in 20 s: eval_f1 0.7500 · best 0.7500 (trial 1) · 2/6",
+        "trial 2 failed in 20 s: ValueError: no · best 0.7500 (trial 1) · 3/6",
+    ]
+
+
+def test_a_resumed_attempt_says_where_it_goes_on(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = study_of(project)
+    with view.Lines() as lines:
+        lines.opened(study, [])
+        started(study, 0, learning_rate=2e-5)
+        lines.event(Started(trial=0, at=0, attempt=2, resumed=50))
+    assert capsys.readouterr().out.rstrip().endswith("trial 0 started, attempt 2, goes on from step 50: lr=2e-5")
+
+
+def test_the_picture_shows_bar_running_trials_and_the_best(project: Path) -> None:
+    study = study_of(project)
+    board = view.Board(study, study.place)
+    board.take([trial(0, 0.5, origin="baseline"), trial(1, 0.75), trial(2, 0.6, Ending.pruned)])
+    board.event(started(study, 3, learning_rate=2e-5))
+    board.event(evaluated(3, 1, 0.7))
+    board.event(evaluated(3, 2, 0.65))
+    board.event(started(study, 4, learning_rate=3e-5))
+    bar = view.progress()
+    view.begin(bar, board)
+    shown = text_of(view.picture(board, bar))
+    # The time spent and left depends on the clock.
+    assert re.sub(r"3/6 .*", "3/6", shown).splitlines() == [
+        "toy  eval_f1 ↑ · tpe + asha",
+        "━━━━━━━━━━━━━━━━━━╸━━━━━━━━━━━━━ 3/6",
+        "",
+        "3  lr=2e-5  ━━━━━━╺━━━━━  step 50 epoch 2  last 0.6500  best 0.7000",
+        "4  lr=3e-5  ━━━━━━━━━━━━  starting",
+        "",
+        "trial  eval_f1      gain  time  lr    bs",
+        "────────────────────────────────────────",
+        "    1   0.7500   +0.2500  20 s  2e-5  16",
+        "    0   0.5000  baseline  20 s  1e-5  16",
+    ]
+
+
+def test_the_picture_fits_a_narrow_terminal(project: Path) -> None:
+    study = study_of(project)
+    board = view.Board(study, study.place)
+    board.take([trial(0, 0.5, origin="baseline")])
+    board.event(started(study, 1, learning_rate=2e-5, **{f"model.parameter_{n}": 0.5 for n in range(6)}))
+    bar = view.progress()
+    view.begin(bar, board)
+    assert max(map(len, text_of(view.picture(board, bar), width=60).splitlines())) <= 60
+
+
+def test_a_half_trained_trial_counts_half_on_the_bar(project: Path) -> None:
+    study = study_of(project)
+    board = view.Board(study, study.place)
+    board.take([trial(0, 0.5)])
+    board.event(started(study, 1, learning_rate=2e-5))
+    board.event(evaluated(1, 2, 0.7))
+    assert board.done == 1.5
+
+
+def test_a_new_attempt_from_the_start_forgets_how_far_the_last_was(project: Path) -> None:
+    study = study_of(project)
+    board = view.Board(study, study.place)
+    board.event(started(study, 1, learning_rate=2e-5))
+    board.event(evaluated(1, 2, 0.7))
+    board.event(Started(trial=1, at=9, attempt=2, resumed=0))
+    assert board.running[1] == moments.Moment(params={"learning_rate": 2e-5}, since=9)
+
+
+def test_max_steps_decides_how_far_a_trial_is(project: Path) -> None:
+    study = study_of(project, training={"max_steps": 200})
+    assert moments.fraction(study, moments.Moment(params={}, step=50, epoch=3.0)) == 0.25
+
+
+def test_failures_stay_above_the_live_picture(project: Path) -> None:
+    study = study_of(project)
+    console = Console(width=100, record=True, force_terminal=True, file=io.StringIO())
+    with view.Picture(console) as picture:
+        picture.opened(study, [])
+        picture.ended(trial(0, None, Ending.failed, cause="exit code 3"))
+        picture.closed(outcome([]))
+        assert "trial 0 failed in 20 s: exit code 3" in console.export_text()
+
+
+def test_the_summary_ends_with_the_best_its_checkpoint_and_what_to_type_next(project: Path) -> None:
+    study = study_of(project)
+    rows = [
+        trial(0, 0.5, origin="baseline"),
+        trial(1, 0.75, checkpoint=study.place.trial(1) / "best"),
+        trial(2, None, Ending.failed, cause="exit code 3"),
+        trial(3, None, Ending.failed, cause="exit code 3"),
+    ]
+    assert text_of(tables.summary(outcome(rows), study, study.place)).splitlines() == [
+        "toy  done  4 trials (2 complete, 2 failed) in 2 min 00 s",
+        "all trials of the budget are done",
+        "",
+        "best  trial 1  eval_f1 0.7500  +0.2500 over the baseline (trial 0: 0.5000)",
+        "      learning_rate                2e-5",
+        "      per_device_train_batch_size  16",
+        "      checkpoint  runs/toy/trials/0001/best",
+        "",
+        "went wrong",
+        "  trials 2, 3  failed  exit code 3",
+        "",
+        "next",
+        "  sweep show toy  every trial, and where the hours went",
+        "  sweep best toy  the checkpoint's path, for $(…)",
+        "  sweep ui toy    curves and parameters in MLflow",
+    ]
+
+
+def test_an_interrupted_summary_says_how_to_go_on(project: Path) -> None:
+    study = study_of(project)
+    shown = text_of(tables.summary(outcome([], "interrupted", "interrupted"), study, study.place))
+    assert "the same command goes on where this one stopped" in shown
+
+
+def test_a_summary_without_a_complete_trial_says_so(project: Path) -> None:
+    study = study_of(project)
+    rows = [trial(0, None, Ending.failed, cause="signal 9")]
+    shown = text_of(tables.summary(outcome(rows, "failed", "no trial completed"), study, study.place))
+    assert "No trial was trained to its end, so there is no best one." in shown
+    assert "trial 0  failed  signal 9" in shown
+
+
+def test_several_goals_end_with_the_pareto_front(project: Path) -> None:
+    study = study_of(project, objective={"metrics": GOALS, "prune_on": "eval_f1"})
+    points = [(0.9, 0.5), (0.8, 0.4), (0.7, 0.6)]
+    rows = [Trial(number=number, ending=Ending.complete, values=point) for number, point in enumerate(points)]
+    shown = text_of(tables.summary(outcome(rows), study, study.place))
+    assert "Pareto front: 2 trials that no other beats in every goal" in shown
+    assert [line.split() for line in shown.splitlines() if "0.4000" in line] == [["1", "0.8000", "0.4000", "–"]]
+
+
+def test_outside_the_project_the_commands_name_the_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of(project)
+    monkeypatch.chdir(project.parent)
+    assert tables.argument(study.place) == "project/runs/toy"
+
+
+def test_a_pipe_gets_no_trailing_blanks(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = study_of(project)
+    tables.show(tables.summary(outcome([trial(0, 0.5)]), study, study.place))
+    assert [line for line in capsys.readouterr().out.splitlines() if line != line.rstrip()] == []
