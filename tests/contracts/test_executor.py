@@ -132,6 +132,6 @@ def test_a_task_that_cannot_be_imported_is_said_at_once(project: Path) -> None:
     study = toy_study(project).model_copy(
         update={"task": toy_study(project).task.model_copy(update={"path": "broken_task.py:X"})}
     )
-    with Executor(study.at(project), [Slot()], log=project / "warm.log") as executor:
-        with pytest.raises(StudyFailed, match="does_not_exist"):
-            executor.wait_ready()
+    warm = Executor(study.at(project), [Slot()], log=project / "warm.log")
+    with warm as executor, pytest.raises(StudyFailed, match="does_not_exist"):
+        executor.wait_ready()

@@ -59,7 +59,7 @@ def run_to_end(file: Path, elsewhere: Path, environment: dict[str, str]) -> str:
 
 
 def kill_in_the_middle(file: Path, elsewhere: Path, environment: dict[str, str], dice: random.Random) -> bool:
-    """Start the study and SIGKILL its driver after a random line of output and a random moment; whether it was still running."""
+    """Start the study, SIGKILL its driver after a random line of output and a random moment; whether it still ran."""
     process = sweep("run", str(file), cwd=elsewhere, env=environment)
     assert process.stdout is not None
     for _ in range(dice.randrange(1, 14)):

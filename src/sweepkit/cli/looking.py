@@ -143,9 +143,13 @@ def ui(
         typer.echo(link)
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server must not outlive this process
-    with subprocess.Popen(command, env=serve_environment(found)) as server:
+    log = found.place.folder / "ui.log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, env=serve_environment(found), stdout=output, stderr=output) as server,
+    ):
         try:
-            wait_for(address, server)
+            wait_for(address, server, log)
             typer.echo(f"MLflow serves {found.name}; Ctrl-C ends it\n\n  {link}\n")
             raise typer.Exit(server.wait())
         except KeyboardInterrupt:

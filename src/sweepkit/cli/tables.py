@@ -252,7 +252,7 @@ def summary(outcome: Outcome, study: Study, place: Place) -> RenderableType:
         f"  {words.plural(len(ended), 'trial')}{counts} in {words.span(outcome.seconds)}",
     )
     parts: list[RenderableType] = [Text(), head]
-    if outcome.reason:
+    if outcome.reason and outcome.reason != outcome.status:
         parts.append(Text(outcome.reason, style="" if outcome.status == "done" else styles[outcome.status]))
     if outcome.status == "interrupted":
         parts.append(Text("Nothing finished is lost: the same command goes on where this one stopped."))
