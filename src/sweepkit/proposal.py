@@ -19,7 +19,8 @@ from simpleeval import AttributeDoesNotExist, NameNotDefined
 
 from sweepkit.backends.sampling import Grid, distribution, knowingly
 from sweepkit.errors import InputError, nearest
-from sweepkit.space import Choice, Dimension, Expression, Int, Scalar, axes, contains, derive, draw, evaluate, walk
+from sweepkit.formulas import derive, evaluate
+from sweepkit.space import Choice, Dimension, Expression, Int, Scalar, axes, contains, draw, walk
 from sweepkit.study import Study
 
 

@@ -184,7 +184,8 @@ def _second_check(study: Study, executor: Executor, watch: Watcher, folder: Path
 
 def _first(study: Study) -> dict[str, Any]:
     """Return a configuration to try the task with: the lowest or first value of every parameter."""
-    from sweepkit.space import Choice, derive, draw
+    from sweepkit.formulas import derive
+    from sweepkit.space import Choice, draw
 
     values = draw(study.space, lambda d: d.parameter.labels[0] if isinstance(d.parameter, Choice) else d.parameter.low)
     known = known_values(study)

@@ -33,7 +33,20 @@ LAYERS = (
     ("search", "proposal", "storage", "drivers", "view", "ledger", "records", "load", "backends.sampling"),
     ("check", "sources"),
     ("tasks", "metrics"),
-    ("study", "space", "trial", "events", "errors", "paths", "value", "journal", "identity", "secrets"),
+    (
+        "study",
+        "space",
+        "formulas",
+        "values",
+        "trial",
+        "events",
+        "errors",
+        "paths",
+        "value",
+        "journal",
+        "identity",
+        "secrets",
+    ),
 )
 
 # Imports that point up on purpose, each with its reason.
@@ -203,7 +216,7 @@ def test_check_loads_nothing_heavy(project: Path, tiny_bert: Path) -> None:
     (project / "data.csv").write_text("text,label\n" + "free prize,spam\nsee you,ham\n" * 20)
     (project / "study.yaml").write_text(
         "name: light\n"
-        f"task: {{type: text-classification, model: '{tiny_bert}', data: data.csv}}\n"
+        f"task: {{type: text-classification, model: '{tiny_bert}', data: {{path: data.csv}}}}\n"
         "objective: {metric: eval_accuracy, direction: maximize}\n"
         "space: {learning_rate: {low: 1e-5, high: 1e-3, log: true}, model.hidden_dropout_prob: {low: 0.0, high: 0.3}}\n"
         "pruner: {type: asha}\n"

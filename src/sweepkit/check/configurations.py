@@ -11,7 +11,8 @@ from typing import Any
 from sweepkit.check import phrases
 from sweepkit.check.spaces import Occurrence, occurrences
 from sweepkit.errors import Problem, nearest
-from sweepkit.space import Choice, Expression, Float, Int, contains, derive, satisfied
+from sweepkit.formulas import derive, satisfied
+from sweepkit.space import Choice, Expression, Float, Int, contains
 from sweepkit.study import Study
 
 

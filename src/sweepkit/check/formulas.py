@@ -17,7 +17,8 @@ from sweepkit.check.consumers import Consumers
 from sweepkit.check.spaces import Occurrence, occurrences
 from sweepkit.check.values import mismatch
 from sweepkit.errors import Problem, nearest
-from sweepkit.space import Choice, Dimension, Expression, Float, Scalar, derive, draw, evaluate
+from sweepkit.formulas import derive, evaluate
+from sweepkit.space import Choice, Dimension, Expression, Float, Scalar, draw
 from sweepkit.study import Study
 
 DRAWS = 200
