@@ -6,13 +6,17 @@ resume and faults compare whole values. Knows nothing of how trials are run.
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import random
+import resource
 import signal
 import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psutil
 import torch
 from datasets import Dataset, DatasetDict
 from transformers import PretrainedConfig, PreTrainedModel, Trainer, TrainerCallback
@@ -62,6 +66,10 @@ class QuadraticTrainer(Trainer):
         step = self.state.global_step + 1
         self.toy.misbehave(step, self.args.per_device_train_batch_size)
         loss = super().training_step(*args, **kwargs)
+        if self.toy.note and step == self.state.max_steps:
+            weights = next(self.model.parameters()).tolist()
+            said = {"learning_rate": self.args.learning_rate, "x": self.toy.x, "weights": weights}
+            Path(f"{self.toy.note}-{os.environ.get('RANK', '0')}").write_text(json.dumps(said))
         return loss * float("nan") if step == self.toy.nan_at_step else loss
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
@@ -100,8 +108,12 @@ class Quadratic(Task):
     """The training loss of this step is NaN."""
     out_of_memory_above: int | None = None
     """Raise torch.OutOfMemoryError for micro-batches larger than this."""
+    memory_limit_mb: int = 0
+    """Before the fault, forbid the process to have more memory than it has and this much."""
     once: str = ""
-    """Path of a mark: the fault happens only while it does not exist, and leaves it behind (so a retry succeeds)."""
+    """Path of a mark: the fault happens only while it does not exist, and leaves it behind: to the first rank, and once."""
+    note: str = ""
+    """Each rank writes its hyperparameters and weights to ``<note>-<rank>`` after its last step."""
     wait_at_step: int | None = None
     """At this step, write ``<wait_for>.here-<pid>`` and wait until the file ``wait_for`` exists."""
     wait_for: str = ""
@@ -131,16 +143,23 @@ class Quadratic(Task):
         if self.out_of_memory_above is not None and micro_batch > self.out_of_memory_above:
             raise torch.OutOfMemoryError(f"toy out of memory with a micro-batch of {micro_batch}")
         fault = self.exit_code is not None or self.segfault or self.kill or self.hang or self.allocate_mb
-        if step != (self.fail_at_step or (1 if fault else None)) or (self.once and Path(self.once).exists()):
+        if step != (self.fail_at_step or (1 if fault else None)):
             return
         if self.once:
-            Path(self.once).touch()
+            try:
+                Path(self.once).touch(exist_ok=False)
+            except FileExistsError:
+                return
         if self.exit_code is not None:
             os._exit(self.exit_code)
         if self.segfault or self.kill:
             os.kill(os.getpid(), signal.SIGSEGV if self.segfault else signal.SIGKILL)
         if self.hang:
             threading.Event().wait()
+        if self.memory_limit_mb:
+            used = psutil.Process().memory_info().vms
+            limit = used + self.memory_limit_mb * 2**20
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         if self.allocate_mb:
             self._held.append(bytearray(os.urandom(1 << 20)) * self.allocate_mb)
             return
@@ -221,3 +240,26 @@ class _FirstStep(TrainerCallback):
             ]
             self._seen.append((groups, [group["lr"] for group in optimizer.param_groups]))
         self._new = False
+
+
+class NoisyTrainer(QuadraticTrainer):
+    """Adds noise that the training seed alone decides to ``eval_score``; the test split reports the truth."""
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().evaluation_loop(*args, **kwargs)
+        if kwargs.get("metric_key_prefix", "eval") == "eval":
+            assert isinstance(self.toy, Noisy)
+            output.metrics["eval_score"] += random.Random(self.args.seed).gauss(0.0, self.toy.noise)
+        return output
+
+
+class Noisy(Quadratic):
+    """A task whose values are known but for a Gaussian noise between seeds."""
+
+    noise: float = 0.01
+    """Standard deviation between seeds."""
+
+    def trainer(self, **kwargs: Any) -> Trainer:
+        trainer = NoisyTrainer(**kwargs)
+        trainer.toy = self
+        return trainer

@@ -7,31 +7,46 @@ import os
 import time
 from pathlib import Path
 
+from filelock import FileLock
+
 from sweepkit.study import Study
 from sweepkit.trial import Trial
 
 
 class Spent:
-    """Driver seconds of a study, summed over resumes and kept in its folder."""
+    """Driver seconds of a study, and the seconds its slots were there for trials, summed over resumes and drivers.
 
-    def __init__(self, path: Path) -> None:
+    Kept in the study's folder; several drivers add to the same file.
+    """
+
+    def __init__(self, path: Path, *, slots: int = 0) -> None:
         self._path = path
-        self._before = float(json.loads(path.read_text())["seconds"]) if path.exists() else 0.0
-        self._began = time.monotonic()
-        self._saved = 0.0
+        self._slots = slots
+        self._known = self._read()
+        self._since = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Seconds so far."""
-        return self._before + time.monotonic() - self._began
+        """Driver seconds so far."""
+        return self._known["seconds"] + time.monotonic() - self._since
 
     def save(self, *, at_least_every: float = 0.0) -> None:
         """Write the sum, unless that was done less than so many seconds ago."""
-        if time.monotonic() - self._saved >= at_least_every:
+        now = time.monotonic()
+        if now - self._since < at_least_every:
+            return
+        with FileLock(self._path.with_suffix(".lock")):
+            known = self._read()
+            known["seconds"] += now - self._since
+            known["slot_seconds"] += (now - self._since) * self._slots
             temporary = self._path.with_suffix(".new")
-            temporary.write_text(json.dumps({"seconds": self.seconds}))
+            temporary.write_text(json.dumps(known))
             os.replace(temporary, self._path)
-            self._saved = time.monotonic()
+        self._known, self._since = known, now
+
+    def _read(self) -> dict[str, float]:
+        found = json.loads(self._path.read_text()) if self._path.exists() else {}
+        return {"seconds": 0.0, "slot_seconds": 0.0, **found}
 
 
 def reached(study: Study, *, seconds: float, gpu_seconds: float, best: Trial | None) -> str:

@@ -30,7 +30,10 @@ class Line(Protocol):
         """Send an event."""
 
     def ask(self, event: Evaluated) -> str:
-        """Send an evaluation and wait for the answer: ``continue``, ``prune`` or ``stop``."""
+        """Send an evaluation and wait for the answer.
+
+        ``continue``; ``lean``: go on, but there is no room for a resumable checkpoint; ``prune`` or ``stop``.
+        """
 
     def heard(self) -> str | None:
         """Return a word that came down meanwhile, without waiting."""
@@ -164,7 +167,7 @@ class TrialCallback(TrainerCallback):
             if not self._resumable:
                 raise TrialInterrupted("stop")
             self._stopping = True
-        control.should_save = self._resumable
+        control.should_save = self._resumable and answer != "lean"
 
     def _save_best(self, step: int) -> None:
         """Write the model to ``best/`` by way of a temporary folder, so that ``best/`` is always whole."""
@@ -194,7 +197,7 @@ class TrialCallback(TrainerCallback):
         """Return the word that every rank acts on: what rank 0, the only one that talks with the driver, was told."""
         if self._spec.ranks == 1:
             return word
-        words: list[str | None] = [None, "continue", "stop", "prune"]
+        words: list[str | None] = [None, "continue", "lean", "stop", "prune"]
         urgency = torch.tensor(words.index(word), device=self.trainer.args.device)
         torch.distributed.all_reduce(urgency, op=torch.distributed.ReduceOp.MAX)
         return words[int(urgency.item())]

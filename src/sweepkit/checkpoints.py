@@ -1,4 +1,7 @@
-"""Which checkpoints stay on disk: the best K trials' and what a running trial needs to go on. Knows no results."""
+"""Which checkpoints stay on disk: the best K trials' and what a running trial needs to go on. Knows no results.
+
+A trial is told before it writes whether there is room, so that the limit holds at every moment and not just afterwards.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,35 @@ from pathlib import Path
 
 from sweepkit.paths import Place
 
+PARTS = ("best", "best.new", "best.old", "last")
+RESUMABLE_PER_MODEL = 3.0
+"""A resumable checkpoint is the model and, with Adam, two numbers more per weight."""
+
 
 class Shelf:
-    """The checkpoints of one study."""
+    """The checkpoints of one study.
 
-    def __init__(self, place: Place, *, keep: int, limit_bytes: float | None) -> None:
+    ``model_bytes`` is the size of a model, where it is known before the first one is written. Trials in ``pinned`` have a
+    best checkpoint that others use as well: it may leave the shelf, but not the disk.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        keep: int,
+        limit_bytes: float | None,
+        model_bytes: float = 0.0,
+        pinned: Iterable[int] = (),
+    ) -> None:
         self._place = place
         self._keep = keep
         self._limit = limit_bytes
+        self._sizes = {"best": model_bytes, "last": RESUMABLE_PER_MODEL * model_bytes}
+        self._coming: dict[int, dict[str, float]] = {}
+        self._pinned = frozenset(pinned)
+        folders = place.trials.iterdir() if place.trials.exists() else ()
+        self._holding = {int(folder.name) for folder in folders if any(os.path.lexists(folder / p) for p in PARTS)}
 
     def recover(self, number: int) -> None:
         """Bring a trial's folder into a whole state after its process died in the middle of writing."""
@@ -24,30 +48,46 @@ class Shelf:
         best, old = folder / "best", folder / "best.old"
         if old.exists() and not best.exists():
             os.rename(old, best)
-        for rest in (old, folder / "best.new", folder / "spec.new"):
+        for rest in (old, *folder.glob("*.new")):
             remove(rest)
+
+    def wrote(self, number: int, role: str, path: Path) -> None:
+        """Take note of a checkpoint (``best`` or ``last``) that is whole on disk."""
+        self._holding.add(number)
+        self._sizes[role] = float(_bytes([path]))
+        self._coming.get(number, {}).pop(role, None)
 
     def ended(self, number: int, *, keeps_best: bool) -> None:
         """A trial ended for good: it needs no resumable checkpoint any more, and its best only if it may be ranked."""
         folder = self._place.trial(number)
+        self._coming.pop(number, None)
         remove(folder / "last")
         if not keeps_best:
-            remove(folder / "best")
+            best = folder / "best"
+            if best.is_symlink() and number not in self._pinned:
+                remove(best.resolve())
+            remove(best)
+            self._holding.discard(number)
 
     def surplus(self, ranked: Sequence[int]) -> list[int]:
         """Return the ranked trials (best first) whose best checkpoint should go.
 
         Those are the ones beyond K, then, worst first, what is over the disk limit; never the study's best.
         """
-        holders = [number for number in ranked if os.path.lexists(self._place.trial(number) / "best")]
-        going = holders[self._keep :]
-        if self._limit is not None:
-            kept = holders[: self._keep]
-            excess = self.used() - sum(self.size(number) for number in going) - self._limit
-            while excess > 0 and len(kept) > 1:
-                excess -= self.size(kept[-1])
-                going.append(kept.pop())
-        return going
+        return self._going(ranked)[0]
+
+    def before_writing(self, number: int, ranked: Sequence[int]) -> tuple[list[int], bool]:
+        """Return what has to go before a running trial writes, and whether its resumable checkpoint then has room.
+
+        Where nothing that may go makes room for both, only the best has it; that one is always written.
+        """
+        for parts in (("best", "last"), ("best",)):
+            self._coming[number] = {part: self._sizes[part] for part in parts}
+            going, fits = self._going(ranked)
+            if fits:
+                break
+        self._holding.add(number)
+        return going, fits and "last" in self._coming[number]
 
     def size(self, number: int) -> int:
         """Bytes of a trial's best checkpoint."""
@@ -55,12 +95,19 @@ class Shelf:
 
     def used(self) -> int:
         """Bytes of all checkpoints of the study."""
-        trials = self._place.trials
-        return (
-            _bytes(trial / part for trial in trials.iterdir() for part in ("best", "best.new", "last"))
-            if trials.exists()
-            else 0
-        )
+        return _bytes(self._place.trial(number) / part for number in self._holding for part in PARTS)
+
+    def _going(self, ranked: Sequence[int]) -> tuple[list[int], bool]:
+        holders = [number for number in ranked if os.path.lexists(self._place.trial(number) / "best")]
+        kept, going = holders[: self._keep], holders[self._keep :]
+        if self._limit is None:
+            return going, True
+        coming = sum(sum(parts.values()) for parts in self._coming.values())
+        excess = self.used() + coming - sum(self.size(number) for number in going) - self._limit
+        while excess > 0 and len(kept) > 1:
+            excess -= self.size(kept[-1])
+            going.append(kept.pop())
+        return going, excess <= 0
 
 
 def remove(path: Path) -> None:

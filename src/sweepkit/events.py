@@ -8,6 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 
+FULL = "no space left on the disk"
+"""How the cause of a trial begins that could not write."""
+LOST = "lost: "
+"""How the cause of a trial begins that ended because of the machine it ran on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Event:
     """Common to all events: the trial's number and ``at``, seconds since the epoch when it happened."""

@@ -11,45 +11,22 @@ import selectors
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from sweepkit.errors import StudyFailed
 from sweepkit.events import Event, Finished, from_json
+from sweepkit.ranks import Process, Running
 from sweepkit.slots import Slot
 from sweepkit.study import Study
 from sweepkit.trial import TrialSpec
 from sweepkit.warm import START_SECONDS, WarmProcess, kill_group, lost
 
 
-@dataclass(eq=False)
-class _Process:
-    """One child of the warm process: a trial's rank, or a job that answers with one line."""
-
-    id: int
-    sock: socket.socket
-    trial: int | None = None
-    rank: int = 0
-    pid: int | None = None
-    received: bytes = b""
-    open: bool = True
-    exit: Mapping[str, Any] | None = None
-    answer: dict[str, Any] | None = None
-
-
-@dataclass(eq=False)
-class _Running:
-    """One trial that runs: its processes (one per rank), its slot, and what is known of its end."""
-
-    spec: TrialSpec
-    slot: Slot
-    began: float
-    processes: list[_Process] = field(default_factory=list)
-    finished: Finished | None = None
-    cause: str = ""
-    """Why its driver ended it (deadline, a rank that died); empty when it ended by itself."""
+LINGER_SECONDS = 5.0
+"""After one rank of a trial is gone, the others have so long to go by themselves."""
 
 
 class Executor:
@@ -60,8 +37,8 @@ class Executor:
         self.free = list(slots)
         self._log = log
         self._deadline_seconds = deadline_seconds
-        self._running: dict[int, _Running] = {}
-        self._processes: dict[int, _Process] = {}
+        self._running: dict[int, Running] = {}
+        self._processes: dict[int, Process] = {}
         self._selector = selectors.DefaultSelector()
         self._next_id = 0
         self._ready: dict[str, Any] | None = None
@@ -78,6 +55,8 @@ class Executor:
         self._warm.close()
         for process in self._processes.values():
             process.sock.close()
+            if process.pid is not None and process.exit is None:
+                kill_group(process.pid)  # what it started, where the warm process died before it could do this
 
     @property
     def running(self) -> list[int]:
@@ -128,7 +107,7 @@ class Executor:
         folder = Path(spec.directory)
         folder.mkdir(parents=True, exist_ok=True)
         spec = replace(spec, devices=slot.devices, threads=slot.threads, ranks=slot.ranks)
-        running = _Running(spec, slot, time.monotonic())
+        running = Running(spec, slot, time.monotonic())
         self._running[spec.number] = running
         port = _free_port() if slot.ranks > 1 else 0
         for rank in range(slot.ranks):
@@ -162,36 +141,44 @@ class Executor:
         running = self._running.get(trial)
         if running:
             running.cause = running.cause or cause
-            for process in running.processes:
-                if process.exit is None and process.pid is not None:
+            self._end(running)
+
+    def _end(self, running: Running) -> None:
+        for process in running.processes:
+            if process.exit is None:
+                process.killed = True
+                if process.pid is not None:
                     kill_group(process.pid)
 
     def poll(self, timeout: float) -> list[Event]:
         """Return what trials said within ``timeout`` seconds; each started trial ends with exactly one Finished."""
-        events = self._turn(min(timeout, self._until_deadline()))
+        events = self._turn(max(0.0, min(timeout, self._next_deadline() - time.monotonic())))
         now = time.monotonic()
-        for number, running in self._running.items():
+        for running in list(self._running.values()):
             if self._deadline_seconds and now - running.began > self._deadline_seconds and not running.cause:
-                self.kill(number, f"deadline: ran longer than {self._deadline_seconds:g} s")
+                self.kill(running.spec.number, f"deadline: ran longer than {self._deadline_seconds:g} s")
+            if running.first_gone is not None and now - running.first_gone > LINGER_SECONDS:
+                self._end(running)
         return events
 
-    def _until_deadline(self) -> float:
-        if not self._deadline_seconds or not self._running:
-            return float("inf")
-        oldest = min(running.began for running in self._running.values())
-        return max(0.01, oldest + self._deadline_seconds - time.monotonic())
+    def _next_deadline(self) -> float:
+        """Return when a trial has to be looked at, whether or not it says something."""
+        times = [r.first_gone + LINGER_SECONDS for r in self._running.values() if r.first_gone is not None]
+        if self._deadline_seconds:
+            times += [running.began + self._deadline_seconds for running in self._running.values() if not running.cause]
+        return min(times, default=float("inf")) + 0.01
 
-    def _fork(self, request: dict[str, Any]) -> _Process:
+    def _fork(self, request: dict[str, Any]) -> Process:
         ours, theirs = socket.socketpair()
         self._next_id += 1
-        process = _Process(self._next_id, ours)
+        process = Process(self._next_id, ours)
         self._processes[process.id] = process
         self._warm.request({**request, "id": process.id}, theirs)
         theirs.close()
         self._selector.register(ours, selectors.EVENT_READ, process)
         return process
 
-    def _forget(self, process: _Process) -> None:
+    def _forget(self, process: Process) -> None:
         self._processes.pop(process.id, None)
         process.sock.close()
 
@@ -216,13 +203,12 @@ class Executor:
         process = self._processes.get(message.get("forked", message.get("exited", 0)))
         if process and "forked" in message:
             process.pid = message["pid"]
-            running = self._running.get(process.trial) if process.trial is not None else None
-            if running and running.cause:
+            if process.killed:
                 kill_group(process.pid)
         elif process:
             process.exit = message
 
-    def _from_process(self, process: _Process) -> list[Event]:
+    def _from_process(self, process: Process) -> list[Event]:
         try:
             data = process.sock.recv(1 << 20)
         except ConnectionError:
@@ -235,44 +221,27 @@ class Executor:
         if process.trial is None:
             process.answer = json.loads(lines[-1]) if lines else process.answer
             return []
-        running = self._running[process.trial]
         events: list[Event] = []
         for event in map(from_json, lines):
-            if not isinstance(event, Finished):
+            if isinstance(event, Finished):
+                process.finished = event
+            else:
                 events.append(event)
-            elif running.finished is None or running.finished.ending == "complete":
-                running.finished = event
         return events
 
-    def _ended(self, running: _Running) -> Finished | None:
+    def _ended(self, running: Running) -> Finished | None:
         """Return the trial's Finished once every rank is gone; end the others when one rank ended badly."""
-        number = running.spec.number
-        gone = [process for process in running.processes if not process.open and process.exit is not None]
-        bad = next((p for p in gone if p.exit and p.exit["status"] != 0), None)
-        if len(gone) < len(running.processes):
-            if (
-                gone
-                and not running.cause
-                and (bad or (running.finished and running.finished.ending not in ("complete", "pruned")))
-            ):
-                rank = f"rank {bad.rank}: " if bad else ""
-                said = running.finished.cause if running.finished else ""
-                status = lost(number, bad.exit["status"], 0, 0.0).cause if bad and bad.exit else said
-                self.kill(number, f"{rank}{status}")
+        if not running.over:
+            if len(running.processes) > 1 and any(process.broken for process in running.processes):
+                self._end(running)
+            if running.first_gone is None and any(process.gone for process in running.processes):
+                running.first_gone = time.monotonic()
             return None
-        seconds = time.monotonic() - running.began
-        finished = running.finished
-        if finished is None:
-            process = bad or running.processes[0]
-            assert process.exit is not None
-            finished = lost(number, process.exit["status"], process.exit["oom_kills"], seconds, running.cause)
-        elif running.cause and finished.ending == "complete" and bad:
-            finished = replace(finished, ending="failed", cause=running.cause)
         for process in running.processes:
             self._forget(process)
-        del self._running[number]
+        del self._running[running.spec.number]
         self.free.append(running.slot)
-        return finished
+        return running.verdict(time.monotonic() - running.began)
 
 
 def _free_port() -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweepkit.space import Choice, Expression
+from sweepkit.space import Choice, Expression, walk
 
 
 def expressions(space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
@@ -21,6 +22,22 @@ def expressions(space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str
 
     visit(space)
     return found
+
+
+def ingredients(space: Mapping[str, Any]) -> frozenset[str]:
+    """Return the undotted names in the space's expressions.
+
+    Such a name may be searched without a consumer: ``one_minus_beta2``, say, of which ``adam_beta2`` is made.
+    """
+    found: set[str] = set()
+    for _, _, parameter in walk(space):
+        if isinstance(parameter, Expression):
+            try:
+                tree = ast.parse(parameter.expression.strip(), mode="eval")
+            except (SyntaxError, ValueError, RecursionError, MemoryError):
+                continue  # the check of expressions tells
+            found |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return frozenset(found)
 
 
 def evaluate(expression: str, values: Mapping[str, Any]) -> Any:

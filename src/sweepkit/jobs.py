@@ -57,9 +57,7 @@ def _trial(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int
 
     spec = TrialSpec.from_json(Path(request["spec"]).read_text())
     line = SocketLine(sock)
-    finished = run_trial(study, spec, line)
-    if spec.rank == 0 or finished.ending not in ("complete",):
-        line.say(finished)
+    line.say(run_trial(study, spec, line))
     sock.close()
     return 0
 
@@ -91,4 +89,17 @@ def _inspect(study: Study, request: Mapping[str, Any], sock: socket.socket) -> i
     return 0
 
 
-JOBS = {"trial": _trial, "prepare": _prepare, "inspect": _inspect}
+def _test(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int:
+    """Evaluate a checkpoint on the test split; the answer is one JSON line: the metrics or ``error``."""
+    from sweepkit.held_out import evaluate
+
+    try:
+        answer = evaluate(study, TrialSpec.from_json(Path(request["spec"]).read_text()), request["model"])
+    except Exception as error:  # noqa: BLE001  # an edge: whatever a task raises becomes an answer
+        traceback.print_exc()
+        answer = {"error": str(error) if isinstance(error, SweepError) else f"{type(error).__name__}: {error}"}
+    sock.sendall(json.dumps(answer).encode() + b"\n")
+    return 0
+
+
+JOBS = {"trial": _trial, "prepare": _prepare, "inspect": _inspect, "test": _test}

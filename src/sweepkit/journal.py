@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from sweepkit.events import Checkpointed, Evaluated, Event, Finished, Logged, Started, from_json
+from sweepkit.events import LOST, Checkpointed, Evaluated, Event, Finished, Logged, Started, from_json
 from sweepkit.trial import Ending
 
 FILE = "events.jsonl"
@@ -136,8 +136,14 @@ class TrialLog:
 
     @property
     def crashes(self) -> int:
-        """How many attempts failed."""
-        return sum(event.ending == Ending.failed for event in self._all(Finished))
+        """How many attempts failed, those left out that lost their machine."""
+        failed = [event for event in self._all(Finished) if event.ending == Ending.failed]
+        return sum(not event.cause.startswith(LOST) for event in failed)
+
+    @property
+    def losses(self) -> int:
+        """How many attempts lost the machine they ran on."""
+        return sum(event.cause.startswith(LOST) for event in self._all(Finished))
 
     @property
     def out_of_memory(self) -> int:
@@ -146,8 +152,17 @@ class TrialLog:
 
     @property
     def seconds(self) -> float:
-        """Seconds of all attempts that said how long they took."""
-        return sum(event.seconds for event in self._all(Finished))
+        """Seconds of all attempts: what each said at its end; of one that said no end, up to the last it said."""
+        total = begin = last = 0.0
+        for event in self.refresh():
+            if isinstance(event, Started):
+                total += last - begin
+                begin = event.at
+            last = event.at
+            if isinstance(event, Finished):
+                total += event.seconds
+                begin = last
+        return total + last - begin
 
     @property
     def best_checkpoint(self) -> Checkpointed | None:

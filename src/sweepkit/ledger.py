@@ -46,6 +46,7 @@ def row_of(trial: FrozenTrial) -> Trial:
         seconds=facts.get("seconds"),
         attempts=facts.get("attempts", 0),
         origin=facts.get("origin", "sampled"),
+        name=facts.get("name", ""),
     )
 
 

@@ -6,13 +6,14 @@ debugger.
 
 from __future__ import annotations
 
+import errno
+import importlib
 import os
 import resource
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
@@ -24,28 +25,19 @@ from transformers import Trainer, TrainingArguments, set_seed
 from sweepkit import proof
 from sweepkit.callback import Diverged, Line, TrialCallback
 from sweepkit.errors import SweepError, TrialFailed, TrialInterrupted
-from sweepkit.events import Finished, Started
+from sweepkit.events import FULL, Finished, Started
+from sweepkit.sources.training import SWEEPKIT_DEFAULTS as DEFAULTS
 from sweepkit.study import Study
 from sweepkit.tasks import Task, load_task
 from sweepkit.tasks.prepared import load_prepared, prepare
 from sweepkit.trial import Ending, TrialSpec
 from sweepkit.values import Values
 
-DEFAULTS: Mapping[str, Any] = {
-    "eval_strategy": "epoch",
-    "logging_steps": 10,
-    "save_strategy": "no",
-    "report_to": "none",
-    "disable_tqdm": True,
-    "logging_nan_inf_filter": False,
-}
-"""TrainingArguments that sweepkit sets unless the study says otherwise."""
-
 QUIET = frozenset({"disable_tqdm", "report_to", "save_strategy"})
 """Those of them that say nothing about a trial."""
 
 
-def training_arguments(study: Study, spec: TrialSpec, values: Values) -> TrainingArguments:
+def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingArguments:
     """Return the trial's TrainingArguments; after running out of memory the same effective batch in smaller parts."""
     arguments = {**DEFAULTS, **values.training, "output_dir": str(Path(spec.directory) / "last"), "save_total_limit": 1}
     arguments.setdefault("dataloader_pin_memory", torch.cuda.is_available())
@@ -58,7 +50,9 @@ def training_arguments(study: Study, spec: TrialSpec, values: Values) -> Trainin
         arguments["per_device_train_batch_size"] = batch // spec.micro_batch_divisor
         accumulation = arguments.get("gradient_accumulation_steps", 1)
         arguments["gradient_accumulation_steps"] = accumulation * spec.micro_batch_divisor
-    return TrainingArguments(**arguments)
+    module, _, name = task.arguments_type.partition(":")
+    made: TrainingArguments = getattr(importlib.import_module(module), name)(**arguments)
+    return made
 
 
 def build_model(task: Task, values: Values) -> Any:
@@ -74,7 +68,7 @@ def build_model(task: Task, values: Values) -> Any:
 def build_trainer(study: Study, spec: TrialSpec, task: Task, values: Values, callback: TrialCallback | None) -> Trainer:
     """Return a fresh Trainer, everything applied and proved as far as it can be before training."""
     data = load_prepared(prepare(task, study.place.data))
-    arguments = training_arguments(study, spec, values)
+    arguments = training_arguments(task, spec, values)
     set_seed(arguments.seed)
     trainer = task.trainer(
         model=build_model(task, values),
@@ -122,8 +116,11 @@ def _resume_with_own_values(trainer: Trainer) -> None:
     trainer.create_scheduler = remembering  # type: ignore[method-assign]  # public hook, wrapped for this one Trainer
 
 
-def run_trial(study: Study, spec: TrialSpec, line: Line) -> Finished:
-    """Train one configuration and return how it ended; what a task does wrong is an ending, never an exception."""
+def run_trial(study: Study, spec: TrialSpec, line: Line, *, kind: type[Task] | None = None) -> Finished:
+    """Train one configuration and return how it ended; what a task does wrong is an ending, never an exception.
+
+    ``kind`` is the task's class where the study does not say where to find it.
+    """
     began = time.monotonic()
     callback: TrialCallback | None = None
 
@@ -141,7 +138,7 @@ def run_trial(study: Study, spec: TrialSpec, line: Line) -> Finished:
 
     try:
         values = Values.of(study, spec.hyperparameters)
-        task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
+        task = load_task(study.task, study.home, values.task, kind=kind, trust_remote_code=study.trust_remote_code)
 
         def begin(started: TrialCallback) -> None:
             proof.restore(started.trainer)
@@ -153,10 +150,7 @@ def run_trial(study: Study, spec: TrialSpec, line: Line) -> Finished:
         trainer = build_trainer(study, spec, task, values, callback)
         trainer.train(resume_from_checkpoint=spec.resume_from)
         if not callback.evaluations:
-            metric = study.objective.goals[0].metric
-            raise TrialFailed(
-                f"training ended without an evaluation, so {metric} has no value; see eval_strategy and eval_steps"
-            )
+            trainer.evaluate()
         return finished(Ending.complete)
     except TrialInterrupted as interrupted:
         return finished(Ending.pruned if interrupted.answer == "prune" else Ending.stopped)
@@ -165,6 +159,8 @@ def run_trial(study: Study, spec: TrialSpec, line: Line) -> Finished:
     except Exception as error:  # noqa: BLE001  # an edge: whatever a task raises is this trial's end
         if is_out_of_memory(error):
             return finished(Ending.infeasible, f"out of memory: {_first_line(error)}")
+        if is_full_disk(error):
+            return finished(Ending.failed, f"{FULL}: {_first_line(error)}")
         traceback.print_exc()
         name = "" if isinstance(error, SweepError) else f"{type(error).__name__}: "
         return finished(Ending.failed, f"{name}{_first_line(error)}")
@@ -177,6 +173,18 @@ def is_out_of_memory(error: BaseException) -> bool:
         isinstance(error, RuntimeError)
         and ("out of memory" in text or "can't allocate memory" in text or "not enough memory" in text)
     )
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an exception, or one that it came from, means that a disk or a quota is full."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # safetensors and torch tell it in words alone; the latter does not even give the system's reason.
+        words = ("No space left on device", "os error 28", "PytorchStreamWriter failed writing")
+        if full or any(word in str(error) for word in words):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _first_line(error: BaseException) -> str:
@@ -192,9 +200,7 @@ def peak_memory_mb() -> float:
 
 def _started(spec: TrialSpec, values: Values, trainer: Trainer, proved: list[str], unproved: list[str]) -> Started:
     # Making another TrainingArguments would reset the Accelerator's state under the Trainer: read the fields instead.
-    defaults = {
-        f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(TrainingArguments)
-    }
+    defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(trainer.args)}
     names = {*DEFAULTS, *values.training, "per_device_train_batch_size", "gradient_accumulation_steps", "seed"} - QUIET
     given = {name: _plain(getattr(trainer.args, name)) for name in names}
     effective = {name: value for name, value in sorted(given.items()) if value != _plain(defaults.get(name))}

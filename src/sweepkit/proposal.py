@@ -19,7 +19,7 @@ from simpleeval import AttributeDoesNotExist, NameNotDefined
 
 from sweepkit.backends.sampling import Grid, distribution, knowingly
 from sweepkit.errors import InputError, nearest
-from sweepkit.formulas import derive, evaluate
+from sweepkit.formulas import derive, evaluate, ingredients
 from sweepkit.space import Choice, Dimension, Expression, Int, Scalar, axes, contains, draw, walk
 from sweepkit.study import Study
 
@@ -30,6 +30,8 @@ class Configuration:
 
     params: Mapping[str, Scalar]
     hyperparameters: Mapping[str, Any]
+    name: str = ""
+    """What a person calls it, where somebody named it."""
     partial: bool = False
     """Whether some value lies outside its domain, so that ``params`` lacks it and samplers must not see the trial."""
 
@@ -68,6 +70,12 @@ class Proposer:
             name
             for _, name, parameter in walk(study.space)
             if isinstance(parameter, Choice) and parameter.branches and "." not in name and name not in known
+        }
+        made_of = ingredients(study.space)
+        self._untrained = self._groups | {
+            name
+            for _, name, parameter in walk(study.space)
+            if name in made_of and name not in known and not isinstance(parameter, Expression)
         }
 
     def sample(
@@ -118,7 +126,7 @@ class Proposer:
             values = {**derive(self._study.space, values, {**self._known, **values}), **named}
         except ValueError:
             pass  # an expression over something this baseline does not have; its consumer's default stands
-        return Configuration(params, self._trained(values), partial)
+        return Configuration(params, self._trained(values), partial=partial)
 
     def check(self, fixed: Mapping[str, Any]) -> None:
         """Raise InputError when a hand-picked configuration names or asks for something the space does not have."""
@@ -137,7 +145,7 @@ class Proposer:
         if found is None:
             raise InputError(f"no configuration with {dict(fixed)} keeps the study's constraints")
         for name, value in fixed.items():
-            if name not in self._groups and found.hyperparameters.get(name) != value:
+            if name not in self._untrained and found.hyperparameters.get(name) != value:
                 raise InputError(f"{name}: {value!r} cannot be together with the other values of {dict(fixed)}")
 
     def _configure(self, suggest: Callable[[Dimension], Scalar], fixed: Mapping[str, Any]) -> Configuration | None:
@@ -159,7 +167,7 @@ class Proposer:
         return Configuration(params, self._trained(values))
 
     def _trained(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if name not in self._groups}
+        return {name: value for name, value in values.items() if name not in self._untrained}
 
     def _ask(self, now: Draw, dimension: Dimension) -> Scalar:
         domain = self.distributions[dimension.key]

@@ -49,12 +49,21 @@ def join(place: Place, trials: Iterable[Trial]) -> list[Trial]:
     return joined
 
 
+def registered(place: Place) -> list[int]:
+    """Return the trials whose best checkpoint is a registered model's version: it must stay where it is."""
+    return [int(number) for number, run in _delivered(place).items() if run.get("model") == "registered"]
+
+
 def _runs(place: Place) -> dict[str, str]:
+    return {number: run["run_id"] for number, run in _delivered(place).items() if run.get("run_id")}
+
+
+def _delivered(place: Place) -> Mapping[str, Mapping[str, Any]]:
     try:
-        delivered = json.loads(place.mlflow_json.read_text())
+        trials: Mapping[str, Mapping[str, Any]] = json.loads(place.mlflow_json.read_text()).get("trials", {})
     except FileNotFoundError:
         return {}
-    return {number: run["run_id"] for number, run in delivered.get("trials", {}).items() if run.get("run_id")}
+    return trials
 
 
 def _rank(goal: Goal, trial: Trial) -> float:
@@ -222,8 +231,10 @@ def slot_hours(place: Place) -> float | None:
 class Reader:
     """A study's trials as storage has them now, read without a lock and without writing: nobody is disturbed."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, *, suffix: str = "") -> None:
         self._study = study
+        self.place = replace(study.place, name=study.name + suffix)
+        """Where the trials lie; with a suffix those beside the study's own (confirmation runs)."""
         self._storage: BaseStorage | None = None
 
     def rows(self) -> list[Trial]:
@@ -234,10 +245,10 @@ class Reader:
         if storage is None:
             return []
         try:
-            study_id = storage.get_study_id_from_name(self._study.name)
+            study_id = storage.get_study_id_from_name(self.place.name)
         except KeyError:
             return []
-        trials = join(self._study.place, map(row_of, storage.get_all_trials(study_id, deepcopy=False)))
+        trials = join(self.place, map(row_of, storage.get_all_trials(study_id, deepcopy=False)))
         if self._study.storage != "journal" or driver(self._study.place) is not None:
             return trials
         return [replace(row, ending=Ending.stopped) if row.ending is Ending.running else row for row in trials]

@@ -7,30 +7,33 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 from sweepkit.backends import Backend
 from sweepkit.backends.optuna import OptunaBackend
 from sweepkit.check import check, typed
+from sweepkit.conclusion import Means, conclude
 from sweepkit.errors import InputError, MissingExtra, Problem, StudyFailed, StudyFileError
 from sweepkit.events import Evaluated, Event, Finished
 from sweepkit.executor import Executor
+from sweepkit.finish import Confirmation, answer
 from sweepkit.identity import StudyLock, archive, identify
 from sweepkit.load import known_values
-from sweepkit.results import answer
+from sweepkit.proposal import Proposer
 from sweepkit.results import rows as result_rows
 from sweepkit.search import Search
-from sweepkit.session import Driver
+from sweepkit.session import Driver, Given
 from sweepkit.slots import Machine, Slot, plan
 from sweepkit.storage import open_storage
 from sweepkit.study import Study
+from sweepkit.tasks import Task
 from sweepkit.trackers import Courier, Silent, Tracker
 from sweepkit.trial import TrialSpec
-from sweepkit.watch import Outcome, Quiet, Watcher
+from sweepkit.watch import Outcome, Quiet, Status, Watcher
 
 __all__ = ["Outcome", "Quiet", "Watcher", "run", "try_one"]
 
@@ -41,50 +44,79 @@ def run(study: Study, *, fresh: bool = False, watch: Watcher | None = None) -> O
     ``fresh`` archives what was run under this name before. Raises StudyFileError for a study that breaks rules,
     StudyChanged and StudyLocked; a study that cannot go on ends with status ``failed``.
     """
-    watch = watch or Quiet()
     problems = check(study)
     if problems:
         raise StudyFileError(problems)
     study = typed(study)
+    return run_checked(study, known_values(study), fresh=fresh, watch=watch)
+
+
+def run_checked(
+    study: Study,
+    known: Mapping[str, Any],
+    *,
+    fresh: bool = False,
+    watch: Watcher | None = None,
+    proposer: Proposer | None = None,
+    here: type[Task] | None = None,
+) -> Outcome:
+    """Run a study that was checked; ``known`` are its fixed values and defaults, ``proposer`` replaces its space.
+
+    ``here`` is a task that cannot be sent to another process: its trials run in this one, without the second check.
+    """
+    watch = watch or Quiet()
     place, began = study.place, time.monotonic()
-    on_ray = study.backend.type == "ray"
-    if not on_ray:
+    if study.backend.type == "optuna":
         plan(study.backend, Machine.here())
     with StudyLock(place), ExitStack() as stack:
         if fresh:
             archive(place)
-        executor = Executor(study, [], log=place.folder / "warm.log", deadline_seconds=_deadline(study))
-        stack.enter_context(executor)
-        watch.said("importing torch, transformers and the task once …")
-        tracker_for = _tracker(study)
-        inspected = _second_check(study, executor, watch, place.folder)
+        inspected: Mapping[str, Any] = {}
+        executor = None
+        if here is None:
+            executor = stack.enter_context(_executor(study))
+            watch.said("importing torch, transformers and the task once …")
+            _import_tracker(study)
+            inspected = _second_check(study, known, executor, watch)
         identify(place, study)
-        search = Search(study, open_storage(place, study, repair=True), known=known_values(study))
+        storage = open_storage(place, study, repair=True)
+        search = Search(study, storage, known=known, proposer=proposer)
         backend: Backend
-        if on_ray:
+        gpus = 1.0 if study.backend.gpus_per_trial == "auto" else study.backend.gpus_per_trial
+        if here is not None:
+            backend = _here_backend(study, here)
+        elif executor is None or study.backend.type == "ray":
             stack.close()
             backend = _ray_backend(study, inspected["peak_memory_mb"])
-            gpus = 1.0 if study.backend.gpus_per_trial == "auto" else study.backend.gpus_per_trial
         else:
             slots = plan(study.backend, Machine.here(), trial_memory_mb=inspected["peak_memory_mb"])
             executor.free.extend(slots)
             backend, gpus = OptunaBackend(executor), _gpus(slots)
             watch.said(_slots_in_words(slots))
-        courier = Courier(tracker_for(search, Path(inspected["data"])), warn=watch.said)
+        courier = Courier(_tracker(study, search, inspected.get("data")), warn=watch.said)
         courier.open()
-        splits = not inspected.get("micro_batch_matters", False)
-        driver = Driver(study, search, courier=courier, watch=watch, gpus_per_trial=gpus, splits_batches=splits)
+        splits = here is None and not inspected["micro_batch_matters"]
+        given = Given(gpus, len(executor.free) if executor else 1, splits, inspected.get("model_mb", 0.0) * 1e6)
         watch.opened(study, result_rows(place, search))
-        status, reason = _drive(backend, driver)
+        status, reason = _drive(backend, Driver(study, search, courier=courier, watch=watch, given=given))
+        if status == "done" and study.confirm is not None and search.best() is not None:
+            confirmation = Confirmation(study, search, storage, known=known, proposer=proposer)
+            means = Means(
+                drive=lambda courier, watch: _drive(
+                    backend,
+                    Driver(confirmation.study, confirmation.search, courier=courier, watch=watch, given=given),
+                ),
+                tracker=_tracker(study, confirmation.search, inspected.get("data")),
+                job=None if here is not None else lambda job, **request: _job(study, executor, job, **request),
+                watch=watch,
+            )
+            status, why = conclude(confirmation, search.trials(), means)
+            reason = reason if status == "done" else why
         stack.close()
-        driver.close()
         left = courier.close(answer(study, result_rows(place, search), status=status, reason=reason))
         if left:
             watch.said(left)
         return _outcome(study, search, status, reason, time.monotonic() - began, watch)
-
-
-Status = Literal["done", "failed", "interrupted"]
 
 
 def _outcome(study: Study, search: Search, status: Status, reason: str, seconds: float, watch: Watcher) -> Outcome:
@@ -112,8 +144,24 @@ def _ray_backend(study: Study, trial_memory_mb: float) -> Backend:
     return RayBackend(study, trial_memory_mb=trial_memory_mb)
 
 
-def _deadline(study: Study) -> float | None:
-    return study.budget.trial_hours * 3600 if study.budget.trial_hours else None
+def _here_backend(study: Study, kind: type[Task]) -> Backend:
+    from sweepkit.backends.here import HereBackend
+
+    return HereBackend(study, kind)
+
+
+def _executor(study: Study) -> Executor:
+    hours = study.budget.trial_hours
+    log = study.place.folder / "warm.log"
+    return Executor(study, [], log=log, deadline_seconds=hours * 3600 if hours else None)
+
+
+def _job(study: Study, executor: Executor | None, job: str, **request: Any) -> dict[str, Any]:
+    """Do a job in the study's warm process, or, where its trials run elsewhere, in one made for it."""
+    if executor is not None and study.backend.type == "optuna":
+        return executor.job(job, **request)
+    with _executor(study) as own:
+        return own.job(job, **request)
 
 
 def _gpus(slots: list[Slot]) -> float:
@@ -138,6 +186,8 @@ def _drive(backend: Backend, driver: Driver) -> tuple[Status, str]:
         if error.errno == 28:
             return "failed", "no space left on the disk; free some and run the same command"
         raise
+    finally:
+        driver.close()
     if driver.interrupted:
         return "interrupted", driver.reason
     return "done", driver.reason
@@ -159,18 +209,21 @@ def _interruptible(driver: Driver) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _second_check(study: Study, executor: Executor, watch: Watcher, folder: Path) -> dict[str, Any]:
+def _second_check(study: Study, known: Mapping[str, Any], executor: Executor, watch: Watcher) -> dict[str, Any]:
     """Prepare the data, build what a trial builds, and refuse, before anything is recorded, what only that can tell."""
     seconds = executor.wait_ready()
     watch.said(f"warm process ready in {seconds:.1f} s")
-    console = folder / "inspect.log"
+    console = study.place.folder / "inspect.log"
     prepared = executor.job("prepare", console=console)
     if "error" in prepared:
         raise InputError(f"task: the data cannot be prepared: {prepared['error']} (log: {console})")
-    rows = ", ".join(f"{name} {count}" for name, count in prepared["about"]["rows"].items())
+    splits = prepared["about"]["rows"]
+    if study.confirm is not None and study.confirm.test == "once" and "test" not in splits:
+        raise StudyFileError([Problem("confirm.test", f"once needs a test split; the data has {', '.join(splits)}")])
+    rows = ", ".join(f"{name} {count}" for name, count in splits.items())
     watch.said(f"data prepared: {rows} rows")
     with TemporaryDirectory(prefix="sweepkit-") as temporary:
-        spec = TrialSpec(number=0, hyperparameters=_first(study), directory=temporary)
+        spec = TrialSpec(number=0, hyperparameters=_first(study, known), directory=temporary)
         path = Path(temporary) / "spec.json"
         path.write_text(spec.to_json())
         inspected = executor.job("inspect", console=console, spec=str(path))
@@ -182,24 +235,28 @@ def _second_check(study: Study, executor: Executor, watch: Watcher, folder: Path
     return {**inspected, "data": prepared["folder"]}
 
 
-def _first(study: Study) -> dict[str, Any]:
+def _first(study: Study, known: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration to try the task with: the lowest or first value of every parameter."""
     from sweepkit.formulas import derive
     from sweepkit.space import Choice, draw
 
     values = draw(study.space, lambda d: d.parameter.labels[0] if isinstance(d.parameter, Choice) else d.parameter.low)
-    known = known_values(study)
     values = derive(study.space, values, known)
     return {name: value for name, value in values.items() if name in known}
 
 
-def _tracker(study: Study) -> Callable[[Search, Path], Tracker]:
-    """Return what makes the tracker once the search is open; imports MLflow now, while the warm process imports torch."""
+def _import_tracker(study: Study) -> None:
+    """Import MLflow, which takes seconds, while the warm process imports torch."""
+    if study.tracking.uri != "none":
+        import sweepkit.trackers.mlflow  # noqa: F401  # the import is what is wanted
+
+
+def _tracker(study: Study, search: Search, data: str | None) -> Tracker:
     if study.tracking.uri == "none":
-        return lambda search, data: Silent()
+        return Silent()
     from sweepkit.trackers.mlflow import MLflowTracker
 
-    return lambda search, data: MLflowTracker(study, rows=search.trials, data=data)
+    return MLflowTracker(study, rows=search.trials, place=search.place, data=Path(data) if data else None)
 
 
 def try_one(study: Study, params: Mapping[str, Any]) -> Finished:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -21,6 +21,7 @@ from sweepkit.drivers import drivers_of
 from sweepkit.errors import InputError
 from sweepkit.events import Evaluated, Finished
 from sweepkit.ledger import EVALUATION, Evaluations, Ledger, ending_of, row_of
+from sweepkit.paths import Place
 from sweepkit.proposal import Configuration, Proposer, key_of
 from sweepkit.records import Records, blank, whole
 from sweepkit.space import Scalar
@@ -45,6 +46,8 @@ class Asked:
     hyperparameters: Mapping[str, Any]
     """Consumer's name → value, linked and derived ones included."""
     origin: str = "sampled"
+    seed: int | None = None
+    """The trial's own seed, where it has one (confirmation runs)."""
 
 
 class Search:
@@ -54,11 +57,19 @@ class Search:
     what is enqueued is run (confirmation runs).
     """
 
-    def __init__(self, study: Study, storage: BaseStorage, *, known: Mapping[str, Any], suffix: str = "") -> None:
+    def __init__(
+        self,
+        study: Study,
+        storage: BaseStorage,
+        *,
+        known: Mapping[str, Any],
+        suffix: str = "",
+        proposer: Proposer | None = None,
+    ) -> None:
         self._study = study
         self._suffix = suffix
         self._rule = ValueRule(study.objective)
-        self._proposer = Proposer(study, known)
+        self._proposer = proposer or Proposer(study, known)
         name = study.name + suffix
         self._records = Records(name, storage, [goal.direction for goal in study.objective.goals])
         self._drivers = drivers_of(study, name)
@@ -72,6 +83,16 @@ class Search:
             self._combinations = combinations(study)
         make_sampler(study, 0, grid=self._combinations)
         make_pruner(study)
+
+    @property
+    def place(self) -> Place:
+        """Where its trials lie; those of a search with a suffix beside the study's own."""
+        return replace(self._study.place, name=self._study.name + self._suffix)
+
+    @property
+    def proposes(self) -> bool:
+        """Whether it looks for new configurations; False for confirmation runs."""
+        return not self._suffix
 
     @property
     def exhausted(self) -> bool:
@@ -171,9 +192,9 @@ class Search:
         self._proposer.check(params)
         return self._wait(Configuration({}, {}), origin=origin, fixed=dict(params))
 
-    def repeat(self, number: int, *, origin: str, **attributes: Any) -> int:
-        """Add a trial with the same configuration as that of row ``number``; return its number."""
-        trial = self._records.get(number)
+    def repeat(self, number: int, *, origin: str, of: Search | None = None, **attributes: Any) -> int:
+        """Add a trial with the same configuration as trial ``number`` (``of`` another search); return its number."""
+        trial = (of or self)._records.get(number)
         configuration = Configuration(trial.params, trial.user_attrs["hyperparameters"])
         return self._wait(configuration, origin=origin, **attributes)
 
@@ -278,7 +299,8 @@ class Search:
         for configuration, point in self._drawn(view, fixed):
             if repeats or configuration.key not in self._ledger.tried:
                 origin = None if fixed else "sampled"
-                noted = {"origin": origin, "point": point, "driver": self._drivers.me}
+                name = configuration.name or None
+                noted = {"name": name, "origin": origin, "point": point, "driver": self._drivers.me}
                 return whole(state, configuration, self._proposer.distributions, view.written, **noted)
         return None
 
@@ -312,4 +334,5 @@ class Search:
 
 def _asked(trial: FrozenTrial) -> Asked:
     facts = trial.user_attrs
-    return Asked(trial.number, dict(trial.params), facts["hyperparameters"], facts.get("origin", "sampled"))
+    origin, seed = facts.get("origin", "sampled"), facts.get("seed")
+    return Asked(trial.number, dict(trial.params), facts["hyperparameters"], origin, seed)

@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from sweepkit.budget import Spent, reached
 from sweepkit.checkpoints import Shelf
 from sweepkit.errors import StudyFailed
-from sweepkit.events import Checkpointed, Evaluated, Event, Finished
+from sweepkit.events import FULL, LOST, Checkpointed, Evaluated, Event, Finished
 from sweepkit.journal import TrialLog
+from sweepkit.results import registered
 from sweepkit.search import Asked, Search
 from sweepkit.study import Study
 from sweepkit.trackers import Courier
@@ -26,33 +28,47 @@ ALIKE = 3
 """So many trials in a row that fail with the same cause end the study."""
 
 
+LOSSES = 20
+"""So often a trial is started again that lost its machine; this says nothing against the trial."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is known of a run's trials before the first one starts."""
+
+    gpus: float = 0.0
+    """GPUs of one trial; a shared one counts by its share."""
+    slots: int = 0
+    """Trials at a time; 0 where slots come and go (a cluster)."""
+    splits_batches: bool = False
+    """Whether a trial that ran out of memory may be tried with a smaller micro-batch."""
+    model_bytes: float = 0.0
+    """Size of a model on disk; 0 when unknown."""
+
+
 class Driver:
     """Drives one study; a :class:`sweepkit.backends.Session`."""
 
-    def __init__(
-        self,
-        study: Study,
-        search: Search,
-        *,
-        courier: Courier,
-        watch: Watcher,
-        gpus_per_trial: float,
-        splits_batches: bool,
-    ) -> None:
+    def __init__(self, study: Study, search: Search, *, courier: Courier, watch: Watcher, given: Given) -> None:
         self._study = study
-        self._place = study.place
+        self._place = search.place
         self._search = search
         self._courier = courier
         self._watch = watch
-        self._gpus = gpus_per_trial
-        self._splits_batches = splits_batches
+        self._given = given
         limit = study.budget.disk_gb
-        self._shelf = Shelf(self._place, keep=study.checkpoints.keep, limit_bytes=limit * 1e9 if limit else None)
-        self._spent = Spent(self._place.folder / "spent.json")
-        self._gpu_seconds = sum((row.seconds or 0.0) for row in search.trials()) * gpus_per_trial
+        keep = study.checkpoints.keep if search.proposes else 0
+        self._shelf = Shelf(
+            self._place,
+            keep=keep,
+            limit_bytes=limit * 1e9 if limit else None,
+            model_bytes=given.model_bytes,
+            pinned=registered(self._place),
+        )
+        self._spent = Spent(study.place.folder / "spent.json", slots=given.slots)
+        self._trial_seconds = sum((row.seconds or 0.0) for row in search.trials() if row.ending.counts)
         self._logs: dict[int, TrialLog] = {}
         self._asked: dict[int, Asked] = {}
-        self._specs: dict[int, TrialSpec] = {}
         self._again: list[TrialSpec] = []
         self._alike: tuple[str, int] = ("", 0)
         self._enough_since: float | None = None
@@ -84,22 +100,24 @@ class Driver:
         if self._interrupted or self._enough():
             return None
         if self._again:
-            return self._opened(self._again.pop(0))
-        while self._resumed:
-            asked = self._resumed.pop(0)
-            spec = self._resume(asked)
-            if spec is not None:
-                return self._opened(spec)
-        asked_now = self._search.ask()
-        if asked_now is None:
-            self.reason = self.reason or (
-                "every configuration of the space was tried"
-                if self._search.exhausted
-                else "all trials of the budget are done"
-            )
-            return None
-        self._asked[asked_now.number] = asked_now
-        return self._opened(self._spec(asked_now))
+            return self._again.pop(0)
+        asked = None
+        while asked is None:
+            while self._resumed:
+                spec = self._resume(self._resumed.pop(0))
+                if spec is not None:
+                    return spec
+            asked = self._search.ask()
+            if asked is None:
+                self._resumed = self._take_over()  # what another driver left that died meanwhile
+                if not self._resumed:
+                    self.reason = self.reason or (
+                        "every configuration of the space was tried"
+                        if self._search.exhausted
+                        else "all trials of the budget are done"
+                    )
+                    return None
+        return self._spec(asked)
 
     def hear(self, event: Event) -> str | None:
         """Take an event to everybody who wants it; return the answer where the trial waits for one."""
@@ -110,12 +128,16 @@ class Driver:
         self._watch.event(event)
         self._courier.poke()
         if isinstance(event, Checkpointed):
-            self._make_room()
+            self._shelf.wrote(event.trial, event.role, Path(event.path))
         if not isinstance(event, Evaluated):
             return None
         if self._search.report(event):
             return "prune"
-        return "stop" if self.stopping else "continue"
+        going, resumable = self._shelf.before_writing(event.trial, self._ranked())
+        self._drop(going)
+        if self.stopping:
+            return "stop"
+        return "continue" if resumable else "lean"
 
     def tick(self) -> float:
         """Look at budgets and save the time spent."""
@@ -132,34 +154,29 @@ class Driver:
             self._logs[number] = TrialLog(self._place.trial(number))
         return self._logs[number]
 
-    def _opened(self, spec: TrialSpec) -> TrialSpec:
-        self._specs[spec.number] = spec
-        return spec
-
     def _enough(self) -> bool:
         """Whether a budget other than the number of trials is reached; says so once."""
         if self._enough_since is None:
             what = reached(
                 self._study,
                 seconds=self._spent.seconds,
-                gpu_seconds=self._gpu_seconds_now(),
-                best=self._search.best(),
+                gpu_seconds=self._gpu_seconds() if self._study.budget.gpu_hours else 0.0,
+                best=self._search.best() if self._search.proposes else None,
             )
             if what:
                 self._enough_since, self.reason = time.monotonic(), what
                 self._watch.said(what)
         return self._enough_since is not None
 
-    def _gpu_seconds_now(self) -> float:
-        now = time.time()
-        running = sum(now - log.started.at for log in self._logs.values() if log.started and not log.finished)
-        return self._gpu_seconds + running * self._gpus
+    def _gpu_seconds(self) -> float:
+        return self._given.gpus * (self._trial_seconds + sum(log.seconds for log in self._logs.values()))
 
     def _take_over(self) -> list[Asked]:
         """Return the trials an earlier driver left unfinished, their folders brought into a whole state."""
         left = self._search.unfinished()
         for asked in left:
             self._shelf.recover(asked.number)
+            self._log(asked.number)
         return left
 
     def _resume(self, asked: Asked) -> TrialSpec | None:
@@ -168,11 +185,9 @@ class Driver:
         log = self._log(asked.number)
         evaluations = log.evaluations
         if log.finished and log.finished.ending != Ending.stopped:
-            self._specs[asked.number] = self._spec(asked)
             self._finish(log.finished, logged=True)
             return self._again.pop() if self._again and self._again[-1].number == asked.number else None
         if evaluations and self._search.report(evaluations[-1]):
-            self._specs[asked.number] = self._spec(asked)
             last = evaluations[-1]
             self._finish(
                 Finished(
@@ -188,12 +203,13 @@ class Driver:
 
     def _spec(self, asked: Asked) -> TrialSpec:
         """Return the spec of a trial's next attempt, going on from its last whole checkpoint where there is one."""
+        self._asked[asked.number] = asked
         folder = self._place.trial(asked.number)
         folder.mkdir(parents=True, exist_ok=True)
         log = self._log(asked.number)
         checkpoint = log.last_checkpoint
         step = checkpoint.step if checkpoint else 0
-        base = int(self._study.training.get("seed", 42))
+        own = self._study.seed + asked.number if self._study.seed_per_trial else None
         return TrialSpec(
             number=asked.number,
             hyperparameters=dict(asked.hyperparameters),
@@ -205,23 +221,21 @@ class Driver:
                 for e in log.evaluations
                 if e.step <= step
             ),
-            micro_batch_divisor=2**log.out_of_memory if self._splits_batches else 1,
-            seed=base + asked.number if self._study.seed_per_trial else None,
+            micro_batch_divisor=2**log.out_of_memory if self._given.splits_batches else 1,
+            seed=own if asked.seed is None else asked.seed,
         )
 
     def _finish(self, event: Finished, *, logged: bool = False) -> None:
         """Decide what a trial's end means: another attempt, its ending, or the end of the study."""
         log = self._log(event.trial)
-        if _disk_full(event.cause):
-            raise StudyFailed(
-                f"no space left on the disk (trial {event.trial}: {event.cause}); free some and run the same command"
-            )
+        if event.cause.startswith(FULL):
+            raise StudyFailed(f"{event.cause} (trial {event.trial}); free some and run the same command")
+        if self.killing and event.ending == Ending.failed and not logged:
+            event = replace(event, ending=Ending.stopped)
         if not logged:
             log.append(event)
         self._courier.poke()
         self._watch.event(event)
-        if self.killing and event.ending == Ending.failed:
-            event = replace(event, ending=Ending.stopped)
         if event.ending == Ending.stopped:
             self._search.tell(event, attempts=log.attempts)
             return
@@ -229,23 +243,25 @@ class Driver:
             self._again.append(self._spec(self._asked[event.trial]))
             return
         total = replace(event, seconds=log.seconds)
-        self._gpu_seconds += total.seconds * self._gpus
+        self._trial_seconds += total.seconds
         self._search.tell(total, attempts=log.attempts, facts=self._facts(log))
         row = self._search.row(event.trial)
         self._keep(row)
         self._spent.save()
         self._watch.ended(row)
         self._courier.poke()
+        self._logs.pop(event.trial).close()
+        self._asked.pop(event.trial)
         self._count_alike(event)
 
     def _tries_again(self, event: Finished, log: TrialLog) -> bool:
         retries = self._study.retries
-        if self._interrupted:
-            return False
         if event.ending == Ending.infeasible:
             batch = self._effective("per_device_train_batch_size", event.trial)
-            splits = self._splits_batches and batch % 2**log.out_of_memory == 0
+            splits = self._given.splits_batches and batch % 2**log.out_of_memory == 0
             return splits and log.out_of_memory <= retries.out_of_memory
+        if event.cause.startswith(LOST):
+            return log.losses <= LOSSES
         if event.ending == Ending.failed and not event.cause.startswith("deadline"):
             return log.crashes <= retries.crash
         return False
@@ -260,12 +276,15 @@ class Driver:
     def _keep(self, row: Trial) -> None:
         """Hold the shelf to its rule after a trial ended, and let the tracker follow."""
         self._shelf.ended(row.number, keeps_best=row.ending.ranks)
-        self._make_room()
+        self._drop(self._shelf.surplus(self._ranked()))
         if row.ending.ranks and os.path.lexists(self._place.trial(row.number) / "best"):
             self._courier.keep(row.number)
 
-    def _make_room(self) -> None:
-        for number in self._shelf.surplus([trial.number for trial in self._search.ranked()]):
+    def _ranked(self) -> list[int]:
+        return [trial.number for trial in self._search.ranked()]
+
+    def _drop(self, numbers: list[int]) -> None:
+        for number in numbers:
             self._courier.drop(number)
             self._shelf.ended(number, keeps_best=False)
 
@@ -278,7 +297,3 @@ class Driver:
         if self._alike[1] >= ALIKE:
             console = self._place.trial(event.trial) / "console.log"
             raise StudyFailed(f"{ALIKE} trials in a row failed alike: {event.cause} (see {console})")
-
-
-def _disk_full(cause: str) -> bool:
-    return "No space left on device" in cause or "Errno 28" in cause or "os error 28" in cause

@@ -85,6 +85,8 @@ class Trial:
     attempts: int = 0
     checkpoint: Path | None = None
     mlflow_run: str | None = None
+    name: str = ""
+    """What a person calls it, where somebody named it."""
     origin: str = "sampled"
     """``baseline``, ``enqueued``, ``sampled`` or ``retry of N``."""
 

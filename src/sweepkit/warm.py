@@ -28,6 +28,8 @@ class WarmProcess:
         self._control, theirs = socket.socketpair()
         environment = {
             **os.environ,
+            # What the driver can import (a script's own folder), its trials can import.
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",

@@ -9,12 +9,14 @@ from sweepkit.events import Event
 from sweepkit.study import Study
 from sweepkit.trial import Trial
 
+Status = Literal["done", "failed", "interrupted"]
+
 
 @dataclass(frozen=True)
 class Outcome:
     """How a call of ``run`` ended."""
 
-    status: Literal["done", "failed", "interrupted"]
+    status: Status
     rows: list[Trial]
     best: Trial | None
     baseline: Trial | None

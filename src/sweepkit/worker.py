@@ -54,18 +54,35 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def oom_kills() -> int:
-    """Return how often the kernel killed for memory, in this control group and on the machine, since boot."""
-    total = 0
-    for path, key in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
-        try:
-            for line in Path(path).read_text().splitlines():
-                name, _, count = line.partition(" ")
-                if name == key:
-                    total += int(count)
-        except OSError:
+def oom_kills(groups: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> int:
+    """Return how often the kernel killed for memory in this process's control group, else on the whole machine.
+
+    The machine's own count is asked only where the group has none: in a container it tells of other people's processes.
+    """
+    for line in _lines(proc / "self/cgroup"):
+        number, controllers, group = line.split(":", 2)
+        if number == "0":
+            file = groups / group.lstrip("/") / "memory.events"
+        elif "memory" in controllers.split(","):
+            file = groups / "memory" / group.lstrip("/") / "memory.oom_control"
+        else:
             continue
-    return total
+        # A container often sees its own group as the root of the tree, under whatever name it has outside.
+        for path in (file, (groups if number == "0" else groups / "memory") / file.name):
+            if (count := _count(path)) is not None:
+                return count
+    return _count(proc / "vmstat") or 0
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _count(path: Path) -> int | None:
+    return next((int(line.split()[1]) for line in _lines(path) if line.startswith("oom_kill ")), None)
 
 
 def serve(fd: int) -> None:
@@ -191,9 +208,8 @@ class _Server:
             if number is not None:
                 _kill_group(pid)  # what the child left behind, data loader workers for one
                 kills, self._oom_kills = oom_kills() - self._oom_kills, oom_kills()
-                self._tell(
-                    {"exited": number, "status": os.waitstatus_to_exitcode(status), "oom_kills": kills, "pid": pid}
-                )
+                code = os.waitstatus_to_exitcode(status)
+                self._tell({"exited": number, "status": code, "oom_kills": kills, "pid": pid, "at": time.time()})
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         try:

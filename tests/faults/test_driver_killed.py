@@ -17,7 +17,7 @@ from sweepkit.load import to_yaml
 TRIALS = 12
 
 
-def write_study(project: Path, name: str, **keys: object) -> Path:
+def write_study(project: Path, name: str, backend: str) -> Path:
     study = toy_study(
         project,
         name=name,
@@ -27,10 +27,9 @@ def write_study(project: Path, name: str, **keys: object) -> Path:
         baseline={"learning_rate": 1e-3, "task.x": 0.1},
         budget={"trials": TRIALS},
         task={"step_seconds": 0.01},
-        backend={"parallel": 1},
+        backend={"type": backend, "parallel": 1},
         checkpoints={"keep": 3},
         tracking={"uri": "sqlite:///mlflow.db"},
-        **keys,
     )
     folder = project / "studies" / name
     folder.mkdir(parents=True)
@@ -97,13 +96,13 @@ def check_whole(project: Path, file: Path, elsewhere: Path, straight: list[dict[
         assert steps == sorted(set(steps)), "an evaluation is recorded twice"
 
 
-def go_through(project: Path, tmp_path: Path, kills: int) -> None:
+def go_through(project: Path, tmp_path: Path, kills: int, *, backend: str = "optuna") -> None:
     environment = {**os.environ, "SWEEPKIT_TEST_MARK": str(tmp_path)}
-    straight_file = write_study(project, "straight")
+    straight_file = write_study(project, "straight", "optuna")
     run_to_end(straight_file, tmp_path, environment)
     straight = shown(straight_file, tmp_path)
     assert [t["number"] for t in straight] == list(range(TRIALS))
-    file = write_study(project, "killed")
+    file = write_study(project, "killed", backend)
     dice = random.Random(0)
     hits = sum(kill_in_the_middle(file, tmp_path, environment, dice) for _ in range(kills))
     assert hits >= kills // 3, "most kills came after the study was done"
@@ -119,3 +118,10 @@ def test_a_killed_study_goes_on_to_the_same_end(project: Path, tmp_path: Path) -
 @pytest.mark.timeout(900)
 def test_twenty_kills_change_nothing(project: Path, tmp_path: Path) -> None:
     go_through(project, tmp_path, kills=20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_five_kills_on_ray_change_nothing(project: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
+    go_through(project, tmp_path, kills=5, backend="ray")

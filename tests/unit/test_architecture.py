@@ -22,15 +22,16 @@ LAYERS = (
     ("cli", "__main__"),
     ("notebook", "search_api"),
     ("run",),
+    ("conclusion",),
     ("session", "budget", "watch"),
     ("finish", "report"),
     ("results",),
     ("backends", "trackers"),
-    ("executor", "warm", "slots", "checkpoints"),
+    ("executor", "ranks", "warm", "slots", "checkpoints"),
     ("worker", "jobs"),
-    ("inspection",),
+    ("inspection", "held_out", "probe"),
     ("objective", "callback", "proof"),
-    ("search", "proposal", "storage", "drivers", "view", "ledger", "records", "load", "backends.sampling"),
+    ("search", "by_run", "proposal", "storage", "drivers", "view", "ledger", "records", "load", "backends.sampling"),
     ("check", "sources"),
     ("tasks", "metrics"),
     (
@@ -52,7 +53,7 @@ LAYERS = (
 # Imports that point up on purpose, each with its reason.
 UPWARD: dict[tuple[str, str], str] = {}
 
-TRAINING = ("tasks", "metrics", "objective", "callback", "proof", "inspection", "worker", "jobs")
+TRAINING = ("tasks", "metrics", "objective", "callback", "proof", "inspection", "held_out", "probe", "worker", "jobs")
 HEAVY = {
     "torch": TRAINING,
     "transformers": TRAINING,

@@ -31,10 +31,8 @@ __all__ = [
 ]
 
 NOT_YET: Mapping[str, str] = {
-    "backend.type=ray": "the ray backend is not built yet; use optuna",
     "pruner.type=pbt": "population-based training comes with the ray backend, which is not built yet",
     "pruner.type=pb2": "population-based bandits come with the ray backend, which is not built yet",
-    "confirm": "confirming the best over seeds is not built yet; leave it out",
 }
 """``path`` (any value) or ``path=value`` → what a study is told that asks for a feature not built yet."""
 

@@ -118,7 +118,12 @@ def consumers_of(study: Study) -> tuple[Consumers, list[Problem]]:
             task = read_task(study.task, study.home)
         except InputError as error:
             problems.append(Problem("task.type" if study.task.type is not None else "task.path", str(error)))
-    return Consumers(training_fields(), _model_fields(study, task), lora_fields(), task), problems
+    training = training_fields(task.arguments_type) if task else training_fields()
+    if not training and task:
+        message = f"{task.label}: arguments_type names {task.arguments_type}, which is not to be found"
+        problems.append(Problem("task", f"{message}; write module:Class of an installed package"))
+        training = training_fields()
+    return Consumers(training, _model_fields(study, task), lora_fields(), task), problems
 
 
 def models_of(study: Study, task: TaskSource | None) -> list[tuple[str, Any]]:

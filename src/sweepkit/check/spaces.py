@@ -10,6 +10,7 @@ from sweepkit.check import phrases
 from sweepkit.check.consumers import Consumers
 from sweepkit.check.values import mismatch, range_mismatch
 from sweepkit.errors import Problem, nearest
+from sweepkit.formulas import ingredients
 from sweepkit.sources import Field
 from sweepkit.space import Choice, Expression, Float, Int
 from sweepkit.study import Study
@@ -92,7 +93,7 @@ def _one(found: Occurrence, study: Study, consumers: Consumers) -> Iterator[Prob
             and complaint.startswith("is no TrainingArguments field")
         ):
             yield from _group(found, parameter, consumers)
-        else:
+        elif name not in ingredients(study.space) or not consumers.is_free(name) or isinstance(parameter, Expression):
             yield Problem(path, complaint)
         return
     if name in study.training:

@@ -65,15 +65,18 @@ def best(
 ) -> None:
     """Print where the best trial's checkpoint lies; in a pipe the path alone, as in $(sweep best STUDY).
 
-    With several goals: one path for each trial of the Pareto front.
+    After a confirmation the best is the trial with the best mean over new seeds. With several goals: one path for each
+    trial of the Pareto front. --export writes the model, its hyperparameters, a model card and a plain training script.
     """
     from sweepkit import results
 
-    if export is not None:
-        raise InputError("--export is not built yet; copy the folder that sweep best prints")
+    from sweepkit.finish import chosen
+
     found = studies.find_run(study)
     rows = results.read(found)
     winners = results.winners(found, rows)
+    confirmed = chosen(found, rows) if len(found.objective.goals) == 1 else None
+    winners = [confirmed] if confirmed else winners
     if as_json:
         answers = [results.trial_json(found, row) for row in winners]
         goals = [goal.model_dump() for goal in found.objective.goals]
@@ -82,6 +85,9 @@ def best(
         typer.echo(json.dumps(answer, indent=2))
         return
     _refuse_nothing(found, rows, winners)
+    if export is not None:
+        _export(found, rows, winners, export)
+        return
     if sys.stdout.isatty():
         from sweepkit.cli import tables
 
@@ -89,6 +95,16 @@ def best(
     for row in winners:
         if row.checkpoint is not None:
             typer.echo(str(row.checkpoint))
+
+
+def _export(study: Study, rows: list[Trial], winners: list[Trial], folder: Path) -> None:
+    from sweepkit.cli import tables
+    from sweepkit.finish import export
+
+    for row in winners:
+        target = folder if len(winners) == 1 else folder / f"trial-{row.number:04d}"
+        for path in export(study, rows, row, target.resolve()):
+            typer.echo(f"wrote {tables.shown(path)}")
 
 
 def _refuse_nothing(study: Study, rows: list[Trial], winners: list[Trial]) -> None:

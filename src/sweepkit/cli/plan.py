@@ -9,7 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweepkit.cli import tables, words
+from sweepkit import words
+from sweepkit.cli import tables
 from sweepkit.space import Choice, Expression, Float, Int
 from sweepkit.study import Study
 

@@ -69,7 +69,8 @@ def try_(
 
     Hyperparameters that are not given are the baseline's, else their consumer's default.
     """
-    from sweepkit.cli import tables, words
+    from sweepkit import words
+    from sweepkit.cli import tables
     from sweepkit.run import try_one
 
     found = studies.find(study, overrides)
@@ -94,8 +95,7 @@ def enqueue(
     ],
 ) -> None:
     """Put a hand-picked configuration in line, for a study that runs or will: it is the next to be tried."""
-    from sweepkit import results
-    from sweepkit.cli import words
+    from sweepkit import results, words
 
     found = studies.find(study)
     params = studies.within_space(found, studies.assignments(values))
@@ -139,8 +139,7 @@ def retry(
     ] = None,
 ) -> None:
     """Put trials in line again with the same hyperparameters, as new trials that name the old ones."""
-    from sweepkit import results
-    from sweepkit.cli import words
+    from sweepkit import results, words
     from sweepkit.trial import Ending
 
     if not failed and not trial:
@@ -161,8 +160,8 @@ def retry(
 
 def sync(study: studies.Argument) -> None:
     """Deliver to MLflow what it has not got yet, for instance after its server was away."""
-    from sweepkit import results
-    from sweepkit.cli import words
+    from sweepkit import results, words
+    from sweepkit.finish import SUFFIX, answer
     from sweepkit.identity import StudyLock
 
     found = studies.find_run(study)
@@ -172,10 +171,15 @@ def sync(study: studies.Argument) -> None:
     from sweepkit.trackers.mlflow import MLflowTracker
 
     with StudyLock(found.place):
-        rows = results.read(found)
-        tracker = MLflowTracker(found, rows=lambda: rows)
-        behind = tracker.behind()
-        tracker.open()
-        tracker.sync()
-        tracker.close(results.answer(found, rows))
+        behind = 0
+        for suffix in (SUFFIX, ""):
+            reader = results.Reader(found, suffix=suffix)
+            rows = reader.rows()
+            if suffix and not rows:
+                continue
+            tracker = MLflowTracker(found, rows=reader.rows, place=reader.place)
+            behind += tracker.behind()
+            tracker.open()
+            tracker.sync()
+        tracker.close(answer(found, rows))
     typer.echo(f"delivered {words.plural(behind, 'trial')}" if behind else "nothing was missing")

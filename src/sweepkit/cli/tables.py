@@ -15,8 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweepkit import results
-from sweepkit.cli import words
+from sweepkit import results, words
 from sweepkit.cli.moments import Moment, fraction
 from sweepkit.paths import Place, project_root
 from sweepkit.study import Study

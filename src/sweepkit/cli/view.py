@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.spinner import Spinner
 from rich.text import Text
 
-from sweepkit import results
-from sweepkit.cli import tables, words
+from sweepkit import results, words
+from sweepkit.cli import tables
 from sweepkit.cli.moments import Moment, fraction, hyperparameters, moment
 from sweepkit.events import Evaluated, Event, Started
 from sweepkit.paths import Place

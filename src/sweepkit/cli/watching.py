@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from sweepkit import results
-from sweepkit.cli import tables, view, words
+from sweepkit import results, words
+from sweepkit.cli import tables, view
 from sweepkit.cli.moments import moment
 from sweepkit.trial import Ending, Trial
 

@@ -13,6 +13,7 @@ from typing import Any
 from sweepkit.errors import InputError, nearest
 from sweepkit.sources.classes import Class, Field, read_class, signature
 from sweepkit.sources.modules import literal, package_folder, parse
+from sweepkit.sources.training import TRAINING_ARGUMENTS
 from sweepkit.study import TaskSpec
 from sweepkit.tasks import KINDS, Task
 
@@ -42,6 +43,11 @@ class TaskSource:
         if method is None or method.node.args.kwarg is not None:
             return None
         return frozenset(signature(method))
+
+    @property
+    def arguments_type(self) -> str:
+        """``module:Class`` of the arguments its Trainer takes."""
+        return str(self.source.constants.get("arguments_type", TRAINING_ARGUMENTS))
 
     @cached_property
     def own_methods(self) -> frozenset[str]:

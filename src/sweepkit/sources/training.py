@@ -116,11 +116,17 @@ RATIOS = frozenset({"warmup_steps", "eval_steps", "logging_steps", "save_steps"}
 """Float fields with two meanings: below 1 a ratio of all steps, from 1 on a whole number of steps."""
 
 
+TRAINING_ARGUMENTS = "transformers.training_args:TrainingArguments"
+"""The plain Trainer's arguments, as ``module:Class``."""
+
+
 @cache
-def training_fields() -> Mapping[str, Field]:
-    """Return every TrainingArguments field of the installed transformers."""
-    folder = package_folder("transformers")
-    found = read_class(folder / "training_args.py", "TrainingArguments") if folder else None
+def training_fields(arguments_type: str = TRAINING_ARGUMENTS) -> Mapping[str, Field]:
+    """Return every field of the arguments that a Trainer takes; none where ``module:Class`` is not to be found."""
+    module, _, name = arguments_type.partition(":")
+    package, *parts = module.split(".")
+    folder = package_folder(package)
+    found = read_class(folder.joinpath(*parts).with_suffix(".py"), name) if folder else None
     fields = dict(found.fields) if found else {}
     if "optim" in fields and fields["optim"].default == "adamw_torch" and _torch() >= (2, 8):
         # transformers: TrainingArguments.default_optim is the fused AdamW from torch 2.8 on

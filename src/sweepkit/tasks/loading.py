@@ -76,14 +76,19 @@ def _unpickled(file: Path) -> type[Task]:
 
 
 def load_task(
-    spec: TaskSpec, home: Path, options: Mapping[str, Any] | None = None, *, trust_remote_code: bool = False
+    spec: TaskSpec,
+    home: Path,
+    options: Mapping[str, Any] | None = None,
+    *,
+    kind: type[Task] | None = None,
+    trust_remote_code: bool = False,
 ) -> Task:
     """Return the task of a study with ``options`` (a trial's ``task.*`` values, without prefix) over its fixed ones.
 
     Values are taken as JSON means them: a path may be text, but text is no number and 1.0 no whole number. Raises
-    InputError with every wrong option.
+    InputError with every wrong option. ``kind`` is the class where the study does not say where to find it.
     """
-    cls = task_class(spec, home)
+    cls = kind or task_class(spec, home)
     values = {**spec.options, **(options or {})}
     try:
         text: str | None = json.dumps(values)

@@ -34,6 +34,9 @@ class Task(BaseModel):
 
     micro_batch_matters: ClassVar[bool] = False
     """Whether the loss depends on the micro-batch (contrastive losses do): it is then never split to save memory."""
+    arguments_type: ClassVar[str] = "transformers.training_args:TrainingArguments"
+    """``module:Class`` of the Trainer's arguments; a Trainer subclass with its own (``trl.trainer.sft_config:SFTConfig``)
+    names them here, and their fields become hyperparameters by their bare names."""
     peft_task_type: ClassVar[str | None] = None
     """``task_type`` of the LoraConfig that ``peft.*`` values become: SEQ_CLS, CAUSAL_LM, …"""
 

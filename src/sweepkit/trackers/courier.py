@@ -20,6 +20,9 @@ GATHERING_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
 """A store that is away is asked again after 0.5, 1, 2, … and then every so many seconds."""
 
+_TURN = threading.Lock()
+"""A study's search and its confirmation have a courier each; their trackers write to one store, one at a time."""
+
 
 class Courier:
     """Delivers in the background. ``warn`` gets one line when the store goes away and one when it is back."""
@@ -103,7 +106,8 @@ class Courier:
 
     def _try(self, action: Callable[[], None]) -> bool:
         try:
-            action()
+            with _TURN:
+                action()
         except Exception as error:  # noqa: BLE001  # an edge: whatever a store raises, the study goes on
             first = not self._trouble
             self._trouble = in_words(error)

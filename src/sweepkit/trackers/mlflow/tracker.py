@@ -235,7 +235,8 @@ class MLflowTracker:
             **self._code,
         }
         began = delivery.milliseconds(events[0].at if events else time.time())
-        name = self._clean(delivery.run_name(self._study, number, origin, values, phase))
+        given = row.name if row else ""
+        name = self._clean(given or delivery.run_name(self._study, number, origin, values, phase))
         run = store.client.create_run(self._state.experiment_id, began, tags, name)
         return str(run.info.run_id)
 

@@ -1,4 +1,4 @@
-"""How values, settings, durations and counts are written on a terminal. Knows no study and no console."""
+"""How values, settings, durations and counts are written for people, on a terminal and in the report. Knows no study."""
 
 from __future__ import annotations
 
@@ -117,3 +117,12 @@ def endings(rows: Iterable[Trial]) -> str:
     """Return how many trials ended how, for example ``8 complete, 3 pruned, 1 failed``."""
     counts = Counter(row.ending for row in rows)
     return ", ".join(f"{counts[ending]} {ending}" for ending in Ending if counts[ending])
+
+
+def identity(params: Mapping[str, Any]) -> str:
+    """Return a text that equal configurations share.
+
+    >>> identity({"a": 1, "b": 2.5}) == identity({"b": 2.5, "a": 1})
+    True
+    """
+    return json.dumps(params, sort_keys=True, default=str)

@@ -1,0 +1,200 @@
+"""Trials on Ray Tune, one machine or a cluster: Tune places and watches actors, each of which owns a warm process.
+
+The only package that imports ray. What to try and when to prune stays the session's business; see ``tuning`` for how
+Tune is made to ask it and ``actor`` for what runs on the nodes. Knows nothing of Optuna and MLflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.update(
+    {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Signals are the session's; Tune's own loggers and snapshots would write every event a second time.
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "36000",
+        # Tune prints a table and its own errors; what there is to say, the session says.
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+)
+
+import ray
+from ray import tune
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sweepkit.backends import Session
+from sweepkit.backends.ray.actor import Actor, Mailbox
+from sweepkit.backends.ray.tuning import Asker, Conversation, Hearer, Warm
+from sweepkit.errors import InputError, StudyFailed
+from sweepkit.slots import Machine, Slot, plan
+from sweepkit.study import Study
+
+
+class RayBackend:
+    """Runs a session's trials on a Ray cluster, or on a Ray that it starts on this machine."""
+
+    def __init__(self, study: Study, *, trial_memory_mb: float = 0.0) -> None:
+        self._study = study
+        self._memory_mb = trial_memory_mb
+
+    def drive(self, session: Session) -> None:
+        """Run trials until there is nothing left to start and nothing running.
+
+        Raises InputError for a cluster that does not answer or cannot hold a trial, StudyFailed when Ray is gone.
+        """
+        storage = self._study.place.folder / "ray"
+        shutil.rmtree(storage, ignore_errors=True)
+        with self._connected():
+            try:
+                slot, count = self._slots()
+                self._fit(session, slot, count, storage)
+            except RayError as error:
+                raise StudyFailed(f"Ray is gone: {_first_line(error)}; run the same command to go on") from error
+            finally:
+                shutil.rmtree(storage, ignore_errors=True)
+
+    def _fit(self, session: Session, slot: Slot, count: int, storage: Path) -> None:
+        # Beside the driver, for a node that is lost must not take it along.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]  # ray.remote adds it
+        talk = Conversation(session, mailbox)
+        actor = tune.with_parameters(
+            Actor,
+            study=self._study.model_dump_json(by_alias=True, exclude_none=True),
+            home=str(self._study.home),
+            slot=slot,
+            mailbox=mailbox,
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(actor, tune.PlacementGroupFactory([self._bundle(slot)])),
+            tune_config=tune.TuneConfig(
+                search_alg=Asker(talk),
+                scheduler=Warm(count),
+                num_samples=-1,
+                max_concurrent_trials=count,
+                reuse_actors=True,
+                trial_dirname_creator=str,
+            ),
+            run_config=tune.RunConfig(
+                name=uuid.uuid4().hex[:12],
+                storage_path=str(storage),
+                callbacks=[Hearer(talk)],
+                stop=talk.stopper,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
+        )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Tune's own, about its own
+                tuner.fit()
+        finally:
+            ray.kill(mailbox)
+            if talk.failure:
+                raise talk.failure
+
+    def _bundle(self, slot: Slot) -> dict[str, float]:
+        wanted = self._study.backend.gpus_per_trial
+        gpus = (1.0 if slot.devices else 0.0) if wanted == "auto" else float(wanted)
+        return {"CPU": float(slot.threads * slot.ranks), **({"GPU": gpus} if gpus else {})}
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Connect to the cluster, or start Ray here for as long as the study runs."""
+        if ray.is_initialized():
+            yield
+            return
+        address = self._study.backend.address
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        temporary = _temporary(self._study)
+        shutil.rmtree(temporary, ignore_errors=True)  # a killed driver's
+        with _own_signals(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray's own, about its own
+            if address:
+                try:
+                    ray.init(address=address, **quiet)
+                except (ConnectionError, RayError) as error:
+                    raise InputError(f"backend.address: no Ray cluster answers at {address}: {error}") from error
+            else:
+                machine = Machine.here()
+                ray.init(
+                    num_cpus=machine.cores,
+                    num_gpus=len(machine.gpus),
+                    include_dashboard=False,
+                    _temp_dir=str(temporary),
+                    **quiet,
+                )
+        try:
+            if address:
+                self._shared_paths()
+            yield
+        finally:
+            with _own_signals():
+                ray.shutdown()
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _shared_paths(self) -> None:
+        hosts = {node["NodeManagerHostname"] for node in _nodes()}
+        if len(hosts) > 1 and self._study.backend.path is None:
+            raise InputError(
+                f"backend.path: the cluster has {len(hosts)} machines, and what lies in {self._study.place.folder} "
+                "stays on one of them; name a folder that all of them share, or an fsspec URL such as s3://bucket/folder"
+            )
+
+    def _slots(self) -> tuple[Slot, int]:
+        """Return what one trial gets and how many run at once on the whole cluster."""
+        resources = [node["Resources"] for node in _nodes()]
+        cores = [int(there.get("CPU", 0)) for there in resources]
+        gpus = tuple(str(index) for index in range(sum(int(there.get("GPU", 0)) for there in resources)))
+        memory = sum(float(there.get("memory", 0)) for there in resources) / 1e6
+        slots = plan(self._study.backend, Machine(gpus, max(1, sum(cores)), memory), trial_memory_mb=self._memory_mb)
+        slot = slots[0]
+        fits = max(1, min((count for count in cores if count), default=1) // slot.ranks)
+        return Slot(slot.devices, min(slot.threads, fits), slot.ranks), len(slots)
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _temporary(study: Study) -> Path:
+    """Return where Ray puts its sockets and logs: a short path (sockets want one), the same for every driver."""
+    digest = hashlib.sha256(str(study.place.folder.resolve()).encode()).hexdigest()[:10]
+    return Path(tempfile.gettempdir()) / f"sweepkit-ray-{digest}"
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the signal handlers that the driver has; Ray would set its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

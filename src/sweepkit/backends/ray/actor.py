@@ -1,0 +1,87 @@
+"""What runs on the nodes: an actor per slot, with a warm process that forks one trial at a time. Knows no search."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from sweepkit.events import Event, Finished, Logged
+from sweepkit.executor import Executor
+from sweepkit.slots import Slot
+from sweepkit.study import Study
+from sweepkit.trial import TrialSpec
+
+POLL_SECONDS = 0.1
+"""How often an actor looks for a word (stop, prune) while its trial trains."""
+
+
+@ray.remote(num_cpus=0)
+class Mailbox:
+    """Carries the driver's words to the actors; each word is taken once."""
+
+    def __init__(self) -> None:
+        self._words: dict[int, list[str]] = {}
+
+    def put(self, trial: int, word: str) -> None:
+        """Leave a word for a trial."""
+        self._words.setdefault(trial, []).append(word)
+
+    def take(self, trial: int) -> list[str]:
+        """Return the words left for a trial, oldest first."""
+        return self._words.pop(trial, [])
+
+
+class Actor(tune.Trainable):
+    """One slot of the cluster: owns a warm process, forks a trial at a time; each step returns what it said."""
+
+    def setup(
+        self, config: dict[str, Any], study: str = "", home: str = "", slot: Slot | None = None, mailbox: Any = None
+    ) -> None:
+        """Start the warm process, which takes seconds, once."""
+        assert slot is not None
+        self._study = Study.model_validate_json(study).at(Path(home))
+        self._mailbox = mailbox
+        hours = self._study.budget.trial_hours
+        self._executor = Executor(
+            self._study,
+            [Slot(tuple(str(gpu) for gpu in ray.get_gpu_ids()), slot.threads, slot.ranks)],
+            log=self._study.place.folder / f"warm-{os.uname().nodename}.log",
+            deadline_seconds=hours * 3600 if hours else None,
+        ).__enter__()
+        self._executor.wait_ready()
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial; the next step starts it."""
+        self._spec = TrialSpec.from_json(new_config["spec"])
+        self._begun = False
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Return the trial's next events; an evaluation, a start or the end is passed on at once."""
+        number = self._spec.number
+        if not self._begun:
+            self._executor.start(self._spec)
+            self._begun = True
+        events: list[Event] = []
+        while True:
+            for word in ray.get(self._mailbox.take.remote(number)):
+                if word == "kill":
+                    self._executor.kill(number, "stopped")
+                else:
+                    self._executor.answer(number, word)
+            events += self._executor.poll(POLL_SECONDS)
+            if any(not isinstance(event, Logged) for event in events):
+                done = isinstance(events[-1], Finished)
+                return {"events": [event.to_json() for event in events], "done": done}
+
+    def cleanup(self) -> None:
+        """End the warm process and whatever it runs."""
+        self._executor.__exit__(None, None, None)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Trials keep their own checkpoints; Tune has none to keep."""

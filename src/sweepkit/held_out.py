@@ -1,0 +1,27 @@
+"""Evaluates a trial's checkpoint on the test split, in a warm child. Knows nothing of the search and records nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sweepkit.errors import InputError
+from sweepkit.objective import build_trainer
+from sweepkit.study import Study
+from sweepkit.tasks import load_task
+from sweepkit.tasks.prepared import load_prepared, prepare
+from sweepkit.trial import TrialSpec
+from sweepkit.values import Values
+
+
+def evaluate(study: Study, spec: TrialSpec, model: str) -> dict[str, Any]:
+    """Return ``metrics`` (``test_…``) and ``rows`` of the model in a trial's ``best/`` folder. Raises InputError."""
+    values = Values.of(study, spec.hyperparameters)
+    task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
+    data = load_prepared(prepare(task, study.place.data))
+    if "test" not in data:
+        raise InputError(f"the data has no test split, only {', '.join(data)}")
+    trainer = build_trainer(study, spec, task, values, None)
+    trainer._load_from_checkpoint(model)  # the Trainer's own way to load weights, adapters included
+    found = trainer.evaluate(data["test"], metric_key_prefix="test")
+    metrics = {key: float(value) for key, value in found.items() if key.startswith("test_")}
+    return {"metrics": metrics, "rows": len(data["test"])}

@@ -1,0 +1,35 @@
+"""What a finished or running study teaches: figures, health checks in words, and one page that holds both.
+
+``figures.history(study)`` and its neighbours give plotly figures; ``health.findings`` what to do next; :func:`write` the
+page. Knows no terminal and disturbs no driver. Heavy things are imported when they are needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sweepkit.report.health import Finding
+    from sweepkit.study import Study
+
+FILE = "report.html"
+
+
+def findings(study: Study) -> list[Finding]:
+    """Return what is not as it should be in a study, each with what to do; the most pressing first."""
+    from sweepkit.report.evidence import gather
+    from sweepkit.report.health import findings
+
+    return findings(gather(study))
+
+
+def write(study: Study, path: Path | None = None) -> Path:
+    """Write the report as one HTML file that needs no network, and return it; by default in the study's folder."""
+    from sweepkit.report.evidence import gather
+    from sweepkit.report.page import html
+
+    path = path or study.place.folder / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html(gather(study)), encoding="utf-8")
+    return path

@@ -1,0 +1,196 @@
+"""Everything a report starts from: a study, its trials, and what their logs say of the course each took.
+
+Reads rows and logs; knows no figure, no judgement and no one who runs the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sweepkit import results
+from sweepkit.events import Evaluated, Event, Finished, Logged, Started
+from sweepkit.finish.confirmation import SUFFIX, confirmed, tested
+from sweepkit.journal import TrialLog
+from sweepkit.space import Choice, Dimension, Float, Int, Scalar, axes, contains
+from sweepkit.study import Goal, Study
+from sweepkit.trial import Ending, Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stint:
+    """A stretch of time in which a trial held a place; ``end`` is None where nothing says when it ended."""
+
+    host: str
+    device: str
+    start: float
+    """Seconds since the epoch."""
+    end: float | None
+    ending: Ending
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What a trial's log says of its training."""
+
+    evaluations: tuple[Evaluated, ...] = ()
+    losses: tuple[tuple[int, float], ...] = ()
+    """(step, training loss)."""
+    stints: tuple[Stint, ...] = ()
+    peak_memory_mb: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """A study and all that is known of its trials."""
+
+    study: Study
+    rows: Sequence[Trial]
+    courses: Mapping[int, Course] = field(default_factory=dict)
+    """Trial number → its course, where there is a log."""
+    confirmed: Sequence[Trial] = ()
+    """Trainings of known configurations with other seeds."""
+    verdict: Mapping[str, Any] | None = None
+    """What the confirmation concluded, as plain data (:class:`sweepkit.finish.Verdict`)."""
+    test: Mapping[str, Any] | None = None
+    """What the one evaluation on the test split gave."""
+    slot_hours: float | None = None
+    """Hours that slots were there for trials, where that was recorded."""
+    running: bool = False
+    """Whether a driver is at work on the study."""
+
+    @property
+    def goal(self) -> Goal:
+        """The first goal, by which trials are ordered."""
+        return self.study.objective.goals[0]
+
+    @property
+    def maximize(self) -> bool:
+        """Whether more is better, in the first goal."""
+        return self.goal.direction == "maximize"
+
+    @property
+    def ended(self) -> list[Trial]:
+        """Trials that count in the budget."""
+        return [row for row in self.rows if row.ending.counts]
+
+    @property
+    def best(self) -> Trial | None:
+        """The best trial; None while there is none, and with several goals."""
+        return results.best(self.study, self.rows)
+
+    @property
+    def chosen(self) -> Trial | None:
+        """The study's answer: the trial that the confirmation chose, else the best."""
+        number = self.verdict["chosen"] if self.verdict else None
+        return next((row for row in self.rows if row.number == number), self.best)
+
+    @property
+    def baseline(self) -> Trial | None:
+        """The baseline, where the study has one."""
+        return results.baseline(self.rows)
+
+    def better(self, left: float, right: float) -> float:
+        """Return by how much ``left`` is better than ``right`` in the first goal; negative where it is worse."""
+        return left - right if self.maximize else right - left
+
+    def curve(self, row: Trial) -> list[tuple[int, float]]:
+        """Return (evaluation, first goal's value) of a trial, oldest first; from its log, else as the pruner saw it."""
+        course = self.courses.get(row.number, Course())
+        if course.evaluations:
+            return [(event.number, event.values[0]) for event in course.evaluations if event.values]
+        return list(row.intermediate.items())
+
+
+def gather(study: Study) -> Evidence:
+    """Return what is known of a study at this moment; reads its storage and logs, and writes nothing."""
+    rows = results.read(study)
+    return Evidence(
+        study=study,
+        rows=rows,
+        courses=courses(study.place.trials, rows),
+        confirmed=results.Reader(study, suffix=SUFFIX).rows(),
+        verdict=confirmed(study, rows),
+        test=tested(study),
+        slot_hours=results.slot_hours(study.place),
+        running=results.driver(study.place) is not None,
+    )
+
+
+def courses(trials: Path, rows: Sequence[Trial]) -> dict[int, Course]:
+    """Return the course of every trial that has a log under ``trials``."""
+    found = {row.number: TrialLog(trials / f"{row.number:04d}").refresh() for row in rows}
+    return {number: course(events) for number, events in found.items() if events}
+
+
+def course(events: Sequence[Event]) -> Course:
+    """Return what a trial's events say of its training."""
+    ends = [event for event in events if isinstance(event, Finished)]
+    return Course(
+        evaluations=tuple(event for event in events if isinstance(event, Evaluated)),
+        losses=tuple((e.step, e.metrics["loss"]) for e in events if isinstance(e, Logged) and "loss" in e.metrics),
+        stints=tuple(_stints(events)),
+        peak_memory_mb=max((event.peak_memory_mb for event in ends), default=0.0),
+    )
+
+
+def _stints(events: Sequence[Event]) -> list[Stint]:
+    found: list[Stint] = []
+    began: Started | None = None
+    last = 0.0
+    for event in events:
+        if isinstance(event, Started):
+            if began:
+                found.append(_stint(began, last, Ending.stopped))
+            began = event
+        elif isinstance(event, Finished) and began:
+            found.append(_stint(began, event.at, Ending(event.ending)))
+            began = None
+        last = event.at
+    return [*found, _stint(began, None, Ending.running)] if began else found
+
+
+def _stint(began: Started, end: float | None, ending: Ending) -> Stint:
+    return Stint(host=began.host, device=began.device, start=began.at, end=end, ending=ending)
+
+
+def configuration(study: Study, params: Mapping[str, Any]) -> dict[str, tuple[Dimension, Scalar]]:
+    """Return dimension key → (dimension, label or number) of a configuration that came out of the study's space.
+
+    A group (a choice whose own name no consumer has) is recognised by what its branches set. A dimension whose value lies
+    outside the space as it is now is left out.
+    """
+    dimension_at = axes(study.space)
+    found: dict[str, tuple[Dimension, Scalar]] = {}
+
+    def visit(level: Mapping[str, Any], path: str) -> None:
+        for name, parameter in level.items():
+            if not isinstance(parameter, (Float, Int, Choice)):
+                continue
+            value = params.get(name)
+            if isinstance(parameter, Choice) and parameter.branches and name not in params:
+                value = _branch(parameter, params)
+            if (name not in params and value is None) or not contains(parameter, value):
+                continue
+            dimension = dimension_at[f"{path}.{name}"]
+            label = parameter.labels[list(parameter.choices).index(value)] if isinstance(parameter, Choice) else value
+            found[dimension.key] = (dimension, label)
+            if isinstance(parameter, Choice) and parameter.branches:
+                visit(parameter.branches[str(value)], f"{path}.{name}.{value}")
+
+    visit(study.space, "space")
+    return found
+
+
+def _branch(group: Choice, params: Mapping[str, Any]) -> str | None:
+    for branch, children in group.branches.items():
+        numeric = (Float, Int)
+        if all(
+            (name in params and contains(child, params[name])) or (name not in params and isinstance(child, Choice))
+            for name, child in children.items()
+            if isinstance(child, (*numeric, Choice)) or not hasattr(child, "expression")
+        ):
+            return branch
+    return None

@@ -1,0 +1,93 @@
+"""Trials as an Optuna study in memory, for what Optuna judges and draws. Knows no storage on disk and no figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import optuna
+from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from sweepkit.backends.sampling import distribution, knowingly
+from sweepkit.report.evidence import Evidence, configuration
+from sweepkit.space import Dimension, Scalar
+from sweepkit.study import Direction
+from sweepkit.trial import Ending, Trial
+
+STATES = {
+    Ending.complete: TrialState.COMPLETE,
+    Ending.pruned: TrialState.PRUNED,
+    Ending.running: TrialState.RUNNING,
+    Ending.stopped: TrialState.RUNNING,
+    Ending.waiting: TrialState.WAITING,
+}
+"""Ending → Optuna's word; everything else is a failure here, so that no penalty is drawn or judged as if measured."""
+
+
+def optuna_study(evidence: Evidence, *, fixed: bool = False) -> optuna.Study:
+    """Return an Optuna study with these trials, under their own numbers, its parameters named by their dimensions.
+
+    ``fixed`` False leaves out dimensions that only ever had one value, which nothing can be learnt or drawn of.
+    """
+    goals = evidence.study.objective.goals
+    known = {row.number: configuration(evidence.study, row.params) for row in evidence.rows}
+    seen: dict[str, set[object]] = {}
+    for each in known.values():
+        for key, (_, label) in each.items():
+            seen.setdefault(key, set()).add(label)
+    with knowingly():
+        made = empty(evidence.study.name, [goal.direction for goal in goals])
+        made.set_metric_names([goal.metric for goal in goals])
+        for number in range(max(known, default=-1) + 1):
+            row = next((row for row in evidence.rows if row.number == number), None)
+            if row is None:
+                made.add_trial(create_trial(state=TrialState.FAIL))
+                continue
+            chosen = {key: pair for key, pair in known[number].items() if fixed or len(seen[key]) > 1}
+            made.add_trial(_trial(row, len(goals), chosen))
+    return made
+
+
+def empty(name: str, directions: Sequence[Direction]) -> optuna.Study:
+    """Return an Optuna study in memory, made without a line in Optuna's log."""
+    loud = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(
+            study_name=name, directions=list(directions), sampler=RandomSampler(), pruner=NopPruner()
+        )
+    finally:
+        optuna.logging.set_verbosity(loud)
+
+
+def _trial(row: Trial, goals: int, chosen: Mapping[str, tuple[Dimension, Scalar]]) -> FrozenTrial:
+    state = STATES.get(row.ending, TrialState.FAIL)
+    able = len(row.values) == goals and all(map(math.isfinite, row.values))
+    if state == TrialState.COMPLETE and not able:
+        state = TrialState.FAIL
+    return create_trial(
+        state=state,
+        values=list(row.values) if able and state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        params={key: label for key, (_, label) in chosen.items()},
+        distributions={key: distribution(dimension.parameter) for key, (dimension, _) in chosen.items()},
+        intermediate_values=dict(row.intermediate),
+    )
+
+
+def importances(study: optuna.Study, goal: int = 0) -> dict[str, float]:
+    """Return each dimension's share (of 1) in what sets good trials apart in a goal, the largest first.
+
+    PED-ANOVA (Watanabe et al. 2023, https://arxiv.org/abs/2304.10255), Optuna's default, which knows conditional
+    parameters; empty while there are too few trials to compare.
+    """
+    several = len(study.directions) > 1
+    try:
+        with knowingly():
+            found = optuna.importance.get_param_importances(
+                study, target=(lambda trial: float(trial.values[goal])) if several else None
+            )
+    except (ValueError, RuntimeError):
+        return {}
+    return {name: float(share) for name, share in found.items() if math.isfinite(share)}

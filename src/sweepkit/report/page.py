@@ -1,0 +1,246 @@
+"""The report as one HTML page: the answer, what to do next, the figures, the trials. Knows no storage.
+
+Everything the page needs is in it, plotly.js included, so that it opens anywhere and years later. Texts are scrubbed of
+secrets and escaped as they enter the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+import jinja2
+import plotly.graph_objects as go
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from sweepkit import __version__, results, words
+from sweepkit.load import to_yaml
+from sweepkit.report import figures
+from sweepkit.report.evidence import Evidence, configuration
+from sweepkit.report.figures.style import ENDINGS
+from sweepkit.report.health import findings
+from sweepkit.secrets import of_url, scrub
+from sweepkit.space import Choice, Dimension
+from sweepkit.trial import Trial
+
+MOST_TRIALS = 500
+"""So many trials the page lists; the others are in ``sweep show --all``."""
+
+SHORTEST_SECRET = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plate:
+    """A figure with the words around it."""
+
+    name: str
+    title: str
+    caption: str
+    html: Markup
+
+
+def html(evidence: Evidence) -> str:
+    """Return the whole page."""
+    study = evidence.study
+    known = of_url(study.storage) | of_url(study.tracking.uri)
+    clean = cache(lambda text: scrub(text, known))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sweepkit.report", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: clean(value) if type(value) is str and len(value) >= SHORTEST_SECRET else value,
+    )
+    environment.filters |= {"value": words.value, "setting": words.setting, "span": words.span}
+    page = environment.get_template("page.html.j2").render(
+        study=study,
+        goals=[f"{g.metric} {'↑' if g.direction == 'maximize' else '↓'}" for g in study.objective.goals],
+        evidence=evidence,
+        answer=_answer(evidence),
+        facts=list(_facts(evidence)),
+        settings=list(_settings(evidence)),
+        findings=findings(evidence),
+        comparisons=list(_comparisons(evidence)),
+        plates=list(_plates(evidence, clean)),
+        trials=_trials(evidence),
+        left_out=max(0, len(evidence.rows) - MOST_TRIALS),
+        baseline=evidence.baseline,
+        yaml=to_yaml(study),
+        colors={str(ending): color for ending, color in ENDINGS.items()},
+        plotly=Markup(get_plotlyjs()),  # plotly's own file, as it is
+        written=f"{datetime.now().astimezone():%-d %B %Y, %H:%M}",
+        version=__version__,
+    )
+    return page
+
+
+def _answer(evidence: Evidence) -> dict[str, Any]:
+    """The headline: a number with its name, and one sentence."""
+    several, chosen, ended = len(evidence.study.objective.goals) > 1, evidence.chosen, evidence.ended
+    if several:
+        front = results.front(evidence.study, evidence.rows)
+        if not front:
+            return _no_answer(evidence)
+        says = f"{words.plural(len(front), 'trial')} of {len(ended)} that no other beats in every goal."
+        return {"number": str(len(front)), "unit": "on the Pareto front", "says": says}
+    if chosen is None:
+        return _no_answer(evidence)
+    estimate = _estimate(evidence, chosen)
+    number, unit = words.value(chosen.value), evidence.goal.metric
+    says = f"Trial {chosen.number} of {len(ended)} reached it."
+    if estimate:
+        seeds = len(estimate["values"])
+        number = f"{words.value(estimate['mean'])} ± {words.value(estimate['std'])}"
+        says = f"Trial {chosen.number}, trained again with {seeds} new seeds (mean ± standard deviation)."
+    return {"number": number, "unit": unit, "says": f"{says} {_gain(evidence, chosen)}".strip()}
+
+
+def _no_answer(evidence: Evidence) -> dict[str, Any]:
+    state = "Trials are still in training." if evidence.running else "No trial was trained to its end."
+    return {
+        "number": "–",
+        "unit": "no answer yet",
+        "says": state if evidence.rows else "No trial has been started yet.",
+    }
+
+
+def _estimate(evidence: Evidence, row: Trial) -> Mapping[str, Any] | None:
+    estimates = evidence.verdict["estimates"] if evidence.verdict else []
+    return next((estimate for estimate in estimates if estimate["number"] == row.number), None)
+
+
+def _gain(evidence: Evidence, chosen: Trial) -> str:
+    baseline = evidence.baseline
+    if baseline is None or baseline.value is None:
+        return ""
+    if baseline.number == chosen.number:
+        return "It is the baseline itself: nothing beat it."
+    gain = results.gain(evidence.study, chosen, baseline)
+    assert gain is not None
+    how = "better" if gain >= 0 else "worse"
+    in_search = " in the search" if evidence.verdict else ""
+    return f"That is {words.value(abs(gain))} {how} than the baseline ({words.value(baseline.value)}){in_search}."
+
+
+def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    study, ended = evidence.study, evidence.ended
+    of = f" of {study.budget.trials}" if study.budget.trials else ""
+    yield "trials", f"{len(ended)}{of}"
+    yield "ended", words.endings(ended) or "–"
+    hours = results.ledger(evidence.rows, slot_hours=evidence.slot_hours)
+    yield "hours on slots", words.span(3600 * sum(hours.values())) if sum(hours.values()) else "–"
+    pruner = f", {study.pruner.type}" if study.pruner.type != "none" else ""
+    yield "search", f"{study.sampler.type}{pruner}"
+    peak = max((course.peak_memory_mb for course in evidence.courses.values()), default=0.0)
+    if peak:
+        yield "peak memory", f"{peak / 1000:.1f} GB"
+    if evidence.test:
+        metrics = evidence.test.get("metrics", {})
+        shown = ", ".join(f"{k} {words.value(v)}" for k, v in metrics.items() if isinstance(v, float))
+        yield "on the test split", shown[:120] or "evaluated once"
+    yield "state", "running" if evidence.running else "not running"
+
+
+def _settings(evidence: Evidence) -> Iterator[dict[str, str]]:
+    """The winning configuration beside the baseline's and the space."""
+    chosen, baseline = evidence.chosen, evidence.baseline
+    if chosen is None:
+        return
+    domains = {d.name: _domain(d) for d, _ in configuration(evidence.study, chosen.params).values()}
+    for name, value in chosen.params.items():
+        was = baseline.params.get(name) if baseline and baseline.number != chosen.number else None
+        yield {
+            "name": name,
+            "best": words.setting(value, width=60),
+            "baseline": "" if was is None else words.setting(was, width=60),
+            "space": domains.get(name, "derived"),
+        }
+
+
+def _domain(dimension: Dimension) -> str:
+    parameter = dimension.parameter
+    if isinstance(parameter, Choice):
+        shown = ", ".join(words.setting(label) for label in parameter.labels[:6])
+        return shown + (" …" if len(parameter.labels) > 6 else "")
+    log = ", log" if parameter.log else ""
+    return f"{words.setting(parameter.low)} to {words.setting(parameter.high)}{log}"
+
+
+def _comparisons(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """For every scientific choice: the best over all other hyperparameters at each of its values."""
+    for dimension, points in figures.parameters.panels(evidence):
+        if dimension.parameter.role != "scientific" or not isinstance(dimension.parameter, Choice):
+            continue
+        tops = figures.parameters.reached(evidence, dimension, points)
+        counts = {label: sum(1 for _, other in points if other == label) for _, label in tops}
+        order = sorted(tops, key=lambda top: -evidence.better(top[0].values[0], 0.0))
+        yield {
+            "name": dimension.key,
+            "lines": [(words.setting(label), row.values[0], row.number, counts[label]) for row, label in order],
+        }
+
+
+def _trials(evidence: Evidence) -> list[Trial]:
+    ranked = results.ranked(evidence.study, evidence.rows)
+    there = {row.number for row in ranked}
+    return [*ranked, *(row for row in evidence.rows if row.number not in there)][:MOST_TRIALS]
+
+
+def _plates(evidence: Evidence, clean: Callable[[str], str]) -> Iterator[Plate]:
+    goal = evidence.goal.metric
+    rest = "The nuisance hyperparameters are tuned away." if _has_nuisance(evidence) else ""
+    several = len(evidence.study.objective.goals) > 1
+    captions: dict[str, tuple[str, str]] = {
+        "front": ("Pareto front", "Trials that no other beats in every goal."),
+        "history": (
+            "How the search went",
+            f"{goal} of every trial in the order tried; the line is the best so far. Crosses at the edge have no value, or "
+            "one too far off to draw.",
+        ),
+        "importances": (
+            "Which hyperparameters mattered",
+            "Share of each in what sets the good trials apart (PED-ANOVA). They add up to one, whatever the effect's size.",
+        ),
+        "isolation": ("What each value can reach", f"The best {goal} over all other hyperparameters. {rest}".strip()),
+        "slices": ("Slices", f"{goal} against every hyperparameter, darker the later the trial. The best is marked."),
+        "parallel": (
+            "Parallel coordinates",
+            "Every trained trial as a line; darker is better, and the best is marked.",
+        ),
+        "curves": ("Learning curves", f"{goal} at each evaluation. Short ones were pruned; the thick one is the best."),
+        "losses": ("Training loss", "As the Trainer logged it."),
+        "timeline": ("Slots", "Which trial trained where and when; the numbers are the trials'."),
+        "ledger": ("Where the hours went", "Hours of slots, by how the trials that used them ended."),
+    }
+    for name, (title, caption) in captions.items():
+        if name == "front" and not several:
+            continue
+        if name == "losses" and not any(course.losses for course in evidence.courses.values()):
+            continue
+        yield Plate(name=name, title=title, caption=caption, html=_embedded(name, _drawn(name, evidence), clean))
+
+
+def _drawn(name: str, evidence: Evidence) -> go.Figure:
+    return figures.curves(evidence, of="training") if name == "losses" else figures.FIGURES[name](evidence)
+
+
+def _has_nuisance(evidence: Evidence) -> bool:
+    return any(getattr(parameter, "role", "") == "nuisance" for parameter in evidence.study.space.values())
+
+
+def _embedded(name: str, drawn: go.Figure, clean: Callable[[str], str]) -> Markup:
+    """Return a figure's HTML; plotly writes its data with every < and > escaped."""
+    text = drawn.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"plot-{name}",
+        config={"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]},
+        default_width="100%",
+        default_height=f"{drawn.layout.height}px",
+    )
+    return Markup(clean(text))  # made by plotly from escaped data

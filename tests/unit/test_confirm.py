@@ -1,0 +1,162 @@
+"""The verdict's statistics over simulated studies whose truth is known, and its words."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from sweepkit.finish import Candidate, Verdict, judge
+
+STUDIES = 200
+SEEDS = 5
+
+
+def simulated(dice: random.Random, truths: Sequence[float], noise: float, *, searched: int = 1) -> Verdict:
+    """Return the verdict of one study: each truth seen once (the best of ``searched`` tries) and over new seeds."""
+    candidates = [
+        Candidate(
+            number=number,
+            baseline=number == 0,
+            searched=max(dice.gauss(truth, noise) for _ in range(searched)),
+            values=tuple(dice.gauss(truth, noise) for _ in range(SEEDS)),
+        )
+        for number, truth in enumerate(truths)
+    ]
+    best = max(candidates, key=lambda candidate: candidate.searched or 0.0)
+    return judge(candidates, metric="eval_score", direction="maximize", best=best.number)
+
+
+@pytest.fixture(scope="module")
+def alike() -> list[Verdict]:
+    """Verdicts of studies in which tuning changed nothing: four configurations of equal truth 0.8, noise 0.02."""
+    dice = random.Random(1)
+    return [simulated(dice, [0.8] * 4, 0.02, searched=20) for _ in range(STUDIES)]
+
+
+@pytest.fixture(scope="module")
+def apart() -> list[Verdict]:
+    """Verdicts of studies with a baseline far behind three equal configurations."""
+    dice = random.Random(2)
+    return [simulated(dice, [0.6, 0.8, 0.8, 0.8], 0.02) for _ in range(STUDIES)]
+
+
+def test_intervals_cover_the_truth_at_the_rate_they_state(alike: list[Verdict], apart: list[Verdict]) -> None:
+    covered = [e.low <= 0.8 <= e.high for verdict in alike for e in verdict.estimates]
+    covered += [e.low <= (0.6 if e.baseline else 0.8) <= e.high for verdict in apart for e in verdict.estimates]
+    # 1600 intervals at 95 %: the rate's own standard error is 0.55 %, and this allows three of them.
+    assert 0.934 <= sum(covered) / len(covered) <= 0.966
+
+
+def test_intervals_of_a_gain_cover_the_truth_at_the_rate_they_state(apart: list[Verdict]) -> None:
+    covered = [
+        pair.low <= (0.2 if pair.worse == 0 else 0.0) <= pair.high
+        for verdict in apart
+        for pair in verdict.comparisons
+        if pair.worse == 0
+    ]
+    assert 0.92 <= sum(covered) / len(covered) <= 0.98
+
+
+def test_not_distinguishable_is_said_when_it_is_true(alike: list[Verdict]) -> None:
+    wrong = [verdict for verdict in alike if any(pair.distinguishable for pair in verdict.comparisons)]
+    said = [verdict for verdict in alike if "not distinguishable" in " ".join(verdict.sentences())]
+    assert len(wrong) <= 0.05 * STUDIES + 3 * (STUDIES * 0.05 * 0.95) ** 0.5
+    assert len(said) == STUDIES
+
+
+def test_a_real_gain_is_found(apart: list[Verdict]) -> None:
+    found = [
+        verdict
+        for verdict in apart
+        if all(pair.distinguishable for pair in verdict.comparisons if pair.worse == 0) and verdict.chosen != 0
+    ]
+    assert len(found) >= 0.95 * STUDIES
+
+
+def test_equal_ones_are_not_told_apart_beside_a_real_gain(apart: list[Verdict]) -> None:
+    wrong = [v for v in apart if any(pair.distinguishable for pair in v.comparisons if pair.worse != 0)]
+    assert len(wrong) <= 0.05 * STUDIES + 3 * (STUDIES * 0.05 * 0.95) ** 0.5
+
+
+def test_luck_of_the_best_of_many_is_what_it_is(alike: list[Verdict]) -> None:
+    amounts = [verdict.luck.amount for verdict in alike if verdict.luck]
+    # The expected maximum of 80 draws (20 tries of 4 configurations) is 2.43 standard deviations above the truth.
+    assert sum(amounts) / len(amounts) == pytest.approx(2.43 * 0.02, rel=0.05)
+    covered = [v.luck.low <= v.luck.searched - 0.8 <= v.luck.high for v in alike if v.luck]
+    assert 0.90 <= sum(covered) / STUDIES <= 0.99
+
+
+def test_with_less_being_better_everything_turns_round() -> None:
+    up = judge(
+        [
+            Candidate(number=0, baseline=True, searched=0.5, values=(0.5, 0.51, 0.49)),
+            Candidate(number=3, searched=0.9, values=(0.8, 0.81, 0.79)),
+        ],
+        metric="eval_score",
+        direction="maximize",
+        best=3,
+    )
+    down = judge(
+        [
+            Candidate(number=0, baseline=True, searched=-0.5, values=(-0.5, -0.51, -0.49)),
+            Candidate(number=3, searched=-0.9, values=(-0.8, -0.81, -0.79)),
+        ],
+        metric="eval_loss",
+        direction="minimize",
+        best=3,
+    )
+    assert up.chosen == down.chosen == 3
+    assert up.comparisons == down.comparisons
+    assert up.luck is not None and down.luck is not None
+    assert (up.luck.amount, up.luck.promised, up.luck.confirmed) == pytest.approx((0.1, 0.4, 0.3))
+    assert (down.luck.amount, down.luck.low, down.luck.high) == pytest.approx((0.1, up.luck.low, up.luck.high))
+
+
+def test_a_verdict_in_words() -> None:
+    verdict = judge(
+        [
+            Candidate(number=0, baseline=True, searched=0.70, values=(0.70, 0.71, 0.69, 0.70, 0.70)),
+            Candidate(number=4, searched=0.80, values=(0.79, 0.80, 0.78, 0.79, 0.79), lost=1),
+            Candidate(number=7, searched=0.83, values=(0.80, 0.81, 0.79, 0.80, 0.80)),
+            Candidate(number=9, searched=0.79, values=(0.5,), lost=4),
+        ],
+        metric="eval_f1",
+        direction="maximize",
+        best=7,
+    )
+    assert verdict.sentences() == [
+        "Over 5 new seeds each, eval_f1 as mean ± standard deviation (95 % interval of the mean):",
+        "  trial 7: 0.8000 ± 0.0071 (0.7912 to 0.8088), 0.8300 in the search",
+        "  trial 4: 0.7900 ± 0.0071 (0.7812 to 0.7988), 0.8000 in the search, 1 seed without a value",
+        "  trial 0 (baseline): 0.7000 ± 0.0071 (0.6912 to 0.7088), 0.7000 in the search",
+        "Trial 9 cannot be judged: fewer than two of its seeds gave a value.",
+        "Trial 7 is better than the baseline by 0.1000 (0.0897 to 0.1103, p = 5.1e-08).",
+        "Trial 4 is better than the baseline by 0.0900 (0.0797 to 0.1003, p = 7.8e-08).",
+        "Trials 4 and 7 are not distinguishable from each other.",
+        "Of the 0.8300 that trial 7 reached in the search, 0.0300 was luck (95 % interval 0.0212 to 0.0388).",
+        "The search promised +0.1300 over the baseline, +0.1000 is confirmed.",
+        "Chosen: trial 7, the best mean.",
+        f"Test: {verdict.test}.",
+    ]
+
+
+def test_values_without_noise_are_compared_as_they_are() -> None:
+    verdict = judge(
+        [
+            Candidate(number=1, values=(0.5,) * 5),
+            Candidate(number=2, values=(0.5,) * 5),
+            Candidate(number=3, values=(0.6,) * 5),
+        ],
+        metric="eval_score",
+        direction="maximize",
+    )
+    pairs = {(pair.better, pair.worse): (pair.p, pair.distinguishable) for pair in verdict.comparisons}
+    assert pairs == {(3, 1): (0.0, True), (3, 2): (0.0, True), (1, 2): (1.0, False)}
+
+
+def test_nothing_is_said_where_no_seed_gave_a_value() -> None:
+    verdict = judge([Candidate(number=2, values=(), lost=5)], metric="eval_score", direction="maximize", best=2)
+    assert (verdict.chosen, verdict.lost, verdict.luck) == (None, (2,), None)
+    assert verdict.sentences() == ["No configuration could be confirmed: fewer than two of its new seeds gave a value."]
