@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-
 FULL = "no space left on the disk"
 """How the cause of a trial begins that could not write."""
 LOST = "lost: "

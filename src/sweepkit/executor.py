@@ -24,7 +24,6 @@ from sweepkit.study import Study
 from sweepkit.trial import TrialSpec
 from sweepkit.warm import START_SECONDS, WarmProcess, kill_group, lost
 
-
 LINGER_SECONDS = 5.0
 """After one rank of a trial is gone, the others have so long to go by themselves."""
 

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from filelock import FileLock
+
 from sweepkit.errors import StudyChanged, StudyLocked
 from sweepkit.paths import Place
 from sweepkit.study import Study
@@ -52,20 +54,26 @@ def scrubbed(url: str) -> str:
 
 
 class StudyLock:
-    """Held by a study's driver; entering raises StudyLocked, naming the other driver's pid and host, when it is taken."""
+    """Held by a study's driver; entering raises StudyLocked, naming the other driver's pid and host, when it is taken.
 
-    def __init__(self, place: Place) -> None:
+    ``shared``: several drivers may hold it, each a file of its own; who is alive is still seen, and who may do what when is
+    settled elsewhere.
+    """
+
+    def __init__(self, place: Place, *, shared: bool = False) -> None:
         self._place = place
+        mine = f"{place.lock.name}-{socket.gethostname()}-{os.getpid()}"
+        self._path = place.folder / mine if shared else place.lock
         self._file: int | None = None
 
     def __enter__(self) -> StudyLock:
         self._place.folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._place.lock, os.O_RDWR | os.O_CREAT, 0o644)
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(file)
-            owner = _owner(self._place)
+            owner = _owner(self._path)
             who = f"process {owner['pid']} on {owner['host']}, since {owner['started']}" if owner else "another process"
             raise StudyLocked(
                 f"study {self._place.name} is already run by {who}; wait for it, stop it with `sweep stop`, or give this "
@@ -86,29 +94,44 @@ class StudyLock:
     ) -> None:
         if self._file is not None:
             os.ftruncate(self._file, 0)
+            if self._path != self._place.lock:
+                self._path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = None
 
 
+def lock_owners(place: Place) -> list[tuple[int, str]]:
+    """Return (pid, host) of every driver that runs this study now."""
+    found = []
+    for path in (place.lock, *sorted(place.folder.glob(f"{place.lock.name}-*"))):
+        owner = _owner(path) if _held(path) else None
+        if owner:
+            found.append((int(owner["pid"]), str(owner["host"])))
+    return found
+
+
 def lock_owner(place: Place) -> tuple[int, str] | None:
-    """Return (pid, host) of the driver that runs this study now, or None."""
+    """Return (pid, host) of a driver that runs this study now, or None."""
+    return next(iter(lock_owners(place)), None)
+
+
+def _held(path: Path) -> bool:
     try:
-        file = os.open(place.lock, os.O_RDONLY)
+        file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return None
+        return False
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        owner = _owner(place)
-        return (int(owner["pid"]), str(owner["host"])) if owner else None
+        return True
     finally:
         os.close(file)
-    return None
+    return False
 
 
-def _owner(place: Place) -> dict[str, Any] | None:
+def _owner(path: Path) -> dict[str, Any] | None:
     with suppress(OSError, ValueError):
-        found = json.loads(place.lock.read_text())
+        found = json.loads(path.read_text())
         return found if isinstance(found, dict) else None
     return None
 
@@ -147,6 +170,11 @@ def identify(place: Place, study: Study) -> Identity:
     The caller holds the study's lock. Raises StudyChanged when trials were run with a study that differs in a way that
     matters.
     """
+    with FileLock(place.folder / "identity.lock"):
+        return _identify(place, study)
+
+
+def _identify(place: Place, study: Study) -> Identity:
     old, plain, home = Identity.load(place), plain_study(study), os.path.relpath(place.home, place.root)
     if old is None:
         identity = Identity(uuid.uuid4().hex[:12], datetime.now().isoformat(timespec="seconds"), plain, home)
@@ -255,7 +283,10 @@ def archive(place: Place) -> Path | None:
     """Move the study's folder into the archive and return where it is now; None when there was none.
 
     The caller holds the study's lock and goes on holding it: the same lock file is linked into the new, empty folder.
+    Raises StudyLocked while other drivers share the study.
     """
+    if len(owners := lock_owners(place)) > 1:
+        raise StudyLocked(f"study {place.name} is run by {len(owners)} processes; stop the others, then start it over")
     if not place.folder.exists():
         return None
     place.archive.mkdir(parents=True, exist_ok=True)
@@ -264,6 +295,6 @@ def archive(place: Place) -> Path | None:
     target = next(path for path in numbered if not path.exists())
     place.folder.rename(target)
     place.folder.mkdir()
-    if (target / place.lock.name).exists():
-        os.link(target / place.lock.name, place.lock)
+    for lock in target.glob(f"{place.lock.name}*"):
+        os.link(lock, place.folder / lock.name)
     return target

@@ -112,6 +112,13 @@ def baseline(rows: Iterable[Trial]) -> Trial | None:
     return next((row for row in rows if row.origin == "baseline"), None)
 
 
+def failed(rows: Iterable[Trial]) -> list[Trial]:
+    """Return the trials that failed and were not run again."""
+    there = list(rows)
+    again = {row.origin.removeprefix("retry of ") for row in there}
+    return [row for row in there if row.ending is Ending.failed and str(row.number) not in again]
+
+
 def gain(study: Study, trial: Trial, against: Trial | None) -> float | None:
     """Return how much better a trial is than another in the first goal (negative: worse); None without both values."""
     if against is None or against.value is None or trial.value is None:

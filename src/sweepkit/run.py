@@ -28,11 +28,11 @@ from sweepkit.results import rows as result_rows
 from sweepkit.search import Search
 from sweepkit.session import Driver, Given
 from sweepkit.slots import Machine, Slot, plan
-from sweepkit.storage import open_storage
+from sweepkit.storage import open_storage, set_aside, several_drivers
 from sweepkit.study import Study
 from sweepkit.tasks import Task
 from sweepkit.trackers import Courier, Silent, Tracker
-from sweepkit.trial import TrialSpec
+from sweepkit.trial import Trial, TrialSpec
 from sweepkit.watch import Outcome, Quiet, Status, Watcher
 
 __all__ = ["Outcome", "Quiet", "Watcher", "run", "try_one"]
@@ -68,7 +68,7 @@ def run_checked(
     place, began = study.place, time.monotonic()
     if study.backend.type == "optuna":
         plan(study.backend, Machine.here())
-    with StudyLock(place), ExitStack() as stack:
+    with StudyLock(place, shared=several_drivers(study)), ExitStack() as stack:
         if fresh:
             archive(place)
         inspected: Mapping[str, Any] = {}
@@ -80,6 +80,9 @@ def run_checked(
             inspected = _second_check(study, known, executor, watch)
         identify(place, study)
         storage = open_storage(place, study, repair=True)
+        if fresh and study.storage != "journal":
+            for name in (study.name, f"{study.name}/confirm"):
+                set_aside(storage, name)
         search = Search(study, storage, known=known, proposer=proposer)
         backend: Backend
         gpus = 1.0 if study.backend.gpus_per_trial == "auto" else study.backend.gpus_per_trial
@@ -256,7 +259,14 @@ def _tracker(study: Study, search: Search, data: str | None) -> Tracker:
         return Silent()
     from sweepkit.trackers.mlflow import MLflowTracker
 
-    return MLflowTracker(study, rows=search.trials, place=search.place, data=Path(data) if data else None)
+    shared, place = several_drivers(study), search.place
+
+    def rows() -> list[Trial]:
+        """Return the trials that are for this machine to deliver: their logs lie where they were trained."""
+        found = search.trials()
+        return [row for row in found if place.trial(row.number).exists()] if shared else found
+
+    return MLflowTracker(study, rows=rows, place=place, data=Path(data) if data else None, shared=shared)
 
 
 def try_one(study: Study, params: Mapping[str, Any]) -> Finished:

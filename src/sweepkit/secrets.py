@@ -71,11 +71,17 @@ def of_url(url: str) -> set[str]:
 
 
 def of_environment(environment: Mapping[str, str]) -> set[str]:
-    """Return the values of variables that are secret by their name, and the passwords in URLs among the others."""
+    """Return the values of variables that are secret by their name, and the passwords in URLs among the others.
+
+    >>> of_environment({"PWD": "/home/ann/project", "HUB_TOKEN": "abcdefgh"})
+    {'abcdefgh'}
+    """
     found = {
         value
         for name, value in environment.items()
-        if len(value) >= 8 and (secret_name(name) or (name.upper().endswith("_KEY") and len(value) >= 16))
+        if len(value) >= 8
+        and name != "PWD"  # the shell's current folder
+        and (secret_name(name) or (name.upper().endswith("_KEY") and len(value) >= 16))
     }
     for value in environment.values():
         if "://" in value and "@" in value:

@@ -34,6 +34,7 @@ class WarmProcess:
             "OPENBLAS_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's; one thread only may be there when forking
             "HF_HUB_DISABLE_TELEMETRY": os.environ.get("HF_HUB_DISABLE_TELEMETRY", "1"),
         }
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ class WarmProcess:
         self.log = log
         self._buffer = b""
         hello = {"study": study.model_dump_json(by_alias=True, exclude_none=True), "home": str(study.home)}
-        self._control.sendall(json.dumps(hello).encode())
+        self._control.sendall(json.dumps(hello).encode() + b"\n")
 
     def fileno(self) -> int:
         """The control socket, for a selector."""

@@ -91,7 +91,8 @@ def serve(fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=fd)
     began = time.monotonic()
-    home = json.loads(control.recv(65536))
+    with control.makefile("rb", buffering=0) as lines:
+        home = json.loads(lines.readline())
     study = Study.model_validate_json(home["study"]).at(Path(home["home"]))
     failure = _warm(study)
     _Server(control, study, time.monotonic() - began, failure).run()

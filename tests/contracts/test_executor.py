@@ -31,6 +31,12 @@ def executor(project: Path) -> Iterator[Executor]:
         yield executor
 
 
+def test_the_warm_process_has_one_thread_and_touched_no_gpu(executor: Executor) -> None:
+    warm = psutil.Process(executor.warm_pid)
+    assert warm.num_threads() == 1
+    assert not [file for file in warm.open_files() if "nvidia" in file.path]
+
+
 def test_a_trial_tells_its_story_in_order(executor: Executor, project: Path) -> None:
     executor.start(spec(project, 1))
     events = follow(executor)[1]

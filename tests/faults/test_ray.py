@@ -43,7 +43,7 @@ def cluster(tmp_path: Path) -> Iterator[Any]:
 class Watching(Quiet):
     """Keeps what is told and does something once, when enough is heard."""
 
-    def __init__(self, when: Callable[[list[Event]], bool], act: Callable[[], None]) -> None:
+    def __init__(self, when: Callable[[Watching], bool], act: Callable[[], None]) -> None:
         self.events: list[Event] = []
         self._when = when
         self._act: Callable[[], None] | None = act
@@ -57,7 +57,7 @@ class Watching(Quiet):
         elif isinstance(event, Finished):
             self.open.discard(event.trial)
         self.most = max(self.most, len(self.open))
-        if self._act and self._when(self.events):
+        if self._act and self._when(self):
             act, self._act = self._act, None
             act()
 
@@ -65,7 +65,7 @@ class Watching(Quiet):
 def spread(project: Path, cluster: Any) -> Study:
     return toy_study(
         project,
-        task={"step_seconds": 0.05},
+        task={"step_seconds": 0.15},
         budget={"trials": TRIALS},
         backend={"type": "ray", "address": cluster.address, "cpus_per_trial": 1},
         tracking={"uri": "sqlite:///mlflow.db"},
@@ -91,12 +91,12 @@ def test_trials_of_a_killed_node_go_on_elsewhere_from_their_checkpoints(project:
     study = spread(project, cluster)
     node = cluster.extra[-1]
 
-    def second_half(events: list[Event]) -> bool:
-        last = events[-1]
-        finished = sum(isinstance(event, Finished) for event in events)
-        return finished >= 6 and isinstance(last, Evaluated) and last.number == 2
+    def in_the_middle(watch: Watching) -> bool:
+        """Every node has had a trial, and one has just evaluated its second epoch."""
+        last = watch.events[-1]
+        return watch.most == 3 and isinstance(last, Evaluated) and last.number == 2
 
-    watch = Watching(second_half, lambda: cluster.remove_node(node, allow_graceful=False))
+    watch = Watching(in_the_middle, lambda: cluster.remove_node(node, allow_graceful=False))
     outcome = run(study, watch=watch)
     check_whole(study, outcome)
     assert watch.most == 3, "not every node had a trial"
@@ -112,9 +112,7 @@ def test_trials_of_a_killed_node_go_on_elsewhere_from_their_checkpoints(project:
 
 def test_a_study_goes_on_after_ray_is_gone(project: Path, tmp_path: Path) -> None:
     file = project / "study.yaml"
-    file.write_text(
-        to_yaml(toy_study(project, task={"step_seconds": 0.02}, backend={"type": "ray", "parallel": 1}))
-    )
+    file.write_text(to_yaml(toy_study(project, task={"step_seconds": 0.02}, backend={"type": "ray", "parallel": 1})))
     environment = {**os.environ, "SWEEPKIT_TEST_MARK": str(tmp_path)}
     process = sweep("run", str(file), cwd=tmp_path, env=environment)
     wait_until((project / "runs/toy/trials/0001/events.jsonl").exists, 120, "the second trial runs")

@@ -142,18 +142,14 @@ def test_a_verdict_in_words() -> None:
     ]
 
 
-def test_values_without_noise_are_compared_as_they_are() -> None:
-    verdict = judge(
-        [
-            Candidate(number=1, values=(0.5,) * 5),
-            Candidate(number=2, values=(0.5,) * 5),
-            Candidate(number=3, values=(0.6,) * 5),
-        ],
-        metric="eval_score",
-        direction="maximize",
-    )
-    pairs = {(pair.better, pair.worse): (pair.p, pair.distinguishable) for pair in verdict.comparisons}
-    assert pairs == {(3, 1): (0.0, True), (3, 2): (0.0, True), (1, 2): (1.0, False)}
+def test_without_noise_the_number_of_seeds_decides_what_can_be_told_apart() -> None:
+    def pairs(seeds: int) -> dict[tuple[int, int], bool]:
+        found = [Candidate(number=number, values=(value,) * seeds) for number, value in ((1, 0.5), (2, 0.5), (3, 0.6))]
+        verdict = judge(found, metric="eval_score", direction="maximize")
+        return {(pair.better, pair.worse): pair.distinguishable for pair in verdict.comparisons}
+
+    assert pairs(5) == {(3, 1): True, (3, 2): True, (1, 2): False}
+    assert pairs(2) == {(3, 1): False, (3, 2): False, (1, 2): False}
 
 
 def test_nothing_is_said_where_no_seed_gave_a_value() -> None:

@@ -69,7 +69,6 @@ def best(
     trial of the Pareto front. --export writes the model, its hyperparameters, a model card and a plain training script.
     """
     from sweepkit import results
-
     from sweepkit.finish import chosen
 
     found = studies.find_run(study)

@@ -37,8 +37,9 @@ def run(
 
     Ctrl-C once lets running trials checkpoint and stop, twice ends them at once.
 
-    Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
+    Exit codes: 0 done, 1 failed (the study, or a trial that was not run again), 2 bad input, 130 interrupted.
     """
+    from sweepkit import results
     from sweepkit.cli import tables, view
     from sweepkit.run import run as run_study
 
@@ -48,7 +49,8 @@ def run(
     with view.watcher() as watcher:
         outcome = run_study(found, fresh=fresh, watch=watcher)
     tables.show(tables.summary(outcome, found, found.place))
-    raise typer.Exit(EXIT_CODES[outcome.status])
+    failed = outcome.status == "done" and results.failed(outcome.rows)
+    raise typer.Exit(EXIT_CODES["failed" if failed else outcome.status])
 
 
 def try_(
@@ -112,22 +114,23 @@ def stop(study: studies.Argument) -> None:
     import signal
     import socket
 
-    from sweepkit import results
+    from sweepkit.identity import lock_owners
 
     found = studies.find_run(study)
-    owner = results.driver(found.place)
-    if owner is None:
+    owners = lock_owners(found.place)
+    here = [pid for pid, host in owners if host == socket.gethostname()]
+    if not owners:
         typer.echo(f"{found.name} is not running")
-        return
-    pid, host = owner
-    if host != socket.gethostname():
+    elif not here:
+        pid, host = owners[0]
         raise InputError(f"{found.name} is run by process {pid} on {host}; type sweep stop there")
-    try:
-        os.kill(pid, signal.SIGTERM)  # not SIGINT, which a shell's background job may ignore
-    except ProcessLookupError:
-        typer.echo(f"{found.name} is not running any more")
-        return
-    typer.echo(f"asked process {pid} to stop {found.name}; its running trials checkpoint first")
+    for pid in here:
+        try:
+            os.kill(pid, signal.SIGTERM)  # not SIGINT, which a shell's background job may ignore
+        except ProcessLookupError:
+            typer.echo(f"{found.name} is not running any more")
+            continue
+        typer.echo(f"asked process {pid} to stop {found.name}; its running trials checkpoint first")
 
 
 def retry(

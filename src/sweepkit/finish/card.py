@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -87,6 +88,7 @@ _TIMING = ("_runtime", "_per_second", "_preparation_time")
 def _data(study: Study, facts: Mapping[str, Any]) -> str:
     source = study.task.options.get("data", study.task.path or "a task made in Python")
     counted = ", ".join(f"{split} {count}" for split, count in facts["rows"].items())
+    source = source if isinstance(source, str) else json.dumps(source, default=str)
     return f"`{source}`" + (f": {counted} rows, digest `{facts['digest']}`." if counted else ".")
 
 

@@ -105,6 +105,7 @@ def of_kind(kind: str, task: Any, model: Path, prepared: Path) -> Parts:
     _source(parts, task)
     if kind.endswith("classification"):
         parts.constants["LABELS"] = _classes(prepared)
+        parts.code = snippets.HEAD + parts.code
     writers[kind](parts, task, model)
     parts.constants["REMOTE"] = {"trust_remote_code": True} if task.trust_remote_code else {}
     return parts
@@ -237,7 +238,7 @@ def read():
     return rows.map(tokens, batched=True, remove_columns=[n for n in ("text", "text_pair") if n in COLUMNS])
 
 
-{_load_model("AutoModelForSequenceClassification", task, snippets.HEAD)}
+{_load_model("AutoModelForSequenceClassification", task, "HEAD")}
 
 {_metrics(parts, task, "scores.argmax(axis=-1)")}'''
     _pad(parts)
@@ -299,7 +300,7 @@ def _image_classification(parts: Parts, task: Any, model: Path) -> None:
     parts.keywords += "        compute_metrics=compute_metrics,"
     parts.model = "fresh()"
     parts.code += f"""
-{_load_model("AutoModelForImageClassification", task, snippets.HEAD)}
+{_load_model("AutoModelForImageClassification", task, "HEAD")}
 
 {_metrics(parts, task, "scores.argmax(axis=-1)")}"""
 

@@ -7,7 +7,7 @@ is copied and used as it is. Knows no storage; nothing is imported but what writ
 from __future__ import annotations
 
 import ast
-import pprint
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,14 +109,18 @@ _IMPORTS = ("import argparse", "import json", "from transformers import set_seed
 
 
 def _imports(lines: Sequence[str]) -> list[str]:
-    """Return import lines sorted, one for each module."""
+    """Return import lines as Python likes them: one for each module, the standard library's first."""
     names: dict[str, set[str]] = {}
     for line in lines:
-        if line.startswith("from "):
-            module, _, listed = line.removeprefix("from ").partition(" import ")
-            names.setdefault(module, set()).update(listed.split(", "))
-    plain = sorted({line for line in lines if line.startswith("import ")})
-    return [*plain, *(f"from {module} import {', '.join(sorted(found))}" for module, found in sorted(names.items()))]
+        module, _, listed = line.removeprefix("from ").partition(" import ")
+        names.setdefault(module, set()).update(listed.split(", ") if listed else ())
+    blocks: dict[bool, list[str]] = {True: [], False: []}
+    for module, found in sorted(names.items(), key=lambda item: (bool(item[1]), item[0])):
+        text = f"from {module} import {', '.join(sorted(found))}" if found else module
+        if len(text) > 100:
+            text = f"from {module} import (\n{''.join(f'    {name},{chr(10)}' for name in sorted(found))})"
+        blocks[module.removeprefix("import ").partition(".")[0] in sys.stdlib_module_names].append(text)
+    return [*blocks[True], "", *blocks[False]] if blocks[True] else blocks[False]
 
 
 def _training(recipe: Recipe, metric: str, greater: bool) -> dict[str, Any]:
@@ -171,4 +175,8 @@ if __name__ == "__main__":
 
 
 def _literal(value: Any) -> str:
-    return scrub(pprint.pformat(value, width=100, sort_dicts=False))
+    """Return a value as a person would write it in a script, without secrets."""
+    if isinstance(value, Mapping) and value:
+        lines = "".join(f"    {key!r}: {inner!r},\n" for key, inner in value.items())
+        return scrub(f"{{\n{lines}}}")
+    return scrub(repr(value))

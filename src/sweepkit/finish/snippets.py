@@ -144,7 +144,12 @@ SCORES = {
     "pearsonr": "correlation(stats.pearsonr, labels, found)",
     "spearmanr": "correlation(stats.spearmanr, labels, found)",
 }
-HEAD = (
-    "{'num_labels': len(LABELS), 'id2label': dict(enumerate(LABELS)), "
-    "'label2id': {name: n for n, name in enumerate(LABELS)}, 'problem_type': 'single_label_classification'}"
-)
+HEAD = """
+HEAD = {
+    "num_labels": len(LABELS),
+    "id2label": dict(enumerate(LABELS)),
+    "label2id": {name: number for number, name in enumerate(LABELS)},
+    "problem_type": "single_label_classification",
+}
+
+"""

@@ -7,6 +7,7 @@ Tune is made to ask it and ``actor`` for what runs on the nodes. Knows nothing o
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import signal
@@ -106,6 +107,7 @@ class RayBackend:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Tune's own, about its own
+                logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
                 tuner.fit()
         finally:
             ray.kill(mailbox)

@@ -6,10 +6,11 @@ Whatever the session raises is kept and ends the experiment; Tune would turn it 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import RayActorError
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -149,7 +150,8 @@ class Hearer(_Here, tune.Callback):
         number = self._talk.open.get(trial.trial_id)
         if number is None:
             return
-        error = trial.get_pickled_error()
+        path = trial.pickled_error_file  # Tune's own reader looks where it copies the file to later
+        error = cloudpickle.loads(Path(path).read_bytes()) if path else None
         if isinstance(error, RayActorError) and not error.actor_init_failed:
             cause = f"{LOST}the Ray node or actor it ran on"
             self._talk.hear(trial.trial_id, Finished(trial=number, at=time.time(), ending="failed", cause=cause))

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from filelock import FileLock
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass
@@ -70,3 +77,30 @@ class State:
         new = self.path.with_suffix(".new")
         new.write_text(json.dumps(data))
         os.replace(new, self.path)
+
+
+class Sharing(Protocol):
+    """Somebody who may share a state with others."""
+
+    turn: FileLock | None
+    """Held while something is delivered; None for whoever is alone."""
+
+    def reload(self) -> None:
+        """Start from what the others delivered meanwhile."""
+
+
+S = TypeVar("S", bound=Sharing)
+
+
+def in_turn(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Let several drivers on one folder deliver one after the other, so that nothing is delivered twice."""
+
+    @wraps(method)
+    def turn(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self.turn is None:
+            return method(self, *args, **kwargs)
+        with self.turn:
+            self.reload()
+            return method(self, *args, **kwargs)
+
+    return turn

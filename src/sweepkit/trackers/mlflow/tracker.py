@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from mlflow.exceptions import MlflowException
 
 from sweepkit.events import Finished, Started
@@ -22,7 +23,7 @@ from sweepkit.secrets import of_url, scrub
 from sweepkit.study import Study
 from sweepkit.trackers.mlflow import delivery, link, provenance
 from sweepkit.trackers.mlflow.models import Models
-from sweepkit.trackers.mlflow.state import Delivered, State
+from sweepkit.trackers.mlflow.state import Delivered, State, in_turn
 from sweepkit.trackers.mlflow.store import Store, fits, tag, tracking_uri
 from sweepkit.trial import Ending, Trial
 
@@ -35,11 +36,18 @@ class MLflowTracker:
     """Records a study in MLflow. ``rows`` gives the study's trials as they are now; it is asked at every :meth:`sync`.
 
     ``place`` is where the trials lie, if not in the study's own folder: confirmation runs have a place of their own and
-    share the study's parent run. ``data`` is the folder of the prepared data. Raises InputError for an impossible URI.
+    share the study's parent run. ``data`` is the folder of the prepared data. ``shared``: other drivers deliver from the
+    same folder. Raises InputError for an impossible URI.
     """
 
     def __init__(
-        self, study: Study, rows: Callable[[], list[Trial]], *, place: Place | None = None, data: Path | None = None
+        self,
+        study: Study,
+        rows: Callable[[], list[Trial]],
+        *,
+        place: Place | None = None,
+        data: Path | None = None,
+        shared: bool = False,
     ) -> None:
         self._study = study
         self._rows = rows
@@ -48,17 +56,23 @@ class MLflowTracker:
         self._known = of_url(self._uri) | of_url(study.storage)
         self._id = provenance.study_id(study)
         self._state = State.load(self._place.mlflow_json)
+        self.turn = FileLock(self._place.folder / "mlflow.lock") if shared else None
         self._data = data or (Path(self._state.data) if self._state.data else None)
         self._code: dict[str, str] = {}
         self._opened: Store | None = None
         self._sure = False
         """Whether every run of ours in the store is known; not after a request whose answer was lost."""
 
+    def reload(self) -> None:
+        """Start from what others delivered."""
+        self._state = State.load(self._place.mlflow_json)
+
     @property
     def parent_run_id(self) -> str | None:
         """The study's own run, once it is known."""
         return self._state.parent_run_id or None
 
+    @in_turn
     def open(self) -> None:
         """Make the store's tables, the experiment and the parent run, or find them; say what the study is."""
         store = self._connect()
@@ -79,6 +93,7 @@ class MLflowTracker:
             store.client.log_inputs(state.parent_run_id, inputs)
         state.save()
 
+    @in_turn
     def sync(self) -> None:
         """Deliver what is new in the trials' logs and endings; a trial that is refused does not hold up the others."""
         store = self._connect()
@@ -98,14 +113,17 @@ class MLflowTracker:
         if refused:
             raise refused
 
+    @in_turn
     def keep(self, number: int) -> None:
         """Make the trial's ``best/`` a logged model, stored once; does nothing without ``best/`` or a run."""
         self._models(self._connect()).keep(number)
 
+    @in_turn
     def drop(self, number: int) -> None:
         """Delete the trial's logged model with its files, and ``best/``."""
         self._models(self._connect()).drop(number)
 
+    @in_turn
     def close(self, answer: Mapping[str, Any]) -> None:
         """End the parent run with the study's answer, and register the winner where the study says so.
 

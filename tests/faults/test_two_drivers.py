@@ -1,0 +1,124 @@
+"""Two drivers on one PostgreSQL study, with a real server of the test's own: every trial once, both take part."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from making import processes_below, sweep, toy_study, wait_until
+from sweepkit.load import to_yaml
+from sweepkit.results import read
+from sweepkit.study import Study
+from sweepkit.trial import Ending
+
+
+def binaries() -> Path | None:
+    """Return the folder of PostgreSQL's programs, from the path or from where Debian puts them."""
+    found = shutil.which("initdb")
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return Path(found).parent if found else (debian[-1].parent if debian else None)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """Return the URL of a PostgreSQL server that listens on a socket in a folder of its own."""
+    pytest.importorskip("psycopg", reason="psycopg is missing: pip install 'sweepkit[postgres]'")
+    programs = binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL's initdb is missing: apt-get install postgresql")
+    # PostgreSQL refuses to run as root.
+    as_user: dict[str, Any] = {}
+    folder = Path(tempfile.mkdtemp(prefix="sweepkit-pg-"))
+    if os.getuid() == 0:
+        other = next((user for user in pwd.getpwall() if user.pw_name in ("postgres", "nobody")), None)
+        if other is None:
+            pytest.skip("PostgreSQL does not run as root, and there is no user postgres or nobody: useradd postgres")
+        os.chown(folder, other.pw_uid, other.pw_gid)
+        as_user = {"user": other.pw_uid, "group": other.pw_gid}
+    data = folder / "data"
+    make = [programs / "initdb", "--auth=trust", "--username=sweep", "--no-sync", "-D", data]
+    subprocess.run(make, check=True, capture_output=True, cwd=folder, **as_user)
+    options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([programs / "postgres", "-D", data, *options], stderr=log, cwd=folder, **as_user)
+    try:
+        wait_until((folder / ".s.PGSQL.5432").exists, 30, "PostgreSQL listens")
+        yield f"postgresql+psycopg://sweep@/postgres?host={folder}"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        shutil.rmtree(folder)
+
+
+def written(project: Path, server: str, **keys: Any) -> tuple[Study, Path]:
+    study = toy_study(project, storage=server, **keys)
+    file = project / "study.yaml"
+    file.write_text(to_yaml(study))
+    return study, file
+
+
+def drivers_of(study: Study, server: str) -> list[str]:
+    """Return which driver ran each trial, by number."""
+    import optuna
+
+    trials = optuna.load_study(study_name=study.name, storage=server).get_trials()
+    return [trial.user_attrs["driver"] for trial in trials]
+
+
+@pytest.mark.parametrize("trials", [6, pytest.param(30, marks=pytest.mark.slow)])
+def test_two_drivers_share_a_study(project: Path, tmp_path: Path, server: str, trials: int) -> None:
+    study, file = written(
+        project,
+        server,
+        name=f"shared-{trials}",
+        task={"step_seconds": 0.1},
+        budget={"trials": trials},
+        backend={"parallel": 1},
+        tracking={"uri": "sqlite:///mlflow.db"},
+    )
+    both = [sweep("run", str(file), cwd=tmp_path) for _ in range(2)]
+    said = [process.communicate(timeout=250)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    rows = read(study)
+    assert [(row.number, row.ending) for row in rows] == [(number, Ending.complete) for number in range(trials)]
+    assert len({row.params["learning_rate"] for row in rows}) == trials, "no configuration was trained twice"
+    assert {row.attempts for row in rows} == {1}
+    assert len(set(drivers_of(study, server))) == 2, "both took part"
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    told = sorted(run.data.tags["sweepkit.trial"] for run in runs if "sweepkit.trial" in run.data.tags)
+    assert told == sorted(map(str, range(trials)))
+    assert len(runs) == trials + 1
+
+
+def test_the_other_driver_takes_over_what_a_dead_one_left(project: Path, tmp_path: Path, server: str) -> None:
+    study, file = written(
+        project,
+        server,
+        name="taken-over",
+        task={"wait_at_step": 6, "wait_for": str(tmp_path / "go")},
+        budget={"trials": 2},
+        backend={"parallel": 1},
+    )
+    first = sweep("run", str(file), cwd=tmp_path, env={**os.environ, "SWEEPKIT_TEST_MARK": str(tmp_path)})
+    wait_until(lambda: list(tmp_path.glob("go.here-*")), 100, "the first trial waits after its checkpoint")
+    second = sweep("run", str(file), cwd=tmp_path)
+    wait_until(lambda: len(list(tmp_path.glob("go.here-*"))) == 2, 100, "so does the second's")
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    wait_until(lambda: not processes_below(str(tmp_path)), 5, "the first driver's trial is gone with it")
+    (tmp_path / "go").touch()
+    said, _ = second.communicate(timeout=100)
+    assert second.returncode == 0, said
+    assert [(row.ending, row.attempts) for row in read(study)] == [(Ending.complete, 2), (Ending.complete, 1)]
