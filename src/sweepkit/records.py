@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweepkit.errors import StudyNotFound
 from sweepkit.proposal import Configuration
+from sweepkit.study import Direction
 
 FITS = "fits"
 """Name of the constraint that infeasible and diverged trials violate."""
@@ -24,7 +25,7 @@ FITS = "fits"
 class Records:
     """The Optuna study ``name``, made when its first trial is added."""
 
-    def __init__(self, name: str, storage: BaseStorage, directions: Sequence[str]) -> None:
+    def __init__(self, name: str, storage: BaseStorage, directions: Sequence[Direction]) -> None:
         self.name = name
         self.storage = storage
         self._directions = directions

@@ -20,13 +20,14 @@ from sweepkit.backends.sampling import Grid, combinations, knowingly, make_prune
 from sweepkit.drivers import drivers_of
 from sweepkit.errors import InputError
 from sweepkit.events import Evaluated, Finished
-from sweepkit.ledger import EVALUATION, Evaluations, Ledger, ending_of, row_of
+from sweepkit.ledger import EVALUATION, Evaluations, Ledger, ending_of
 from sweepkit.paths import Place
 from sweepkit.proposal import Configuration, Proposer, key_of
 from sweepkit.records import Records, blank, whole
 from sweepkit.space import Scalar
+from sweepkit.standings import Standings
 from sweepkit.study import Study
-from sweepkit.trial import Ending, Trial
+from sweepkit.trial import Ending
 from sweepkit.value import ValueRule
 from sweepkit.view import View
 
@@ -50,7 +51,7 @@ class Asked:
     """The trial's own seed, where it has one (confirmation runs)."""
 
 
-class Search:
+class Search(Standings):
     """One study's trials, in an Optuna study named like it (plus ``suffix``).
 
     ``known`` are fixed values and consumers' defaults by name. With a suffix nothing is proposed and no budget counts: only
@@ -209,35 +210,6 @@ class Search:
             if number in self._ledger.replaced:
                 raise InputError(f"trial {number} was run again already")
         return [self.repeat(number, origin=f"retry of {number}") for number in chosen]
-
-    def trials(self) -> list[Trial]:
-        """Return all trials by number."""
-        return [self._ledger.rows.get(trial.number) or row_of(trial) for trial in self._read()]
-
-    def row(self, number: int) -> Trial:
-        """Return one trial."""
-        return row_of(self._records.get(number))
-
-    def ranked(self) -> list[Trial]:
-        """Return the complete trials, the best (in the deciding goal) first."""
-        self._read()
-        return [self._ledger.rows[number] for _, number in self._ledger.ranking]
-
-    def best(self) -> Trial | None:
-        """Return the best complete trial (in the deciding goal), or None."""
-        self._read()
-        return self._ledger.rows[self._ledger.ranking[0][1]] if self._ledger.ranking else None
-
-    def pareto(self) -> list[Trial]:
-        """Return the complete trials that no other beats in every goal, by number; with one goal the best ones."""
-        rows = sorted(self.ranked(), key=lambda row: row.number)
-        front = {trial.number for trial in self._records.look().best_trials} if rows else set()
-        return [row for row in rows if row.number in front]
-
-    def _read(self) -> list[FrozenTrial]:
-        trials = self._records.all()
-        self._ledger.read(trials)
-        return trials
 
     def _evaluated(self, trial: FrozenTrial) -> Evaluations:
         return self._evaluations.setdefault(trial.number, Evaluations(trial.user_attrs))

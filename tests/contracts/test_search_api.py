@@ -24,7 +24,6 @@ from transformers.trainer_utils import BestRun
 import sweepkit
 from sweepkit.errors import InputError
 
-
 # As in a script's __main__ or a notebook: what is defined here goes to other processes by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

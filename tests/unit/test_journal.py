@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -96,25 +96,24 @@ def test_a_torn_last_line_is_not_read_and_is_cut_when_writing_goes_on(tmp_path: 
     assert writer.refresh() == [logged(1, loss=1.0), logged(2, loss=0.5)]
 
 
-def _write_for_ever(folder: Path) -> None:
-    log = TrialLog(folder)
-    step = 0
-    while True:
-        step += 1
-        log.append(logged(step, loss=1 / step, padding=float(step)))
+WRITE_FOR_EVER = """
+import itertools, pathlib, sys
+from sweepkit.events import Logged
+from sweepkit.journal import TrialLog
+log = TrialLog(pathlib.Path(sys.argv[1]))
+for step in itertools.count(1):
+    metrics = {"loss": 1 / step, "padding": float(step)}
+    log.append(Logged(trial=7, at=float(step), step=step, epoch=0.0, metrics=metrics))
+"""
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_log_that_can_be_gone_on_with(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
     for _ in range(3):
-        process = context.Process(target=_write_for_ever, args=(tmp_path,))
         before = TrialLog(tmp_path).size
-        process.start()
-        while TrialLog(tmp_path).size < before + 10_000:
-            process.join(0.01)
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
+        with subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, str(tmp_path)]) as process:
+            while TrialLog(tmp_path).size < before + 10_000:
+                assert process.poll() is None
+            process.kill()
     with TrialLog(tmp_path) as log:
         log.append(logged(10**9, loss=0.0))
     steps = [event.step for event in log.refresh() if isinstance(event, Logged)]

@@ -176,7 +176,7 @@ def _options(dimension: Dimension) -> Sequence[Scalar]:
         return parameter.labels
     if isinstance(parameter, Int):
         return range(parameter.low, parameter.high + 1, parameter.step)
-    if isinstance(parameter, Float) and parameter.step is not None and not parameter.log:
+    if parameter.step is not None and not parameter.log:
         return _steps(parameter)
     raise InputError(f"sampler grid: {dimension.path} needs a step or choices, for a grid counts its values")
 

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sweepkit.cli import looking, running, writing
+from sweepkit.cli import looking, reporting, running, writing
 from sweepkit.errors import StudyFileError, SweepError
 
 DEBUG = "SWEEPKIT_DEBUG"
@@ -35,7 +35,13 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "retry": running.retry,
         "sync": running.sync,
     },
-    "Look at it": {"show": looking.show, "best": looking.best, "list": looking.list_, "ui": looking.ui},
+    "Look at it": {
+        "show": looking.show,
+        "best": looking.best,
+        "report": reporting.report,
+        "list": looking.list_,
+        "ui": looking.ui,
+    },
 }
 """Panel of ``sweep --help`` → command → function; a new command is one function and one entry here."""
 

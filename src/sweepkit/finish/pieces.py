@@ -9,34 +9,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sweepkit.errors import InputError
 from sweepkit.finish import snippets
+from sweepkit.finish.parts import PACKAGE, Parts, longest, measures, place
 from sweepkit.study import Study
 from sweepkit.tasks import Task
-
-PACKAGE = "package:"
-
-
-@dataclass(kw_only=True)
-class Parts:
-    """Text that goes into a script."""
-
-    imports: list[str] = field(default_factory=list)
-    constants: dict[str, Any] = field(default_factory=dict)
-    code: str = ""
-    prepare: str = "    splits = read()"
-    """Makes ``splits`` and whatever the model and the Trainer are given."""
-    model: str = ""
-    arguments: str = "TrainingArguments"
-    trainer: str = "Trainer"
-    keywords: str = ""
-    needs: list[str] = field(default_factory=lambda: ["torch", "transformers", "datasets", "accelerate"])
-    but: str = ""
-    """What of sweepkit it needs all the same."""
 
 
 def objective(metric: str) -> tuple[str, str]:
@@ -115,30 +95,11 @@ def _weights(parts: Parts, task: Any) -> None:
     """BASE: the model's folder or id, or its configuration; TOKENIZER: where its tokenizer lies."""
     ref = task.model
     if isinstance(ref, str):
-        parts.constants["BASE"] = _place(parts, ref, task.home)
+        parts.constants["BASE"] = place(parts, ref, task.home)
     else:
         parts.constants["BASE"] = dict(ref.config)
         tokenizer = ref.tokenizer
-        parts.constants["TOKENIZER"] = _place(parts, tokenizer, task.home) if tokenizer else None
-
-
-def _place(parts: Parts, text: str, home: Path) -> Any:
-    if text.startswith(PACKAGE):
-        name, _, inside = text.removeprefix(PACKAGE).partition("/")
-        parts.imports += ["from importlib.util import find_spec"]
-        return _Code(f"find_spec({name!r}).submodule_search_locations[0] + {'/' + inside!r}")
-    path = (home / Path(text).expanduser()).resolve()
-    return str(path) if path.exists() else text
-
-
-class _Code:
-    """An expression that stands in the script as it is."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
+        parts.constants["TOKENIZER"] = place(parts, tokenizer, task.home) if tokenizer else None
 
 
 def _load_model(auto: str, task: Any, config: str) -> str:
@@ -176,7 +137,7 @@ def _source(parts: Parts, task: Any) -> None:
     found.pop("test", None)
     given = {"train": source.path if source.path is not None else source.train, "validation": source.validation}
     packaged = {
-        split: _place(parts, text, task.home)
+        split: place(parts, text, task.home)
         for split, text in given.items()
         if isinstance(text, str) and text.startswith(PACKAGE)
     }
@@ -205,7 +166,7 @@ def _text(parts: Parts, task: Any, model: Path, *, stratify: bool) -> None:
     _rows(parts, task, columns, stratify=stratify)
     parts.imports += ["from transformers import AutoModelForSequenceClassification, AutoTokenizer", "import torch"]
     parts.imports += ["from transformers import DataCollatorWithPadding"]
-    parts.constants["MAX_LENGTH"] = task.max_length or _longest(task, model)
+    parts.constants["MAX_LENGTH"] = task.max_length or longest(task, model)
     parts.code += snippets.TOKENS
     parts.keywords = """\
         processing_class=tokenizer,
@@ -240,7 +201,7 @@ def read():
 
 {_load_model("AutoModelForSequenceClassification", task, "HEAD")}
 
-{_metrics(parts, task, "scores.argmax(axis=-1)")}'''
+{measures(parts, task, "scores.argmax(axis=-1)")}'''
     _pad(parts)
 
 
@@ -277,7 +238,7 @@ def read():
 
 {_load_model("AutoModelForSequenceClassification", task, config)}
 
-{_metrics(parts, task, "scores[..., 0] * deviation + mean", "labels * deviation + mean")}'''
+{measures(parts, task, "scores[..., 0] * deviation + mean", "labels * deviation + mean")}'''
     _pad(parts)
 
 
@@ -302,7 +263,7 @@ def _image_classification(parts: Parts, task: Any, model: Path) -> None:
     parts.code += f"""
 {_load_model("AutoModelForImageClassification", task, "HEAD")}
 
-{_metrics(parts, task, "scores.argmax(axis=-1)")}"""
+{measures(parts, task, "scores.argmax(axis=-1)")}"""
 
 
 def _causal_lm(parts: Parts, task: Any, model: Path) -> None:
@@ -330,68 +291,13 @@ def _causal_lm(parts: Parts, task: Any, model: Path) -> None:
     if compared:
         copy = task.model_copy(update={"metrics": compared})
         parts.code += f"""
-{_metrics(parts, copy, "scores[:, :-1].reshape(-1)", "labels[:, 1:].reshape(-1)", classes=3)}"""
+{measures(parts, copy, "scores[:, :-1].reshape(-1)", "labels[:, 1:].reshape(-1)", classes=3)}"""
         parts.keywords += """
         compute_metrics=compute_metrics,
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(dim=-1),"""
-
-
-def _metrics(parts: Parts, task: Any, found: str, labels: str = "labels", classes: int | None = None) -> str:
-    """The code of ``compute_metrics``; metrics that are not bundled come from `evaluate`."""
-    classes = classes or len(parts.constants.get("LABELS", ()))
-    lines, helper = [], ""
-    for entry in task.metrics:
-        name, options = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
-        if name in ("f1", "precision", "recall"):
-            options = {"average": "binary" if classes == 2 else "macro", "zero_division": 0, **options}
-        if name in snippets.SCORES:
-            score = snippets.SCORES[name].replace("{options}", repr(options))
-            lines.append(f"        {name!r}: float({score}),")
-            if "stats." in score:
-                parts.imports += ["from scipy import stats"]
-                helper = snippets.CORRELATION
-            if "sk." in score:
-                parts.imports += ["from sklearn import metrics as sk"]
-        else:
-            parts.imports += ["import evaluate"]
-            parts.needs += ["evaluate"] if "evaluate" not in parts.needs else []
-            where = _place(parts, name, task.home)
-            lines.append(
-                f"        **evaluate.load({where!r}).compute(predictions=found, references=labels, **{options!r}),"
-            )
-    parts.needs += ["scikit-learn"] if "scikit-learn" not in parts.needs else []
-    body = "\n".join(lines)
-    return f'''{helper}def compute_metrics(prediction):
-    """Return the metrics of an evaluation."""
-    scores = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    labels = prediction.label_ids
-    found, labels = {found}, {labels}
-    return {{
-{body}
-    }}
-'''
 
 
 def _classes(prepared: Path) -> list[str]:
     """The classes' names, as the prepared data has them."""
     known = json.loads((prepared / "train" / "dataset_info.json").read_text())
     return list(known["features"]["labels"]["names"])
-
-
-def _longest(task: Any, model: Path) -> int | None:
-    """The longest input that tokenizer and model allow, as :func:`sweepkit.tasks.models.longest` has it."""
-    config, tokenizer = _json(model / "config.json"), _json(model / "tokenizer_config.json")
-    if not config and isinstance(task.model, str):  # an adapter: the base model knows
-        config = _json((task.home / Path(task.model).expanduser()) / "config.json")
-    limits = [tokenizer.get("model_max_length", 10**30)]
-    positions = config.get("max_position_embeddings")
-    if isinstance(positions, int) and positions > 0:
-        shifted = config.get("model_type") in ("roberta", "xlm-roberta", "camembert")
-        limits.append(positions - ((config.get("pad_token_id") or 0) + 1 if shifted else 0))
-    shortest = int(min(limits))
-    return shortest if shortest < 1_000_000 else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return found

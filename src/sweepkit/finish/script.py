@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.finish import pieces
+from sweepkit.finish.parts import Parts
 from sweepkit.secrets import scrub
 from sweepkit.sources.training import SWEEPKIT_DEFAULTS
 from sweepkit.study import Study
@@ -134,7 +135,7 @@ def _training(recipe: Recipe, metric: str, greater: bool) -> dict[str, Any]:
     return {**found, "save_strategy": found["eval_strategy"], **steps, "save_total_limit": 1, **keep}
 
 
-def _main(recipe: Recipe, parts: pieces.Parts, metric: str, shown: str, name: str) -> str:
+def _main(recipe: Recipe, parts: Parts, metric: str, shown: str, name: str) -> str:
     objective = recipe.study.objective
     goal = objective.goals[ValueRule(objective).deciding]
     last = f"found[-{objective.mean_of}:]"

@@ -156,8 +156,8 @@ class Hearer(_Here, tune.Callback):
             cause = f"{LOST}the Ray node or actor it ran on"
             self._talk.hear(trial.trial_id, Finished(trial=number, at=time.time(), ending="failed", cause=cause))
             return
-        cause = getattr(error, "cause", None) or error
-        self._talk.failure = cause if isinstance(cause, StudyFailed) else StudyFailed(f"a Ray actor failed: {cause}")
+        why = getattr(error, "cause", None) or error
+        self._talk.failure = why if isinstance(why, StudyFailed) else StudyFailed(f"a Ray actor failed: {why}")
 
 
 class Warm(_Here, FIFOScheduler):
@@ -168,7 +168,7 @@ class Warm(_Here, FIFOScheduler):
     """
 
     def __init__(self, count: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Tune's class has no types
         self._count = count
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:

@@ -98,7 +98,7 @@ def window(values: Iterable[float], *, maximize: bool) -> tuple[float, float] | 
 
     Far off: further than three times the distance between the quartiles below the lower one. None: there is no value.
 
-    >>> window([0.9, 0.91, 0.92, 0.93, 0.95, -40.0], maximize=True)[0] > 0.7
+    >>> window([0.9, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, -40.0], maximize=True)[0] > 0.7
     True
     """
     there = sorted(value for value in values if math.isfinite(value))

@@ -1,0 +1,26 @@
+"""``sweep report``: what a study teaches, as one page. Knows no figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweepkit.cli import studies
+
+
+def report(
+    study: studies.Argument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; report.html in the study's folder by default.")
+    ] = None,
+) -> None:
+    """Write what a study teaches as one HTML page that works offline: figures, and what to do next in words."""
+    from sweepkit import report as teaching
+    from sweepkit.cli import tables
+
+    found = studies.find_run(study)
+    for finding in teaching.findings(found):
+        typer.echo(f"{finding.says} {finding.do}")
+    typer.echo(f"wrote {tables.shown(teaching.write(found, output))}")

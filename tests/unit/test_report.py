@@ -1,0 +1,68 @@
+"""The report of a study made by hand: it says the answer, draws its figures, and needs no network."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from making import toy_study
+from sweepkit import report
+from sweepkit.check import known_values, typed
+from sweepkit.cli import app
+from sweepkit.events import Evaluated, Finished, Started
+from sweepkit.identity import identify
+from sweepkit.journal import TrialLog
+from sweepkit.search import Search
+from sweepkit.storage import open_storage
+from sweepkit.study import Study
+
+
+def finished_study(project: Path, *, best_at_edge: bool) -> Study:
+    """Return a study of twelve trials whose value rises towards one end of the learning rate, or peaks in its middle."""
+    study = typed(toy_study(project, budget={"trials": 12}, sampler={"type": "qmc", "seed": 0}))
+    identify(study.place, study)
+    search = Search(study, open_storage(study.place, study), known=known_values(study))
+    while (asked := search.ask()) is not None:
+        log = TrialLog(study.place.trial(asked.number))
+        rate = float(asked.hyperparameters["learning_rate"])
+        value = rate if best_at_edge else 1.0 - abs(rate - 1e-3)
+        log.append(Started(trial=asked.number, at=time.time()))
+        for number in (1, 2):
+            said = Evaluated(
+                trial=asked.number, at=time.time(), number=number, step=4 * number, epoch=number,
+                metrics={"eval_score": value}, values=(value,),
+            )  # fmt: skip
+            log.append(said)
+            search.report(said)
+        end = Finished(trial=asked.number, at=time.time(), ending="complete", values=(value,), seconds=1.0)
+        log.append(end)
+        search.tell(end)
+    return study
+
+
+def test_the_page_holds_the_answer_and_every_figure_without_a_network(project: Path) -> None:
+    study = finished_study(project, best_at_edge=False)
+    page = report.write(study).read_text()
+    assert "toy" in page and "eval_score" in page
+    assert not re.findall(r"""<(?:script|link|img)[^>]+(?:src|href)=["']?https?://""", page), (
+        "the page fetches something"
+    )
+    assert page.count("Plotly.newPlot") >= 4
+
+
+@pytest.mark.parametrize("best_at_edge", [True, False])
+def test_a_best_value_at_the_edge_of_the_space_is_said_and_only_then(project: Path, best_at_edge: bool) -> None:
+    found = report.findings(finished_study(project, best_at_edge=best_at_edge))
+    assert any("learning_rate" in finding.says and "edge" in finding.check for finding in found) == best_at_edge
+
+
+def test_the_command_writes_the_page(project: Path) -> None:
+    from typer.testing import CliRunner
+
+    finished_study(project, best_at_edge=True)
+    result = CliRunner().invoke(app, ["report", "toy", "--output", str(project / "page.html")])
+    assert result.exit_code == 0, result.output
+    assert (project / "page.html").stat().st_size > 100_000
