@@ -185,7 +185,7 @@ def test_never_more_trials_are_open_than_there_are_slots(all_ways: Told) -> None
         elif isinstance(event, Finished):
             running.discard(event.trial)
         most = max(most, len(running))
-    assert most == 2
+    assert 1 <= most <= 2
 
 
 def test_nothing_comes_after_pruned(all_ways: Told) -> None:
