@@ -282,7 +282,8 @@ def wider(old: Any, new: Any, embedded: bool) -> bool:
 def archive(place: Place) -> Path | None:
     """Move the study's folder into the archive and return where it is now; None when there was none.
 
-    The caller holds the study's lock and goes on holding it: the same lock file is linked into the new, empty folder.
+    The caller holds the study's lock and goes on holding it: the same lock file is linked into the new, empty folder. So
+    is the task of a study made in Python, which belongs to the study and not to its trials.
     Raises StudyLocked while other drivers share the study.
     """
     if len(owners := lock_owners(place)) > 1:
@@ -295,6 +296,6 @@ def archive(place: Place) -> Path | None:
     target = next(path for path in numbered if not path.exists())
     place.folder.rename(target)
     place.folder.mkdir()
-    for lock in target.glob(f"{place.lock.name}*"):
-        os.link(lock, place.folder / lock.name)
+    for kept in (*target.glob(f"{place.lock.name}*"), *target.glob(place.task.name)):
+        os.link(kept, place.folder / kept.name)
     return target

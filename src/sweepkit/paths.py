@@ -61,6 +61,11 @@ class Place:
         return self.folder / "mlflow.json"
 
     @property
+    def task(self) -> Path:
+        """The task of a study made in Python, by value."""
+        return self.folder / "task.pickle"
+
+    @property
     def data(self) -> Path:
         """Prepared data sets, shared by all studies of the project."""
         return self.runs / ".data"

@@ -33,22 +33,25 @@ from sweepkit.study import Study
 from sweepkit.tasks import Task
 from sweepkit.trackers import Courier, Silent, Tracker
 from sweepkit.trial import Trial, TrialSpec
-from sweepkit.watch import Outcome, Quiet, Status, Watcher
+from sweepkit.watch import Outcome, Quiet, Status, Switch, Watcher
 
 __all__ = ["Outcome", "Quiet", "Watcher", "run", "try_one"]
 
 
-def run(study: Study, *, fresh: bool = False, watch: Watcher | None = None) -> Outcome:
+def run(
+    study: Study, *, fresh: bool = False, watch: Watcher | None = None, switch: Switch | None = None
+) -> Outcome:
     """Run a study until its budget is spent, going on where an earlier run stopped.
 
-    ``fresh`` archives what was run under this name before. Raises StudyFileError for a study that breaks rules,
-    StudyChanged and StudyLocked; a study that cannot go on ends with status ``failed``.
+    ``fresh`` archives what was run under this name before; ``switch`` stops the run from another thread. Raises
+    StudyFileError for a study that breaks rules, StudyChanged and StudyLocked; a study that cannot go on ends with status
+    ``failed``.
     """
     problems = check(study)
     if problems:
         raise StudyFileError(problems)
     study = typed(study)
-    return run_checked(study, known_values(study), fresh=fresh, watch=watch)
+    return run_checked(study, known_values(study), fresh=fresh, watch=watch, switch=switch)
 
 
 def run_checked(
@@ -57,6 +60,7 @@ def run_checked(
     *,
     fresh: bool = False,
     watch: Watcher | None = None,
+    switch: Switch | None = None,
     proposer: Proposer | None = None,
     here: type[Task] | None = None,
 ) -> Outcome:
@@ -64,7 +68,7 @@ def run_checked(
 
     ``here`` is a task that cannot be sent to another process: its trials run in this one, without the second check.
     """
-    watch = watch or Quiet()
+    watch, switch = watch or Quiet(), switch or Switch()
     place, began = study.place, time.monotonic()
     if study.backend.type == "optuna":
         plan(study.backend, Machine.here())
@@ -101,13 +105,14 @@ def run_checked(
         splits = here is None and not inspected["micro_batch_matters"]
         given = Given(gpus, len(executor.free) if executor else 1, splits, inspected.get("model_mb", 0.0) * 1e6)
         watch.opened(study, result_rows(place, search))
-        status, reason = _drive(backend, Driver(study, search, courier=courier, watch=watch, given=given))
+        status, reason = _drive(backend, Driver(study, search, courier=courier, watch=watch, given=given), switch)
         if status == "done" and study.confirm is not None and search.best() is not None:
             confirmation = Confirmation(study, search, storage, known=known, proposer=proposer)
             means = Means(
                 drive=lambda courier, watch: _drive(
                     backend,
                     Driver(confirmation.study, confirmation.search, courier=courier, watch=watch, given=given),
+                    switch,
                 ),
                 tracker=_tracker(study, confirmation.search, inspected.get("data")),
                 job=None if here is not None else lambda job, **request: _job(study, executor, job, **request),
@@ -179,8 +184,9 @@ def _slots_in_words(slots: list[Slot]) -> str:
     return f"{len(slots)} trial(s) at a time, each with {where}{ranks}"
 
 
-def _drive(backend: Backend, driver: Driver) -> tuple[Status, str]:
+def _drive(backend: Backend, driver: Driver, switch: Switch) -> tuple[Status, str]:
     try:
+        switch.connect(driver.interrupt)
         with _interruptible(driver):
             backend.drive(driver)
     except StudyFailed as error:

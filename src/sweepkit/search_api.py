@@ -14,14 +14,12 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import cloudpickle
-
 from sweepkit.by_run import DefinedByRun
 from sweepkit.errors import InputError, StudyFailed
 from sweepkit.run import run_checked
 from sweepkit.sources.training import SWEEPKIT_DEFAULTS, owned
 from sweepkit.study import Study
-from sweepkit.tasks import Task
+from sweepkit.tasks import Task, by_value
 from sweepkit.trial import Trial
 from sweepkit.watch import Quiet, Watcher
 
@@ -82,14 +80,15 @@ def hyperparameter_search(
     proposer = DefinedByRun(study, space, hp_name, kwargs.get("sampler"))
     watch = watch or Quiet()
     here: type[Task] | None = None
-    file = study.place.folder / "task.pkl"
+    file = study.place.task
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        file.write_bytes(cloudpickle.dumps(task))
-    except Exception as error:  # noqa: BLE001  # an edge: pickling user objects may raise anything
+        file.write_bytes(by_value.dumps(task))
+    except InputError as error:
         here = task
         text = (
-            f"this Trainer cannot be sent to another process ({error}); its trials run in this one, one after another"
+            f"this Trainer cannot be sent to another process ({error.__cause__}); its trials run in this one, one "
+            "after another"
         )
         warnings.warn(text, stacklevel=2)
     study = study.model_copy(update={"task": study.task.model_copy(update={"pickle": str(file)})}).at(home)
@@ -133,7 +132,7 @@ def _study(
         {
             "name": name,
             "question": "Which hyperparameters does this Trainer do best with?",
-            "task": {"pickle": "task.pkl"},
+            "task": {"pickle": "task.pickle"},
             "training": _given(trainer),
             "objective": objective,
             "duplicates": "train",
@@ -234,8 +233,6 @@ def existing(trainer: Trainer, compute_objective: Callable[..., Any] | None, goa
             )
             return made
 
-    # pydantic keeps the names around a class, the Trainer among them; they need not travel and often cannot.
-    Existing.__pydantic_parent_namespace__ = None
     return Existing
 
 

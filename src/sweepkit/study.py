@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
@@ -273,7 +273,7 @@ class Study(_Section):
         """Folder that relative paths start from: the study file's, or the current one for a study made in Python."""
         return self._home or Path.cwd()
 
-    def at(self, home: Path) -> Study:
+    def at(self, home: Path) -> Self:
         """Return the same study with its relative paths starting from ``home``."""
         copy = self.model_copy()
         copy._home = home.resolve()

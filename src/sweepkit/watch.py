@@ -1,7 +1,11 @@
-"""What somebody in the same process sees of a study while it runs, and how the run ended. Knows no one who looks."""
+"""What somebody in the same process sees of a study while it runs, how it is stopped, and how it ended.
+
+Knows no one who looks.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -12,7 +16,7 @@ from sweepkit.trial import Trial
 Status = Literal["done", "failed", "interrupted"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """How a call of ``run`` ended."""
 
@@ -23,6 +27,31 @@ class Outcome:
     reason: str
     """Why the study ended: its budget, its space, an interruption or a failure, in words."""
     seconds: float
+
+    def __repr__(self) -> str:
+        ended = sum(row.ending.counts for row in self.rows)
+        best = f", best {self.best.value:.5g} (trial {self.best.number})" if self.best and self.best.values else ""
+        return f"<{self.status}: {ended} trials{best}; {self.reason}>"
+
+
+class Switch:
+    """Stops a run from another thread: pressed once, running trials checkpoint first; twice, they end at once."""
+
+    def __init__(self) -> None:
+        self.pressed = 0
+        self._interrupt: Callable[[], None] | None = None
+
+    def press(self) -> None:
+        """Ask the run to stop; a run that has not begun yet stops as it begins."""
+        self.pressed += 1
+        if self._interrupt is not None:
+            self._interrupt()
+
+    def connect(self, interrupt: Callable[[], None]) -> None:
+        """Have ``interrupt`` called at every press, those before now included."""
+        self._interrupt = interrupt
+        for _ in range(self.pressed):
+            interrupt()
 
 
 class Watcher(Protocol):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -17,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sweepkit.errors import InputError, nearest
 from sweepkit.study import TaskSpec
+from sweepkit.tasks.by_value import loads
 from sweepkit.tasks.files import import_file
 from sweepkit.tasks.task import Task
 
@@ -40,7 +40,7 @@ def task_class(spec: TaskSpec, home: Path) -> type[Task]:
         found: type[Task] = getattr(importlib.import_module(module), name)
         return found
     if spec.pickle is not None:
-        return _unpickled(home / spec.pickle)
+        return loads(home / spec.pickle, home)
     text = spec.path or ""
     where, _, name = text.rpartition(":")
     if not where.endswith(".py") or not name:
@@ -60,19 +60,6 @@ def task_class(spec: TaskSpec, home: Path) -> type[Task]:
         raise InputError(f"task.path: {name} in {file} is not a subclass of sweepkit.Task")
     listed = f"; its tasks are {', '.join(tasks)}" if tasks else "; it defines no Task"
     raise InputError(f"task.path: {file} has no {name}{listed}{nearest(name, tasks)}")
-
-
-def _unpickled(file: Path) -> type[Task]:
-    """Return a Task class that was made in Python and sent by value."""
-    try:
-        found = pickle.loads(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"task.pickle: {file} cannot be read: {error}") from error
-    except (AttributeError, ImportError) as error:
-        raise InputError(f"task.pickle: the task in {file} needs something that is not here: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Task)):
-        raise InputError(f"task.pickle: {file} holds {found!r}, not a Task class")
-    return found
 
 
 def load_task(
