@@ -11,11 +11,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweepkit.load import load_study
+    from sweepkit.notebook import Study, load_study
     from sweepkit.run import run
     from sweepkit.search_api import hyperparameter_search
     from sweepkit.space import Choice, Expression, Float, Int
-    from sweepkit.study import Study
     from sweepkit.tasks import Task
 
 __all__ = [
@@ -36,10 +35,10 @@ _HOMES = {
     "Expression": "sweepkit.space",
     "Float": "sweepkit.space",
     "Int": "sweepkit.space",
-    "Study": "sweepkit.study",
+    "Study": "sweepkit.notebook",
     "Task": "sweepkit.tasks",
     "hyperparameter_search": "sweepkit.search_api",
-    "load_study": "sweepkit.load",
+    "load_study": "sweepkit.notebook",
     "run": "sweepkit.run",
 }
 

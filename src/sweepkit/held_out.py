@@ -1,7 +1,10 @@
-"""Evaluates a trial's checkpoint on the test split, in a warm child. Knows nothing of the search and records nothing."""
+"""Puts a trial's checkpoint to use: loads its model, evaluates it on the test split. Records nothing, knows no search."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sweepkit.errors import InputError
@@ -25,3 +28,15 @@ def evaluate(study: Study, spec: TrialSpec, model: str) -> dict[str, Any]:
     found = trainer.evaluate(data["test"], metric_key_prefix="test")
     metrics = {key: float(value) for key, value in found.items() if key.startswith("test_")}
     return {"metrics": metrics, "rows": len(data["test"])}
+
+
+def load_model(study: Study, params: Mapping[str, Any], checkpoint: Path) -> Any:
+    """Return the model in a trial's ``best/`` folder, its adapter included, on the device the Trainer takes."""
+    values = Values.of(study, params)
+    task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
+    with TemporaryDirectory(prefix="sweepkit-") as folder:
+        spec = TrialSpec(number=0, hyperparameters=params, directory=folder)
+        trainer = build_trainer(study, spec, task, values, None)
+        trainer._load_from_checkpoint(str(checkpoint))
+    assert trainer.model is not None
+    return trainer.model.eval()

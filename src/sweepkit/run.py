@@ -38,9 +38,7 @@ from sweepkit.watch import Outcome, Quiet, Status, Switch, Watcher
 __all__ = ["Outcome", "Quiet", "Watcher", "run", "try_one"]
 
 
-def run(
-    study: Study, *, fresh: bool = False, watch: Watcher | None = None, switch: Switch | None = None
-) -> Outcome:
+def run(study: Study, *, fresh: bool = False, watch: Watcher | None = None, switch: Switch | None = None) -> Outcome:
     """Run a study until its budget is spent, going on where an earlier run stopped.
 
     ``fresh`` archives what was run under this name before; ``switch`` stops the run from another thread. Raises

@@ -19,8 +19,9 @@ SOURCE = Path(__file__).parents[2] / "src" / "sweepkit"
 # From the top down; a module imports from its own row and the rows below. A row names modules, packages with all that
 # is in them, or a module of a package that stands lower than the rest of it.
 LAYERS = (
+    ("notebook",),
     ("cli", "__main__"),
-    ("notebook", "search_api"),
+    ("search_api",),
     ("run",),
     ("conclusion",),
     ("session", "budget", "watch"),

@@ -96,8 +96,8 @@ def _way(kind: type[Task]) -> str:
         return None
 
     first, *rest = down(kind.__name__, kind) or [kind.__name__]
-    attribute, *used = rest or [""]
-    return " uses ".join([f"{first}.{attribute}" if attribute else first, *used])
+    attribute = ".".join([first, *rest[:1]])
+    return ", which uses ".join([" uses ".join([attribute, *rest[1:2]]), *rest[2:]])
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
