@@ -1,4 +1,4 @@
-"""Whole studies on tiny models: every sampler and pruner, conditional parameters, LoRA, other people's Trainers, sweep new."""
+"""Whole studies on tiny models: every sampler and pruner, conditional parameters, LoRA, other people's Trainers."""
 
 from __future__ import annotations
 
@@ -233,23 +233,6 @@ def test_a_trainer_of_ones_own_with_arguments_of_its_own(project: Path) -> None:
     assert [(str(row.ending), row.cause) for row in rows] == [("complete", "")] * 2
     by_length = {row.params["generation_max_length"]: row.values[0] for row in rows}
     assert by_length[3] > 2 * by_length[1]
-
-
-def test_a_new_study_of_string_labels_runs_unedited(project: Path, tmp_path: Path, tiny_bert: Path) -> None:
-    toys.tiny_csv(project / "my.csv", 80)
-    arguments = ("new", "mystudy", "--kind", "text-classification", "--data", "my.csv", "--model", str(tiny_bert))
-    made = sweep(*arguments, cwd=project)
-    output, _ = made.communicate(timeout=60)
-    assert made.returncode == 0, output
-    ran = sweep("run", "mystudy/study.yaml", "--set", "budget.trials=3", cwd=project)
-    output, _ = ran.communicate(timeout=200)
-    assert ran.returncode == 0, output
-    best = sweep("best", "mystudy", cwd=project)
-    path, _ = best.communicate(timeout=60)
-    from transformers import AutoModelForSequenceClassification
-
-    model = AutoModelForSequenceClassification.from_pretrained(path.strip())
-    assert set(model.config.id2label.values()) == {"ham", "spam"}
 
 
 def test_a_study_runs_from_any_folder_by_file_folder_and_name(project: Path, tmp_path: Path) -> None:
