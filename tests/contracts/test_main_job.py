@@ -16,14 +16,6 @@ from making import sweep, toy_study
 from sweepkit.load import load_study, to_yaml
 from sweepkit.tasks import load_task
 
-ENDS: dict[str, dict[str, Any]] = {
-    "fine": {"task.x": 0.4},
-    "raises": {"task.fail_at_step": 2},
-    "leaves": {"task.exit_code": 3},
-    "killed": {"task.kill": True},
-}
-"""Branch of a choice → what the toy then does."""
-
 
 def typed(*arguments: str, cwd: Path) -> tuple[int, str]:
     """Return a command's exit code and what it printed."""
@@ -112,26 +104,6 @@ def test_mlflow_has_a_parent_a_child_per_trial_and_the_status_of_its_ending(ran:
         assert float(run.data.params["learning_rate"]) == trial["params"]["learning_rate"]
         steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "eval_f1")]
         assert steps == sorted(set(steps)) and steps
-
-
-def test_a_failed_trial_is_named_with_its_cause_and_the_exit_code_is_1(project: Path) -> None:
-    study = toy_study(
-        project,
-        space={"learning_rate": {"choices": [1e-3]}, "way": {"choices": ENDS}},
-        enqueue=[{"learning_rate": 1e-3, "way": way} for way in ENDS],
-        duplicates="train",
-        budget={"trials": len(ENDS)},
-    )
-    (project / "study.yaml").write_text(to_yaml(study))
-    code, output = typed("run", "study.yaml", cwd=project)
-    assert code == 1
-    assert "4 trials (1 complete, 3 failed)" in output
-    told = output[output.index("went wrong") :].splitlines()
-    assert [line.strip() for line in told[1:4]] == [
-        "trial 1  failed  RuntimeError: toy failure at step 2",
-        "trial 2  failed  exit code 3",
-        "trial 3  failed  signal 9 (SIGKILL)",
-    ]
 
 
 def test_try_trains_one_trial_and_enqueue_puts_one_in_line(project: Path) -> None:
