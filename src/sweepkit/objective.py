@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainingArguments, set_seed
+from safetensors import safe_open
+from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 
 from sweepkit import proof
 from sweepkit.callback import Diverged, Line, TrialCallback
@@ -85,6 +86,7 @@ def build_trainer(study: Study, spec: TrialSpec, task: Task, values: Values, cal
             f"{type(task).__name__}.trainer must return a transformers.Trainer, got {type(trainer).__name__}"
         )
     _resume_with_own_values(trainer)
+    _load_by_the_models_names(trainer)
     if callback:
         callback.trainer = trainer
     return trainer
@@ -114,6 +116,29 @@ def _resume_with_own_values(trainer: Trainer) -> None:
         return scheduler
 
     trainer.create_scheduler = remembering  # type: ignore[method-assign]  # public hook, wrapped for this one Trainer
+
+
+def _load_by_the_models_names(trainer: Trainer) -> None:
+    """Make a checkpoint's weights find their places also where ``save_pretrained`` wrote them under other names.
+
+    Some models (ViT, for one) are saved with the names of earlier versions, which ``from_pretrained`` translates and
+    the Trainer does not: it warns and goes on with random weights.
+    """
+    load = trainer._load_from_checkpoint
+
+    def translating(resume_from_checkpoint: str, model: Any = None) -> None:
+        own = trainer.model if model is None else model
+        saved: set[str] = set()
+        for file in Path(resume_from_checkpoint).glob("model*.safetensors"):
+            with safe_open(file, "pt") as weights:
+                saved.update(weights.keys())
+        if isinstance(own, PreTrainedModel) and not saved <= own.state_dict().keys():
+            read = type(own).from_pretrained(resume_from_checkpoint, config=own.config, dtype=own.dtype)
+            own.load_state_dict(read.state_dict())
+        else:
+            load(resume_from_checkpoint, model)
+
+    trainer._load_from_checkpoint = translating  # type: ignore[method-assign]  # resume and best model both come here
 
 
 def run_trial(study: Study, spec: TrialSpec, line: Line, *, kind: type[Task] | None = None) -> Finished:
