@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+collect_ignore = ["benchmarks"]  # measured by `make bench`; no tests
 CACHE = Path(tempfile.mkdtemp(prefix="sweepkit-tests-"))
 MARK = "SWEEPKIT_TEST_SESSION"
 # Before anything heavy is imported, and inherited by every process the tests start: nobody is phoned, nothing is

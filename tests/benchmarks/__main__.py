@@ -1,0 +1,71 @@
+"""Measures what this toolkit costs, beside doing it by hand: ``python tests/benchmarks [--quick] [NAME …]``.
+
+Prints a table with every goal beside its figure and writes the same as JSON to ``runs/bench.json``. Exit code 0 also where
+a goal is missed: on a busy machine that says little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from dataclasses import asdict
+from importlib import import_module
+
+from measure import ROOT, Line, Size
+from rich.console import Console
+from rich.table import Table
+
+BENCHMARKS = ("trials", "study", "orchestration", "tracking", "data", "commands", "reopening")
+"""Modules of this folder; each has ``run(size)``, which returns lines."""
+
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    # One thread per process, for every tool: two threads make a model this small slower on two cores.
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+def main() -> None:
+    """Run the benchmarks named, or all."""
+    parser = argparse.ArgumentParser(prog="python tests/benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions and smaller studies, under 3 minutes")
+    parser.add_argument("--repeats", type=int, help="repetitions instead of 5 (1 with --quick)")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    os.environ.update(QUIET)
+    console = Console(width=None if Console().is_terminal else 150)
+    size = Size(options.quick, options.repeats or (1 if options.quick else 5))
+    lines: list[Line] = []
+    for name in options.names or BENCHMARKS:
+        began = time.monotonic()
+        found = import_module(name).run(size)
+        lines += found
+        console.print(table(found, title=f"{name} ({time.monotonic() - began:.0f} s)"))
+    folder = ROOT / "runs"
+    folder.mkdir(exist_ok=True)
+    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+    head = {"at": time.time(), "quick": options.quick, "repeats": size.repeats, **machine}
+    rows = [{**asdict(line), "met": line.met} for line in lines]
+    (folder / "bench.json").write_text(json.dumps({**head, "lines": rows}, indent=2) + "\n")
+
+
+def table(lines: list[Line], *, title: str) -> Table:
+    """Return the lines as a table."""
+    made = Table("goal", "what", "measured", "wanted", "", "details", title=title)
+    for line in lines:
+        met = {True: "met", False: "missed", None: ""}[line.met]
+        made.add_row(line.goal, line.what, f"{line.figure:.3g} {line.unit}", line.wanted, met, line.detail)
+    return made
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Goal 9: a study of thousands of finished trials goes on at once."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from measure import Line, Size, median, project
+
+from sweepkit.events import Evaluated, Finished
+from sweepkit.journal import TrialLog
+from sweepkit.load import known_values
+from sweepkit.search import Search
+from sweepkit.storage import open_storage
+from sweepkit.study import Study
+
+
+def run(size: Size) -> list[Line]:
+    """Open a study of finished trials and ask once, with the random sampler and with TPE; quick: 300 instead of 2,000."""
+    trials = size.pick(2000, 300)
+    lines = []
+    with project() as folder:
+        finished_study(folder, trials)
+        for sampler in ("random", "tpe"):
+            found = median([reopen(folder, trials, sampler) for _ in range(size.repeats)])
+            lines.append(Line("9", f"reopen and ask ({sampler})", found, "s", at_most=2.0, detail=f"{trials} trials"))
+    return lines
+
+
+def reopen(folder: Path, trials: int, sampler: str) -> float:
+    """Return the seconds from opening the storage to the next trial."""
+    study = many(folder, trials + 100, sampler)
+    began = time.perf_counter()
+    search = Search(study, open_storage(study.place, study), known=known_values(study))
+    assert search.ask() is not None
+    return time.perf_counter() - began
+
+
+def many(folder: Path, trials: int, sampler: str = "random") -> Study:
+    """Return a study of two parameters with room for so many trials."""
+    from orchestration import noop_study
+
+    space = {
+        "learning_rate": {"low": 1e-6, "high": 1.0, "log": True},
+        "weight_decay": {"low": 0.0, "high": 0.3},
+    }
+    return noop_study(folder, space=space, budget={"trials": trials}, sampler={"type": sampler, "seed": 0})
+
+
+def finished_study(folder: Path, trials: int) -> Study:
+    """Write a study of so many finished trials of three evaluations, as a driver leaves it; return it."""
+    from sweepkit.identity import identify
+
+    study = many(folder, trials)
+    identify(study.place, study)
+    search = Search(study, open_storage(study.place, study), known=known_values(study))
+    for _ in range(trials):
+        asked = search.ask()
+        assert asked is not None
+        rate = float(asked.params["learning_rate"])
+        values = [(rate / number,) for number in (1, 2, 3)]
+        events: list[Evaluated | Finished] = [
+            Evaluated(
+                trial=asked.number,
+                at=time.time(),
+                number=number,
+                step=10 * number,
+                epoch=number,
+                metrics={"eval_loss": value[0]},
+                values=value,
+            )
+            for number, value in enumerate(values, 1)
+        ]
+        end = Finished(trial=asked.number, at=time.time(), ending="complete", step=30, seconds=1.0, values=values[-1])
+        events.append(end)
+        with TrialLog(study.place.trial(asked.number)) as log:
+            for event in events:
+                log.append(event)
+        for event in events:
+            if isinstance(event, Evaluated):
+                search.report(event)
+            else:
+                search.tell(event)
+    return study

@@ -1,0 +1,70 @@
+"""Goals 3 and 4: twelve given configurations, three epochs each, on two slots; every tool trains exactly the same.
+
+Knows how the tools are compared; how each is used best stands in ``tools/``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from measure import Line, Size, median, tool
+
+TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sweepkit": ("ours", {"backend": "optuna"}),
+    "search on Optuna": ("trainer_optuna", {}),
+    "Optuna loop": ("optuna_loop", {}),
+    "Ray function": ("ray_function", {}),
+    "search on Ray": ("trainer_ray", {}),
+    "sweepkit on Ray": ("ours", {"backend": "ray"}),
+    "sweepkit with MLflow": ("ours", {"backend": "optuna", "tracking": "sqlite:///mlflow.db"}),
+}
+WANTED = {"search on Optuna": 1.8, "Optuna loop": 1.0, "Ray function": 1.0, "search on Ray": 3.5}
+"""Tool → how many times as long it has to take."""
+
+
+def run(size: Size) -> list[Line]:
+    """Compare the study's wall time; quick: four configurations."""
+    trials = size.pick(12, 4)
+    walls: dict[str, list[float]] = {name: [] for name in TOOLS}
+    starts: dict[str, list[float]] = {name: [] for name in TOOLS}
+    limits = []
+    for _ in range(size.repeats):
+        limits.append(best_schedule(tool("plain", trials=trials)["train"]))
+        for name, (script, options) in TOOLS.items():
+            found = tool(script, trials=trials, **options)
+            walls[name].append(found["wall"])
+            starts[name].append(found["startup"])
+    wall = {name: median(found) for name, found in walls.items()}
+    start = {name: f"start-up {median(found):.1f} s apart" for name, found in starts.items()}
+    ours, limit = wall["sweepkit"], median(limits)
+    lines = [
+        Line(
+            "3",
+            f"{name} ÷ sweepkit",
+            wall[name] / ours,
+            "×",
+            at_least=least,
+            detail=f"{wall[name]:.1f} s, {start[name]}",
+        )
+        for name, least in WANTED.items()
+    ]
+    over = 100 * (ours / limit - 1)
+    detail = f"{ours:.2f} s, limit {limit:.2f} s, {start['sweepkit']}"
+    lines.append(Line("3", "sweepkit over the limit", over, "%", at_most=10, detail=detail))
+    mlflow = wall["sweepkit with MLflow"]
+    lines.append(
+        Line("3", "the same with MLflow over the limit", 100 * (mlflow / limit - 1), "%", detail=f"{mlflow:.2f} s")
+    )
+    ray = wall["sweepkit on Ray"]
+    detail = f"{ray:.2f} s, {start['sweepkit on Ray']}"
+    lines.append(Line("4", "on Ray over the local backend", 100 * (ray / ours - 1), "%", at_most=20, detail=detail))
+    return lines
+
+
+def best_schedule(seconds: list[float]) -> float:
+    """Return the shortest time in which two slots can do this; every way of sharing it out is looked at."""
+    whole = sum(seconds)
+    sums = {0.0}
+    for second in seconds:
+        sums |= {other + second for other in sums}
+    return min(max(part, whole - part) for part in sums)

@@ -1,0 +1,66 @@
+"""A language model on made-up words, whose tokenising is counted. Knows no study."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, Trainer, TrainerCallback
+
+from sweepkit.tasks import Task
+
+
+class Words(Task):
+    """Predict the next of a hundred words."""
+
+    count: str = ""
+    """File that gets a line each time the data is tokenised."""
+    large: bool = False
+    """Whether the model has 25 million weights, so that its memory shows."""
+
+    def data(self) -> DatasetDict:
+        """Return tokenised rows: 64 tokens each."""
+        if self.count:
+            with Path(self.count).open("a") as file:
+                file.write("tokenised\n")
+        texts = Dataset.from_dict({"text": [" ".join(str((7 * n + k) % 100) for k in range(64)) for n in range(4000)]})
+
+        def tokens(row: dict[str, str]) -> dict[str, list[int]]:
+            ids = [int(word) for word in row["text"].split()]
+            return {"input_ids": ids, "labels": ids}
+
+        rows = texts.map(tokens, remove_columns="text")
+        return DatasetDict({"train": rows, "validation": rows.select(range(8))})
+
+    def model_init(self, **config: Any) -> PreTrainedModel:
+        """Return a fresh GPT-2."""
+        width, layers = (512, 8) if self.large else (32, 2)
+        shape = {"vocab_size": 100, "n_positions": 64, "n_embd": width, "n_layer": layers, "n_head": 4}
+        return GPT2LMHeadModel(GPT2Config(**{**shape, **config}))
+
+    def trainer(self, **kwargs: Any) -> Trainer:
+        """Return a Trainer that says when its third step has ended."""
+        trainer = Trainer(**kwargs)
+        trainer.add_callback(ThirdStep(Path(kwargs["args"].output_dir).parent / "third-step"))
+        return trainer
+
+    def reported(self) -> frozenset[str]:
+        """Return the loss."""
+        return frozenset({"eval_loss"})
+
+
+class ThirdStep(TrainerCallback):
+    """Writes the process id and the megabytes of the weights after the third step, when optimizer and gradients exist."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Write, once."""
+        if state.global_step == 3:
+            size = sum(weight.numel() * weight.element_size() for weight in model.parameters()) / 2**20
+            new = self._file.with_suffix(".new")
+            new.write_text(f"{os.getpid()} {size}")
+            new.rename(self._file)

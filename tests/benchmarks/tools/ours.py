@@ -1,0 +1,51 @@
+"""This toolkit on the same configurations, two trials at a time; ``backend`` is optuna (this machine) or ray."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from studies import digits_study
+
+from sweepkit.run import Quiet, run
+from sweepkit.study import Study
+from sweepkit.trial import Trial
+
+
+class Opened(Quiet):
+    """Notes when the first trial can start."""
+
+    def opened(self, study: Study, rows: list[Trial]) -> None:
+        """Note the time."""
+        self.at = time.time()
+
+
+if __name__ == "__main__":
+    options = json.loads(sys.argv[1])
+    count = options["trials"]
+    backend = {"type": options["backend"], "parallel": 2, "gpus_per_trial": 0, "cpus_per_trial": 1}
+    base = digits_study(Path.cwd())
+    study = digits_study(
+        Path.cwd(),
+        backend=backend,
+        enqueue=base.enqueue[:count],
+        budget={"trials": count},
+        tracking={"uri": options.get("tracking", "none")},
+    )
+    watch = Opened()
+    outcome = run(study, watch=watch)
+    ended = time.time()
+    assert outcome.status == "done" and len(outcome.rows) == count, outcome
+    logs = [study.place.trial(number) / "events.jsonl" for number in range(count)]
+    says = [[json.loads(line) for line in log.read_text().splitlines()] for log in logs]
+    # A Ray of this study's own starts behind `opened`: what its trials need begins with the first of them.
+    first = min(events[0]["at"] for events in says)
+    began = watch.at if options["backend"] == "optuna" else first
+    startup = began - psutil.Process().create_time()
+    train = [
+        e["metrics"]["train_runtime"] for events in says for e in events if "train_runtime" in e.get("metrics", {})
+    ]
+    sys.stdout.write("\n" + json.dumps({"startup": startup, "wall": ended - began, "train": train}) + "\n")

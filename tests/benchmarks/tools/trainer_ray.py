@@ -1,0 +1,51 @@
+"""``Trainer.hyperparameter_search`` on Ray, two trials at a time.
+
+Set: one core per trial (its own default), the configurations through Ray's own generator, no dashboard, no loggers.
+``reuse`` hands reuse_actors=True through to Tune, which no documentation of the search mentions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import ray
+from digits import ARGUMENTS, CONFIGURATIONS, QUIET, accuracy, model, splits
+from ray import tune
+from ray.tune.search import BasicVariantGenerator
+from transformers import Trainer, TrainingArguments
+
+if __name__ == "__main__":
+    options = json.loads(sys.argv[1])
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    chosen = CONFIGURATIONS[: options["trials"]]
+    data = splits()
+    trainer = Trainer(
+        model_init=model,
+        args=TrainingArguments(output_dir="out", **ARGUMENTS, **QUIET),
+        train_dataset=data["train"],
+        eval_dataset=data["validation"],
+        compute_metrics=accuracy,
+    )
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    began = time.time()
+    trainer.hyperparameter_search(
+        hp_space=lambda _: {"learning_rate": tune.loguniform(1e-5, 1e-2), "weight_decay": tune.uniform(0.0, 0.2)},
+        compute_objective=lambda metrics: metrics["eval_accuracy"],
+        n_trials=len(chosen),
+        direction="maximize",
+        backend="ray",
+        search_alg=BasicVariantGenerator(points_to_evaluate=chosen, max_concurrent=2),
+        reuse_actors=options.get("reuse", False),
+        storage_path=str(Path.cwd()),
+        verbose=0,
+    )
+    ended = time.time()
+    ray.shutdown()
+    sys.stdout.write(
+        "\n" + json.dumps({"startup": began - psutil.Process().create_time(), "wall": ended - began}) + "\n"
+    )

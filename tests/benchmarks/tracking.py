@@ -1,0 +1,79 @@
+"""Goal 6: what recording costs a trial: nothing waits for MLflow, and a logged number is a line on a socket."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from measure import Line, Size, in_turn, median, project
+from studies import digits_study, events
+
+from sweepkit.run import run as run_study
+from sweepkit.study import Study
+
+
+def run(size: Size) -> list[Line]:
+    """Train the same trial logging every step and never, MLflow on; count what arrived."""
+    counted: list[tuple[int, int]] = []
+
+    def training(every: int) -> float:
+        """Return the median seconds of train() of trials that log so often."""
+        with project() as folder:
+            base = digits_study(folder)
+            study = digits_study(
+                folder,
+                training={**base.training, "logging_steps": every, "num_train_epochs": size.pick(6, 3)},
+                budget={"trials": size.pick(4, 2)},
+                backend={"parallel": 1, "gpus_per_trial": 0, "cpus_per_trial": 1},
+            )
+            outcome = run_study(study)
+            assert outcome.status == "done", outcome
+            if every == 1:
+                counted.append(_count(study))
+            numbers = range(len(outcome.rows))
+            return median(
+                next(
+                    e["metrics"]["train_runtime"] for e in events(study, n, "logged") if "train_runtime" in e["metrics"]
+                )
+                for n in numbers
+            )
+
+    steps = 45 * size.pick(6, 3)
+    found = in_turn(size.repeats, never=lambda: training(100_000), each=lambda: training(1))
+    more = found["each"] - found["never"]
+    said, kept = (sum(column) for column in zip(*counted, strict=True))
+    detail = f"{found['never']:.2f} s without, {found['each']:.2f} s with; the Trainer's own logging included"
+    metrics = 3 * steps  # loss, grad_norm, learning_rate
+    return [
+        Line(
+            "6",
+            "a trial's time for each logged metric",
+            1000 * more / metrics,
+            "ms",
+            at_most=0.25,
+            detail=f"{metrics} metrics",
+        ),
+        Line("6", "logging every step slows training by", 100 * more / found["never"], "%", at_most=3, detail=detail),
+        Line(
+            "6",
+            "metrics lost on the way to MLflow",
+            said - kept,
+            "",
+            at_most=0,
+            detail=f"{said} said, {kept} in the store",
+        ),
+    ]
+
+
+def _count(study: Study) -> tuple[int, int]:
+    """Return how many numbers the trials said, and how many of them MLflow has."""
+
+    said = 0
+    logs = sorted(study.place.trials.glob("*/events.jsonl"))
+    for log in logs:
+        for event in map(json.loads, log.read_text().splitlines()):
+            said += len(event["metrics"]) if event["kind"] in ("logged", "evaluated") else 0
+    with sqlite3.connect(study.place.root / "mlflow.db") as store:
+        skipped = "key != 'epoch' AND key NOT LIKE 'objective%' AND key NOT LIKE 'system/%'"
+        (kept,) = store.execute(f"SELECT COUNT(*) FROM metrics WHERE {skipped}").fetchone()
+    return said, int(kept)
