@@ -19,11 +19,10 @@ from sweepkit.trial import TrialSpec
 def run(size: Size) -> list[Line]:
     """Count the tokenisings of two studies on four slots, and weigh workers of one, two and three trials."""
     with project() as folder:
-        count = folder / "tokenised"
         for name in ("first", "second"):
-            outcome = run_study(text_study(folder, name, count=str(count)))
+            outcome = run_study(text_study(folder, name))
             assert outcome.status == "done", outcome
-        times = len(count.read_text().splitlines())
+        times = len((folder / "tokenised").read_text().splitlines())
         rows = text_study(folder, "first").model_dump()["budget"]["trials"]
         extra, own = weigh(text_study(folder, "weighed", large=True, steps=100_000), size.pick(3, 2))
     detail = f"two studies of {rows} trials on 4 slots"

@@ -54,11 +54,16 @@ def splits() -> DatasetDict:
     return DatasetDict({"train": rows.select(range(1440)), "validation": rows.select(range(1440, len(rows)))})
 
 
-def model(*_: Any, **config: Any) -> PreTrainedModel:
+def model(**config: Any) -> PreTrainedModel:
     """Return a fresh model of some 70,000 weights."""
     shape = {"image_size": 8, "patch_size": 2, "num_channels": 1, "hidden_size": 64, "intermediate_size": 128}
     depth = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_labels": 10}
     return ViTForImageClassification(ViTConfig(**{**shape, **depth, **config}))
+
+
+def model_init(_: object = None) -> PreTrainedModel:
+    """Return a fresh model, as the Trainer's own ``model_init``."""
+    return model()
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:

@@ -15,16 +15,13 @@ from sweepkit.tasks import Task
 class Words(Task):
     """Predict the next of a hundred words."""
 
-    count: str = ""
-    """File that gets a line each time the data is tokenised."""
     large: bool = False
     """Whether the model has 25 million weights, so that its memory shows."""
 
     def data(self) -> DatasetDict:
-        """Return tokenised rows: 64 tokens each."""
-        if self.count:
-            with Path(self.count).open("a") as file:
-                file.write("tokenised\n")
+        """Return tokenised rows: 64 tokens each; the file ``tokenised`` of the project gets a line."""
+        with (self.home / "tokenised").open("a") as file:
+            file.write("tokenised\n")
         texts = Dataset.from_dict({"text": [" ".join(str((7 * n + k) % 100) for k in range(64)) for n in range(4000)]})
 
         def tokens(row: dict[str, str]) -> dict[str, list[int]]:

@@ -8,7 +8,7 @@ import time
 
 import optuna
 import psutil
-from digits import ARGUMENTS, CONFIGURATIONS, QUIET, accuracy, model, splits
+from digits import ARGUMENTS, CONFIGURATIONS, QUIET, accuracy, model_init, splits
 from transformers import Trainer, TrainingArguments
 
 if __name__ == "__main__":
@@ -23,7 +23,7 @@ if __name__ == "__main__":
             "weight_decay": trial.suggest_float("weight_decay", 0.0, 0.2),
         }
         trainer = Trainer(
-            model_init=model,
+            model_init=model_init,
             args=TrainingArguments(output_dir="out", **ARGUMENTS, **QUIET, **values),
             train_dataset=data["train"],
             eval_dataset=data["validation"],

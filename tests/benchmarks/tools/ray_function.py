@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import ray
-from digits import ARGUMENTS, CONFIGURATIONS, QUIET, accuracy, model, splits
+from digits import ARGUMENTS, CONFIGURATIONS, QUIET, accuracy, model_init, splits
 from ray import tune
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -30,7 +30,7 @@ class Report(TrainerCallback):
 def train(config: dict[str, Any], data: Any) -> None:
     """Train one configuration."""
     trainer = Trainer(
-        model_init=model,
+        model_init=model_init,
         args=TrainingArguments(output_dir="out", **ARGUMENTS, **QUIET, **config["values"]),
         train_dataset=data["train"],
         eval_dataset=data["validation"],

@@ -10,14 +10,14 @@ import sys
 import time
 
 import psutil
-from digits import ARGUMENTS, CONFIGURATIONS, QUIET, accuracy, model, splits
+from digits import ARGUMENTS, CONFIGURATIONS, QUIET, accuracy, model_init, splits
 from transformers import Trainer, TrainingArguments
 
 if __name__ == "__main__":
     options = json.loads(sys.argv[1])
     data = splits()
     trainer = Trainer(
-        model_init=model,
+        model_init=model_init,
         args=TrainingArguments(output_dir="out", **ARGUMENTS, **QUIET),
         train_dataset=data["train"],
         eval_dataset=data["validation"],

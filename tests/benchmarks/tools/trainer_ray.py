@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import ray
-from digits import ARGUMENTS, CONFIGURATIONS, QUIET, accuracy, model, splits
+from digits import ARGUMENTS, CONFIGURATIONS, QUIET, accuracy, model_init, splits
 from ray import tune
 from ray.tune.search import BasicVariantGenerator
 from transformers import Trainer, TrainingArguments
@@ -25,7 +25,7 @@ if __name__ == "__main__":
     chosen = CONFIGURATIONS[: options["trials"]]
     data = splits()
     trainer = Trainer(
-        model_init=model,
+        model_init=model_init,
         args=TrainingArguments(output_dir="out", **ARGUMENTS, **QUIET),
         train_dataset=data["train"],
         eval_dataset=data["validation"],
