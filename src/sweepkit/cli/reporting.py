@@ -16,11 +16,17 @@ def report(
         Path | None, typer.Option("--output", "-o", help="File to write; report.html in the study's folder by default.")
     ] = None,
 ) -> None:
-    """Write what a study teaches as one HTML page that works offline: figures, and what to do next in words."""
+    """Write what a study teaches as one HTML page that works offline: figures, and what to do next in words.
+
+    The page is also put among the files of the study's run in MLflow.
+    """
     from sweepkit import report as teaching
     from sweepkit.cli import tables
 
     found = studies.find_run(study)
     for finding in teaching.findings(found):
         typer.echo(f"{finding.says} {finding.do}")
-    typer.echo(f"wrote {tables.shown(teaching.write(found, output))}")
+    path = teaching.write(found, output)
+    typer.echo(f"wrote {tables.shown(path)}")
+    if said := teaching.record(found, path):
+        typer.echo(said)

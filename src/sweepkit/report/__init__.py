@@ -33,3 +33,21 @@ def write(study: Study, path: Path | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html(gather(study)), encoding="utf-8")
     return path
+
+
+def record(study: Study, path: Path) -> str:
+    """Put a written report among the files of the study's run in MLflow; return what came of it in words.
+
+    Empty where the study is recorded nowhere. A store that is away costs nothing but the sentence.
+    """
+    if study.tracking.uri == "none":
+        return ""
+    from sweepkit.results import read
+    from sweepkit.trackers.courier import in_words
+    from sweepkit.trackers.mlflow import MLflowTracker
+
+    try:
+        there = MLflowTracker(study, lambda: read(study)).attach(path)
+    except Exception as error:  # noqa: BLE001  # an edge: whatever a store raises, the report is written
+        return f"MLflow did not take it: {in_words(error)}"
+    return "logged to MLflow with the study's run" if there else "MLflow has no run of the study yet"

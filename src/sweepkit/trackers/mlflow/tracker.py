@@ -169,6 +169,13 @@ class MLflowTracker:
         common = frozenset.intersection(*map(frozenset, given)) if given else None
         return link.compare(store, self._study, self._state, base_url, common=common)
 
+    def attach(self, file: Path) -> bool:
+        """Put a file among the artifacts of the study's own run; False while there is no run. Disturbs no driver."""
+        store = self._connect()
+        if self._state.parent_run_id:
+            store.client.log_artifact(self._state.parent_run_id, str(file))
+        return bool(self._state.parent_run_id)
+
     def _connect(self) -> Store:
         if self._opened is None:
             self._opened = Store(self._uri, self._place)
