@@ -87,9 +87,11 @@ class TrialCallback(TrainerCallback):
             raise TrialInterrupted(word)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Say that a resumable checkpoint is whole; leave if that was all there was left to do."""
+        """Take a resumable checkpoint that is whole into ``last/`` and say so; leave if that was all there was left to do."""
+        if self._spec.ranks > 1:
+            torch.distributed.barrier()  # each rank writes its own part
         if self._main:
-            path = Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
+            path = self._keep_last(Path(args.output_dir or "") / f"checkpoint-{state.global_step}")
             number = len(self.evaluations)
             self._line.say(
                 Checkpointed(
@@ -168,6 +170,18 @@ class TrialCallback(TrainerCallback):
                 raise TrialInterrupted("stop")
             self._stopping = True
         control.should_save = self._resumable and answer != "lean"
+
+    def _keep_last(self, written: Path) -> Path:
+        """Move a checkpoint into ``last/``, where everything is whole, and remove the earlier ones; return where it is."""
+        last = self._folder / "last"
+        path = last / written.name
+        last.mkdir(exist_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+        os.rename(written, path)
+        for other in last.iterdir():
+            if other != path:
+                shutil.rmtree(other, ignore_errors=True)
+        return path
 
     def _save_best(self, step: int) -> None:
         """Write the model to ``best/`` by way of a temporary folder, so that ``best/`` is always whole."""

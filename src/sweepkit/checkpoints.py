@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sweepkit.paths import Place
 
-PARTS = ("best", "best.new", "best.old", "last")
+PARTS = ("best", "best.new", "best.old", "last", "last.new")
 RESUMABLE_PER_MODEL = 3.0
 """A resumable checkpoint is the model and, with Adam, two numbers more per weight."""
 
@@ -51,6 +51,15 @@ class Shelf:
         for rest in (old, *folder.glob("*.new")):
             remove(rest)
 
+    def resumable(self, number: int) -> tuple[Path | None, int]:
+        """Return the checkpoint a trial can go on from and its step; (None, 0) where there is none.
+
+        What lies in ``last/`` is whole, whether or not its trial lived to say so.
+        """
+        found = [(int(path.name.rpartition("-")[2]), path) for path in (self._place.trial(number) / "last").glob("*-*")]
+        step, path = max(found, default=(0, None))
+        return path, step
+
     def wrote(self, number: int, role: str, path: Path) -> None:
         """Take note of a checkpoint (``best`` or ``last``) that is whole on disk."""
         self._holding.add(number)
@@ -61,6 +70,7 @@ class Shelf:
         """A trial ended for good: it needs no resumable checkpoint any more, and its best only if it may be ranked."""
         folder = self._place.trial(number)
         self._coming.pop(number, None)
+        self.recover(number)
         remove(folder / "last")
         if not keeps_best:
             best = folder / "best"

@@ -76,7 +76,8 @@ def _test(study: Study, row: Trial, means: Means) -> None:
         said(f"trial {row.number} was not evaluated on the test split: {why}")
         return
     console = study.place.folder / "test.log"
-    with TemporaryDirectory(prefix="sweepkit-") as temporary:
+    study.place.scratch.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=study.place.scratch) as temporary:
         path = Path(temporary) / "spec.json"
         path.write_text(TrialSpec(number=row.number, hyperparameters=row.params, directory=temporary).to_json())
         answer = means.job("test", console=console, spec=str(path), model=str(best.resolve()))

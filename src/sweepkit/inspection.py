@@ -9,8 +9,6 @@ disk that a trial needs. Knows nothing of the search; nothing is recorded.
 from __future__ import annotations
 
 import traceback
-from dataclasses import replace
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from sweepkit.errors import InputError, nearest
@@ -26,46 +24,51 @@ ROWS = 32
 
 
 def inspect(study: Study, spec: TrialSpec) -> dict[str, Any]:
-    """Return ``problems`` ((path, message) pairs), ``notes``, ``peak_memory_mb`` and ``checkpoint_mb`` of one trial."""
-    answer: dict[str, Any] = {"problems": [], "notes": [], "peak_memory_mb": 0.0, "checkpoint_mb": 0.0, "model_mb": 0.0}
-    with TemporaryDirectory(prefix="sweepkit-") as folder:
-        short = study.model_copy(update={"training": {**study.training, "max_steps": 1, "eval_strategy": "no"}}).at(
-            study.home
+    """Return ``problems`` ((path, message) pairs), ``notes``, ``peak_memory_mb`` and ``checkpoint_mb`` of one trial.
+
+    Also ``model_mb``, and ``micro_batch_matters`` as the task has it. The trial's directory is scratch.
+    """
+    numbers = dict.fromkeys(("peak_memory_mb", "checkpoint_mb", "model_mb"), 0.0)
+    answer: dict[str, Any] = {"problems": [], "notes": [], "micro_batch_matters": True, **numbers}
+    short = study.model_copy(update={"training": {**study.training, "max_steps": 1, "eval_strategy": "no"}}).at(
+        study.home
+    )
+    try:
+        values = Values.of(
+            short, {k: v for k, v in spec.hyperparameters.items() if k not in ("max_steps", "eval_strategy")}
         )
-        try:
-            values = Values.of(
-                short, {k: v for k, v in spec.hyperparameters.items() if k not in ("max_steps", "eval_strategy")}
+        task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
+        trainer = build_trainer(short, spec, task, values, None)
+    except Exception as error:  # noqa: BLE001  # an edge: the user's code
+        traceback.print_exc()
+        name = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        if is_out_of_memory(error):
+            answer["notes"].append(f"the first configuration is too big to be built ({name}{error}); others may fit")
+        else:
+            answer["problems"].append(("task", f"a trial cannot be built: {name}{error}"))
+        return answer
+    answer["micro_batch_matters"] = task.micro_batch_matters
+    answer["problems"] += _unknown_configuration(study, trainer)
+    assert trainer.model is not None
+    megabytes = sum(p.numel() * p.element_size() for p in trainer.model.parameters()) / 1e6
+    answer["model_mb"] = megabytes
+    answer["checkpoint_mb"] = 3 * megabytes if study.checkpoints.every == "evaluation" else megabytes
+    try:
+        trainer.train()
+        rows: Any = trainer.eval_dataset
+        metrics = trainer.evaluate(rows.select(range(min(ROWS, len(rows)))) if hasattr(rows, "select") else rows)
+        found = sorted(name for name in metrics if name.startswith("eval_"))
+        for metric in [goal.metric for goal in study.objective.goals if goal.metric not in metrics]:
+            near = nearest(metric, found)
+            answer["problems"].append(
+                ("objective.metric", f"the task reports no {metric}{near} It reports {', '.join(found)}")
             )
-            task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
-            trainer = build_trainer(short, replace(spec, directory=folder), task, values, None)
-        except Exception as error:  # noqa: BLE001  # an edge: the user's code
-            if not is_out_of_memory(error):
-                traceback.print_exc()
-                name = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-                answer["problems"].append(("task", f"a trial cannot be built: {name}{error}"))
-            return answer
-        answer["micro_batch_matters"] = task.micro_batch_matters
-        answer["problems"] += _unknown_configuration(study, trainer)
-        assert trainer.model is not None
-        megabytes = sum(p.numel() * p.element_size() for p in trainer.model.parameters()) / 1e6
-        answer["model_mb"] = megabytes
-        answer["checkpoint_mb"] = 3 * megabytes if study.checkpoints.every == "evaluation" else megabytes
-        try:
-            trainer.train()
-            rows: Any = trainer.eval_dataset
-            metrics = trainer.evaluate(rows.select(range(min(ROWS, len(rows)))) if hasattr(rows, "select") else rows)
-            found = sorted(name for name in metrics if name.startswith("eval_"))
-            for metric in [goal.metric for goal in study.objective.goals if goal.metric not in metrics]:
-                near = nearest(metric, found)
-                answer["problems"].append(
-                    ("objective.metric", f"the task reports no {metric}{near} It reports {', '.join(found)}")
-                )
-        except Exception as error:  # noqa: BLE001  # an edge: the user's code
-            traceback.print_exc()
-            answer["notes"].append(
-                f"one step on {ROWS} rows did not work ({type(error).__name__}: {error}); trials may fail alike"
-            )
-        answer["peak_memory_mb"] = peak_memory_mb()
+    except Exception as error:  # noqa: BLE001  # an edge: the user's code
+        traceback.print_exc()
+        answer["notes"].append(
+            f"one step on {ROWS} rows did not work ({type(error).__name__}: {error}); trials may fail alike"
+        )
+    answer["peak_memory_mb"] = peak_memory_mb()
     return answer
 
 

@@ -169,12 +169,6 @@ class TrialLog:
         """The last ``best`` checkpoint the trial wrote, whether or not it was kept."""
         return _last([event for event in self._all(Checkpointed) if event.role == "best"])
 
-    @property
-    def last_checkpoint(self) -> Checkpointed | None:
-        """The last checkpoint that is still there and that the trial can go on from."""
-        there = [event for event in self._all(Checkpointed) if event.role == "last" and Path(event.path).is_dir()]
-        return _last(there)
-
     def _all(self, kind: type[E]) -> list[E]:
         return [event for event in self.refresh() if isinstance(event, kind)]
 

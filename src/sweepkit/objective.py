@@ -40,7 +40,7 @@ QUIET = frozenset({"disable_tqdm", "report_to", "save_strategy"})
 
 def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingArguments:
     """Return the trial's TrainingArguments; after running out of memory the same effective batch in smaller parts."""
-    arguments = {**DEFAULTS, **values.training, "output_dir": str(Path(spec.directory) / "last"), "save_total_limit": 1}
+    arguments = {**DEFAULTS, **values.training, "output_dir": str(Path(spec.directory) / "last.new")}
     arguments.setdefault("dataloader_pin_memory", torch.cuda.is_available())
     if spec.seed is not None:
         arguments["seed"] = spec.seed

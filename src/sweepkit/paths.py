@@ -76,6 +76,11 @@ class Place:
         return self.runs / ".archive"
 
     @property
+    def scratch(self) -> Path:
+        """Where a driver and its jobs put what lasts a moment; a driver that begins removes what a killed one left."""
+        return self.folder / "scratch"
+
+    @property
     def trials(self) -> Path:
         """Folder of the trials' folders."""
         return self.folder / "trials"

@@ -21,7 +21,7 @@ from sweepkit.errors import InputError, MissingExtra, Problem, StudyFailed, Stud
 from sweepkit.events import Evaluated, Event, Finished
 from sweepkit.executor import Executor
 from sweepkit.finish import Confirmation, answer
-from sweepkit.identity import StudyLock, archive, identify
+from sweepkit.identity import StudyLock, archive, identify, lock_owners
 from sweepkit.load import known_values
 from sweepkit.proposal import Proposer
 from sweepkit.results import rows as result_rows
@@ -73,6 +73,8 @@ def run_checked(
     with StudyLock(place, shared=several_drivers(study)), ExitStack() as stack:
         if fresh:
             archive(place)
+        if len(lock_owners(place)) == 1:
+            shutil.rmtree(place.scratch, ignore_errors=True)
         inspected: Mapping[str, Any] = {}
         executor = None
         if here is None:
@@ -229,7 +231,8 @@ def _second_check(study: Study, known: Mapping[str, Any], executor: Executor, wa
         raise StudyFileError([Problem("confirm.test", f"once needs a test split; the data has {', '.join(splits)}")])
     rows = ", ".join(f"{name} {count}" for name, count in splits.items())
     watch.said(f"data prepared: {rows} rows")
-    with TemporaryDirectory(prefix="sweepkit-") as temporary:
+    study.place.scratch.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=study.place.scratch) as temporary:
         spec = TrialSpec(number=0, hyperparameters=_first(study, known), directory=temporary)
         path = Path(temporary) / "spec.json"
         path.write_text(spec.to_json())

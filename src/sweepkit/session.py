@@ -172,10 +172,9 @@ class Driver:
         return self._given.gpus * (self._trial_seconds + sum(log.seconds for log in self._logs.values()))
 
     def _take_over(self) -> list[Asked]:
-        """Return the trials an earlier driver left unfinished, their folders brought into a whole state."""
+        """Return the trials an earlier driver left unfinished, their logs read: what they took counts."""
         left = self._search.unfinished()
         for asked in left:
-            self._shelf.recover(asked.number)
             self._log(asked.number)
         return left
 
@@ -207,15 +206,15 @@ class Driver:
         folder = self._place.trial(asked.number)
         folder.mkdir(parents=True, exist_ok=True)
         log = self._log(asked.number)
-        checkpoint = log.last_checkpoint
-        step = checkpoint.step if checkpoint else 0
+        self._shelf.recover(asked.number)
+        checkpoint, step = self._shelf.resumable(asked.number)
         own = self._study.seed + asked.number if self._study.seed_per_trial else None
         return TrialSpec(
             number=asked.number,
             hyperparameters=dict(asked.hyperparameters),
             directory=str(folder),
             attempt=log.attempts + 1,
-            resume_from=checkpoint.path if checkpoint else None,
+            resume_from=str(checkpoint) if checkpoint else None,
             evaluations=tuple(
                 {"number": e.number, "step": e.step, "values": list(e.values)}
                 for e in log.evaluations

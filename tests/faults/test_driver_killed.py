@@ -6,18 +6,34 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from making import processes_below, sweep, toy_study, wait_until
-from sweepkit.load import to_yaml
+from sweepkit.events import Checkpointed, Event, Started
+from sweepkit.journal import TrialLog
+from sweepkit.load import load_study, to_yaml
+from sweepkit.paths import Place
+from sweepkit.study import Study
 
 TRIALS = 12
+TRIAL_SECONDS = 1.2
+"""A trial takes at least so long; some are pruned and take less."""
+STARTING = ("importing", "warm process ready", "data prepared", "slots")
+"""What a driver says, a line each, before its first trial."""
+STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}
+KEPT = {
+    *("study.json", "lock", "identity.lock", "optuna.journal", "mlflow.json", "spent.json", "spent.lock", "trials"),
+    *("warm.log", "inspect.log", "scratch"),
+}
+KEPT_OF_A_TRIAL = {"spec.json", "console.log", "events.jsonl", "best"}
 
 
-def write_study(project: Path, name: str, backend: str) -> Path:
+def write_study(project: Path, name: str, backend: str, *, step_seconds: float = 0.0) -> Path:
     study = toy_study(
         project,
         name=name,
@@ -26,7 +42,7 @@ def write_study(project: Path, name: str, backend: str) -> Path:
         pruner={"type": "median", "n_startup_trials": 3},
         baseline={"learning_rate": 1e-3, "task.x": 0.1},
         budget={"trials": TRIALS},
-        task={"step_seconds": 0.01},
+        task={"step_seconds": step_seconds},
         backend={"type": backend, "parallel": 1},
         checkpoints={"keep": 3},
         tracking={"uri": "sqlite:///mlflow.db"},
@@ -57,43 +73,94 @@ def run_to_end(file: Path, elsewhere: Path, environment: dict[str, str]) -> str:
     return output
 
 
-def kill_in_the_middle(file: Path, elsewhere: Path, environment: dict[str, str], dice: random.Random) -> bool:
-    """Start the study, SIGKILL its driver after a random line of output and a random moment; whether it still ran."""
-    process = sweep("run", str(file), cwd=elsewhere, env=environment)
-    assert process.stdout is not None
-    for _ in range(dice.randrange(1, 14)):
-        if not process.stdout.readline():
-            break
-    moment = time.monotonic() + dice.random() * 0.4
-    while time.monotonic() < moment:
-        os.sched_yield()
-    running = process.poll() is None
+def kill(process: subprocess.Popen[str], mark: str) -> None:
+    """SIGKILL a driver that still runs; its processes follow it."""
+    assert process.poll() is None, "the study was done before its driver could be killed"
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert process.stdout is not None
     process.stdout.close()
-    mark = environment["SWEEPKIT_TEST_MARK"]
     wait_until(lambda: not processes_below(mark), 5, "every process of the study is gone 5 s after its driver")
-    return running
 
 
-def check_whole(project: Path, file: Path, elsewhere: Path, straight: list[dict[str, object]]) -> None:
-    trials = shown(file, elsewhere)
-    assert essence(trials) == essence(straight)
-    assert not list((project / "runs" / "killed").glob("**/*.new")), "temporary files are left"
+def kill_at_random(file: Path, elsewhere: Path, environment: dict[str, str], dice: random.Random) -> None:
+    """Start the study and kill its driver: while it starts, or within about a trial's time after it began to train."""
+    process = sweep("run", str(file), cwd=elsewhere, env=environment)
+    assert process.stdout is not None
+    lines = dice.randrange(1, 2 * len(STARTING))
+    for _ in range(min(lines, len(STARTING))):
+        process.stdout.readline()
+    moment = time.monotonic() + dice.random() * (0.3 if lines < len(STARTING) else TRIAL_SECONDS)
+    while time.monotonic() < moment:
+        os.sched_yield()
+    kill(process, environment["SWEEPKIT_TEST_MARK"])
 
+
+def kill_half_trained(project: Path, file: Path, elsewhere: Path, environment: dict[str, str], number: int) -> None:
+    """Start the study and kill its driver while this trial trains and has a checkpoint to go on from."""
+    process = sweep("run", str(file), cwd=elsewhere, env=environment)
+    log = TrialLog(project / "runs/killed/trials" / f"{number:04d}")
+    wait_until(lambda: lasting(log.refresh()), 100, "a resumable checkpoint")
+    kill(process, environment["SWEEPKIT_TEST_MARK"])
+
+
+def lasting(events: Iterable[Event]) -> list[int]:
+    """Return the steps of the resumable checkpoints."""
+    return [event.step for event in events if isinstance(event, Checkpointed) and event.role == "last"]
+
+
+def check_checkpoints_were_used(place: Place) -> None:
+    """A trial that was killed goes on no further back than from its last checkpoint, and some trial went on."""
+    went_on = []
+    for number in range(TRIALS):
+        there = 0
+        for event in TrialLog(place.trial(number)).refresh():
+            if isinstance(event, Started):
+                assert event.resumed >= there
+                went_on.append(event.resumed)
+            there = max([there, *lasting([event])])
+    assert any(went_on)
+
+
+def check_nothing_is_left(place: Place, environment: dict[str, str]) -> None:
+    """Nothing but what a study keeps lies in its folder, and nothing in the folder for temporary files."""
+    left = {path.name for path in place.folder.iterdir() if ".torn-" not in path.name}
+    assert left <= KEPT and not list(place.scratch.glob("*")), "temporary files of the study are left"
+    for number in range(TRIALS):
+        assert {path.name for path in place.trial(number).iterdir()} <= KEPT_OF_A_TRIAL
+    assert not [path for path in place.data.iterdir() if path.name.startswith(".")]
+    # torch's cache of compiled code is one folder for all processes, empty here, and stays by intention.
+    assert {path.name.partition("_")[0] for path in Path(environment["TMPDIR"]).iterdir()} <= {"torchinductor"}
+
+
+def check_optuna_and_mlflow_agree(study: Study, project: Path) -> None:
+    import optuna
     from mlflow import MlflowClient
 
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(study.place.journal)))
+    trials = optuna.load_study(study_name=study.name, storage=storage).get_trials()
+    assert [trial.number for trial in trials] == list(range(TRIALS))
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
-    (experiment,) = [e for e in client.search_experiments() if e.name == "killed"]
+    (experiment,) = [e for e in client.search_experiments() if e.name == study.name]
     runs = client.search_runs([experiment.experiment_id], max_results=200)
     children = {run.data.tags["sweepkit.trial"]: run for run in runs if "mlflow.parentRunId" in run.data.tags}
     assert len(runs) == TRIALS + 1 and len(children) == TRIALS
     for trial in trials:
-        run = children[str(trial["number"])]
-        assert run.info.status == {"complete": "FINISHED", "pruned": "KILLED"}[str(trial["ending"])]
+        run = children[str(trial.number)]
+        assert run.info.status == STATUS[trial.state.name]
+        assert {name: run.data.params[name] for name in study.space} == {
+            name: str(value) for name, value in trial.user_attrs["hyperparameters"].items()
+        }
+        assert [run.data.metrics["objective"]] == trial.user_attrs["values"]
         history = client.get_metric_history(run.info.run_id, "eval_score")
         steps = [metric.step for metric in history]
         assert steps == sorted(set(steps)), "an evaluation is recorded twice"
+        assert [metric.value for metric in history] == list(trial_history(study.place, trial.number))
+
+
+def trial_history(place: Place, number: int) -> Iterator[float]:
+    for event in TrialLog(place.trial(number)).evaluations:
+        yield event.metrics["eval_score"]
 
 
 def go_through(project: Path, tmp_path: Path, kills: int, *, backend: str = "optuna") -> None:
@@ -102,12 +169,21 @@ def go_through(project: Path, tmp_path: Path, kills: int, *, backend: str = "opt
     run_to_end(straight_file, tmp_path, environment)
     straight = shown(straight_file, tmp_path)
     assert [t["number"] for t in straight] == list(range(TRIALS))
-    file = write_study(project, "killed", backend)
+    file = write_study(project, "killed", backend, step_seconds=TRIAL_SECONDS / 12)
+    study = load_study(file)
+    if backend == "optuna":
+        environment["TMPDIR"] = str(tmp_path / "temporary")
+        (tmp_path / "temporary").mkdir()
     dice = random.Random(0)
-    hits = sum(kill_in_the_middle(file, tmp_path, environment, dice) for _ in range(kills))
-    assert hits >= kills // 3, "most kills came after the study was done"
+    kill_half_trained(project, file, tmp_path, environment, number=1)
+    for _ in range(kills - 1):
+        kill_at_random(file, tmp_path, environment, dice)
     run_to_end(file, tmp_path, environment)
-    check_whole(project, file, tmp_path, straight)
+    assert essence(shown(file, tmp_path)) == essence(straight)
+    check_optuna_and_mlflow_agree(study, project)
+    check_checkpoints_were_used(study.place)
+    if backend == "optuna":
+        check_nothing_is_left(study.place, environment)
 
 
 def test_a_killed_study_goes_on_to_the_same_end(project: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import written_trials as trials
-from sweepkit.events import Checkpointed, Evaluated, Logged
+from sweepkit.events import Evaluated, Logged
 from sweepkit.journal import TrialLog
 from sweepkit.trial import Ending
 
@@ -47,7 +47,7 @@ def test_an_offset_behind_the_end_belongs_to_an_older_log(tmp_path: Path) -> Non
 def test_reading_a_log_that_is_not_there_creates_nothing(tmp_path: Path) -> None:
     log = TrialLog(tmp_path / "0000")
     assert log.events() == ([], 0)
-    assert (log.started, log.finished, log.evaluations, log.attempts, log.last_checkpoint) == (None, None, [], 0, None)
+    assert (log.started, log.finished, log.evaluations, log.attempts, log.best_checkpoint) == (None, None, [], 0, None)
     assert not (tmp_path / "0000").exists()
 
 
@@ -157,18 +157,6 @@ def test_the_last_attempt_decides_whether_a_trial_is_finished(tmp_path: Path) ->
     crash = trials.finished(0, Ending.failed, attempt=2)
     log.append(crash)
     assert (log.finished, log.crashes, log.out_of_memory, log.seconds) == (crash, 1, 0, 40.0)
-
-
-def test_only_a_checkpoint_that_is_still_there_can_be_gone_on_from(tmp_path: Path) -> None:
-    log = TrialLog(tmp_path)
-    paths = [tmp_path / "last" / f"checkpoint-{step}" for step in (10, 20)]
-    for step, path in zip((10, 20), paths, strict=True):
-        path.mkdir(parents=True)
-        log.append(Checkpointed(trial=0, at=1.0, step=step, role="last", path=str(path)))
-    assert log.last_checkpoint is not None and log.last_checkpoint.step == 20
-    paths[1].rmdir()
-    assert log.last_checkpoint.step == 10
-    assert log.best_checkpoint is None
 
 
 def test_an_ended_trial_holds_no_file_open(tmp_path: Path) -> None:

@@ -117,6 +117,18 @@ def test_a_prepared_task_does_not_run_data_again(tmp_path: Path) -> None:
     assert (len(task.splits["train"]), calls(tmp_path)) == (3, 1)
 
 
+def test_the_steps_of_map_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    mapped = "return DatasetDict({'train': split, 'validation': split}).map(lambda row: {'y': row['x']})"
+    source = OWN_TASK.replace("return DatasetDict(", f"{mapped}\n        return DatasetDict(", 1)
+    assert mapped in source
+    (tmp_path / "task.py").write_text(source)
+    prepare(own(tmp_path), tmp_path / "data")
+    assert sorted(path.suffix for path in (tmp_path / "data").iterdir()) == ["", ".lock"]
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 def test_nothing_half_written_stays_when_data_raises(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(OWN_TASK.replace("with open", "raise OSError('disk on fire')\n        with open"))
     with pytest.raises(InputError, match=r"Counted.data\(\) raised OSError: disk on fire"):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.errors import InputError, SweepError
@@ -45,6 +45,8 @@ def prepare(task: Task, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{name}.lock"):
             if not place.is_dir():
+                for left in folder.glob(f".{name}-*"):
+                    shutil.rmtree(left, ignore_errors=True)  # of a process that was killed in the middle
                 _write(task, place)
     task._prepared = place
     return place
@@ -109,27 +111,21 @@ def _code(owner: object) -> Any:
 def _write(task: Task, place: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
-        with _no_cache():
+        whole, steps = scratch / "whole", scratch / "steps"
+        steps.mkdir()
+        with _no_cache(steps):
             splits = _checked(task)
-            splits.save_to_disk(str(scratch))
+            splits.save_to_disk(str(whole))
         known = {
             "digest": place.name,
             "task": f"{type(task).__module__}:{type(task).__qualname__}",
             "rows": {split: len(part) for split, part in splits.items()},
             "columns": splits["train"].column_names,
         }
-        (scratch / ABOUT).write_text(json.dumps(known, indent=2) + "\n")
-        scratch.chmod(0o777 & ~_umask())
-        os.replace(scratch, place)
+        (whole / ABOUT).write_text(json.dumps(known, indent=2) + "\n")
+        os.replace(whole, place)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _umask() -> int:
-    """The process's umask; mkdtemp ignores it and shuts everyone else out."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _checked(task: Task) -> DatasetDict:
@@ -155,17 +151,24 @@ def _checked(task: Task) -> DatasetDict:
 
 
 @contextmanager
-def _no_cache() -> Iterator[None]:
-    """Keep ``map`` from leaving its steps in the caches of `datasets`: what is worth keeping is kept here."""
-    import datasets
+def _no_cache(folder: Path) -> Iterator[None]:
+    """Keep ``map`` from leaving its steps in the caches of `datasets`: what is worth keeping is kept here.
 
-    before = datasets.is_caching_enabled()
+    They go to ``folder`` instead. Otherwise they would go to a folder under /tmp that an exit handler removes, and neither a
+    forked process nor a killed one comes to that.
+    """
+    import datasets
+    from datasets import fingerprint
+
+    before, theirs = datasets.is_caching_enabled(), fingerprint._TEMP_DIR_FOR_TEMP_CACHE_FILES
+    fingerprint._TEMP_DIR_FOR_TEMP_CACHE_FILES = SimpleNamespace(name=str(folder))
     bars = datasets.utils.logging.is_progress_bar_enabled()
     datasets.disable_caching()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
+        fingerprint._TEMP_DIR_FOR_TEMP_CACHE_FILES = theirs
         if before:
             datasets.enable_caching()
         if bars:

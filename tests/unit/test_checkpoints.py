@@ -1,0 +1,76 @@
+"""The shelf: what stays on disk of a study's checkpoints, and what a killed process leaves half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweepkit.checkpoints import Shelf
+from sweepkit.paths import Place
+
+MODEL = 1000
+
+
+def shelf(tmp_path: Path, **keys: object) -> Shelf:
+    return Shelf(Place(tmp_path, tmp_path, "toy"), **{"keep": 3, "limit_bytes": None, **keys})  # type: ignore[arg-type]
+
+
+def write(tmp_path: Path, number: int, part: str, size: int = MODEL) -> Path:
+    """Put a checkpoint of so many bytes into a trial's folder."""
+    folder = tmp_path / "runs/toy/trials" / f"{number:04d}" / part
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"." * size)
+    return folder
+
+
+def test_a_trial_goes_on_from_the_newest_whole_checkpoint_whoever_heard_of_it(tmp_path: Path) -> None:
+    for part in ("last/checkpoint-8", "last/checkpoint-12", "last.new/checkpoint-16"):
+        write(tmp_path, 0, part)
+    path, step = shelf(tmp_path).resumable(0)
+    assert path is not None and (path.name, step) == ("checkpoint-12", 12)
+    assert shelf(tmp_path).resumable(1) == (None, 0)
+
+
+def test_what_was_being_written_is_gone_and_what_it_was_to_replace_is_back(tmp_path: Path) -> None:
+    for part in ("best.old", "best.new", "last.new/checkpoint-4"):
+        write(tmp_path, 0, part)
+    shelf(tmp_path).recover(0)
+    assert [path.name for path in (tmp_path / "runs/toy/trials/0000").iterdir()] == ["best"]
+
+
+def test_an_ended_trial_keeps_its_best_alone_and_only_if_it_may_be_ranked(tmp_path: Path) -> None:
+    for number in (0, 1):
+        for part in ("best", "last/checkpoint-4", "last.new/checkpoint-8"):
+            write(tmp_path, number, part)
+    there = shelf(tmp_path)
+    there.ended(0, keeps_best=True)
+    there.ended(1, keeps_best=False)
+    left = {path.relative_to(tmp_path / "runs/toy/trials").as_posix() for path in tmp_path.glob("runs/toy/trials/*/*")}
+    assert left == {"0000/best"}
+
+
+def test_beyond_the_best_k_checkpoints_go(tmp_path: Path) -> None:
+    for number in range(5):
+        write(tmp_path, number, "best")
+    assert shelf(tmp_path, keep=3).surplus([4, 2, 0, 1, 3]) == [1, 3]
+
+
+@pytest.mark.parametrize(("limit", "going"), [(3 * MODEL, []), (2.5 * MODEL, [1]), (0, [1, 0])])
+def test_over_the_limit_the_worst_goes_first_and_the_best_never(tmp_path: Path, limit: float, going: list[int]) -> None:
+    for number in range(3):
+        write(tmp_path, number, "best")
+    assert shelf(tmp_path, limit_bytes=limit).surplus([2, 0, 1]) == going
+
+
+def test_room_is_made_before_a_trial_writes(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path, number, "best")
+    there = shelf(tmp_path, limit_bytes=6 * MODEL, model_bytes=MODEL)
+    assert there.before_writing(3, [2, 0, 1]) == ([1], True), "a model and, three times its size, what resuming needs"
+
+
+def test_where_there_is_no_room_to_resume_the_best_is_still_written(tmp_path: Path) -> None:
+    write(tmp_path, 0, "best")
+    there = shelf(tmp_path, limit_bytes=2 * MODEL, model_bytes=MODEL)
+    assert there.before_writing(1, [0]) == ([], False)
