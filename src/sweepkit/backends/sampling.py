@@ -48,6 +48,8 @@ def knowingly() -> Iterator[None]:
         warnings.simplefilter("ignore", ExperimentalWarning)
         # An infeasible trial has the worst value there can be while there is no other; GP clips it, and says so each time.
         warnings.filterwarnings("ignore", message="Clip non-finite values", category=UserWarning)
+        # GP once it has converged: no point but the best has any chance, and the chances are divided by their sum.
+        warnings.filterwarnings("ignore", message="invalid value encountered in divide", category=RuntimeWarning)
         yield
 
 
