@@ -83,7 +83,8 @@ class Running:
         died = [process for process in self.processes if process.finished is None]
         if self.cause and died:
             return lost(self.spec.number, died[0].status, 0, seconds, self.cause)
-        first = [p for p in died if not p.killed and not (said and p.status == -signal.SIGABRT)]
+        ended_by_us = [p for p in died if p.killed and p.status == -signal.SIGKILL]  # else it was gone before
+        first = [p for p in died if p not in ended_by_us and not (said and p.status == -signal.SIGABRT)]
         if first:
             process = min(first, key=lambda p: p.exit["at"] if p.exit else 0.0)
             oom_kills = int(process.exit["oom_kills"]) if process.exit else 0
