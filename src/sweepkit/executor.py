@@ -25,7 +25,10 @@ from sweepkit.trial import TrialSpec
 from sweepkit.warm import START_SECONDS, WarmProcess, kill_group, lost
 
 LINGER_SECONDS = 5.0
-"""After one rank of a trial is gone, the others have so long to go by themselves."""
+"""After one rank of a trial is gone or failed, the others have so long to go by themselves.
+
+Not at once: what a rank says that saw its connections close may come before the news of the one that died.
+"""
 
 
 class Executor:
@@ -156,13 +159,13 @@ class Executor:
         for running in list(self._running.values()):
             if self._deadline_seconds and now - running.began > self._deadline_seconds and not running.cause:
                 self.kill(running.spec.number, f"deadline: ran longer than {self._deadline_seconds:g} s")
-            if running.first_gone is not None and now - running.first_gone > LINGER_SECONDS:
+            if running.breaking_since is not None and now - running.breaking_since > LINGER_SECONDS:
                 self._end(running)
         return events
 
     def _next_deadline(self) -> float:
         """Return when a trial has to be looked at, whether or not it says something."""
-        times = [r.first_gone + LINGER_SECONDS for r in self._running.values() if r.first_gone is not None]
+        times = [r.breaking_since + LINGER_SECONDS for r in self._running.values() if r.breaking_since is not None]
         if self._deadline_seconds:
             times += [running.began + self._deadline_seconds for running in self._running.values() if not running.cause]
         return min(times, default=float("inf")) + 0.01
@@ -229,12 +232,10 @@ class Executor:
         return events
 
     def _ended(self, running: Running) -> Finished | None:
-        """Return the trial's Finished once every rank is gone; end the others when one rank ended badly."""
+        """Return the trial's Finished once every rank is gone."""
         if not running.over:
-            if len(running.processes) > 1 and any(process.broken for process in running.processes):
-                self._end(running)
-            if running.first_gone is None and any(process.gone for process in running.processes):
-                running.first_gone = time.monotonic()
+            if running.breaking_since is None and running.breaking:
+                running.breaking_since = time.monotonic()
             return None
         for process in running.processes:
             self._forget(process)

@@ -65,13 +65,18 @@ class Running:
     processes: list[Process] = field(default_factory=list)
     cause: str = ""
     """Why its driver ended it (deadline, interruption); empty when it ended by itself."""
-    first_gone: float | None = None
-    """When the first rank was gone; the others have to follow."""
+    breaking_since: float | None = None
+    """When the first rank was gone or said that it fails; the others have to follow."""
 
     @property
     def over(self) -> bool:
         """Whether every rank is gone."""
         return all(process.gone for process in self.processes)
+
+    @property
+    def breaking(self) -> bool:
+        """Whether some rank is gone or fails, so that the others cannot go on."""
+        return any(process.gone or process.broken for process in self.processes)
 
     def verdict(self, seconds: float) -> Finished:
         """Return how the trial ended, once every rank is gone.
@@ -83,8 +88,7 @@ class Running:
         died = [process for process in self.processes if process.finished is None]
         if self.cause and died:
             return lost(self.spec.number, died[0].status, 0, seconds, self.cause)
-        ended_by_us = [p for p in died if p.killed and p.status == -signal.SIGKILL]  # else it was gone before
-        first = [p for p in died if p not in ended_by_us and not (said and p.status == -signal.SIGABRT)]
+        first = [p for p in died if not p.killed and not (said and p.status == -signal.SIGABRT)]
         if first:
             process = min(first, key=lambda p: p.exit["at"] if p.exit else 0.0)
             oom_kills = int(process.exit["oom_kills"]) if process.exit else 0
