@@ -222,7 +222,28 @@ class Recording(Quadratic):
 
         trainer.create_optimizer = meddling
         trainer.add_callback(_FirstStep(self.first_steps))
+        trainer.steps = _Steps()
+        trainer.add_callback(trainer.steps)
         return trainer
+
+
+class _Steps(TrainerCallback):
+    """What the last optimizer step of a Trainer was made of, seen just before it."""
+
+    def __init__(self) -> None:
+        self.micro_batches = 0
+        """Forward passes of that step."""
+        self.gradient_norm = 0.0
+        """Norm of the gradient that the optimizer was given."""
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.micro_batches = 1
+
+    def on_substep_end(self, *args: Any, **kwargs: Any) -> None:
+        self.micro_batches += 1
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]).item()
 
 
 class _FirstStep(TrainerCallback):
