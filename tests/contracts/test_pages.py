@@ -89,6 +89,10 @@ def test_the_report_is_drawn_without_a_network_and_without_an_error(study: Study
         until(driver, lambda page: page.execute_script(drawn), "every figure is drawn")
         figures = driver.execute_script("return document.querySelectorAll('figure.plot').length")
         empty = driver.execute_script("return document.body.innerText").count("No trial")
+        offered = driver.execute_script(
+            "return [...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)"
+        )
+        assert offered and not [title for title in offered if "Share" in title or "Edit" in title]
         driver.save_screenshot(str(page.with_suffix(".png")))
         assert (console_errors(driver), figures, empty) == ([], 9, 0)
 

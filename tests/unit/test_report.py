@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,9 @@ from sweepkit.storage import open_storage
 from sweepkit.study import Study
 
 
-def finished_study(project: Path, *, best_at_edge: bool) -> Study:
+def finished_study(project: Path, *, best_at_edge: bool, **keys: Any) -> Study:
     """Return a study of twelve trials whose value rises towards one end of the learning rate, or peaks in its middle."""
-    study = typed(toy_study(project, budget={"trials": 12}, sampler={"type": "qmc", "seed": 0}))
+    study = typed(toy_study(project, **{"budget": {"trials": 12}, "sampler": {"type": "qmc", "seed": 0}, **keys}))
     identify(study.place, study)
     search = Search(study, open_storage(study.place, study), known=known_values(study))
     while (asked := search.ask()) is not None:
@@ -66,3 +67,32 @@ def test_the_command_writes_the_page(project: Path) -> None:
     result = CliRunner().invoke(app, ["report", "toy", "--output", str(project / "page.html")])
     assert result.exit_code == 0, result.output
     assert (project / "page.html").stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_the_line_marked_in_the_parallel_coordinates_is_the_best_trials(project: Path, direction: str) -> None:
+    from sweepkit.report import figures
+    from sweepkit.report.figures import style
+
+    space = {
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "per_device_train_batch_size": {"choices": [4, 8, 16]},
+    }
+    study = finished_study(
+        project, best_at_edge=True, space=space, objective={"metric": "eval_score", "direction": direction}
+    )
+    lines = [line for line in figures.parallel(study).data if line.mode == "lines"]
+    (marked,) = [line for line in lines if line.line.color == style.ACCENT]
+    ends = [line.y[0] for line in lines]
+    assert marked.y[0] == (max(ends) if direction == "maximize" else min(ends))
+    paler = sorted(lines, key=lambda line: line.y[0], reverse=direction == "maximize")
+    tones = [sum(map(float, re.findall(r"[\d.]+", line.line.color))) for line in paler if line is not marked]
+    assert tones == sorted(tones), "darker is better"
+
+
+def test_no_figure_offers_to_send_itself_anywhere(project: Path) -> None:
+    from sweepkit.report import figures
+
+    study = finished_study(project, best_at_edge=False)
+    for name, draw in figures.FIGURES.items():
+        assert "sendChartToCloud" in draw(study).layout.template.layout.modebar.remove, name

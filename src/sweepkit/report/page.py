@@ -239,7 +239,7 @@ def _embedded(name: str, drawn: go.Figure, clean: Callable[[str], str]) -> Marku
         full_html=False,
         include_plotlyjs=False,
         div_id=f"plot-{name}",
-        config={"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]},
+        config={"displaylogo": False, "responsive": True},
         default_width="100%",
         default_height=f"{drawn.layout.height}px",
     )

@@ -159,8 +159,8 @@ def _menu(looks: dict[str, Look], names: list[str], first: str) -> dict[str, Any
     return {
         "buttons": buttons,
         "active": names.index(first),
-        "x": 1.0,
-        "xanchor": "right",
+        "x": 0.0,
+        "xanchor": "left",
         "y": 1.02,
         "yanchor": "bottom",
         "bgcolor": "white",

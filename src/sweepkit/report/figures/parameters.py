@@ -35,7 +35,7 @@ def importances(about: Study | Evidence) -> go.Figure:
         return style.nothing("Importances need a few more trained trials.")
     names = list(first)[::-1]
     drawn = style.figure(
-        90 + 30 * len(names) * max(1, len(goals) - 1), xaxis={"title": {"text": "share"}, "tickformat": ".0%"}
+        104 + 30 * len(names) * max(1, len(goals) - 1), xaxis={"title": {"text": "share"}, "tickformat": ".0%"}
     )
     for index, goal in enumerate(goals):
         found = first if index == 0 else shares(study, index)
@@ -51,7 +51,7 @@ def importances(about: Study | Evidence) -> go.Figure:
                 hovertemplate="%{y}: %{x:.1%}<extra></extra>",
             )
         )
-    drawn.update_layout(showlegend=len(goals) > 1, margin={"t": 20})
+    drawn.update_layout(showlegend=len(goals) > 1)
     drawn.update_xaxes(range=[0, 1.08 * max(first.values())])
     return drawn
 
@@ -130,21 +130,37 @@ def parallel(about: Study | Evidence) -> go.Figure:
             drawn = optuna.visualization.plot_parallel_coordinate(study)
         else:
             drawn = optuna.visualization.plot_parallel_coordinate(study, target_name=evidence.goal.metric)
-    best = evidence.best
-    if best is not None:
-        values = [trial.values[0] for trial in trials]
-        low, high = style.window(values, maximize=evidence.maximize) or (0.0, 1.0)
-        for line, trial, value in zip(drawn.data, trials, values, strict=False):
-            part = (value - low) / (high - low)
-            won = trial.number == best.number
-            line.line.color = style.ACCENT if won else style.shade(part if evidence.maximize else 1 - part)
-            line.line.width, line.opacity = (3.5, 1.0) if won else (1.3, 0.7)
-        drawn.data[-1].marker.update(colorscale=style.SCALE, reversescale=not evidence.maximize)
+    values = [trial.values[0] for trial in trials]
+    low, high = style.window(values, maximize=evidence.maximize) or (0.0, 1.0)
+    least, range_ = min(values), max(values) - min(values)
+    goals, won = len(evidence.study.objective.goals), _best_course(study, evidence)
+    for line in (trace for trace in drawn.data if trace.mode == "lines" and trace.customdata is not None):
+        value = least + range_ * line.y[0]
+        part = (value - low) / (high - low)
+        best = evidence.best is not None and line.y[goals:] == won and math.isclose(value, evidence.best.values[0])
+        line.line.color = style.ACCENT if best else style.shade(part if evidence.maximize else 1 - part)
+        line.line.width, line.opacity = (3.5, 1.0) if best else (1.3, 0.7)
+    drawn.data[-1].marker.update(colorscale=style.SCALE, reversescale=not evidence.maximize, color=[low, high])
+    drawn.data[-1].marker.update(cmin=low, cmax=high, colorbar={"title": evidence.goal.metric, "tickvals": None})
     drawn.data[-1].marker.colorbar.update(thickness=12, outlinewidth=0, tickfont={"size": 11, "color": style.SOFT})
-    drawn.update_layout(plot_bgcolor="white", margin={"l": 40, "r": 40, "t": 24, "b": 60})
+    drawn.update_layout(plot_bgcolor="white", margin={"l": 40, "r": 40, "t": 44, "b": 60})
     drawn.update_shapes(line_color=style.RULE)
     drawn.update_annotations(font={"size": 10, "color": style.SOFT})
     return style.dress(drawn, 440)
+
+
+def _best_course(study: optuna.Study, evidence: Evidence) -> tuple[float, ...]:
+    """Return where the best trial crosses the axes of the hyperparameters, from 0 to 1.
+
+    Optuna draws the lines in an order of its own and says no trial's number; so it draws once more with "is it the best?"
+    as the value.
+    """
+    best = evidence.best.number if evidence.best else None
+    with knowingly():
+        drawn = optuna.visualization.plot_parallel_coordinate(
+            study, target=lambda trial: float(trial.number == best), target_name="best"
+        )
+    return next((line.y[1:] for line in drawn.data if line.mode == "lines" and line.y[0] == 1.0), ())
 
 
 def panels(evidence: Evidence) -> list[tuple[Dimension, list[Point]]]:
@@ -165,7 +181,7 @@ def _grid(evidence: Evidence, drawable: Sequence[tuple[Dimension, Sequence[Point
     )
     values = [row.values[0] for _, points in drawable for row, _ in points]
     window = style.window(values, maximize=evidence.maximize)
-    style.dress(drawn, 40 + style.PANEL * lines, showlegend=False, margin={"t": 14})
+    style.dress(drawn, 60 + style.PANEL * lines, showlegend=False)
     for index, (dimension, _) in enumerate(drawable):
         at = {"row": index // style.COLUMNS + 1, "col": index % style.COLUMNS + 1}
         drawn.update_xaxes(title_text=_short(dimension.key), **style.axis(dimension), **at)

@@ -63,6 +63,7 @@ TEMPLATE = go.layout.Template(
         "hoverlabel": {"bgcolor": "white", "bordercolor": RULE, "font": {"family": FONT, "size": 12, "color": INK}},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11, "color": SOFT}},
         "hovermode": "closest",
+        "modebar": {"remove": ["sendChartToCloud", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]},
         "bargap": 0.35,
     }
 )
