@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "sweepkit"
 LAYERS = (
     ("notebook",),
     ("cli", "__main__"),
-    ("search_api",),
+    ("search_api", "wandb"),
     ("run",),
     ("conclusion",),
     ("session", "budget", "watch"),

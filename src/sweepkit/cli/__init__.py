@@ -27,7 +27,13 @@ app = typer.Typer(
 )
 
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Write a study": {"new": writing.new, "check": writing.check, "schema": writing.schema, "try": running.try_},
+    "Write a study": {
+        "new": writing.new,
+        "import": writing.import_,
+        "check": writing.check,
+        "schema": writing.schema,
+        "try": running.try_,
+    },
     "Run it": {
         "run": running.run,
         "enqueue": running.enqueue,

@@ -110,15 +110,15 @@ def write(folder: Path, *, kind: str, data: str, model: str, metric: str = "") -
     goal = metric.removeprefix("eval_") or template.metric
     reported = option_defaults(task_class(TaskSpec(type=kind), folder))["metrics"]
     own = goal not in (*reported, "loss")
-    source, data_shown = _data(data, folder)
+    (key, source), *_ = data_reference(data, folder).items()
     values = {
         "kind": kind,
         "name": name,
         "here": os.path.relpath(folder / "study.yaml"),
         "schema": SCHEMA,
-        "model": _text(_reference(model, folder, "--model")),
-        "data": source,
-        "data_shown": data_shown,
+        "model": _text(reference(model, folder, "--model")),
+        "data": f"{{{key}: {_text(source)}}}",
+        "data_shown": data,
         "expects": template.expects,
         "options": template.options + (f"  metrics: [{', '.join(map(_text, [*reported, goal]))}]\n" if own else ""),
         "metric": f"eval_{goal}",
@@ -134,7 +134,7 @@ def write(folder: Path, *, kind: str, data: str, model: str, metric: str = "") -
     return [folder / file for file in files]
 
 
-def _reference(text: str, folder: Path, option: str) -> str:
+def reference(text: str, folder: Path, option: str) -> str:
     """Return a model or file as the study file in ``folder`` must name it. Raises InputError where it is missing."""
     if text.startswith(PACKAGE) or "://" in text:
         return text
@@ -152,10 +152,10 @@ def _beside(path: Path) -> str:
     return nearest(path.name, [other.name for other in folder.iterdir()]) if folder.is_dir() else ""
 
 
-def _data(text: str, folder: Path) -> tuple[str, str]:
-    reference = _reference(text, folder, "--data")
+def data_reference(text: str, folder: Path) -> dict[str, str]:
+    """Return ``task.data`` as the study file in ``folder`` must say it. Raises InputError where a file is missing."""
     local = text.startswith(PACKAGE) or "://" in text or Path(text).expanduser().exists()
-    return f"{{{'path' if local else 'name'}: {_text(reference)}}}", text
+    return {"path" if local else "name": reference(text, folder, "--data")}
 
 
 def _text(value: str) -> str:

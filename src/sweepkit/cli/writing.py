@@ -1,4 +1,4 @@
-"""``sweep new``, ``check`` and ``schema``: writing a study and having it looked at. Knows no trial."""
+"""``sweep new``, ``import``, ``check`` and ``schema``: writing a study and having it looked at. Knows no trial."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from typing import Annotated
 import typer
 
 from sweepkit.cli import studies
-from sweepkit.errors import StudyFileError
+from sweepkit.errors import InputError, StudyFileError
+
+KINDS = ["text-classification", "text-regression", "image-classification", "causal-lm"]
+Kind = Annotated[
+    str, typer.Option(help=f"Built-in task kind: {', '.join(KINDS[:-1])} or {KINDS[-1]}.", autocompletion=lambda: KINDS)
+]
+Data = Annotated[
+    str,
+    typer.Option(help="A csv, json or parquet file, a folder of images, or a data set of the hub.", show_default=False),
+]
+Model = Annotated[
+    str, typer.Option(help="A local folder, a model of the hub, or package:NAME/sub/folder.", show_default=False)
+]
 
 
 def new(
     folder: Annotated[Path, typer.Argument(help="Folder to write; its name becomes the study's.", show_default=False)],
-    kind: Annotated[
-        str,
-        typer.Option(
-            help="Built-in task kind: text-classification, text-regression, image-classification or causal-lm.",
-            autocompletion=lambda: ["text-classification", "text-regression", "image-classification", "causal-lm"],
-        ),
-    ] = "text-classification",
-    data: Annotated[
-        str,
-        typer.Option(
-            help="A csv, json or parquet file, a folder of images, or a data set of the hub.", show_default=False
-        ),
-    ] = "",
-    model: Annotated[
-        str, typer.Option(help="A local folder, a model of the hub, or package:NAME/sub/folder.", show_default=False)
-    ] = "",
+    kind: Kind = "text-classification",
+    data: Data = "",
+    model: Model = "",
     metric: Annotated[
         str,
         typer.Option(
@@ -48,6 +47,53 @@ def new(
     for path in written:
         typer.echo(f"wrote {tables.shown(path.resolve())}")
     file = tables.shown(written[0].resolve())
+    typer.echo(f"\nnext\n  sweep check {file}\n  sweep run {file}")
+
+
+def import_(
+    sweep: Annotated[Path, typer.Argument(help="A W&B sweep file.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Study file to write; one that exists is not overwritten.")
+    ] = Path("study.yaml"),
+    kind: Kind = "text-classification",
+    data: Data = "",
+    model: Model = "",
+) -> None:
+    """Convert a W&B sweep file to a study file, and tell about each thing that has no equal.
+
+    For example: sweep import wandb-sweep.yaml --kind text-classification --data my.csv --model bert-base-uncased
+    """
+    from sweepkit.cli import tables
+    from sweepkit.cli.new import data_reference, reference
+    from sweepkit.tasks import KINDS as BUILT_IN
+    from sweepkit.wandb import import_sweep
+
+    if output.exists():
+        raise InputError(f"{output} exists already and is not overwritten; choose another with --output")
+    if kind not in BUILT_IN:
+        raise InputError(f"--kind: there is no kind {kind}; built in are {', '.join(BUILT_IN)}")
+    home = output.parent
+    task = {
+        "type": kind,
+        "model": reference(model, home, "--model") if model else "FILL-IN",
+        "data": data_reference(data, home) if data else {"path": "FILL-IN"},
+    }
+    found = import_sweep(sweep, task=task, home=home)
+    home.mkdir(parents=True, exist_ok=True)
+    output.write_text(found.text(sweep.name), encoding="utf-8")
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    file = tables.shown(output.resolve())
+    typer.echo(f"wrote {file}")
+    to_do = [f"fill in task.{option}" for option, given in (("model", model), ("data", data)) if not given]
+    try:
+        studies.find(str(output), None)
+    except StudyFileError as error:
+        to_do += map(str, error.problems)
+    if to_do:
+        typer.echo("\n  ".join(["\nto do before it can run", *to_do]))
     typer.echo(f"\nnext\n  sweep check {file}\n  sweep run {file}")
 
 
