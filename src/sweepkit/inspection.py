@@ -9,13 +9,14 @@ disk that a trial needs. Knows nothing of the search; nothing is recorded.
 from __future__ import annotations
 
 import traceback
+from inspect import signature
 from typing import Any
 
 from sweepkit.errors import InputError, nearest
 from sweepkit.objective import build_trainer, is_out_of_memory, peak_memory_mb
 from sweepkit.space import walk
 from sweepkit.study import Study
-from sweepkit.tasks import load_task
+from sweepkit.tasks import Task, load_task
 from sweepkit.trial import TrialSpec
 from sweepkit.values import Values
 
@@ -48,7 +49,7 @@ def inspect(study: Study, spec: TrialSpec) -> dict[str, Any]:
             answer["problems"].append(("task", f"a trial cannot be built: {name}{error}"))
         return answer
     answer["micro_batch_matters"] = task.micro_batch_matters
-    answer["problems"] += _unknown_configuration(study, trainer)
+    answer["problems"] += _unknown_configuration(study, task, trainer)
     assert trainer.model is not None
     megabytes = sum(p.numel() * p.element_size() for p in trainer.model.parameters()) / 1e6
     answer["model_mb"] = megabytes
@@ -72,7 +73,9 @@ def inspect(study: Study, spec: TrialSpec) -> dict[str, Any]:
     return answer
 
 
-def _unknown_configuration(study: Study, trainer: Any) -> list[tuple[str, str]]:
+def _unknown_configuration(study: Study, task: Task, trainer: Any) -> list[tuple[str, str]]:
+    """What neither the model's configuration nor an argument of ``model_init`` has a place for."""
+    taken = signature(task.model_init).parameters
     config = getattr(trainer.accelerator.unwrap_model(trainer.model), "config", None)
     names = [(path, name) for path, name, _ in walk(study.space)] + [
         (f"training.{name}", name) for name in study.training
@@ -82,5 +85,5 @@ def _unknown_configuration(study: Study, trainer: Any) -> list[tuple[str, str]]:
     return [
         (path, f"the model's configuration has no {name}{nearest(name, known)}")
         for path, name in wanted
-        if not hasattr(config, name)
+        if name not in taken and not hasattr(config, name)
     ]

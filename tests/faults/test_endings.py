@@ -16,6 +16,7 @@ from sweepkit.events import Checkpointed, Evaluated, Event, Started
 from sweepkit.journal import TrialLog
 from sweepkit.load import to_yaml
 from sweepkit.run import run
+from sweepkit.storage import open_storage
 from sweepkit.study import Study
 from sweepkit.trial import Trial
 from sweepkit.watch import Outcome, Quiet
@@ -83,6 +84,50 @@ def test_out_of_memory_is_tried_again_at_the_same_effective_batch(project: Path)
     assert (row.ending, row.attempts, row.params["per_device_train_batch_size"]) == ("complete", 2, 8)
     started = [e for e in TrialLog(study.place.trial(0)).refresh() if isinstance(e, Started)]
     assert started[-1].effective["gradient_accumulation_steps"] == 2
+
+
+OWN_TASKS = """
+from typing import ClassVar
+
+from toy_tasks import Quadratic, QuadraticConfig, QuadraticModel
+
+
+class Contrastive(Quadratic):
+    micro_batch_matters: ClassVar[bool] = True
+
+
+class Wide(Quadratic):
+    def model_init(self, width: int = 2):
+        return QuadraticModel(QuadraticConfig(size=width // width * 4))
+"""
+
+
+def own(study: Study, name: str) -> Study:
+    """Return the study with a task of OWN_TASKS."""
+    (study.home / "task.py").write_text(OWN_TASKS)
+    return study.model_copy(update={"task": study.task.model_copy(update={"path": f"task.py:{name}"})}).at(study.home)
+
+
+def test_a_task_whose_micro_batch_matters_is_not_tried_with_a_smaller_one(project: Path) -> None:
+    study = toy_study(
+        project,
+        space={"per_device_train_batch_size": {"choices": [8]}, "learning_rate": {"low": 1e-4, "high": 1e-2}},
+        task={"out_of_memory_above": 4},
+        budget={"trials": 1},
+    )
+    (row,) = run(own(study, "Contrastive")).rows
+    assert (row.attempts, row.ending) == (1, "infeasible")
+    assert row.cause == "out of memory: toy out of memory with a micro-batch of 8"
+
+
+def test_what_cannot_be_read_back_is_recorded_as_unproved(project: Path) -> None:
+    space = {"model.width": {"choices": [2, 4]}, "learning_rate": {"low": 1e-4, "high": 1e-2}}
+    study = own(toy_study(project, space=space, budget={"trials": 1}), "Wide")
+    (row,) = run(study).rows
+    assert (row.ending, row.cause) == ("complete", "")
+    (record,) = [found.user_attrs for found in open_storage(study.place, study).get_all_trials(0)]
+    assert record["unproved"] == ["model.width"]
+    assert "learning_rate" in record["proved"] and "model.width" not in record["proved"]
 
 
 def test_a_crash_is_tried_again_from_the_last_checkpoint(project: Path) -> None:
