@@ -39,7 +39,8 @@ def open_storage(place: Place, study: Study, *, repair: bool = False) -> BaseSto
         path = str(place.journal)
         return JournalStorage(JournalFileBackend(path, lock_obj=MendingLock(path)))
     url = database_url(place, study.storage)
-    engine: dict[str, object] = {"pool_pre_ping": True}
+    # Whoever only reads comes and goes in a process that lives on: it keeps no connection.
+    engine: dict[str, object] = {"pool_pre_ping": True} if repair else {"poolclass": sqlalchemy.NullPool}
     if url.startswith("sqlite"):
         engine = {"connect_args": {"timeout": 60}}
     try:

@@ -99,6 +99,17 @@ def span(seconds: float) -> str:
     return f"{hours} h {minutes_rest:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
+def size(count: float) -> str:
+    """Return a number of bytes in decimal units, as disks are sold.
+
+    >>> size(0), size(1500), size(91_000_000), size(4.2e9)
+    ('0 kB', '2 kB', '91 MB', '4.2 GB')
+    """
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
 def first_line(text: str) -> str:
     """Return the first line with anything on it, or nothing."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")

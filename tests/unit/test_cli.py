@@ -18,6 +18,8 @@ from optuna.storages.journal import BaseJournalBackend
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
+import toys
+from sweepkit import words
 from sweepkit.cli import app, studies
 from sweepkit.cli.new import TEMPLATES
 from sweepkit.events import Evaluated, Finished
@@ -374,6 +376,22 @@ def test_check_tells_what_a_study_will_do(study: Study) -> None:
     assert "searches  learning_rate   1e-6 … 0.1, log" in shown.output
     assert "10 trials" in shown.output
     assert shown.output.endswith("next  sweep run studies/toy\n")
+
+
+def test_check_forecasts_the_disk_from_the_weights_the_study_begins_with(study: Study, tiny_bert: Path) -> None:
+    assert (
+        "disk      3 best models kept; their size is known once a trial was built"
+        in sweep("check", "studies/toy").output
+    )
+    weights = tiny_bert / "model.safetensors"
+    toys.tiny_csv(study.home / "my.csv")
+    task = f"task: {{type: text-classification, model: '{tiny_bert}', data: {{path: my.csv}}}}"
+    kept = "checkpoints: {keep: 2}"
+    text = STUDY.replace('task: {path: "task.py:Toy"}', task) + f"{kept}\n"
+    (study.home / "study.yaml").write_text(text)
+    one = weights.stat().st_size
+    told = f"disk      {words.size(2 * one)} for 2 best models, and {words.size(8 * one)} for each running trial"
+    assert told in sweep("check", "studies/toy").output
 
 
 def test_check_as_json_has_the_resolved_study_or_every_problem(study: Study) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sweepkit import words
+from sweepkit.checkpoints import RESUMABLE_PER_MODEL
 from sweepkit.cli import tables
+from sweepkit.sources.models import locate
 from sweepkit.space import Choice, Expression, Float, Int
 from sweepkit.study import Study
 
@@ -30,6 +33,7 @@ def plan(study: Study, argument: str) -> RenderableType:
     if study.enqueue:
         table.add_row(Text("enqueued", style="dim"), Text(words.plural(len(study.enqueue), "configuration")))
     table.add_row(Text("budget", style="dim"), Text(budget(study)))
+    table.add_row(Text("disk", style="dim"), Text(disk(study)))
     table.add_row(
         Text("results", style="dim"), Text(f"{tables.shown(study.place.folder)}, MLflow {study.tracking.uri}")
     )
@@ -50,6 +54,27 @@ def budget(study: Study) -> str:
         f"{spent.disk_gb:g} GB of checkpoints" if spent.disk_gb is not None else "",
     ]
     return ", ".join(part for part in parts if part) or "no limit: runs until it is stopped"
+
+
+def disk(study: Study) -> str:
+    """Return what checkpoints will take, from the size of the weights the study begins with; LoRA keeps adapters only."""
+    model = study.task.options.get("model")
+    folder = locate(model, study.home)[0] if isinstance(model, str) else None
+    weights = max((_bytes(folder, pattern) for pattern in ("*.safetensors", "*.bin")), default=0) if folder else 0
+    kept = min(study.checkpoints.keep, study.budget.trials or study.checkpoints.keep)
+    if not weights:
+        return f"{words.plural(kept, 'best model')} kept; their size is known once a trial was built"
+    resumable = RESUMABLE_PER_MODEL if study.checkpoints.every == "evaluation" else 0.0
+    # A checkpoint is whole before the one it replaces is removed: for a moment there are two of each.
+    running = 2 * (1 + resumable) * weights
+    adapters = any(name.startswith("peft.") for name in (*study.space, *study.training))
+    most = "at most " if adapters else ""
+    text = f"{most}{words.size(kept * weights)} for {words.plural(kept, 'best model')}"
+    return f"{text}, and {most}{words.size(running)} for each running trial"
+
+
+def _bytes(folder: Path, pattern: str) -> int:
+    return sum(file.stat().st_size for file in folder.glob(pattern))
 
 
 def domain(parameter: Float | Int | Choice | Expression) -> str:
