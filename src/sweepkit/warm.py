@@ -51,7 +51,8 @@ class WarmProcess:
         theirs.close()
         self.log = log
         self._buffer = b""
-        hello = {"study": study.model_dump_json(by_alias=True, exclude_none=True), "home": str(study.home)}
+        study_text = study.model_dump_json(by_alias=True, exclude_none=True)
+        hello = {"study": study_text, "home": str(study.home), "driver": os.getpid()}
         self._control.sendall(json.dumps(hello).encode() + b"\n")
 
     def fileno(self) -> int:

@@ -24,7 +24,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,21 @@ def serve(fd: int) -> None:
     with control.makefile("rb", buffering=0) as lines:
         home = json.loads(lines.readline())
     study = Study.model_validate_json(home["study"]).at(Path(home["home"]))
-    failure = _warm(study)
-    _Server(control, study, time.monotonic() - began, failure).run()
+    with _dying_with(home["driver"]):
+        failure = _warm(study)
+    _Server(control, study, home["driver"], time.monotonic() - began, failure).run()
+
+
+@contextmanager
+def _dying_with(driver: int) -> Iterator[None]:
+    """Let the kernel end this process when its driver dies, while it imports and so does not look at the socket."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != driver:
+        os._exit(1)
+    try:
+        yield
+    finally:
+        _prctl(_PR_SET_PDEATHSIG, 0)
 
 
 def _warm(study: Study) -> str:
@@ -133,9 +147,10 @@ def _freeze() -> None:
 class _Server:
     """The warm process's loop: one thread, never blocking on a child."""
 
-    def __init__(self, control: socket.socket, study: Study, seconds: float, failure: str) -> None:
+    def __init__(self, control: socket.socket, study: Study, driver: int, seconds: float, failure: str) -> None:
         self._control = control
         self._study = study
+        self._driver = driver
         self._children: dict[int, int] = {}
         self._oom_kills = oom_kills()
         self._wakeup, wake = socket.socketpair()
@@ -179,12 +194,13 @@ class _Server:
         return True
 
     def _import(self, names: list[str]) -> None:
-        for name in names:
-            if name.partition(".")[0] in WARM_PACKAGES and name not in sys.modules:
-                try:
-                    importlib.import_module(name)
-                except Exception as error:  # noqa: BLE001  # then the children import it, as they did before
-                    sys.stderr.write(f"not preloaded: {name}: {error}\n")
+        with _dying_with(self._driver):
+            for name in names:
+                if name.partition(".")[0] in WARM_PACKAGES and name not in sys.modules:
+                    try:
+                        importlib.import_module(name)
+                    except Exception as error:  # noqa: BLE001  # then the children import it, as they did before
+                        sys.stderr.write(f"not preloaded: {name}: {error}\n")
         _freeze()
 
     def _fork(self, request: Mapping[str, Any], fd: int) -> None:

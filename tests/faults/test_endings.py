@@ -241,6 +241,26 @@ def test_nothing_survives_its_parent(project: Path, tmp_path: Path, victim: str)
         assert "the warm process ended with status -9" in output
 
 
+def test_a_warm_process_that_still_imports_dies_with_its_driver(project: Path, tmp_path: Path) -> None:
+    file = project / "study.yaml"
+    file.write_text(to_yaml(toy_study(project)))
+    process = sweep("run", str(file), cwd=tmp_path, env={**os.environ, "SWEEPKIT_TEST_MARK": str(tmp_path)})
+    driver = psutil.Process(process.pid)
+    # torch is mapped some way into the imports, which take seconds more.
+    importing = lambda: [child for child in driver.children() if _maps(child, "libtorch")]  # noqa: E731
+    wait_until(importing, 60, "the warm process imports torch")
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    wait_until(lambda: not processes_below(str(tmp_path)), 1, "every process is gone")
+
+
+def _maps(process: psutil.Process, library: str) -> bool:
+    try:
+        return library in Path(f"/proc/{process.pid}/maps").read_text()
+    except OSError:
+        return False
+
+
 @pytest.mark.slow
 def test_a_disk_budget_is_kept_while_running(project: Path) -> None:
     limit, checkpoint = 30e6, 3e6
