@@ -42,7 +42,9 @@ def started(number: int, *, attempt: int = 1, **more: Any) -> Started:
     """Return the start of an attempt."""
     effective = {**values(number), "num_train_epochs": 3.0, "output_dir": "/somewhere"}
     at = BEGAN + 1000 * (attempt - 1)
-    return Started(trial=number, at=at, attempt=attempt, host="box", device="cpu", **{"effective": effective, **more})
+    return Started(
+        trial=number, at=at, attempt=attempt, host="box", **{"device": "cpu", "effective": effective, **more}
+    )
 
 
 def training(number: int, steps: Sequence[int], *, every: int = 10, attempt: int = 1) -> list[Event]:

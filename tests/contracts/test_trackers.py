@@ -167,6 +167,21 @@ def test_training_and_evaluation_are_delivered_with_global_step_and_epoch(study:
     assert tracker.parent_run_id == runs(study)["toy"].info.run_id
 
 
+@pytest.mark.parametrize(
+    ("gpus_per_trial", "devices", "gpus"), [(1, ("3",), 1.0), (2, ("0", "1"), 2.0), (0.25, ("0",), 0.25)]
+)
+def test_gpu_hours_count_every_gpu_held_and_a_shared_one_by_its_share(
+    home: Path, gpus_per_trial: float, devices: tuple[str, ...], gpus: float
+) -> None:
+    study = trials.toy_study(home, backend={"gpus_per_trial": gpus_per_trial})
+    trials.write(study, 0, [trials.started(0, device=",".join(devices)), trials.finished(0, Ending.complete)])
+    spec = study.place.trial(0) / "spec.json"
+    spec.write_text(json.dumps(json.loads(spec.read_text()) | {"devices": devices}))
+    delivered(study, [trials.row(0, Ending.complete)])
+    run = runs(study)["0000 baseline lr=3e-5 bs=16"]
+    assert run.data.metrics["system/gpu_hours"] == pytest.approx(20 * gpus / 3600)
+
+
 def test_several_goals_are_all_delivered_and_the_deciding_one_is_the_objective(home: Path) -> None:
     goals = [{"metric": "eval_f1", "direction": "maximize"}, {"metric": "eval_loss", "direction": "minimize"}]
     study = trials.toy_study(home, objective={"metrics": goals, "prune_on": "eval_loss"})

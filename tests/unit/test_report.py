@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from making import toy_study
-from sweepkit import report
+from sweepkit import report, results
 from sweepkit.check import known_values, typed
 from sweepkit.cli import app
 from sweepkit.events import Evaluated, Finished, Started
@@ -96,3 +97,38 @@ def test_no_figure_offers_to_send_itself_anywhere(project: Path) -> None:
     study = finished_study(project, best_at_edge=False)
     for name, draw in figures.FIGURES.items():
         assert "sendChartToCloud" in draw(study).layout.template.layout.modebar.remove, name
+
+
+def test_a_nuisance_is_tuned_away_and_only_what_the_study_asks_about_is_compared(project: Path) -> None:
+    from sweepkit.report import figures
+
+    space = {
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True, "role": "nuisance"},
+        "per_device_train_batch_size": {"choices": [4, 8]},
+    }
+    study = finished_study(project, best_at_edge=True, space=space)
+    drawn = figures.isolation(study)
+    assert [axis.title.text for axis in drawn.select_xaxes()] == ["per_device_train_batch_size"]
+    tops = {str(size): 0.0 for size in (4, 8)}
+    for row in results.read(study):
+        size = str(row.params["per_device_train_batch_size"])
+        tops[size] = max(tops[size], row.value or 0.0)
+    (line,) = [trace for trace in drawn.data if trace.mode == "lines+markers"]
+    assert dict(zip(line.x, line.y, strict=True)) == tops
+    assert "The nuisance hyperparameters are tuned away." in report.write(study).read_text()
+
+
+def test_passwords_in_the_urls_of_storage_and_tracking_are_not_in_the_page(project: Path) -> None:
+    from sweepkit.report.evidence import gather
+    from sweepkit.report.page import html
+
+    passwords = "hunter2-is-long", "correct-horse-battery"
+    evidence = gather(finished_study(project, best_at_edge=True))
+    urls = {
+        "storage": f"postgresql://ann:{passwords[0]}@db/optuna",
+        "tracking": evidence.study.tracking.model_copy(update={"uri": f"https://ann:{passwords[1]}@mlflow.example"}),
+        "question": f"Is {passwords[0]} or {passwords[1]} better?",
+    }
+    page = html(replace(evidence, study=evidence.study.model_copy(update=urls).at(project)))
+    assert "Is *** or *** better?" in page
+    assert [password for password in passwords if password in page] == []
