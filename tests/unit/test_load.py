@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 import toys
 from sweepkit.errors import Problem, StudyFileError
+from sweepkit.formulas import derive
 from sweepkit.load import explain, known_values, load_study, same, schema, to_yaml
 from sweepkit.load.documents import dotted, read, split
 from sweepkit.space import Choice, Expression, Float, Int
@@ -276,13 +277,22 @@ def test_a_recipe_that_comes_along_works_for_a_plain_study_and_names_its_source(
         f"objective: {{metric: eval_accuracy, direction: maximize}}\nsweep: {file.stem}\n"
     )
     study = load_study("study.yaml")
-    assert study.space and study.sweep == file.stem
+    assert (study.space or study.confirm) and study.sweep == file.stem
     comment = "".join(line for line in file.read_text().splitlines() if line.startswith("#"))
     assert "arXiv:" in comment
 
 
-def test_five_recipes_come_along() -> None:
-    assert [file.stem for file in RECIPES] == ["bert-grid", "finetune-adamw", "first-look", "lora", "roberta"]
+def test_the_promised_recipes_come_along() -> None:
+    papers = "adamw-playbook bert-grid deberta electra finetune-adamw lora qlora roberta vit"
+    assert [file.stem for file in RECIPES] == sorted([*papers.split(), "first-look", "thorough", "confirm-only"])
+
+
+def test_the_playbooks_betas_are_searched_as_their_distance_from_1(home: Path) -> None:
+    (home / "study.yaml").write_text(STUDY + "sweep: adamw-playbook\n")
+    study = load_study("study.yaml")
+    drawn = {"one_minus_beta1": 0.25, "one_minus_beta2": 0.5}
+    derived = derive(study.space, drawn, known_values(study))
+    assert (derived["adam_beta1"], derived["adam_beta2"]) == (0.75, 0.5)
 
 
 # Writing
