@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import resource
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from measure import HERE, Line, Size, median, project
 
 from sweepkit.run import Quiet
@@ -18,8 +18,8 @@ from sweepkit.trial import Trial
 
 
 def run(size: Size) -> list[Line]:
-    """Measure both; quick: 20 trials of a second, 400 empty ones."""
-    return [*busy(size.pick(200, 20)), *empty(size.pick(5000, 400))]
+    """Measure both; quick: 20 trials of a second, 120 empty ones."""
+    return [*busy(size.pick(200, 20)), *empty(size.pick(5000, 120))]
 
 
 def noop_study(folder: Path, **keys: Any) -> Study:
@@ -96,22 +96,22 @@ def empty(trials: int) -> list[Line]:
 
 
 def _empty(folder: Path, trials: int, queue: Any) -> None:
-    """Let real trial processes do nothing; say how long each took, and the driver's peak memory at start and end."""
+    """Let real trial processes do nothing; say how long each took, and the driver's memory after each."""
     clock = Memory()
     outcome = run_study(noop_study(folder, budget={"trials": trials}), watch=clock)
     assert outcome.status == "done", outcome
     ends = [clock.began, *clock.ends]
-    queue.put(([b - a for a, b in itertools.pairwise(ends)], clock.peaks))
+    queue.put(([b - a for a, b in itertools.pairwise(ends)], clock.sizes))
 
 
 class Memory(Clock):
-    """Notes the driver's peak memory as well."""
+    """Notes how much memory the driver holds as well."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.peaks: list[float] = []
+        self.sizes: list[float] = []
 
     def ended(self, row: Trial) -> None:
         """Note time and memory (MB)."""
         super().ended(row)
-        self.peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        self.sizes.append(psutil.Process().memory_info().rss / 2**20)

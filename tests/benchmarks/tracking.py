@@ -15,6 +15,7 @@ from sweepkit.study import Study
 def run(size: Size) -> list[Line]:
     """Train the same trial logging every step and never, MLflow on; count what arrived."""
     counted: list[tuple[int, int]] = []
+    trials = size.pick(4, 2)
 
     def training(every: int) -> float:
         """Return the median seconds of train() of trials that log so often."""
@@ -23,7 +24,8 @@ def run(size: Size) -> list[Line]:
             study = digits_study(
                 folder,
                 training={**base.training, "logging_steps": every, "num_train_epochs": size.pick(6, 3)},
-                budget={"trials": size.pick(4, 2)},
+                enqueue=base.enqueue[:trials],
+                budget={"trials": trials},
                 backend={"parallel": 1, "gpus_per_trial": 0, "cpus_per_trial": 1},
             )
             outcome = run_study(study)
