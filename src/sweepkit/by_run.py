@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,25 +11,33 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from sweepkit.backends.sampling import knowingly
+from sweepkit.backends.sampling import distribution, knowingly
 from sweepkit.proposal import Configuration, Proposer
+from sweepkit.space import Choice, Float, Int
 from sweepkit.study import Study
 
 
 class DefinedByRun(Proposer):
-    """Proposes by running ``hp_space`` with a trial that asks the sampler as it goes, as Optuna's own loop does."""
+    """Proposes by running ``space`` with a trial that asks the sampler as it goes, as Optuna's own loop does.
+
+    Values under names that ``applies`` refuses are not trained; they are warned of once.
+    """
 
     def __init__(
         self,
         study: Study,
-        space: Callable[[Any], Mapping[str, Any]],
-        name: Callable[[Any], str] | None,
-        sampler: BaseSampler | None,
+        space: Callable[[Suggesting], Mapping[str, Any]],
+        *,
+        applies: Callable[[str], bool],
+        name: Callable[[Suggesting], str] | None = None,
+        sampler: BaseSampler | None = None,
     ) -> None:
         super().__init__(study, {})
         self._space = space
+        self._applies = applies
         self._name = name
         self._own = sampler
+        self._left: set[str] = set()
 
     def sample(
         self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, fixed: Mapping[str, Any]
@@ -37,7 +46,12 @@ class DefinedByRun(Proposer):
         asking = Suggesting(self._own or sampler, study, trial, self.distributions)
         with knowingly():
             values = dict(self._space(asking))
-        return Configuration(dict(asking.params), values, self._name(asking) if self._name else "")
+        used = {name: value for name, value in values.items() if self._applies(name)}
+        if left := values.keys() - used.keys() - self._left:
+            self._left |= left
+            text = f"hp_space: {', '.join(sorted(left))}: no field of the Trainer's arguments; left to model_init"
+            warnings.warn(text, stacklevel=2)
+        return Configuration(dict(asking.params), used, self._name(asking) if self._name else "")
 
 
 class Suggesting:
@@ -66,6 +80,12 @@ class Suggesting:
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Return one of the choices."""
         return self._suggest(name, CategoricalDistribution(choices))
+
+    def suggest(self, name: str, parameter: Float | Int | Choice) -> Any:
+        """Return a value of a parameter of ours; a choice is one of plain values."""
+        if isinstance(parameter, Choice):
+            return self.suggest_categorical(name, list(parameter.choices))
+        return self._suggest(name, distribution(parameter))
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
         if name not in self.params:

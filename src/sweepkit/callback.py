@@ -145,8 +145,10 @@ class TrialCallback(TrainerCallback):
                     f"It reports {', '.join(sorted(numbers))}"
                 )
         values = tuple(numbers[goal.metric] for goal in self._goals)
-        if not all(math.isfinite(value) for value in values):
-            raise Diverged(f"{self._goals[0].metric} is not finite at step {state.global_step}")
+        wrong = [goal.metric for goal, value in zip(self._goals, values, strict=True) if not math.isfinite(value)]
+        if wrong:
+            are = "is" if len(wrong) == 1 else "are"
+            raise Diverged(f"{' and '.join(wrong)} {are} not finite at step {state.global_step}")
         self.evaluations.append(values)
         event = Evaluated(
             trial=self._spec.number,

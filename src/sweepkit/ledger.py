@@ -40,6 +40,7 @@ def row_of(trial: FrozenTrial) -> Trial:
         ending=ending_of(trial),
         cause=facts.get("cause", ""),
         params=dict(facts.get("hyperparameters", facts.get("fixed", trial.params))),
+        drawn=dict(trial.params),
         values=values if all(map(math.isfinite, values)) else (),
         intermediate=dict(sorted(trial.intermediate_values.items())),
         started=trial.datetime_start.astimezone().isoformat(timespec="seconds") if trial.datetime_start else None,

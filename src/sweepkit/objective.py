@@ -70,6 +70,7 @@ def build_trainer(study: Study, spec: TrialSpec, task: Task, values: Values, cal
     """Return a fresh Trainer, everything applied and proved as far as it can be before training."""
     data = load_prepared(prepare(task, study.place.data))
     arguments = training_arguments(task, spec, values)
+    task._spec = spec
     set_seed(arguments.seed)
     trainer = task.trainer(
         model=build_model(task, values),

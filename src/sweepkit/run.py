@@ -13,6 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from optuna.pruners import BasePruner
+
 from sweepkit.backends import Backend
 from sweepkit.backends.optuna import OptunaBackend
 from sweepkit.check import check, typed
@@ -60,9 +62,10 @@ def run_checked(
     watch: Watcher | None = None,
     switch: Switch | None = None,
     proposer: Proposer | None = None,
+    pruner: BasePruner | None = None,
     here: type[Task] | None = None,
 ) -> Outcome:
-    """Run a study that was checked; ``known`` are its fixed values and defaults, ``proposer`` replaces its space.
+    """Run a study that was checked; ``known`` are its fixed values and defaults, ``proposer`` and ``pruner`` replace its own.
 
     ``here`` is a task that cannot be sent to another process: its trials run in this one, without the second check.
     """
@@ -87,7 +90,7 @@ def run_checked(
         if fresh and study.storage != "journal":
             for name in (study.name, f"{study.name}/confirm"):
                 set_aside(storage, name)
-        search = Search(study, storage, known=known, proposer=proposer)
+        search = Search(study, storage, known=known, proposer=proposer, pruner=pruner)
         backend: Backend
         gpus = 1.0 if study.backend.gpus_per_trial == "auto" else study.backend.gpus_per_trial
         if here is not None:

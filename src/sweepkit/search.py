@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
+from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -55,7 +56,7 @@ class Search(Standings):
     """One study's trials, in an Optuna study named like it (plus ``suffix``).
 
     ``known`` are fixed values and consumers' defaults by name. With a suffix nothing is proposed and no budget counts: only
-    what is enqueued is run (confirmation runs).
+    what is enqueued is run (confirmation runs). ``proposer`` and ``pruner`` replace the study's own.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class Search(Standings):
         known: Mapping[str, Any],
         suffix: str = "",
         proposer: Proposer | None = None,
+        pruner: BasePruner | None = None,
     ) -> None:
         self._study = study
+        self._pruner = pruner
         self._suffix = suffix
         self._rule = ValueRule(study.objective)
         self._proposer = proposer or Proposer(study, known)
@@ -147,7 +150,8 @@ class Search(Standings):
         value = self._rule.value(evaluations.values())[self._rule.deciding]
         self._records.storage.set_trial_intermediate_value(trial._trial_id, event.number, value)
         objective = self._study.objective
-        if self._study.pruner.type == "none" or (objective.metrics is not None and objective.prune_on is None):
+        prunes = self._pruner is not None or self._study.pruner.type != "none"
+        if not prunes or (objective.metrics is not None and objective.prune_on is None):
             return False
         # A pruner that notes what it decided (asha) decides once; asked again, it would take the note for a pass.
         if event.number >= trial.user_attrs.get("pruned_at", math.inf):
@@ -155,7 +159,7 @@ class Search(Standings):
         trial = self._records.get(event.trial)
         view = View(self._records.storage, trial, goal=self._rule.deciding)
         with knowingly():
-            prune = make_pruner(self._study).prune(self._records.look(view), trial)
+            prune = (self._pruner or make_pruner(self._study)).prune(self._records.look(view), trial)
         self._records.note(trial, pruned_at=event.number if prune else None)
         self._records.attach(trial, view.written)
         return prune

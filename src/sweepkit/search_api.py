@@ -5,17 +5,19 @@ The Trainer goes to the trial processes by value; where it cannot, trials run on
 
 from __future__ import annotations
 
-import copy
+import re
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from sweepkit.by_run import DefinedByRun
 from sweepkit.errors import InputError, StudyFailed
+from sweepkit.existing import OBJECTIVE, existing
+from sweepkit.results import read
 from sweepkit.run import run_checked
 from sweepkit.sources.training import SWEEPKIT_DEFAULTS, owned
 from sweepkit.study import Study
@@ -24,11 +26,8 @@ from sweepkit.trial import Trial
 from sweepkit.watch import Quiet, Watcher
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, Trainer
+    from transformers import Trainer
     from transformers.trainer_utils import BestRun
-
-OBJECTIVE = "eval_objective"
-"""Name under which what ``compute_objective`` returns is reported, numbered from 0 where there are several directions."""
 
 _TAKEN = (
     "study_name",
@@ -60,24 +59,33 @@ def hyperparameter_search(
     What it adds: every trial has a process of its own, several run at once, the same call with a ``study_name`` goes on
     where it stopped, a failing trial ends alone, and MLflow holds the runs (``mlflow.db`` under the project root).
 
-    ``hp_space`` is called with an object that has Optuna's ``suggest_*``; with ``backend="ray"`` it may also return Ray
-    Tune's distributions. ``kwargs`` are those of the optuna backend (study_name, storage, timeout in seconds, n_jobs,
-    sampler, pruner); by default as many trials run at once as the machine holds. Raises InputError for a Trainer without
-    ``model_init`` and for unknown arguments; StudyFailed when no trial completed.
+    ``hp_space`` is called with an object that has Optuna's ``suggest_*``. Values under names that the arguments do not have
+    are left to ``model_init``, which gets the trial: what it suggests, ``hp_space`` must suggest too. ``kwargs`` are those of
+    the optuna backend: study_name, storage (a URL), timeout in seconds, n_jobs, sampler, pruner (it counts evaluations),
+    load_if_exists (goes on unless False), gc_after_trial (always so), catch (every failing trial ends alone, so only all
+    exceptions can be asked for); by default as many trials run at once as the machine holds. Raises InputError for a Trainer
+    without ``model_init`` and for what cannot be done as asked; StudyFailed when no trial completed.
     """
     if trainer.model_init is None:
         raise InputError("hyperparameter_search: the Trainer needs a model_init, as each trial trains a fresh model")
-    if unknown := set(kwargs) - set(_TAKEN):
-        raise InputError(f"hyperparameter_search: unknown {', '.join(sorted(unknown))}; it takes {', '.join(_TAKEN)}")
-    if backend not in (None, "optuna", "ray"):
-        raise InputError(f"hyperparameter_search: backend is optuna or ray, got {backend}")
     directions = [direction] if isinstance(direction, str) else list(direction)
+    where = str(getattr(backend, "value", backend) or "optuna")
+    for sentence in _refused(where, directions, n_trials, kwargs):
+        raise InputError(f"hyperparameter_search: {sentence}")
     name = kwargs.get("study_name") or f"hyperparameter-search-{time.strftime('%Y%m%d-%H%M%S')}"
-    space = hp_space or _default_space
     home = Path.cwd()
     task = existing(trainer, compute_objective, len(directions))
-    study = _study(trainer, name, directions, n_trials, backend or "optuna", kwargs).at(home)
-    proposer = DefinedByRun(study, space, hp_name, kwargs.get("sampler"))
+    study = _study(trainer, name, directions, n_trials, where, kwargs).at(home)
+    if kwargs.get("load_if_exists") is False and read(study):
+        raise InputError(f"hyperparameter_search: study {name} exists; leave load_if_exists=False out to go on with it")
+    names = {entry.name for entry in fields(trainer.args)}
+    proposer = DefinedByRun(
+        study,
+        hp_space or _default_space,
+        applies=lambda name: name in names or name.startswith("peft."),
+        name=hp_name,
+        sampler=kwargs.get("sampler"),
+    )
     watch = watch or Quiet()
     here: type[Task] | None = None
     file = study.place.task
@@ -92,7 +100,9 @@ def hyperparameter_search(
         )
         warnings.warn(text, stacklevel=2)
     study = study.model_copy(update={"task": study.task.model_copy(update={"pickle": str(file)})}).at(home)
-    outcome = run_checked(study, _known(trainer), watch=watch, proposer=proposer, here=here)
+    outcome = run_checked(
+        study, _known(trainer), watch=watch, proposer=proposer, pruner=kwargs.get("pruner"), here=here
+    )
     complete = [row for row in outcome.rows if row.ending.ranks]
     if not complete or outcome.best is None:
         raise StudyFailed(f"hyperparameter_search: {outcome.reason}")
@@ -101,11 +111,42 @@ def hyperparameter_search(
     return [_best_run(row) for row in _front(complete, directions)]
 
 
+def _refused(backend: str, directions: list[Any], n_trials: Any, kwargs: Mapping[str, Any]) -> Iterator[str]:
+    """Yield, in one sentence each, what cannot be done as asked."""
+    if unknown := set(kwargs) - set(_TAKEN):
+        yield f"unknown {', '.join(sorted(unknown))}; it takes {', '.join(_TAKEN)}"
+    if backend not in ("optuna", "ray"):
+        yield f"backend is optuna or ray, got {backend}"
+    for direction in directions or [None]:
+        if direction not in ("minimize", "maximize"):
+            yield f"direction is minimize or maximize, or a list of these, got {direction!r}"
+    for name, value in (("n_trials", n_trials), ("n_jobs", kwargs.get("n_jobs"))):
+        if (value is not None or name == "n_trials") and not (type(value) is int and value >= 1):
+            yield f"{name} is a whole number from 1 on, got {value!r}"
+    timeout = kwargs.get("timeout")
+    if timeout is not None and not timeout > 0:
+        yield f"timeout is a number of seconds above 0, got {timeout!r}"
+    called = kwargs.get("study_name")
+    if called is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", called):
+        yield f"study_name names a folder: letters, digits, dot, dash and underscore, at most 100, got {called!r}"
+    storage = kwargs.get("storage")
+    if not isinstance(storage, (str, type(None))):
+        yield (
+            f"storage is a URL such as sqlite:///studies.db, or left out, got a {type(storage).__name__}; other processes "
+            "open it, too"
+        )
+    if kwargs.get("pruner") is not None and len(directions) > 1:
+        yield "pruner: Optuna prunes with one direction only; leave it out"
+    caught = kwargs.get("catch", Exception)
+    if not any(each in (Exception, BaseException) for each in (caught if isinstance(caught, tuple) else (caught,))):
+        yield f"catch: every failing trial ends alone, whatever it raises; leave it out, or say Exception, got {caught!r}"
+
+
 def _best_run(row: Trial) -> BestRun:
     from transformers.trainer_utils import BestRun
 
     value = row.values[0] if len(row.values) == 1 else list(row.values)
-    return BestRun(str(row.number), value, dict(row.params))
+    return BestRun(str(row.number), value, dict(row.drawn))
 
 
 def _front(rows: list[Trial], directions: list[str]) -> list[Trial]:
@@ -170,70 +211,6 @@ _FILLED_IN = frozenset(
     {"accelerator_config", "fsdp_config", "parallelism_config", "debug", "lr_scheduler_kwargs", "project"}
 )
 """Fields that TrainingArguments makes something else of than what was written; they reach a trial as the Trainer has them."""
-
-
-def existing(trainer: Trainer, compute_objective: Callable[..., Any] | None, goals: int) -> type[Task]:
-    """Return a Task class that makes Trainers like this one; ``goals`` objectives are reported as ``eval_objective``."""
-    from transformers import TrainerCallback
-    from transformers.trainer_utils import default_compute_objective
-
-    kind = type(trainer)
-    model_init, collator, processing = trainer.model_init, trainer.data_collator, trainer.processing_class
-    own = [
-        callback
-        for callback in trainer.callback_handler.callbacks
-        if type(callback).__module__.split(".")[0] != "transformers"
-    ]
-    train, evaluation, metrics = trainer.train_dataset, trainer.eval_dataset, trainer.compute_metrics
-    preprocess = trainer.preprocess_logits_for_metrics
-    objective = compute_objective or default_compute_objective
-    arguments = f"{type(trainer.args).__module__}:{type(trainer.args).__name__}"
-
-    class Computing(TrainerCallback):
-        """Adds what ``compute_objective`` returns to an evaluation, before anybody else sees it."""
-
-        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-            value = objective(copy.deepcopy(dict(metrics)))
-            values = list(value) if isinstance(value, Sequence) else [value]
-            names = [OBJECTIVE] if goals == 1 else [f"{OBJECTIVE}_{i}" for i in range(goals)]
-            metrics.update(zip(names, (float(each) for each in values), strict=True))
-
-    class Existing(Task):
-        """Trains as an existing Trainer does."""
-
-        arguments_type: ClassVar[str] = arguments
-
-        def data(self) -> Any:
-            """The Trainer brings its own."""
-            from datasets import Dataset, DatasetDict
-
-            return DatasetDict(
-                {"train": Dataset.from_dict({"row": [0]}), "validation": Dataset.from_dict({"row": [0]})}
-            )
-
-        def model_init(self, **config: Any) -> PreTrainedModel:
-            """Return the Trainer's fresh model."""
-            import inspect
-
-            made: PreTrainedModel = model_init(None) if inspect.signature(model_init).parameters else model_init()
-            return made
-
-        def trainer(self, **given: Any) -> Trainer:
-            """Return a Trainer of the same kind with the same parts."""
-            made: Trainer = kind(
-                model=given["model"],
-                args=given["args"],
-                data_collator=collator,
-                train_dataset=train,
-                eval_dataset=evaluation,
-                processing_class=processing,
-                compute_metrics=metrics,
-                callbacks=[*own, Computing(), *given["callbacks"]],
-                preprocess_logits_for_metrics=preprocess,
-            )
-            return made
-
-    return Existing
 
 
 def _default_space(trial: Any) -> dict[str, Any]:

@@ -212,6 +212,7 @@ class Driver:
         return TrialSpec(
             number=asked.number,
             hyperparameters=dict(asked.hyperparameters),
+            drawn=dict(asked.params),
             directory=str(folder),
             attempt=log.attempts + 1,
             resume_from=str(checkpoint) if checkpoint else None,

@@ -55,6 +55,8 @@ class TrialSpec:
     threads: int = 1
     rank: int = 0
     ranks: int = 1
+    drawn: Mapping[str, Any] | None = None
+    """Sampler's dimension → number or label; None where nobody drew (a look at the task before the search)."""
 
     def to_json(self) -> str:
         """Return the spec as one line of JSON."""
@@ -76,6 +78,8 @@ class Trial:
     cause: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Searched hyperparameters under their consumers' names, linked and derived ones included."""
+    drawn: Mapping[str, Any] = field(default_factory=dict)
+    """Sampler's dimension → number or label."""
     values: tuple[float, ...] = ()
     intermediate: Mapping[int, float] = field(default_factory=dict)
     """Evaluation number (from 1) → value the pruner saw."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import optuna
 import pytest
 import torch
 from datasets import Dataset
@@ -22,7 +24,7 @@ from transformers import (
 from transformers.trainer_utils import BestRun
 
 import sweepkit
-from sweepkit.errors import InputError
+from sweepkit.errors import InputError, StudyFailed
 
 # As in a script's __main__ or a notebook: what is defined here goes to other processes by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -56,6 +58,39 @@ def line(trial: Any) -> Line:
     return Line(LineConfig())
 
 
+def line_of(trial: Any) -> Line:
+    return Line(LineConfig(a=float(trial.params["a"]) if trial else 0.0))
+
+
+class Weighted(Trainer):
+    """Adds ``weight`` to every loss."""
+
+    def __init__(self, *args: Any, weight: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.weight = weight
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        return (loss + self.weight, outputs) if return_outputs else loss + self.weight
+
+
+class Forgetful(Trainer):
+    """Does not keep what it is made of."""
+
+    def __init__(self, *args: Any, weight: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+def thousand_more(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+    loss: torch.Tensor = ((outputs["logits"] - labels) ** 2).mean() + 1000
+    return loss
+
+
+def start(trial: Any) -> dict[str, Any]:
+    """``a`` is the model's alone; so is ``nothing``, which was not even suggested."""
+    return {"a": trial.suggest_int("a", 5, 6), "nothing": 1, "seed": trial.suggest_int("seed", 1, 3)}
+
+
 def trainer(folder: Path, **arguments: Any) -> Trainer:
     rows = [{"x": [float(i)], "labels": [2.0 * i]} for i in range(8)]
     data = Dataset.from_list(rows)
@@ -73,6 +108,70 @@ def trainer(folder: Path, **arguments: Any) -> Trainer:
 
 def learning_rate(trial: Any) -> dict[str, Any]:
     return {"learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-1, log=True)}
+
+
+@pytest.fixture(scope="module")
+def weighted(tmp_path_factory: pytest.TempPathFactory) -> tuple[BestRun, list[str]]:
+    """The best run, and the warnings, of a Trainer subclass with a loss, an optimizer and an argument of its own.
+
+    Its optimizer never moves the model, so that the loss tells what took part: (a - 2)² · 17.5 + 1000 + weight.
+    """
+    folder = tmp_path_factory.mktemp("weighted")
+    (folder / "pyproject.toml").write_text('[project]\nname = "toy"\nversion = "0"\n')
+    plain = trainer(folder)
+    mine = Weighted(
+        args=plain.args,
+        model_init=line_of,
+        train_dataset=plain.train_dataset,
+        eval_dataset=plain.eval_dataset,
+        compute_loss_func=thousand_more,
+        optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.0}),
+        weight=0.25,
+    )
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        patch.chdir(folder)
+        best = sweepkit.hyperparameter_search(mine, start, n_trials=2, n_jobs=1)
+    assert isinstance(best, BestRun)
+    return best, [str(warning.message) for warning in caught]
+
+
+def test_a_loss_function_of_its_own_is_trained(weighted: tuple[BestRun, list[str]]) -> None:
+    assert weighted[0].objective > 1000
+
+
+def test_an_argument_of_a_trainer_subclass_is_kept(weighted: tuple[BestRun, list[str]]) -> None:
+    assert (weighted[0].objective - 0.25) % 17.5 == pytest.approx(1000 % 17.5)
+
+
+def test_model_init_gets_the_trial_and_the_optimizer_is_the_trainers_own(weighted: tuple[BestRun, list[str]]) -> None:
+    best = weighted[0]
+    assert best.objective == pytest.approx((best.hyperparameters["a"] - 2) ** 2 * 17.5 + 1000.25)
+
+
+def test_hyperparameters_are_what_was_suggested(weighted: tuple[BestRun, list[str]]) -> None:
+    assert set(weighted[0].hyperparameters) == {"a", "seed"}
+
+
+def test_names_that_the_arguments_do_not_have_are_left_to_model_init(weighted: tuple[BestRun, list[str]]) -> None:
+    assert [text for text in weighted[1] if text.startswith("hp_space:")] == [
+        "hp_space: a, nothing: no field of the Trainer's arguments; left to model_init"
+    ]
+
+
+def test_a_subclass_that_forgets_an_argument_is_refused(project: Path) -> None:
+    plain = trainer(project)
+    mine = Forgetful(
+        args=plain.args, model_init=line, train_dataset=plain.train_dataset, eval_dataset=plain.eval_dataset
+    )
+    with pytest.raises(InputError, match=r"Forgetful takes weight and does not keep it.*set self.weight = weight"):
+        sweepkit.hyperparameter_search(mine, learning_rate)
+
+
+def test_a_pruner_prunes(project: Path) -> None:
+    pruner = optuna.pruners.ThresholdPruner(upper=1e-9)
+    with pytest.raises(StudyFailed, match="no trial completed"):
+        sweepkit.hyperparameter_search(trainer(project), learning_rate, n_trials=1, pruner=pruner)
 
 
 def test_it_returns_the_best_run(project: Path) -> None:
@@ -139,6 +238,10 @@ def test_a_study_name_goes_on_where_it_stopped(project: Path) -> None:
     assert isinstance(first, BestRun) and isinstance(again, BestRun)
     assert again.objective <= first.objective
     assert len(list((project / "runs/twice/trials").iterdir())) == 3
+    with pytest.raises(InputError, match="study twice exists; leave load_if_exists=False out"):
+        sweepkit.hyperparameter_search(
+            trainer(project), learning_rate, n_trials=3, study_name="twice", load_if_exists=False
+        )
 
 
 def test_a_trainer_that_cannot_be_sent_runs_here_and_says_so(project: Path) -> None:
@@ -180,3 +283,24 @@ def test_what_it_cannot_do_is_said(project: Path) -> None:
         sweepkit.hyperparameter_search(bare, learning_rate)
     with pytest.raises(InputError, match="unknown n_trails"):
         sweepkit.hyperparameter_search(trainer(project), learning_rate, n_trails=3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"n_jobs": -1}, "n_jobs is a whole number from 1 on, got -1"),
+        ({"n_trials": 0}, "n_trials is a whole number from 1 on, got 0"),
+        ({"study_name": "my study"}, "study_name names a folder: .*, got 'my study'"),
+        ({"direction": "down"}, "direction is minimize or maximize, or a list of these, got 'down'"),
+        ({"timeout": -1}, "timeout is a number of seconds above 0, got -1"),
+        ({"storage": optuna.storages.InMemoryStorage()}, "storage is a URL .*, got a InMemoryStorage"),
+        ({"catch": (ValueError,)}, "catch: every failing trial ends alone"),
+        ({"direction": ["minimize"] * 2, "pruner": optuna.pruners.NopPruner()}, "Optuna prunes with one direction"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_done_as_asked_is_said_in_plain_words(
+    project: Path, asked: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        sweepkit.hyperparameter_search(trainer(project), learning_rate, **asked)

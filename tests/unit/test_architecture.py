@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "sweepkit"
 LAYERS = (
     ("notebook",),
     ("cli", "__main__"),
-    ("search_api", "wandb"),
+    ("search_api", "existing", "wandb"),
     ("run",),
     ("conclusion",),
     ("session", "budget", "watch"),
@@ -67,6 +67,7 @@ TRAINING = (
     "worker",
     "jobs",
     "search_api",
+    "existing",
 )
 HEAVY = {
     "torch": TRAINING,

@@ -5,6 +5,8 @@ Nothing isolates such a trial: a crash of it is the driver's, and what it leaves
 
 from __future__ import annotations
 
+import gc
+
 from sweepkit.backends import Session
 from sweepkit.events import Evaluated, Event
 from sweepkit.objective import run_trial
@@ -23,6 +25,7 @@ class HereBackend:
         """Run trials until there is nothing left to start."""
         while (spec := session.next()) is not None:
             session.hear(run_trial(self._study, spec, _Direct(session), kind=self._kind))
+            gc.collect()
 
 
 class _Direct:

@@ -44,6 +44,9 @@ class Task(BaseModel):
     _trust_remote_code: bool = PrivateAttr(default=False)
     _prepared: Path | None = PrivateAttr(default=None)
     _splits: Any = PrivateAttr(default=None)
+    _spec: Any = PrivateAttr(
+        default=None
+    )  # the TrialSpec, for tasks made of a Trainer whose model_init asks for its trial
 
     @field_validator("metrics")
     @classmethod
