@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ from transformers import Trainer
 
 from making import spec, toy_study
 from sweepkit.callback import Line
+from sweepkit.check import check, known_values, typed
 from sweepkit.events import Evaluated, Event, Finished, Started
+from sweepkit.journal import TrialLog
 from sweepkit.objective import run_trial
 from sweepkit.proof import same
+from sweepkit.run import run_checked
 from sweepkit.study import TaskSpec
 from sweepkit.tasks import task_class
 from toys import TOY_TASKS
@@ -128,6 +132,21 @@ def test_the_sampled_value_is_in_the_trainer_that_ran(
     (started,) = [event for event in events if isinstance(event, Started)]
     assert name in started.proved
     torch.use_deterministic_algorithms(False)
+
+
+def test_a_searched_ratio_of_warm_up_steps_is_proved_in_every_trials_scheduler(project: Path) -> None:
+    space = {"warmup_steps": {"low": 0.05, "high": 0.2}}
+    study = toy_study(project, space=space, task={"path": RECORDING}, training={"max_steps": 40}, budget={"trials": 3})
+    assert check(study) == []
+    kind = task_class(study.task, project)
+    rows = run_checked(typed(study), known_values(study), here=kind).rows
+    trainers = kind.trainers[-len(rows) :]  # type: ignore[attr-defined]  # a toy's class variable
+    for row, trainer in zip(rows, trainers, strict=True):
+        ratio, factor = row.params["warmup_steps"], trainer.lr_scheduler.lr_lambdas[0]
+        peak = math.ceil(40 * ratio)
+        assert 0.05 <= ratio <= 0.2 and factor(peak - 1) < factor(peak) == 1.0 > factor(peak + 1)
+        started = [e for e in TrialLog(study.place.trial(row.number)).refresh() if isinstance(e, Started)]
+        assert ["warmup_steps" in event.proved for event in started] == [True]
 
 
 def test_scheduler_options_reach_the_scheduler(project: Path) -> None:
