@@ -106,6 +106,7 @@ def test_mlflow_has_a_parent_a_child_per_trial_and_the_status_of_its_ending(ran:
         assert steps == sorted(set(steps)) and steps
 
 
+@pytest.mark.slow
 def test_try_trains_one_trial_and_enqueue_puts_one_in_line(project: Path) -> None:
     (project / "study.yaml").write_text(to_yaml(toy_study(project, budget={"trials": 2})))
     code, output = typed("try", "study.yaml", "-p", "learning_rate=1e-3", cwd=project)
