@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from sweepkit.study import Study
 class DefinedByRun(Proposer):
     """Proposes by running ``space`` with a trial that asks the sampler as it goes, as Optuna's own loop does.
 
-    Values under names that ``applies`` refuses are not trained; they are warned of once.
+    Values under names that ``applies`` refuses are not trained.
     """
 
     def __init__(
@@ -37,7 +36,8 @@ class DefinedByRun(Proposer):
         self._applies = applies
         self._name = name
         self._own = sampler
-        self._left: set[str] = set()
+        self.left: set[str] = set()
+        """Names that were not trained so far."""
 
     def sample(
         self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, fixed: Mapping[str, Any]
@@ -47,10 +47,7 @@ class DefinedByRun(Proposer):
         with knowingly():
             values = dict(self._space(asking))
         used = {name: value for name, value in values.items() if self._applies(name)}
-        if left := values.keys() - used.keys() - self._left:
-            self._left |= left
-            text = f"hp_space: {', '.join(sorted(left))}: no field of the Trainer's arguments; left to model_init"
-            warnings.warn(text, stacklevel=2)
+        self.left |= values.keys() - used.keys()
         return Configuration(dict(asking.params), used, self._name(asking) if self._name else "")
 
 

@@ -14,8 +14,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweepkit.by_run import DefinedByRun
-from sweepkit.errors import InputError, StudyFailed
+from sweepkit.by_run import DefinedByRun, Suggesting
+from sweepkit.errors import InputError, MissingExtra, StudyFailed
 from sweepkit.existing import OBJECTIVE, existing
 from sweepkit.results import read
 from sweepkit.run import run_checked
@@ -59,7 +59,8 @@ def hyperparameter_search(
     What it adds: every trial has a process of its own, several run at once, the same call with a ``study_name`` goes on
     where it stopped, a failing trial ends alone, and MLflow holds the runs (``mlflow.db`` under the project root).
 
-    ``hp_space`` is called with an object that has Optuna's ``suggest_*``. Values under names that the arguments do not have
+    ``hp_space`` is called with an object that has Optuna's ``suggest_*``; with ``backend="ray"`` it may return Ray Tune's
+    distributions instead, and ``model_init`` gets the dict of values. Values under names that the arguments do not have
     are left to ``model_init``, which gets the trial: what it suggests, ``hp_space`` must suggest too. ``kwargs`` are those of
     the optuna backend: study_name, storage (a URL), timeout in seconds, n_jobs, sampler, pruner (it counts evaluations),
     load_if_exists (goes on unless False), gc_after_trial (always so), catch (every failing trial ends alone, so only all
@@ -74,14 +75,14 @@ def hyperparameter_search(
         raise InputError(f"hyperparameter_search: {sentence}")
     name = kwargs.get("study_name") or f"hyperparameter-search-{time.strftime('%Y%m%d-%H%M%S')}"
     home = Path.cwd()
-    task = existing(trainer, compute_objective, len(directions))
+    task = existing(trainer, compute_objective, len(directions), configuration=where == "ray")
     study = _study(trainer, name, directions, n_trials, where, kwargs).at(home)
     if kwargs.get("load_if_exists") is False and read(study):
         raise InputError(f"hyperparameter_search: study {name} exists; leave load_if_exists=False out to go on with it")
     names = {entry.name for entry in fields(trainer.args)}
     proposer = DefinedByRun(
         study,
-        hp_space or _default_space,
+        _ray_space(trainer, hp_space) if where == "ray" else hp_space or _default_space,
         applies=lambda name: name in names or name.startswith("peft."),
         name=hp_name,
         sampler=kwargs.get("sampler"),
@@ -103,6 +104,10 @@ def hyperparameter_search(
     outcome = run_checked(
         study, _known(trainer), watch=watch, proposer=proposer, pruner=kwargs.get("pruner"), here=here
     )
+    if proposer.left:
+        names_left = ", ".join(sorted(proposer.left))
+        text = f"hp_space: {names_left}: no field of the Trainer's arguments; left to model_init"
+        warnings.warn(text, stacklevel=2)
     complete = [row for row in outcome.rows if row.ending.ranks]
     if not complete or outcome.best is None:
         raise StudyFailed(f"hyperparameter_search: {outcome.reason}")
@@ -211,6 +216,28 @@ _FILLED_IN = frozenset(
     {"accelerator_config", "fsdp_config", "parallelism_config", "debug", "lr_scheduler_kwargs", "project"}
 )
 """Fields that TrainingArguments makes something else of than what was written; they reach a trial as the Trainer has them."""
+
+
+def _ray_space(
+    trainer: Trainer, hp_space: Callable[[Any], Mapping[str, Any]] | None
+) -> Callable[[Suggesting], dict[str, Any]]:
+    """Return the space of distributions of Ray Tune as one that asks; what it suggests itself stays as it is."""
+    try:
+        from sweepkit.backends.ray.domains import parameter
+    except ImportError as error:
+        raise MissingExtra("backend: ray", "ray") from error
+    from transformers.trainer_utils import default_hp_space_ray
+
+    written = hp_space or default_hp_space_ray
+
+    def space(asking: Suggesting) -> dict[str, Any]:
+        found = dict(written(asking))
+        if asking.params:
+            return found
+        whole = {name for name in found if type(getattr(trainer.args, name, None)) is int}
+        return {name: asking.suggest(name, parameter(name, each, whole=name in whole)) for name, each in found.items()}
+
+    return space
 
 
 def _default_space(trial: Any) -> dict[str, Any]:

@@ -304,3 +304,24 @@ def test_what_cannot_be_done_as_asked_is_said_in_plain_words(
 ) -> None:
     with pytest.raises(InputError, match=sentence):
         sweepkit.hyperparameter_search(trainer(project), learning_rate, **asked)
+
+
+def in_tunes_words(trial: Any) -> dict[str, Any]:
+    from ray import tune
+
+    return {"learning_rate": tune.loguniform(1e-3, 1e-1), "seed": tune.uniform(1, 4), "a": tune.randint(5, 6)}
+
+
+def line_of_dict(configuration: Any) -> Line:
+    return Line(LineConfig(a=float(configuration["a"]) if configuration else 0.0))
+
+
+def test_ray_tunes_distributions_are_searched_on_ray(project: Path) -> None:
+    pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
+    mine = trainer(project)
+    mine.model_init = line_of_dict
+    with pytest.warns(UserWarning, match="hp_space: a: no field"):
+        best = sweepkit.hyperparameter_search(mine, in_tunes_words, n_trials=2, n_jobs=1, backend="ray")
+    assert isinstance(best, BestRun)
+    assert best.hyperparameters["a"] == 5 and best.hyperparameters["seed"] in (1, 2, 3)
+    assert 1e-3 <= best.hyperparameters["learning_rate"] <= 1e-1
