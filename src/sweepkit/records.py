@@ -115,7 +115,7 @@ def whole(
     **attributes: Any,
 ) -> FrozenTrial:
     """Return a trial ready to be stored in one record."""
-    if configuration.hyperparameters:
+    if configuration.hyperparameters or attributes.get("fixed") is None:  # one picked by hand is drawn when it starts
         attributes["hyperparameters"] = dict(configuration.hyperparameters)
     if configuration.partial:
         attributes["partial"] = True

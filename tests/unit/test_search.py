@@ -158,3 +158,9 @@ def test_linked_values_come_together_and_derived_ones_follow(project: Path) -> N
     linked = {(hp["per_device_train_batch_size"], hp.get("gradient_accumulation_steps")) for hp in found}
     assert linked == {(8, 4), (32, None)}
     assert all(hp["weight_decay"] == hp["learning_rate"] / 10 and "batch" not in hp for hp in found)
+
+
+def test_a_baseline_of_an_empty_space_is_a_trial_without_hyperparameters(project: Path) -> None:
+    asked = opened(toy_study(project, name="empty", space={}, baseline={}, budget={"trials": 1})).ask()
+    assert asked is not None
+    assert (asked.origin, asked.hyperparameters) == ("baseline", {})
