@@ -32,8 +32,9 @@ def score(learning_rate: float, x: float = 0.5, progress: float = 1.0) -> float:
 class QuadraticConfig(PretrainedConfig):
     model_type = "toy-quadratic"
 
-    def __init__(self, size: int = 4, dropout: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, size: int = 4, dropout: float = 0.0, ballast: int = 0, **kwargs: Any) -> None:
         self.size = size
+        self.ballast = ballast
         self.dropout = dropout
         super().__init__(**kwargs)
 
@@ -47,6 +48,8 @@ class QuadraticModel(PreTrainedModel):
         super().__init__(config)
         self.weight = torch.nn.Parameter(torch.zeros(config.size))
         self.dropout = torch.nn.Dropout(config.dropout)
+        # Weights that take room on disk and change nothing.
+        self.ballast = torch.nn.Parameter(torch.zeros(config.ballast)) if config.ballast else None
         self.post_init()
 
     def _init_weights(self, module: torch.nn.Module) -> None:
@@ -54,7 +57,8 @@ class QuadraticModel(PreTrainedModel):
 
     def forward(self, inputs: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         distance = (self.dropout(self.weight) - inputs) ** 2
-        return {"loss": distance.mean(), "logits": distance.mean(dim=-1, keepdim=True)}
+        loss = distance.mean() if self.ballast is None else distance.mean() + 0 * self.ballast.sum()
+        return {"loss": loss, "logits": distance.mean(dim=-1, keepdim=True)}
 
 
 class QuadraticTrainer(Trainer):

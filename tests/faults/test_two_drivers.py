@@ -72,8 +72,10 @@ def written(project: Path, server: str, **keys: Any) -> tuple[Study, Path]:
 def drivers_of(study: Study, server: str) -> list[str]:
     """Return which driver ran each trial, by number."""
     import optuna
+    import sqlalchemy
 
-    trials = optuna.load_study(study_name=study.name, storage=server).get_trials()
+    storage = optuna.storages.RDBStorage(server, engine_kwargs={"poolclass": sqlalchemy.NullPool})
+    trials = optuna.load_study(study_name=study.name, storage=storage).get_trials()
     return [trial.user_attrs["driver"] for trial in trials]
 
 

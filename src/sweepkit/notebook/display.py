@@ -111,7 +111,7 @@ class Live:
 
         with self._lock:
             content = {"text/html": self._html(), "text/plain": self._text()}
-        display(content, raw=True, display_id=self._id, update=update)  # type: ignore[no-untyped-call]  # untyped
+        display(content, raw=True, display_id=self._id, update=update)
 
     def _html(self) -> str:
         notes = self._notes[-NOTES:] if self._outcome is None else []
