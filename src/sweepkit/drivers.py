@@ -51,14 +51,13 @@ class Alone:
 
 
 class Shared:
-    """One of several drivers on a PostgreSQL database."""
+    """One of several drivers on a PostgreSQL database; whoever never takes a turn, and only reads, never connects."""
 
     def __init__(self, url: str, study_name: str) -> None:
         self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT")
         self._turn = int.from_bytes(hashlib.sha256(study_name.encode()).digest()[:7])
         self._me = secrets.randbits(62)
         self._session: sqlalchemy.Connection | None = None
-        self._connection()
 
     @property
     def me(self) -> str:
