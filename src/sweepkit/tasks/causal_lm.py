@@ -50,8 +50,7 @@ class CausalLM(Task):
         """Return blocks of ``block_size`` tokens; ``labels`` are the tokens themselves (the model shifts them)."""
         from datasets import DatasetDict
 
-        raw = choose(read(self.source, self.home), {"text": self.text})
-        rows = complete(raw, label=None, drop_duplicates=self.source.drop_duplicates)
+        rows = complete(self.rows(), label=None, drop_duplicates=self.source.drop_duplicates)
         if "validation" not in rows:
             train = rows["train"]
             if len(train) < 2:
@@ -86,6 +85,10 @@ class CausalLM(Task):
                 )
         limits = {"train": self.train_samples, "validation": self.eval_samples, "test": self.eval_samples}
         return limit(blocks, limits, self.split_seed)
+
+    def rows(self) -> DatasetDict:
+        """Return the text by split, in a column ``text``; override it for files that no format describes."""
+        return choose(read(self.source, self.home), {"text": self.text})
 
     def model_init(self, **config: Any) -> PreTrainedModel:
         """Return the model."""
