@@ -374,3 +374,20 @@ def test_a_missing_extra_is_told_with_its_command(home: Path) -> None:
     assert done.stderr.splitlines()[-1].endswith(
         "study.yaml:8 space.peft.r: LoRA needs an extra that is not installed: pip install 'sweepkit[peft]'"
     )
+
+
+def test_a_tasks_file_is_read_again_when_it_was_edited(project: Path) -> None:
+    file = project / "task.py"
+    keys = {
+        "name": "toy",
+        "task": {"path": "task.py:Edited"},
+        "objective": {"metric": "eval_loss", "direction": "minimize"},
+        "space": {"task.width": {"low": 1, "high": 2}},
+        "budget": {"trials": 1},
+    }
+    study = Study.model_validate(keys).at(project)
+    told = []
+    for field in ("length", "width"):
+        file.write_text(f"from sweepkit import Task\n\n\nclass Edited(Task):\n    {field}: int = 1\n")
+        told.append([problem.path for problem in check(study)])
+    assert told == [["space.task.width"], []]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from sweepkit.space import Choice, Expression, Float, Int
 from sweepkit.study import Study
 
 ROOT = Path(__file__).parents[2]
+SHIPPED = sorted((ROOT / "studies").rglob("*.yaml"))
 RECIPES = sorted((ROOT / "sweeps").glob("*.yaml"))
 COLD_SECONDS = 1.0
 """Processor time that reading and checking a study may take in a fresh interpreter, its own start included."""
@@ -337,42 +339,66 @@ branches = some.dictionaries(
     some.from_regex(r"[a-z]{1,6}", fullmatch=True), some.dictionaries(names, leaves, max_size=2), min_size=1, max_size=3
 )
 spaces = some.dictionaries(names, leaves | some.builds(lambda found: Choice(choices=found), branches), max_size=4)
+options = some.dictionaries(
+    some.from_regex(r"[a-z]{1,6}", fullmatch=True), values.filter(lambda v: v is not None), max_size=2
+)
+goals = some.sampled_from(["maximize", "minimize"]).flatmap(
+    lambda direction: some.sampled_from(
+        [
+            {"metric": "eval_loss", "direction": direction, "value": "mean(2)"},
+            {"metric": "eval_f1", "direction": direction, "nan": "ignore"},
+            {
+                "metrics": [{"metric": name, "direction": direction} for name in ("eval_f1", "eval_ms")],
+                "prune_on": "eval_f1",
+            },
+        ]
+    )
+)
 studies = some.builds(
-    lambda name, question, training, space, options, baseline, trials, seed: Study.model_validate(
+    lambda found: Study.model_validate(found),
+    some.fixed_dictionaries(
         {
-            "name": name,
-            "question": question,
-            "task": {"type": "text-classification", **{f"option_{key}": value for key, value in options.items()}},
-            "objective": {"metric": "eval_loss", "direction": "minimize", "value": "mean(2)"},
-            "training": training,
-            "space": space,
-            "baseline": baseline,
-            "budget": {"trials": trials},
-            "sampler": {"type": "qmc", "seed": seed, "scramble": True},
-            "tracking": {"register": name},
-        }
+            "name": some.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
+            "task": options.map(lambda found: {"type": "causal-lm", **{f"option_{key}": found[key] for key in found}}),
+            "objective": goals,
+        },
+        optional={
+            "question": texts,
+            "training": some.dictionaries(names, values, max_size=3),
+            "space": spaces,
+            "constraints": some.lists(names.map("{} < 1".format), max_size=2),
+            "baseline": some.none() | some.dictionaries(names, scalars, max_size=2),
+            "enqueue": some.lists(some.dictionaries(names, scalars, max_size=2), max_size=2),
+            "budget": some.fixed_dictionaries(
+                {}, optional={"trials": some.none() | some.integers(1, 100), "hours": numbers, "target": numbers}
+            ),
+            "sampler": some.integers(0, 100).map(lambda seed: {"type": "qmc", "seed": seed, "scramble": True}),
+            "pruner": options.map(lambda found: {"type": "patient", **{f"x_{key}": found[key] for key in found}}),
+            "confirm": some.none() | some.integers(2, 9).map(lambda seeds: {"top": 1, "seeds": seeds, "test": "once"}),
+            "retries": some.integers(0, 3).map(lambda times: {"crash": times}),
+            "backend": (numbers | some.just("auto")).map(lambda gpus: {"type": "ray", "gpus_per_trial": gpus}),
+            "tracking": texts.map(lambda text: {"register": text}),
+        },
     ),
-    some.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
-    texts,
-    some.dictionaries(names, values, max_size=3),
-    spaces,
-    some.dictionaries(
-        some.from_regex(r"[a-z]{1,6}", fullmatch=True), values.filter(lambda v: v is not None), max_size=2
-    ),
-    some.none() | some.dictionaries(names, scalars, max_size=2),
-    some.none() | some.integers(1, 100),
-    some.integers(0, 100),
 )
 
 
 @given(studies)
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 def test_a_study_that_is_written_and_read_again_is_the_same(tmp_path: Path, study: Study) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(to_yaml(study), encoding="utf-8")
     assert same(load_study(file, check=False), study)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_a_shipped_study_that_is_written_and_read_again_is_the_same(file: Path, tmp_path: Path) -> None:
+    study = load_study(file)
+    folder = shutil.copytree(file.parent, tmp_path / "study")
+    (folder / "again.yaml").write_text(to_yaml(study), encoding="utf-8")
+    assert same(load_study(folder / "again.yaml"), study)
 
 
 @given(some.data())

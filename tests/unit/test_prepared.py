@@ -14,7 +14,7 @@ import pytest
 import toys
 from sweepkit.errors import InputError
 from sweepkit.study import TaskSpec
-from sweepkit.tasks import Task, load_task
+from sweepkit.tasks import Task, by_value, load_task
 from sweepkit.tasks.prepared import about, digest, load_prepared, prepare
 
 OWN_TASK = """
@@ -158,3 +158,44 @@ def test_prepared_folders_can_be_read_by_others_as_the_umask_says(tmp_path: Path
     mask = os.umask(0o022)
     os.umask(mask)
     assert place.stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+CELLS = """
+from sweepkit.tasks import Task
+WORDS = {"a": 1}
+def weight(word): return [WORDS[word] * 1 for _ in range(2)]
+class Cell(Task):
+    def data(self): return weight("a")
+"""
+
+
+def cell(text: str = CELLS) -> str:
+    """Return the digest of a task whose code stands in no file, as in a notebook's cells."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(text, names)
+    return digest(names["Cell"]())
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("* 1", "* 2"), ("range(2)", "range(3)"), ('{"a": 1}', '{"a": 2}'), ('weight("a")', 'weight("b")')],
+)
+def test_the_digest_of_a_task_of_a_cell_follows_the_functions_and_values_it_uses(before: str, after: str) -> None:
+    assert cell() != cell(CELLS.replace(before, after))
+
+
+def test_the_digest_of_a_task_of_a_cell_stays_where_only_lines_move() -> None:
+    assert cell() == cell("\n\n" + CELLS.replace("\ndef weight", "\n# nothing\ndef weight") + "unused = 3\n")
+
+
+def test_the_digest_of_a_task_of_a_cell_is_the_same_in_another_process() -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(CELLS.replace('"a": 1', '"a": 1, "b": {"x", "y", "z"}, "c": Task'), names)
+    code = (
+        "import pickle, sys\nfrom sweepkit.tasks.prepared import digest\n"
+        "print(digest(pickle.loads(sys.stdin.buffer.read())()))"
+    )
+    sent = subprocess.run(
+        [sys.executable, "-c", code], input=by_value.dumps(names["Cell"]), capture_output=True, check=True
+    )
+    assert sent.stdout.decode().strip() == digest(names["Cell"]())

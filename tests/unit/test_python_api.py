@@ -11,7 +11,7 @@ import cloudpickle
 import pytest
 
 from sweepkit import Study, Task, load_study
-from sweepkit.errors import InputError
+from sweepkit.errors import InputError, StudyFileError
 from sweepkit.load import same
 from sweepkit.tasks import by_value
 from sweepkit.tasks.text_classification import TextClassification
@@ -105,3 +105,42 @@ def test_a_study_keeps_its_home_when_the_current_folder_changes(project: Path, m
     study = Study(task=Rows, **KEYS)
     monkeypatch.chdir("/")
     assert study.place.root == project
+
+
+def test_what_a_task_of_a_cell_uses_is_sent_as_it_is_when_the_study_runs(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Guarded(Rows):
+        def data(self) -> Any:
+            return [guarded()]
+
+    monkeypatch.setitem(globals(), "LOCK", 5)
+    study = Study(task=Guarded, **KEYS)
+    monkeypatch.setitem(globals(), "LOCK", threading.Lock())
+    with pytest.raises(InputError, match=r"Guarded\.data uses guarded, which uses LOCK: cannot pickle"):
+        study.run()
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ({"task.lenght": {"low": 1, "high": 9}}, r"space\.task\.lenght: Rows has no option lenght.* length"),
+        ({"task.length": {"low": 0.5, "high": 9.0}}, r"space\.task\.length: .*got 0\.5"),
+        ({"task.length": {"choices": [4, "long"]}}, r"space\.task\.length: .*got 'long'"),
+        ({"way": {"choices": {"a": {"task.length": "x"}, "b": {}}}}, r"space\.way\.a\.task\.length: .*got 'x'"),
+    ],
+)
+def test_options_that_a_task_of_a_cell_does_not_take_are_refused_where_the_study_is_made(
+    project: Path, space: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(StudyFileError, match=told):
+        Study(task=Rows, space=space, **KEYS)
+
+
+def test_an_option_that_a_task_of_a_cell_needs_must_be_given_or_searched(project: Path) -> None:
+    class Needing(Rows):
+        width: int
+
+    with pytest.raises(StudyFileError, match=r"task\.width: is needed by Needing"):
+        Study(task=Needing, **KEYS)
+    assert Study(task=Needing, space={"task.width": {"low": 1, "high": 2}}, **KEYS).task.pickle

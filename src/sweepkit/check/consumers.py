@@ -10,6 +10,7 @@ from typing import Any
 from sweepkit.errors import InputError, MissingExtra, Problem, nearest
 from sweepkit.sources import UNKNOWN, Field
 from sweepkit.sources.models import model_fields
+from sweepkit.sources.modules import refresh
 from sweepkit.sources.tasks import TaskSource, read_task
 from sweepkit.sources.training import (
     LORA_OWNED,
@@ -111,6 +112,7 @@ def _near(leaf: str, known: Mapping[str, Field], prefix: str) -> str:
 
 def consumers_of(study: Study) -> tuple[Consumers, list[Problem]]:
     """Return who takes a study's names, and what is wrong with its task's kind, file or class."""
+    refresh()
     problems: list[Problem] = []
     task: TaskSource | None = None
     if study.task.type is not None or study.task.path is not None:

@@ -123,7 +123,7 @@ class Live:
         )
 
     def _text(self) -> str:
-        return picture.text(self._board, self._outcome) if self._board else "starting"
+        return picture.text(self._board, self._outcome, self._error)
 
     def opened(self, study: Study, rows: list[Trial]) -> None:
         """Begin the picture with what was there before."""

@@ -80,10 +80,12 @@ def starting(notes: Sequence[str], error: str = "") -> str:
     return f"{_style()}<div class=sweepkit>{said or 'starting …'}{wrong}</div>"
 
 
-def text(board: Board, outcome: Outcome | None) -> str:
+def text(board: Board | None, outcome: Outcome | None, error: str = "") -> str:
     """Return the picture in one line, for what shows no HTML."""
+    if board is None:
+        return error or "starting"
     done = f"{len(board.ended)}/{board.total}" if board.total else words.plural(len(board.ended), "trial")
-    facts = (board.study.name, outcome.status if outcome else "running", done, board.best())
+    facts = (board.study.name, error or (outcome.status if outcome else "running"), done, board.best())
     return "  ".join(fact for fact in facts if fact)
 
 

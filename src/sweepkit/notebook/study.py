@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import PrivateAttr
 
 from sweepkit import study as data
-from sweepkit.errors import InputError, StudyNotFound
+from sweepkit.errors import InputError, Problem, StudyFileError, StudyNotFound
 from sweepkit.paths import Place
-from sweepkit.tasks import KINDS, Task, by_value
+from sweepkit.space import Choice, Expression, Float, Int, walk
+from sweepkit.tasks import KINDS, Task, by_value, load_task
 
 if TYPE_CHECKING:
     import pandas
@@ -30,20 +31,22 @@ class Study(data.Study):
     something of it cannot be sent, InputError names it. Relative paths start from the current folder.
     """
 
-    _by_value: bytes | None = PrivateAttr(default=None)
+    _kind: type[Task] | None = PrivateAttr(default=None)
 
     def __init__(self, **keys: Any) -> None:
-        task, home, pickled = keys.get("task"), Path.cwd(), None
+        task, home, sent = keys.get("task"), Path.cwd(), None
         if isinstance(task, Task) or (isinstance(task, type) and issubclass(task, Task)):
             kind = task if isinstance(task, type) else type(task)
             place = _where(kind, home)
             if place is None:
-                pickled = by_value.dumps(kind)
-                file = Place.of(str(keys.get("name")), home).task
+                by_value.dumps(kind)  # what cannot be sent is refused here, in the cell that made it
+                sent, file = kind, Place.of(str(keys.get("name")), home).task
                 place = {"pickle": os.path.relpath(file, home)}
             keys["task"] = {**place, **({} if isinstance(task, type) else _options(task))}
         super().__init__(**keys)
-        self._home, self._by_value = home, pickled
+        self._home, self._kind = home, sent
+        if sent is not None and (problems := _wrong_options(self, sent)):
+            raise StudyFileError(problems)
 
     @classmethod
     def of(cls, study: data.Study) -> Self:
@@ -122,6 +125,17 @@ class Study(data.Study):
         from sweepkit import results
 
         return results.front(self, results.read(self))
+
+    @property
+    def verdict(self) -> dict[str, Any] | None:
+        """What new seeds said of the best trials (``confirm``): estimates, comparisons and, in words, ``sentences``.
+
+        None while nothing was confirmed, and when a better trial came since.
+        """
+        from sweepkit import results
+        from sweepkit.finish import confirmed
+
+        return confirmed(self, results.read(self))
 
     def best_model(self) -> Any:
         """Return the best trial's model, ready for prediction. Raises StudyNotFound where there is none on this machine."""
@@ -203,14 +217,15 @@ class Study(data.Study):
 
     def _write_task(self) -> None:
         """Put a task that goes by value where the study says it lies; not while another driver runs with the last one."""
-        if self._by_value is None or self.task.pickle is None:
+        if self._kind is None or self.task.pickle is None:
             return
         from sweepkit.identity import StudyLock
 
+        data = by_value.dumps(self._kind)  # as it is now: what it uses may have changed since the study was made
         with StudyLock(self.place):
             file = self.home / self.task.pickle
             draft = file.with_suffix(".new")  # a new file: the archive may hold a link to the old one
-            draft.write_bytes(self._by_value)
+            draft.write_bytes(data)
             draft.replace(file)
 
 
@@ -249,3 +264,34 @@ def _options(task: Task) -> dict[str, Any]:
             f"task: the options of {type(task).__name__} must be what YAML can say: {error}; "
             "keep other objects in a global that its methods use"
         ) from error
+
+
+def _wrong_options(study: data.Study, kind: type[Task]) -> list[Problem]:
+    """Return what a class that no file holds does not take, or lacks, of what the study gives it as ``task.NAME``.
+
+    Of a range both ends are tried, of a choice every value.
+    """
+    given = [
+        (path, name.removeprefix("task."), value)
+        for path, name, parameter in walk(study.space)
+        if name.startswith("task.")
+        for value in _extremes(parameter)
+    ]
+    first = {name: value for _, name, value in reversed(given)}
+    problems = []
+    for path, name, value in given or [("task", "", None)]:
+        try:
+            load_task(study.task, study.home, {**first, name: value} if name else {}, kind=kind)
+        except InputError as error:
+            told = [line.partition(": ") for line in str(error).splitlines()]
+            problems += [Problem(path if key == f"task.{name}" else key, said) for key, _, said in told]
+    derived = {name for _, name, parameter in walk(study.space) if isinstance(parameter, Expression)}
+    return [problem for problem in dict.fromkeys(problems) if problem.path not in derived]
+
+
+def _extremes(parameter: Any) -> list[Any]:
+    if isinstance(parameter, (Float, Int)):
+        return [parameter.low, parameter.high]
+    if isinstance(parameter, Choice):
+        return list(parameter.choices)
+    return [] if isinstance(parameter, Expression) else [parameter]

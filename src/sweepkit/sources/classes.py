@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sweepkit.sources.modules import UNKNOWN, find_class, literal
+from sweepkit.sources.modules import UNKNOWN, find_class, kept, literal
 
 _NAMES = {
     "bool": "bool",
@@ -66,7 +65,7 @@ class Class:
     """Bases whose source was not found."""
 
 
-@cache
+@kept
 def read_class(file: Path, name: str) -> Class | None:
     """Return what a class accepts, its readable bases included; None when there is no such class in the file."""
     found = find_class(file, name)
@@ -200,7 +199,7 @@ def _last(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-@cache
+@kept
 def _enum(file: Path, name: str) -> tuple[str, ...]:
     found = find_class(file, name) if name else None
     if found is None or not any(_last(base).endswith("Enum") for base in found[0].bases):
@@ -209,7 +208,7 @@ def _enum(file: Path, name: str) -> tuple[str, ...]:
     return tuple(value for value in values if isinstance(value, str))
 
 
-@cache
+@kept
 def read_signature(file: Path, name: str) -> Mapping[str, Field]:
     """Return the parameters of a class's ``__init__``, without self."""
     found = read_class(file, name)

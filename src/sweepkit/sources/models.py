@@ -6,13 +6,12 @@ import ast
 import json
 import os
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from sweepkit.sources.classes import Field, read_class, signature
-from sweepkit.sources.modules import UNKNOWN, literal, package_folder, parse
+from sweepkit.sources.modules import UNKNOWN, kept, literal, package_folder, parse
 
 _IDENTITY = frozenset({"model_type", "architectures", "transformers_version", "name_or_path", "torch_dtype"})
 """What a configuration says about itself; no hyperparameters."""
@@ -61,7 +60,7 @@ def model_fields(model: str | Mapping[str, Any], home: Path) -> Mapping[str, Fie
     return _fields_of(folder / "config.json") if folder else None
 
 
-@cache
+@kept
 def _fields_of(file: Path) -> Mapping[str, Field] | None:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -84,7 +83,7 @@ def _with_values(values: Mapping[str, Any]) -> Mapping[str, Field] | None:
     return MappingProxyType(tunable)
 
 
-@cache
+@kept
 def configuration_fields(model_type: str) -> Mapping[str, Field] | None:
     """Return the fields of a model type's configuration class in the installed transformers; None for unknown types."""
     folder = package_folder("transformers")
@@ -109,7 +108,7 @@ def configuration_fields(model_type: str) -> Mapping[str, Field] | None:
     return None
 
 
-@cache
+@kept
 def _tables(folder: Path) -> dict[str, dict[str, Any]]:
     """Model type → class and → module, as transformers' auto classes keep them."""
     tables: dict[str, dict[str, Any]] = {}

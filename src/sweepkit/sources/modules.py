@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_FORGET: list[Callable[[], None]] = []
+_READ: dict[Path, tuple[int, int] | None] = {}
+"""File that was read → its modification time in nanoseconds and its size."""
 
 
 class _Unknown:
@@ -29,13 +35,37 @@ def literal(node: ast.expr | None) -> Any:
         return UNKNOWN
 
 
-@cache
+def kept(function: Function) -> Function:
+    """Keep what a function returns (functools.cache) until :func:`refresh` finds a file changed."""
+    keeping = cache(function)
+    _FORGET.append(keeping.cache_clear)
+    return keeping  # type: ignore[return-value]  # cache knows no signatures
+
+
+def refresh() -> None:
+    """Forget all that was read when one of the files has changed since: in a notebook, tasks are edited between two runs."""
+    if any(_stamp(file) != stamp for file, stamp in _READ.items()):
+        _READ.clear()
+        for forget in _FORGET:
+            forget()
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+@kept
 def parse(file: Path) -> ast.Module:
     """Return the file's syntax tree. Raises OSError and SyntaxError."""
+    _READ[file] = _stamp(file)
     return ast.parse(file.read_bytes(), filename=str(file))
 
 
-@cache
+@kept
 def package_folder(name: str) -> Path | None:
     """Return the folder of an installed top-level package without importing it, or None."""
     if not name.isidentifier():
@@ -53,7 +83,7 @@ def find_class(file: Path, name: str) -> tuple[ast.ClassDef, Path] | None:
     return _find(file, name, frozenset())
 
 
-@cache
+@kept
 def _find(file: Path, name: str, seen: frozenset[tuple[Path, str]]) -> tuple[ast.ClassDef, Path] | None:
     if (file, name) in seen or not file.is_file():
         return None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from functools import cache
 from types import MappingProxyType
 
 from sweepkit.sources.classes import Field, read_signature
-from sweepkit.sources.modules import package_folder, parse
+from sweepkit.sources.modules import kept, package_folder, parse
 
 SAMPLERS: Mapping[str, str] = MappingProxyType(
     {  # without grid: sweepkit walks through the combinations itself and has no options for it
@@ -38,13 +37,13 @@ _TEXTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
-@cache
+@kept
 def sampler_options(kind: str) -> Mapping[str, Field]:
     """Return the options of a sampler that a study file can write."""
     return _options("samplers", SAMPLERS[kind]) if kind in SAMPLERS else {}
 
 
-@cache
+@kept
 def pruner_options(kind: str) -> Mapping[str, Field]:
     """Return the options of a pruner that a study file can write."""
     if kind == "patient":

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Any
 
 from sweepkit.sources.classes import Field, read_class
-from sweepkit.sources.modules import package_folder
+from sweepkit.sources.modules import kept, package_folder
 
 SWEEPKIT_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
@@ -120,7 +119,7 @@ TRAINING_ARGUMENTS = "transformers.training_args:TrainingArguments"
 """The plain Trainer's arguments, as ``module:Class``."""
 
 
-@cache
+@kept
 def training_fields(arguments_type: str = TRAINING_ARGUMENTS) -> Mapping[str, Field]:
     """Return every field of the arguments that a Trainer takes; none where ``module:Class`` is not to be found."""
     module, _, name = arguments_type.partition(":")
@@ -145,7 +144,7 @@ LORA_OWNED = frozenset({"peft_type", "peft_version", "base_model_name_or_path", 
 """LoraConfig fields that follow from the study and are not hyperparameters."""
 
 
-@cache
+@kept
 def lora_fields() -> Mapping[str, Field] | None:
     """Return every LoraConfig field of the installed peft, None where peft is not installed."""
     folder = package_folder("peft")

@@ -5,6 +5,7 @@ What can be imported there goes by name, everything else with its code and what 
 
 from __future__ import annotations
 
+import dis
 import pickle
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from sweepkit.tasks.task import Task
 def dumps(kind: type[Task]) -> bytes:
     """Return a Task class as bytes. Raises InputError, naming the attribute, where something of it cannot be sent."""
     try:
-        return _dumps(kind)
+        return plain_dumps(kind)
     except Exception as error:  # pickling a person's objects may raise anything
         raise InputError(
             f"task: {kind.__name__} cannot be sent to the trial processes: {_way(kind)}: {error}; "
@@ -44,24 +45,8 @@ def loads(file: Path, home: Path) -> type[Task]:
     return found
 
 
-def references(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield (name, value) of the globals and the outer variables that a function's code, inner functions too, names."""
-    for name in sorted(_names(function.__code__) & function.__globals__.keys()):
-        yield name, function.__globals__[name]
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # not filled yet
-            continue
-
-
-def _names(code: CodeType) -> set[str]:
-    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return set(code.co_names).union(*map(_names, inner))
-
-
-def _dumps(value: Any) -> bytes:
-    """Return a thing as bytes; classes without the names around them, which pydantic keeps and which need not travel."""
+def plain_dumps(value: Any) -> bytes:
+    """Return any thing as bytes; classes without the names around them, which pydantic keeps and which need not travel."""
     around = {
         kind: vars(kind)[_AROUND]
         for kind in (value.__mro__ if isinstance(value, type) else ())
@@ -77,6 +62,33 @@ def _dumps(value: Any) -> bytes:
     return data
 
 
+def references(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of the globals and the outer variables that a function's code, inner functions too, names."""
+    for name in sorted(_names(function.__code__) & function.__globals__.keys()):
+        yield name, function.__globals__[name]
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
+
+
+def goes_by_name(value: Any) -> bool:
+    """Whether a class or a function is an attribute of an importable module, so that its name is all that is sent."""
+    found: Any = sys.modules.get(str(getattr(value, "__module__", "")))
+    if getattr(found, "__name__", "__main__") == "__main__":
+        return False
+    for part in getattr(value, "__qualname__", "").split("."):
+        found = getattr(found, part, None)
+    return found is value
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    own = {step.argval for step in dis.get_instructions(code) if step.opname.endswith("_GLOBAL")}
+    return own.union(*map(_names, inner))
+
+
 _AROUND = "__pydantic_parent_namespace__"
 
 
@@ -89,7 +101,7 @@ def _way(kind: type[Task]) -> str:
             return None
         seen.add(id(value))
         try:
-            _dumps(value)
+            plain_dumps(value)
         except Exception:  # noqa: BLE001  # it is what is looked for
             ways = (down(*part) for part in _parts(value))
             return [name, *(next((way for way in ways if way), []))]

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from types import CodeType, FunctionType, SimpleNamespace
+from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.errors import InputError, SweepError
-from sweepkit.tasks import Task, files
+from sweepkit.tasks import Task, by_value, files
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -89,7 +89,7 @@ def _source(cls: type) -> str:
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     found = hashlib.sha256()
     if file is None or not Path(file).is_file() or cls.__module__ == "__main__":
-        found.update(repr(_code(cls)).encode())
+        found.update(repr(_code(cls, set())).encode())
     else:
         own = cls.__module__.startswith(f"{files.__name__}.")
         for path in sorted(Path(file).parent.glob("*.py")) if own else [Path(file)]:
@@ -97,15 +97,37 @@ def _source(cls: type) -> str:
     return found.hexdigest()
 
 
-def _code(owner: object) -> Any:
-    """What a class or function does, free of addresses, file names and line numbers."""
-    if isinstance(owner, CodeType):
-        return owner.co_code.hex(), owner.co_names, [_code(constant) for constant in owner.co_consts]
-    if isinstance(owner, FunctionType):
-        return _code(owner.__code__), _code(owner.__defaults__)
-    if isinstance(owner, type):
-        return [(name, _code(value)) for name, value in sorted(vars(owner).items()) if inspect.isfunction(value)]
-    return repr(owner) if isinstance(owner, (str, bytes, int, float, tuple, type(None))) else type(owner).__name__
+def _code(value: Any, seen: set[int]) -> Any:
+    """What goes by value to the trials, with all it refers to, free of addresses, file names and line numbers.
+
+    ``seen`` are the functions and classes that were met before.
+    """
+    if isinstance(value, CodeType):
+        return value.co_code.hex(), value.co_names, [_code(constant, seen) for constant in value.co_consts]
+    if isinstance(value, (str, bytes, int, float, complex, type(None))):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return [_code(part, seen) for part in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(repr(_code(part, seen)) for part in value)
+    if isinstance(value, dict):
+        return sorted((repr(key), repr(_code(part, seen))) for key, part in value.items())
+    if isinstance(value, ModuleType):
+        return value.__name__
+    if by_value.goes_by_name(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    value = inspect.unwrap(getattr(value, "__func__", getattr(value, "fget", value)))
+    if not isinstance(value, (FunctionType, type)):
+        return hashlib.sha256(by_value.plain_dumps(value)).hexdigest()
+    if id(value) in seen:
+        return value.__qualname__
+    seen.add(id(value))
+    if isinstance(value, FunctionType):
+        parts = [value.__code__, value.__defaults__, value.__kwdefaults__]
+        used = [(name, _code(part, seen)) for name, part in by_value.references(value)]
+        return [_code(part, seen) for part in parts], used
+    own = {name: part for name, part in vars(value).items() if name[:2] != "__" and name != "_abc_impl"}
+    return [_code(base, seen) for base in value.__bases__], _code(own, seen)
 
 
 def _write(task: Task, place: Path) -> None:
