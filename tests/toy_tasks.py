@@ -73,6 +73,7 @@ class QuadraticTrainer(Trainer):
         if self.toy.note and step == self.state.max_steps:
             weights = next(self.model.parameters()).tolist()
             said = {"learning_rate": self.args.learning_rate, "x": self.toy.x, "weights": weights}
+            said["devices"] = os.environ.get("CUDA_VISIBLE_DEVICES", "")
             Path(f"{self.toy.note}-{os.environ.get('RANK', '0')}").write_text(json.dumps(said))
         return loss * float("nan") if step == self.toy.nan_at_step else loss
 
@@ -117,7 +118,7 @@ class Quadratic(Task):
     once: str = ""
     """Path of a mark: the fault happens only while it does not exist, and leaves it behind: to the first rank, and once."""
     note: str = ""
-    """Each rank writes its hyperparameters and weights to ``<note>-<rank>`` after its last step."""
+    """Each rank writes its hyperparameters, devices and weights to ``<note>-<rank>`` after its last step."""
     wait_at_step: int | None = None
     """At this step, write ``<wait_for>.here-<pid>`` and wait until the file ``wait_for`` exists."""
     wait_for: str = ""

@@ -19,7 +19,7 @@ from sweepkit.study import Study
 class DefinedByRun(Proposer):
     """Proposes by running ``space`` with a trial that asks the sampler as it goes, as Optuna's own loop does.
 
-    Values under names that ``applies`` refuses are not trained.
+    Values under names that ``applies`` refuses are not trained; ``name`` is told the trial and what ``space`` returned.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class DefinedByRun(Proposer):
         space: Callable[[Suggesting], Mapping[str, Any]],
         *,
         applies: Callable[[str], bool],
-        name: Callable[[Suggesting], str] | None = None,
+        name: Callable[[Suggesting, Mapping[str, Any]], str] | None = None,
         sampler: BaseSampler | None = None,
     ) -> None:
         super().__init__(study, {})
@@ -48,7 +48,7 @@ class DefinedByRun(Proposer):
             values = dict(self._space(asking))
         used = {name: value for name, value in values.items() if self._applies(name)}
         self.left |= values.keys() - used.keys()
-        return Configuration(dict(asking.params), used, self._name(asking) if self._name else "")
+        return Configuration(dict(asking.params), used, self._name(asking, values) if self._name else "")
 
 
 class Suggesting:

@@ -17,9 +17,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+"""What an OSError's ``errno`` is when a disk or a quota is full."""
 
 
 @dataclass(frozen=True)

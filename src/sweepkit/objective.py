@@ -6,7 +6,6 @@ debugger.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import resource
@@ -25,7 +24,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 
 from sweepkit import proof
 from sweepkit.callback import Diverged, Line, TrialCallback
-from sweepkit.errors import SweepError, TrialFailed, TrialInterrupted
+from sweepkit.errors import FULL_DISK, SweepError, TrialFailed, TrialInterrupted
 from sweepkit.events import FULL, Finished, Started
 from sweepkit.sources.training import SWEEPKIT_DEFAULTS as DEFAULTS
 from sweepkit.study import Study
@@ -204,9 +203,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_full_disk(error: BaseException | None) -> bool:
     """Whether an exception, or one that it came from, means that a disk or a quota is full."""
     while error is not None:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = isinstance(error, OSError) and error.errno in FULL_DISK
         # safetensors and torch tell it in words alone; the latter does not even give the system's reason.
-        words = ("No space left on device", "os error 28", "PytorchStreamWriter failed writing")
+        words = ("No space left on device", "os error 28", "PytorchStreamWriter failed writing", "unexpected pos ")
         if full or any(word in str(error) for word in words):
             return True
         error = error.__cause__ or error.__context__

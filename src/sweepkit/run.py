@@ -19,8 +19,8 @@ from sweepkit.backends import Backend
 from sweepkit.backends.optuna import OptunaBackend
 from sweepkit.check import check, typed
 from sweepkit.conclusion import Means, conclude
-from sweepkit.errors import InputError, MissingExtra, Problem, StudyFailed, StudyFileError
-from sweepkit.events import Evaluated, Event, Finished
+from sweepkit.errors import FULL_DISK, InputError, MissingExtra, Problem, StudyFailed, StudyFileError
+from sweepkit.events import FULL, Evaluated, Event, Finished
 from sweepkit.executor import Executor
 from sweepkit.finish import Confirmation, answer
 from sweepkit.identity import StudyLock, archive, identify, lock_owners
@@ -195,8 +195,8 @@ def _drive(backend: Backend, driver: Driver, switch: Switch) -> tuple[Status, st
     except StudyFailed as error:
         return "failed", str(error)
     except OSError as error:
-        if error.errno == 28:
-            return "failed", "no space left on the disk; free some and run the same command"
+        if error.errno in FULL_DISK:
+            return "failed", f"{FULL}; free some and run the same command"
         raise
     finally:
         driver.close()

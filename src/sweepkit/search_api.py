@@ -14,6 +14,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optuna.pruners import MedianPruner
+
 from sweepkit.by_run import DefinedByRun, Suggesting
 from sweepkit.errors import InputError, MissingExtra, StudyFailed
 from sweepkit.existing import OBJECTIVE, existing
@@ -60,12 +62,13 @@ def hyperparameter_search(
     where it stopped, a failing trial ends alone, and MLflow holds the runs (``mlflow.db`` under the project root).
 
     ``hp_space`` is called with an object that has Optuna's ``suggest_*``; with ``backend="ray"`` it may return Ray Tune's
-    distributions instead, and ``model_init`` gets the dict of values. Values under names that the arguments do not have
-    are left to ``model_init``, which gets the trial: what it suggests, ``hp_space`` must suggest too. ``kwargs`` are those of
-    the optuna backend: study_name, storage (a URL), timeout in seconds, n_jobs, sampler, pruner (it counts evaluations),
-    load_if_exists (goes on unless False), gc_after_trial (always so), catch (every failing trial ends alone, so only all
-    exceptions can be asked for); by default as many trials run at once as the machine holds. Raises InputError for a Trainer
-    without ``model_init`` and for what cannot be done as asked; StudyFailed when no trial completed.
+    distributions instead, and ``model_init`` and ``hp_name`` get the dict of values. Values under names that the arguments
+    do not have are left to ``model_init``, which gets the trial: what it suggests, ``hp_space`` must suggest too. ``kwargs``
+    are those of the optuna backend: study_name, storage (a URL), timeout in seconds, n_jobs, sampler, pruner (it counts
+    evaluations; by default the median one on the optuna backend with one direction, as there), load_if_exists (goes on
+    unless False), gc_after_trial (always so), catch (every failing trial ends alone, so only all exceptions can be asked
+    for); by default as many trials run at once as the machine holds. Raises InputError for a Trainer without
+    ``model_init`` and for what cannot be done as asked; StudyFailed when no trial completed.
     """
     if trainer.model_init is None:
         raise InputError("hyperparameter_search: the Trainer needs a model_init, as each trial trains a fresh model")
@@ -84,7 +87,8 @@ def hyperparameter_search(
         study,
         _ray_space(trainer, hp_space) if where == "ray" else hp_space or _default_space,
         applies=lambda name: name in names or name.startswith("peft."),
-        name=hp_name,
+        # Ray's trials are dicts of values, in hp_name as in model_init.
+        name=(lambda trial, values: hp_name(dict(values) if where == "ray" else trial)) if hp_name else None,
         sampler=kwargs.get("sampler"),
     )
     watch = watch or Quiet()
@@ -101,9 +105,10 @@ def hyperparameter_search(
         )
         warnings.warn(text, stacklevel=2)
     study = study.model_copy(update={"task": study.task.model_copy(update={"pickle": str(file)})}).at(home)
-    outcome = run_checked(
-        study, _known(trainer), watch=watch, proposer=proposer, pruner=kwargs.get("pruner"), here=here
-    )
+    pruner = kwargs.get("pruner")
+    if pruner is None and where == "optuna" and len(directions) == 1:
+        pruner = MedianPruner()  # Optuna's own default
+    outcome = run_checked(study, _known(trainer), watch=watch, proposer=proposer, pruner=pruner, here=here)
     if proposer.left:
         names_left = ", ".join(sorted(proposer.left))
         text = f"hp_space: {names_left}: no field of the Trainer's arguments; left to model_init"

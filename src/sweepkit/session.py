@@ -14,7 +14,7 @@ from typing import Any
 
 from sweepkit.budget import Spent, reached
 from sweepkit.checkpoints import Shelf
-from sweepkit.errors import StudyFailed
+from sweepkit.errors import FULL_DISK, StudyFailed
 from sweepkit.events import FULL, LOST, Checkpointed, Evaluated, Event, Finished
 from sweepkit.journal import TrialLog
 from sweepkit.results import registered
@@ -74,7 +74,7 @@ class Driver:
         self._enough_since: float | None = None
         self.reason = ""
         self.killing = False
-        self._interrupted = False
+        self._interrupted = self._told = False
         self._resumed = self._take_over()
 
     @property
@@ -140,14 +140,21 @@ class Driver:
         return "continue" if resumable else "lean"
 
     def tick(self) -> float:
-        """Look at budgets and save the time spent."""
+        """Look at budgets and save the time spent; say once that the study stops (a signal's handler must not print)."""
+        if self._interrupted and not self._told:
+            self._told = True
+            self._watch.said("stopping: running trials checkpoint first; Ctrl-C again ends them at once")
         self._enough()
         self._spent.save(at_least_every=10.0)
         return 1.0
 
     def close(self) -> None:
-        """Save what was spent."""
-        self._spent.save()
+        """Save what was spent; on a full disk the seconds since the last time are lost."""
+        try:
+            self._spent.save()
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
 
     def _log(self, number: int) -> TrialLog:
         if number not in self._logs:

@@ -13,6 +13,8 @@ import optuna
 import pytest
 import torch
 from datasets import Dataset
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from transformers import (
     PretrainedConfig,
     PreTrainedModel,
@@ -174,6 +176,23 @@ def test_a_pruner_prunes(project: Path) -> None:
         sweepkit.hyperparameter_search(trainer(project), learning_rate, n_trials=1, pruner=pruner)
 
 
+def test_the_median_pruner_prunes_by_default(project: Path) -> None:
+    def space(trial: Any) -> dict[str, Any]:
+        low = 2.0 if trial.number < 5 else 50.0  # the median pruner looks on for five trials
+        return {
+            "a": trial.suggest_float("a", low, low + 1),
+            "learning_rate": trial.suggest_float("learning_rate", 0, 0),
+        }
+
+    mine = trainer(project)
+    mine.model_init = line_of
+    with pytest.warns(UserWarning, match="hp_space: a: no field"):
+        sweepkit.hyperparameter_search(mine, space, n_trials=6, n_jobs=1, study_name="median")
+    storage = JournalStorage(JournalFileBackend(str(project / "runs/median/optuna.journal")))
+    study = optuna.load_study(study_name="median", storage=storage)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 5 + ["PRUNED"]
+
+
 def test_it_returns_the_best_run(project: Path) -> None:
     best = sweepkit.hyperparameter_search(trainer(project), hp_space=learning_rate, n_trials=4, direction="minimize")
     assert isinstance(best, BestRun)
@@ -321,7 +340,23 @@ def test_ray_tunes_distributions_are_searched_on_ray(project: Path) -> None:
     mine = trainer(project)
     mine.model_init = line_of_dict
     with pytest.warns(UserWarning, match="hp_space: a: no field"):
-        best = sweepkit.hyperparameter_search(mine, in_tunes_words, n_trials=2, n_jobs=1, backend="ray")
-    assert isinstance(best, BestRun)
+        best = sweepkit.hyperparameter_search(
+            mine,
+            in_tunes_words,
+            compute_objective=lambda metrics: -metrics["eval_loss"],
+            hp_name=lambda configuration: f"mine-{configuration['seed']}",
+            n_trials=2,
+            n_jobs=1,
+            direction="maximize",
+            backend="ray",
+            study_name="named",
+        )
+    assert isinstance(best, BestRun) and best.objective < 0
     assert best.hyperparameters["a"] == 5 and best.hyperparameters["seed"] in (1, 2, 3)
     assert 1e-3 <= best.hyperparameters["learning_rate"] <= 1e-1
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "named"]
+    names = {run.info.run_name for run in client.search_runs([experiment.experiment_id])}
+    assert f"mine-{best.hyperparameters['seed']}" in names

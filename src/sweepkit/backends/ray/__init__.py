@@ -6,6 +6,7 @@ Tune is made to ask it and ``actor`` for what runs on the nodes. Knows nothing o
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
 import os
@@ -150,7 +151,7 @@ class RayBackend:
                 self._shared_paths()
             yield
         finally:
-            with _own_signals():
+            with _own_signals(), _references_released():
                 ray.shutdown()
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -196,6 +197,22 @@ def _own_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _references_released() -> Iterator[None]:
+    """Release what Tune's cycles still hold of Ray's objects, and let no thread's collection do so meanwhile.
+
+    An object released in another thread while Ray shuts down ends the process at once, with exit code 1.
+    """
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _first_line(error: BaseException) -> str:
