@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pydantic import PrivateAttr
+
 from sweepkit import Task
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
-    from transformers import PreTrainedModel
+    from transformers import EvalPrediction, PreTrainedModel
 
 
 class Digits(Task):
@@ -50,3 +52,22 @@ class Digits(Task):
         from transformers import ViTConfig, ViTForImageClassification
 
         return ViTForImageClassification(ViTConfig(**{**self.model["config"], "num_labels": 10, **config}))
+
+
+class SizedDigits(Digits):
+    """The digits, and how many weights it took: for studies that want few."""
+
+    metrics: list[str | dict[str, dict[str, Any]]] = ["accuracy", "parameters"]
+    """What :meth:`compute_metrics` returns."""
+
+    _parameters: int = PrivateAttr(default=0)
+
+    def model_init(self, **config: Any) -> PreTrainedModel:
+        """Return a vision transformer with random weights, counted."""
+        model = super().model_init(**config)
+        self._parameters = model.num_parameters()
+        return model
+
+    def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Return the accuracy, and the number of weights of the model that reached it."""
+        return {**self._score(["accuracy"], prediction), "parameters": float(self._parameters)}

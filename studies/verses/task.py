@@ -30,7 +30,9 @@ class Verses(CausalLM):
         from datasets import Dataset, DatasetDict
 
         module = ast.parse(places.find(str(self.source.path), self.home).read_text())
-        text = next(node.value for node in ast.walk(module) if isinstance(node, ast.Constant) and "\n" in str(node.value))
+        text = next(
+            node.value for node in ast.walk(module) if isinstance(node, ast.Constant) and "\n" in str(node.value)
+        )
         old, matthew, new = str(text).strip().partition(MATTHEW)
         lines = {"old": old, "new": matthew + new}[self.testament].splitlines(keepends=True)
         parts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
