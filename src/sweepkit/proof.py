@@ -60,7 +60,7 @@ def prove(trainer: Trainer, task: Task, values: Values, spec: TrialSpec) -> tupl
     places: list[tuple[str, Mapping[str, Any], Callable[[str], list[Any]]]] = [
         ("", _expected_arguments(values.training, spec), lambda name: _found_arguments(trainer, name)),
         ("model.", values.model, lambda name: [_read(_configuration(trainer), name)]),
-        ("peft.", values.peft, lambda name: [_read(_adapter(trainer), name), *_found_rank(trainer, name)]),
+        ("peft.", values.peft, lambda name: _found_adapter(trainer, name, values.peft[name])),
         ("task.", values.task, lambda name: [_read(task, name)]),
     ]
     for prefix, expected, found_for in places:
@@ -124,6 +124,32 @@ def _configuration(trainer: Trainer) -> Any:
 def _adapter(trainer: Trainer) -> Any:
     adapters = getattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config", {})
     return next(iter(adapters.values()), None)
+
+
+def _found_adapter(trainer: Trainer, name: str, asked: Any) -> list[Any]:
+    """Every place where an adapter's value shows: its configuration, and the adapted model."""
+    if name == "target_modules" and str(asked).lower() == "all-linear":
+        # PEFT puts the layers' names in the place of these words, so the layers themselves are asked.
+        return [_without_adapter(trainer) or asked]
+    return [_read(_adapter(trainer), name), *_found_rank(trainer, name)]
+
+
+def _without_adapter(trainer: Trainer) -> list[str]:
+    """The linear layers that neither have an adapter nor belong to a head, which is trained whole."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    left_out = [model.get_output_embeddings()]
+    left_out += [part for part in model.modules() if isinstance(part, (BaseTunerLayer, AuxiliaryTrainingWrapper))]
+    below = {id(module) for part in left_out if part is not None for module in part.modules()}
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and id(module) not in below
+    ]
 
 
 def _found_rank(trainer: Trainer, name: str) -> list[Any]:

@@ -11,16 +11,19 @@ import pytest
 import torch
 from transformers import Trainer
 
+import toys
 from making import spec, toy_study
 from sweepkit.callback import Line
 from sweepkit.check import check, known_values, typed
+from sweepkit.errors import TrialFailed
 from sweepkit.events import Evaluated, Event, Finished, Started
 from sweepkit.journal import TrialLog
-from sweepkit.objective import run_trial
-from sweepkit.proof import same
+from sweepkit.objective import build_trainer, run_trial
+from sweepkit.proof import prove, same
 from sweepkit.run import run_checked
 from sweepkit.study import TaskSpec
-from sweepkit.tasks import task_class
+from sweepkit.tasks import load_task, task_class
+from sweepkit.values import Values
 from toys import TOY_TASKS
 
 RECORDING = f"{TOY_TASKS}:Recording"
@@ -211,3 +214,23 @@ def test_the_objectives_rule_decides_value_and_checkpoint(
     best = [event for event in ears.events if getattr(event, "role", "") == "best"]
     assert end.values == pytest.approx(said)
     assert best[-1].step == kept  # type: ignore[attr-defined]  # Checkpointed
+
+
+# peft asks transformers by a name that transformers is giving up.
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("targets", ["all-linear", ["query", "value"]])
+def test_adapters_of_every_linear_layer_are_what_all_linear_asks_for(
+    project: Path, tiny_bert: Path, targets: str | list[str]
+) -> None:
+    toys.tiny_csv(project / "rows.csv", 16)
+    task = {"type": "text-classification", "path": None, "model": str(tiny_bert), "data": {"path": "rows.csv"}}
+    study = toy_study(project, task=task)
+    loaded = load_task(study.task, project)
+    trained = spec(project, 0, {"peft.r": 2, "peft.target_modules": targets})
+    trainer = build_trainer(study, trained, loaded, Values.of(study, trained.hyperparameters), None)
+    asked = Values.of(study, {"peft.target_modules": "all-linear"})
+    if targets == "all-linear":
+        assert "peft.target_modules" in prove(trainer, loaded, asked, trained)[0]
+    else:
+        with pytest.raises(TrialFailed, match=r"peft.target_modules: asked for 'all-linear', found \[.*\.key'"):
+            prove(trainer, loaded, asked, trained)

@@ -1,13 +1,21 @@
-"""The studies that come with sweepkit: each is without a mistake, and a shortened run ends with an answer."""
+"""The studies that come with sweepkit: each is without a mistake, and a shortened run ends with an answer.
+
+The shortened runs share one project, two at a time.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+import toys
 from making import spec, sweep
+from sweepkit.journal import TrialLog
 from sweepkit.load import load_study
 from sweepkit.objective import build_trainer
 from sweepkit.tasks import load_task
@@ -15,25 +23,67 @@ from sweepkit.tasks.prepared import prepare
 from sweepkit.values import Values
 
 STUDIES = Path(__file__).parents[2] / "studies"
-NAMES = sorted(file.parent.name for file in STUDIES.glob("*/study.yaml"))
-OFFLINE = [name for name in NAMES if name != "imdb"]
-SHORT = ("--set", "budget.trials=2", "--set", "training.max_steps=4", "--set", "confirm=null")
+FILES = sorted(str(file.relative_to(STUDIES)) for file in STUDIES.glob("*/*.yaml"))
+FEWER = ("task.train_samples=64", "task.eval_samples=16")
+"""For tasks that can read less."""
+SHORT = (
+    *("budget.trials=2", "training.max_steps=2", "confirm=null", "pruner.type=none"),
+    *("training.eval_strategy=steps", "training.eval_steps=1"),
+)
+SHORTER = dict.fromkeys(FILES, SHORT) | {
+    file: (*SHORT, *FEWER) for file in FILES if file.split("/")[0] in ("freesolv", "spam", "verses")
+}
+# Full size is little on the stand-ins: only the number of trials is cut.
+SHORTER["imdb/study.yaml"] = ("budget.trials=2", "confirm=null")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_study_has_no_mistake(name: str) -> None:
-    assert load_study(STUDIES / name / "study.yaml").name == name
+@pytest.mark.parametrize("file", FILES)
+def test_a_shipped_study_has_no_mistake(file: str) -> None:
+    assert load_study(STUDIES / file).question
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OFFLINE)
-def test_a_shortened_run_of_a_shipped_study_ends_with_an_answer(name: str, project: Path) -> None:
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the studies' folder, copied to a project where stand-ins lie under the names that imdb has on the hub."""
+    project = tmp_path_factory.mktemp("shipped")
+    (project / "pyproject.toml").touch()
     shutil.copytree(STUDIES, project / "studies")
-    extra = ("--set", "pruner.type=none", "--set", "training.eval_strategy=steps", "--set", "training.eval_steps=2")
-    process = sweep("run", f"studies/{name}", *SHORT, *extra, cwd=project)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    toys.tiny_bert(project / "studies" / "imdb" / "bert-base-uncased")
+    for split, rows in {"train": 64, "test": 16, "unsupervised": 16}.items():
+        toys.tiny_csv(project / "stanfordnlp" / "imdb" / f"{split}.csv", rows)
+    return project / "studies"
+
+
+@pytest.fixture(scope="module")
+def runs(studies: Path) -> Mapping[str, tuple[int, str]]:
+    """Return what became of a shortened run of each study: its exit code and output."""
+
+    def run(file: str) -> tuple[int, str]:
+        settings = [word for setting in SHORTER[file] for word in ("--set", setting)]
+        process = sweep(
+            "run", f"studies/{file}", *settings, cwd=studies.parent, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        output, _ = process.communicate(timeout=240)
+        return process.returncode, output
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(FILES, pool.map(run, FILES), strict=True))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_shortened_run_of_a_shipped_study_ends_with_an_answer(file: str, runs: Mapping[str, tuple[int, str]]) -> None:
+    code, output = runs[file]
+    assert code == 0, output
     assert "2 complete" in output
+
+
+@pytest.mark.usefixtures("runs")
+def test_imdb_evaluates_each_epoch_and_keeps_the_best_checkpoint(studies: Path) -> None:
+    log = TrialLog(load_study(studies / "imdb" / "study.yaml").place.trial(0))
+    assert [evaluation.epoch for evaluation in log.evaluations] == [1, 2, 3]
+    best = max(log.evaluations, key=lambda evaluation: (evaluation.metrics["eval_accuracy"], -evaluation.number))
+    assert log.best_checkpoint is not None
+    assert log.best_checkpoint.evaluation == best.number
 
 
 def test_weights_saved_under_other_names_than_the_models_are_read_back(project: Path) -> None:
