@@ -21,14 +21,13 @@ from sweepkit.load import load_study
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
-SHELLS = ("bash", "sh", "shell", "console")
+PAGES = [README, *(file.read_text() for file in sorted((ROOT / "studies").rglob("*.md")))]
+SHELLS = ("", "bash", "sh", "shell", "console")
 
 
-def blocks(*languages: str) -> list[str]:
-    """Return the README's fenced blocks in one of these languages."""
-    return [
-        body for language, body in re.findall(r"^```(\w*)\n(.*?)^```", README, re.M | re.S) if language in languages
-    ]
+def blocks(*languages: str, page: str = README) -> list[str]:
+    """Return a page's fenced blocks in one of these languages."""
+    return [body for language, body in re.findall(r"^```(\w*)\n(.*?)^```", page, re.M | re.S) if language in languages]
 
 
 def commands() -> Iterator[tuple[str, TyperCommand]]:
@@ -48,11 +47,15 @@ COMMANDS = dict(commands())
 
 
 def lines_typed() -> list[str]:
-    """Return the shell lines of the README, and the commands written in its text."""
+    """Return the shell lines of README and studies, and the commands written in their text."""
     typed = [
-        line.split("  #")[0].removeprefix("$ ").strip() for block in blocks(*SHELLS) for line in block.splitlines()
+        line.split("  #")[0].removeprefix("$ ").strip()
+        for page in PAGES
+        for block in blocks(*SHELLS, page=page)
+        for line in block.splitlines()
     ]
-    return [line for line in typed if line] + re.findall(r"`((?:sweep|make) [^`]*)`", README)
+    told = [line for page in PAGES for line in re.findall(r"`((?:sweep|make) [^`]*)`", page)]
+    return sorted({line for line in [*typed, *told] if line})
 
 
 def test_the_readme_has_blocks_of_each_kind() -> None:
@@ -69,6 +72,7 @@ def test_a_line_to_type_exists(line: str) -> None:
         command = COMMANDS[f"sweep {words[0]}"]
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         assert {word.split("=")[0] for word in words if word.startswith("--")} <= known | {"--help"}
+        assert [word for word in words if word.startswith("studies/") and not (ROOT / word).exists()] == []
 
 
 @pytest.mark.parametrize("text", blocks("yaml"), ids=lambda text: text.splitlines()[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from sweepkit.formulas import derive
 from sweepkit.load import explain, known_values, load_study, same, schema, to_yaml
 from sweepkit.load.documents import dotted, read, split
 from sweepkit.space import Choice, Expression, Float, Int
-from sweepkit.study import Study
+from sweepkit.study import Study, TaskSpec
+from sweepkit.tasks import KINDS, task_class
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "studies").rglob("*.yaml"))
@@ -458,6 +460,14 @@ def test_every_key_has_its_sentence_in_the_schema_and_in_the_reference() -> None
             if "." not in key:
                 assert entry.get("description"), f"{name}.{key}"
                 assert f"`{key}`" in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_option_of_a_built_in_task_has_its_sentence_in_the_reference(kind: str) -> None:
+    section = explain().split(f"### {kind}\n")[1].split("\n### ")[0]
+    fields = task_class(TaskSpec(type=kind), Path.cwd()).model_fields
+    rows = dict(re.findall(r"^- `(\w+)`[^:]*: (.+)$", section, re.M))
+    assert list(rows) == [field.alias or name for name, field in fields.items()]
 
 
 def test_known_values_are_defaults_with_the_studys_own_over_them(home: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,6 +14,7 @@ from sweepkit.sources import UNKNOWN, Field
 from sweepkit.sources.training import lora_fields, owned, training_fields
 from sweepkit.space import Choice, Expression, Float, Int
 from sweepkit.study import Study
+from sweepkit.tasks import KINDS
 
 _JSON = {
     "bool": "boolean",
@@ -73,8 +75,23 @@ def explain() -> str:
     """Return the reference of the study file as Markdown: every key with its default and its meaning."""
     lines = ["# Study file", "", *_section(Study), "", "## space: parameters", ""]
     for parameter in (Float, Int, Choice, Expression):
-        lines += [f"### {parameter.__name__}", "", (parameter.__doc__ or "").strip(), "", *_rows(parameter), ""]
+        lines += _about(parameter.__name__, parameter)
+    lines += ["## task: options of the built-in kinds", ""]
+    parts: dict[str, type[BaseModel]] = {}
+    for kind, place in KINDS.items():
+        module, _, name = place.partition(":")
+        task = getattr(import_module(module), name)
+        lines += _about(kind, task)
+        for option, field in task.model_fields.items():
+            for part in _models(field.annotation):
+                parts[f"task.{field.alias or option}"] = part
+    for option, part in parts.items():
+        lines += _about(option, part)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _about(title: str, model: type[BaseModel]) -> list[str]:
+    return [f"### {title}", "", " ".join((model.__doc__ or "").split()), "", *_rows(model), ""]
 
 
 def _section(model: type[BaseModel], path: str = "") -> list[str]:
