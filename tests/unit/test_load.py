@@ -398,7 +398,7 @@ def test_a_study_that_is_written_and_read_again_is_the_same(tmp_path: Path, stud
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_a_shipped_study_that_is_written_and_read_again_is_the_same(file: Path, tmp_path: Path) -> None:
     study = load_study(file)
-    folder = shutil.copytree(file.parent, tmp_path / "study")
+    folder = shutil.copytree(ROOT / "studies", tmp_path / "studies") / file.parent.name
     (folder / "again.yaml").write_text(to_yaml(study), encoding="utf-8")
     assert same(load_study(folder / "again.yaml"), study)
 
