@@ -289,3 +289,53 @@ class Noisy(Quadratic):
         trainer = NoisyTrainer(**kwargs)
         trainer.toy = self
         return trainer
+
+
+class FallingTrainer(QuadraticTrainer):
+    """Scores how near the weights are to where they should be, and writes down what each step is trained with."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        assert isinstance(self.toy, Falling)
+        if self.toy.steps_file:
+            [group, *_] = self.optimizer.param_groups
+            number, step = self.toy._spec.number, self.state.global_step + 1
+            said = {"trial": number, "step": step, "learning_rate": group["lr"], "weight_decay": group["weight_decay"]}
+            with Path(self.toy.steps_file).open("a") as file:
+                file.write(json.dumps(said) + "\n")
+        return super().training_step(*args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().evaluation_loop(*args, **kwargs)
+        assert isinstance(self.toy, Falling)
+        away = (self.model.weight - self.toy.middle()).norm().item()
+        output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_score"] = -math.log10(away)
+        return output
+
+
+class Falling(Quadratic):
+    """Weights far from where they should be, and gradients with noise: a high learning rate first, a low one later.
+
+    With SGD and a learning rate r the distance shrinks by 1 - r/2 at each step, down to the noise, which grows with r: the
+    best constant rate is a compromise, and a falling one beats it.
+    """
+
+    steps_file: str = ""
+    """Path to which each step appends what the optimizer has."""
+
+    def inputs(self) -> torch.Tensor:
+        """Return the training rows."""
+        return 1000.0 + torch.randn(self.rows, 4, generator=torch.Generator().manual_seed(0))
+
+    def middle(self) -> torch.Tensor:
+        """Return where the weights should be."""
+        return self.inputs().mean(dim=0)
+
+    def data(self) -> DatasetDict:
+        inputs = self.inputs()
+        rows = Dataset.from_dict({"inputs": inputs.tolist(), "labels": inputs.mean(dim=1).tolist()})
+        return DatasetDict({"train": rows, "validation": rows, "test": rows})
+
+    def trainer(self, **kwargs: Any) -> Trainer:
+        trainer = FallingTrainer(**kwargs)
+        trainer.toy = self
+        return trainer

@@ -60,6 +60,25 @@ class Shelf:
         step, path = max(found, default=(0, None))
         return path, step
 
+    def adopt(self, number: int, donor: int) -> None:
+        """Let a trial go on from another's resumable checkpoint, which both then have (once on disk).
+
+        What the trial had itself is gone. Doing it again changes nothing.
+        """
+        checkpoint, _ = self.resumable(donor)
+        last = self._place.trial(number) / "last"
+        found = last / f"from-{donor}-{checkpoint.name if checkpoint else ''}"
+        if checkpoint is None or found.exists():
+            return
+        new = last.with_name("last.new") / found.name
+        remove(new)
+        shutil.copytree(checkpoint, new, copy_function=_link)
+        last.mkdir(exist_ok=True)
+        os.rename(new, found)
+        for other in last.iterdir():
+            if other != found:
+                remove(other)
+
     def wrote(self, number: int, role: str, path: Path) -> None:
         """Take note of a checkpoint (``best`` or ``last``) that is whole on disk."""
         self._holding.add(number)
@@ -126,6 +145,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     else:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
 
 
 def _bytes(folders: Iterable[Path]) -> int:

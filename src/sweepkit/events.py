@@ -78,6 +78,17 @@ class Checkpointed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scheduled(Event):
+    """From an evaluation on the trial trains with these values, and with a ``donor``'s weights where there is one."""
+
+    kind: ClassVar[str] = "scheduled"
+    evaluation: int
+    step: int
+    hyperparameters: Mapping[str, Any]
+    donor: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finished(Event):
     """A trial ended; said exactly once per attempt, by the trial or, where it cannot any more, by its driver."""
 
@@ -91,7 +102,9 @@ class Finished(Event):
     """The objective's values by its own rule (best, last or mean), empty when no evaluation counts."""
 
 
-EVENTS: dict[str, type[Event]] = {cls.kind: cls for cls in (Started, Logged, Evaluated, Checkpointed, Finished)}
+EVENTS: dict[str, type[Event]] = {
+    cls.kind: cls for cls in (Started, Logged, Evaluated, Checkpointed, Scheduled, Finished)
+}
 
 
 def from_json(line: str | bytes) -> Event:

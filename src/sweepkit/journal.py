@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from sweepkit.events import LOST, Checkpointed, Evaluated, Event, Finished, Logged, Started, from_json
+from sweepkit.events import LOST, Checkpointed, Evaluated, Event, Finished, Logged, Scheduled, Started, from_json
 from sweepkit.trial import Ending
 
 FILE = "events.jsonl"
@@ -38,7 +38,7 @@ class TrialLog:
     def append(self, event: Event) -> bool:
         """Write an event at once; return whether there was anything new in it.
 
-        A metric already logged at a step, and an evaluation of a step already evaluated, are left out. A last line that
+        What was said of a step already (a metric, an evaluation, a change of the schedule) is left out. A last line that
         a killed writer left half-written is cut first; if the disk is full, what was written of this line is cut again
         and OSError is raised. The file is open from the first event of an attempt to its Finished.
         """
@@ -155,6 +155,8 @@ class TrialLog:
         """Seconds of all attempts: what each said at its end; of one that said no end, up to the last it said."""
         total = begin = last = 0.0
         for event in self.refresh():
+            if isinstance(event, Scheduled):
+                continue  # told while nothing runs
             if isinstance(event, Started):
                 total += last - begin
                 begin = event.at
@@ -182,6 +184,8 @@ class TrialLog:
     def _unsaid(self, event: Event) -> Event | None:
         if isinstance(event, Evaluated):
             return None if event.step in self._evaluated else event
+        if isinstance(event, Scheduled):
+            return None if event.evaluation in {turn.evaluation for turn in self._all(Scheduled)} else event
         if isinstance(event, Logged):
             said = self._steps.get(event.step, set())
             metrics = {name: value for name, value in event.metrics.items() if name not in said}

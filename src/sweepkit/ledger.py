@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweepkit.events import Evaluated
 from sweepkit.proposal import key_of
 from sweepkit.study import Goal
-from sweepkit.trial import Ending, Trial
+from sweepkit.trial import Ending, Trial, Turn
 from sweepkit.value import ValueRule
 
 EVALUATION = "evaluation:"
@@ -48,6 +48,7 @@ def row_of(trial: FrozenTrial) -> Trial:
         attempts=facts.get("attempts", 0),
         origin=facts.get("origin", "sampled"),
         name=facts.get("name", ""),
+        schedule=tuple(Turn(**turn) for turn in facts.get("schedule", ())),
     )
 
 

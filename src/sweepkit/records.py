@@ -1,7 +1,8 @@
 """One study's records in an Optuna storage: read, added, noted, closed. Knows no sampler and no rule of the search.
 
 User attributes of a trial: ``hyperparameters``, ``origin``, ``ending``, ``cause``, ``values``, ``metrics``, ``seconds``,
-``attempts``, ``evaluation:N``, and what the search notes for itself (``point``, ``partial``, ``driver``, ``pruned_at``).
+``attempts``, ``evaluation:N``, ``schedule``, and what the search notes for itself (``point``, ``partial``, ``driver``,
+``pruned_at``). Of the study: ``meeting:N`` (a population's).
 """
 
 from __future__ import annotations
@@ -74,6 +75,18 @@ class Records:
         """Set what a sampler or pruner noted about the trial."""
         for key, value in written.items():
             self.storage.set_trial_system_attr(trial._trial_id, key, value)
+
+    def remember(self, **attributes: Any) -> None:
+        """Set user attributes of the study itself, each in one record."""
+        study_id = self._id()
+        assert study_id is not None
+        for key, value in attributes.items():
+            self.storage.set_study_user_attr(study_id, key, value)
+
+    def remembered(self) -> Mapping[str, Any]:
+        """Return the study's own user attributes."""
+        study_id = self._id()
+        return {} if study_id is None else self.storage.get_study_user_attrs(study_id)
 
     def fill(self, trial: FrozenTrial, whole: FrozenTrial) -> None:
         """Give a waiting trial the parameters and attributes of ``whole``."""

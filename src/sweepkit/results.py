@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +154,10 @@ def _plain(value: Any) -> Any:
 
 
 def trial_json(study: Study, row: Trial) -> dict[str, Any]:
-    """Return one trial as plain data with stable keys; ``value`` is a list where the study has several goals."""
+    """Return one trial as plain data with stable keys; ``value`` is a list where the study has several goals.
+
+    The members of a population have a ``schedule`` besides.
+    """
     several = len(study.objective.goals) > 1
     return {
         "number": row.number,
@@ -166,6 +169,7 @@ def trial_json(study: Study, row: Trial) -> dict[str, Any]:
         "seconds": row.seconds,
         "checkpoint": _plain(row.checkpoint),
         "mlflow_run": row.mlflow_run,
+        **({"schedule": [_plain(asdict(turn)) for turn in row.schedule]} if row.schedule else {}),
     }
 
 

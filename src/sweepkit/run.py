@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -15,12 +14,12 @@ from typing import Any
 
 from optuna.pruners import BasePruner
 
-from sweepkit.backends import Backend
+from sweepkit.backends import Backend, Scheduler
 from sweepkit.backends.optuna import OptunaBackend
 from sweepkit.check import check, typed
 from sweepkit.conclusion import Means, conclude
 from sweepkit.errors import FULL_DISK, InputError, MissingExtra, Problem, StudyFailed, StudyFileError
-from sweepkit.events import FULL, Evaluated, Event, Finished
+from sweepkit.events import FULL
 from sweepkit.executor import Executor
 from sweepkit.finish import Confirmation, answer
 from sweepkit.identity import StudyLock, archive, identify, lock_owners
@@ -37,7 +36,7 @@ from sweepkit.trackers import Courier, Silent, Tracker
 from sweepkit.trial import Trial, TrialSpec
 from sweepkit.watch import Outcome, Quiet, Status, Switch, Watcher
 
-__all__ = ["Outcome", "Quiet", "Watcher", "run", "try_one"]
+__all__ = ["Outcome", "Quiet", "Watcher", "run"]
 
 
 def run(study: Study, *, fresh: bool = False, watch: Watcher | None = None, switch: Switch | None = None) -> Outcome:
@@ -106,7 +105,8 @@ def run_checked(
         courier = Courier(_tracker(study, search, inspected.get("data")), warn=watch.said)
         courier.open()
         splits = here is None and not inspected["micro_batch_matters"]
-        given = Given(gpus, len(executor.free) if executor else 1, splits, inspected.get("model_mb", 0.0) * 1e6)
+        slots_now, model_bytes = len(executor.free) if executor else 1, inspected.get("model_mb", 0.0) * 1e6
+        given = Given(gpus, slots_now, splits, model_bytes, _scheduler(study))
         watch.opened(study, result_rows(place, search))
         status, reason = _drive(backend, Driver(study, search, courier=courier, watch=watch, given=given), switch)
         if status == "done" and study.confirm is not None and search.best() is not None:
@@ -153,6 +153,14 @@ def _ray_backend(study: Study, trial_memory_mb: float) -> Backend:
     except ImportError as error:
         raise MissingExtra("backend.type: ray", "ray") from error
     return RayBackend(study, trial_memory_mb=trial_memory_mb)
+
+
+def _scheduler(study: Study) -> Scheduler | None:
+    if not study.pruner.population:
+        return None
+    from sweepkit.backends.ray.population import TuneScheduler
+
+    return TuneScheduler(study)
 
 
 def _here_backend(study: Study, kind: type[Task]) -> Backend:
@@ -277,30 +285,3 @@ def _tracker(study: Study, search: Search, data: str | None) -> Tracker:
         return [row for row in found if place.trial(row.number).exists()] if shared else found
 
     return MLflowTracker(study, rows=rows, place=place, data=Path(data) if data else None, shared=shared)
-
-
-def try_one(study: Study, params: Mapping[str, Any]) -> Finished:
-    """Train one configuration in this process, without recording it, so that a debugger works.
-
-    ``params`` are hyperparameters by name; those left out take their consumer's default.
-    """
-    from sweepkit.objective import run_trial
-
-    folder = study.place.folder / "try"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return run_trial(study, TrialSpec(number=0, hyperparameters=dict(params), directory=str(folder)), _PrintedLine())
-
-
-class _PrintedLine:
-    """A trial's line that prints what it says and always answers: go on."""
-
-    def say(self, event: Event) -> None:
-        sys.stdout.write(event.to_json() + "\n")
-
-    def ask(self, event: Evaluated) -> str:
-        self.say(event)
-        return "continue"
-
-    def heard(self) -> str | None:
-        return None

@@ -22,6 +22,7 @@ from sweepkit.drivers import drivers_of
 from sweepkit.errors import InputError
 from sweepkit.events import Evaluated, Finished
 from sweepkit.ledger import EVALUATION, Evaluations, Ledger, ending_of
+from sweepkit.meetings import Meetings
 from sweepkit.paths import Place
 from sweepkit.proposal import Configuration, Proposer, key_of
 from sweepkit.records import Records, blank, whole
@@ -76,6 +77,7 @@ class Search(Standings):
         self._proposer = proposer or Proposer(study, known)
         name = study.name + suffix
         self._records = Records(name, storage, [goal.direction for goal in study.objective.goals])
+        self.meetings = Meetings(self._records)
         self._drivers = drivers_of(study, name)
         self._ledger = Ledger(self._rule)
         self._evaluations: dict[int, Evaluations] = {}

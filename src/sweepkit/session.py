@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sweepkit.backends import Scheduler
 from sweepkit.budget import Spent, reached
 from sweepkit.checkpoints import Shelf
 from sweepkit.errors import FULL_DISK, StudyFailed
 from sweepkit.events import FULL, LOST, Checkpointed, Evaluated, Event, Finished
 from sweepkit.journal import TrialLog
+from sweepkit.population import Population
 from sweepkit.results import registered
 from sweepkit.search import Asked, Search
 from sweepkit.study import Study
@@ -44,6 +46,8 @@ class Given:
     """Whether a trial that ran out of memory may be tried with a smaller micro-batch."""
     model_bytes: float = 0.0
     """Size of a model on disk; 0 when unknown."""
+    scheduler: Scheduler | None = None
+    """Who decides where trials meet that train side by side (population-based training)."""
 
 
 class Driver:
@@ -65,6 +69,7 @@ class Driver:
             model_bytes=given.model_bytes,
             pinned=registered(self._place),
         )
+        self._population = Population(study, search, self._shelf, given.scheduler if search.proposes else None)
         self._spent = Spent(study.place.folder / "spent.json", slots=given.slots)
         self._trial_seconds = sum((row.seconds or 0.0) for row in search.trials() if row.ending.counts)
         self._logs: dict[int, TrialLog] = {}
@@ -110,6 +115,9 @@ class Driver:
             asked = self._search.ask()
             if asked is None:
                 self._resumed = self._take_over()  # what another driver left that died meanwhile
+                if not self._resumed and self._population.waiting.keys() >= self._asked.keys() > set():
+                    self._again += [self._spec(self._asked[number]) for number in self._population.meet()]
+                    return self._again.pop(0)
                 if not self._resumed:
                     self.reason = self.reason or (
                         "every configuration of the space was tried"
@@ -135,7 +143,7 @@ class Driver:
             return "prune"
         going, resumable = self._shelf.before_writing(event.trial, self._ranked())
         self._drop(going)
-        if self.stopping:
+        if self.stopping or self._population.meets(event.number):
             return "stop"
         return "continue" if resumable else "lean"
 
@@ -149,8 +157,11 @@ class Driver:
         return 1.0
 
     def close(self) -> None:
-        """Save what was spent; on a full disk the seconds since the last time are lost."""
+        """Save what was spent (on a full disk the seconds since the last time are lost); who waits for others is stopped."""
         try:
+            for number in self._population.waiting:
+                if finished := self._log(number).finished:
+                    self._search.tell(finished, attempts=self._log(number).attempts)
             self._spent.save()
         except OSError as error:
             if error.errno not in FULL_DISK:
@@ -205,7 +216,7 @@ class Driver:
                 )
             )
             return None
-        return self._spec(asked)
+        return None if self._population.holds(asked.number, evaluations) else self._spec(asked)
 
     def _spec(self, asked: Asked) -> TrialSpec:
         """Return the spec of a trial's next attempt, going on from its last whole checkpoint where there is one."""
@@ -215,10 +226,15 @@ class Driver:
         log = self._log(asked.number)
         self._shelf.recover(asked.number)
         checkpoint, step = self._shelf.resumable(asked.number)
+        given = dict(asked.hyperparameters)
+        for change in self._population.schedule(asked.number):
+            given |= change.hyperparameters
+            if log.append(change):
+                self._watch.event(change)
         own = self._study.seed + asked.number if self._study.seed_per_trial else None
         return TrialSpec(
             number=asked.number,
-            hyperparameters=dict(asked.hyperparameters),
+            hyperparameters=given,
             drawn=dict(asked.params),
             directory=str(folder),
             attempt=log.attempts + 1,
@@ -244,6 +260,8 @@ class Driver:
         self._courier.poke()
         self._watch.event(event)
         if event.ending == Ending.stopped:
+            if not self.stopping and self._population.holds(event.trial, log.evaluations):
+                return
             self._search.tell(event, attempts=log.attempts)
             return
         if self._tries_again(event, log):

@@ -126,9 +126,14 @@ class PrunerSpec(_Open):
     type: Literal[
         "none", "median", "percentile", "asha", "hyperband", "threshold", "patient", "wilcoxon", "pbt", "pb2"
     ] = "none"
-    """none, median, percentile, asha (successive halving), hyperband, threshold, patient, wilcoxon; pbt and pb2 need
-    the
-    ray backend."""
+    """none, median, percentile, asha (successive halving), hyperband, threshold, patient, wilcoxon; pbt and pb2
+    (population-based; they need the ray backend): the budget's trials train side by side, and the worst go on with the
+    weights of the best and with other values. Their options are Ray Tune's."""
+
+    @property
+    def population(self) -> bool:
+        """Whether trials train side by side and take over each other's weights."""
+        return self.type in ("pbt", "pb2")
 
 
 class Budget(_Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -70,6 +70,38 @@ class TrialSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One entry of a member's schedule: what it trains with from an evaluation on (population-based training)."""
+
+    evaluation: int
+    step: int
+    """Global step of that evaluation."""
+    value: float
+    """What the member had reached there, in the deciding goal."""
+    hyperparameters: Mapping[str, Any]
+    """What it goes on with, by their consumers' names."""
+    donor: int | None = None
+    """The member whose weights it goes on with; None: its own."""
+
+
+def lineage(
+    schedules: Mapping[int, Sequence[Turn]], number: int, until: float = float("inf")
+) -> tuple[int, tuple[Turn, ...]]:
+    """Return the trial in which the weights began that ``number`` had at evaluation ``until``, and their turns since.
+
+    Weights change their trial where a member takes over a donor's: what came before is the donor's past.
+    """
+    turns = [turn for turn in schedules.get(number, ()) if turn.evaluation < until]
+    taken = [index for index, turn in enumerate(turns) if turn.donor is not None]
+    if not taken:
+        return number, tuple(turns)
+    first = turns[taken[-1]]
+    assert first.donor is not None
+    root, past = lineage(schedules, first.donor, first.evaluation)
+    return root, (*past, *turns[taken[-1] :])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """What is known of a trial; the row behind ``sweep show``, ``study.trials`` and the report."""
 
@@ -91,6 +123,8 @@ class Trial:
     mlflow_run: str | None = None
     name: str = ""
     """What a person calls it, where somebody named it."""
+    schedule: tuple[Turn, ...] = ()
+    """What it trained with later than ``params`` (population-based training), oldest first."""
     origin: str = "sampled"
     """``baseline``, ``enqueued``, ``sampled`` or ``retry of N``."""
 

@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from making import sweep
-from sweepkit.check import NOT_YET, check, check_configuration, evaluations, known_values, typed
+from sweepkit.check import check, check_configuration, evaluations, known_values, typed
 from sweepkit.errors import StudyFileError
 from sweepkit.load import load_study
 from sweepkit.sources.training import training_fields
@@ -136,14 +136,6 @@ def test_mistakes_are_told_in_the_order_of_the_file() -> None:
     for case in BROKEN.values():
         lines = [int(said.split(":")[1].split()[0]) for said in case["says"]]
         assert lines == sorted(lines)
-
-
-@pytest.mark.parametrize("key", NOT_YET)
-def test_what_is_not_built_yet_is_refused_and_not_ignored(key: str, home: Path) -> None:
-    path, _, value = key.partition("=")
-    section, _, name = path.partition(".")
-    wanted: Any = {name: value} if name else {}
-    assert [f"{path}: {NOT_YET[key]}"] == problems(**{section: wanted})
 
 
 def test_a_large_closed_set_is_shown_by_what_is_near(home: Path) -> None:

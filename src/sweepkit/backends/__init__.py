@@ -8,7 +8,9 @@ business.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from sweepkit.events import Event
 from sweepkit.trial import TrialSpec
@@ -40,3 +42,29 @@ class Backend(Protocol):
 
     def drive(self, session: Session) -> None:
         """Run trials until there is nothing left to start and nothing running."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the trials that train side by side, where they meet."""
+
+    score: float
+    """How far it got; higher is better."""
+    hyperparameters: Mapping[str, Any]
+    """What it trained with so far, of what is searched."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a member goes on with."""
+
+    hyperparameters: Mapping[str, Any]
+    donor: int | None = None
+    """The member whose weights it takes over; None: it keeps its own."""
+
+
+class Scheduler(Protocol):
+    """Decides, where a population meets, who takes over whose weights and what is trained with next."""
+
+    def decide(self, evaluation: int, members: Mapping[int, Member]) -> Mapping[int, Choice]:
+        """Return every member's choice. Called for each meeting in order; the same meetings give the same choices."""

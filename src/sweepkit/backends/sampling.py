@@ -38,6 +38,9 @@ _PRUNERS: Mapping[str, type[BasePruner]] = {
     "threshold": optuna.pruners.ThresholdPruner,
     "patient": optuna.pruners.PatientPruner,
     "wilcoxon": optuna.pruners.WilcoxonPruner,
+    # A population's scheduler lets the hopeless go on with another's weights; it stops none.
+    "pbt": optuna.pruners.NopPruner,
+    "pb2": optuna.pruners.NopPruner,
 }
 
 
@@ -116,13 +119,11 @@ def make_sampler(
 
 
 def make_pruner(study: Study) -> BasePruner:
-    """Return the study's pruner; Raises InputError for options Optuna refuses and for pruners of the ray backend."""
-    return _pruner(study.pruner.type, study.pruner.options)
+    """Return the study's pruner; Raises InputError for options Optuna refuses."""
+    return _pruner(study.pruner.type, {} if study.pruner.population else study.pruner.options)
 
 
 def _pruner(kind: str, options: Mapping[str, Any]) -> BasePruner:
-    if kind not in _PRUNERS:
-        raise InputError(f"pruner {kind} needs backend.type: ray; here there are {', '.join(_PRUNERS)}")
     options = dict(options)
     if kind == "patient":
         inner = options.get("wrapped_pruner")

@@ -154,9 +154,10 @@ def _never(study: Study, count: int | None) -> Iterator[Problem]:
     first, why = _first_decision(kind, options)
     if first is not None and first >= count:
         name = next((key for key in why if key in study.pruner.options), "")
+        what = "change what trials train with" if study.pruner.population else "stop a trial early"
         yield Problem(
             f"pruner.{name}" if name else "pruner",
-            f"{kind} could never stop a trial early: with {', '.join(f'{key}={options[key]}' for key in why)} it first "
+            f"{kind} could never {what}: with {', '.join(f'{key}={options[key]}' for key in why)} it first "
             f"decides at evaluation {first}, and a trial makes {count}; evaluate more often or let it decide sooner",
         )
 
@@ -169,6 +170,8 @@ _DECIDED_BY: Mapping[str, tuple[str, ...]] = {
     "threshold": ("n_warmup_steps",),
     "patient": ("patience",),
     "wilcoxon": ("n_startup_steps", "p_threshold"),
+    "pbt": ("perturbation_interval", "burn_in_period"),
+    "pb2": ("perturbation_interval",),
 }
 
 
@@ -188,6 +191,8 @@ def _first_decision(kind: str, options: Mapping[str, Any]) -> tuple[int | None, 
         return options["min_resource"], why
     if kind in ("median", "percentile", "threshold"):
         return max(1, options["n_warmup_steps"]), why
+    if kind in ("pbt", "pb2"):
+        return max(options[name] for name in why), why
     if kind == "patient":
         # optuna: PatientPruner needs more than patience + 1 values
         return options["patience"] + 2, why

@@ -34,6 +34,10 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "min_delta": (0, float("inf")),
     "p_threshold": (0, 1),
     "n_startup_steps": (0, float("inf")),
+    "perturbation_interval": (1, float("inf")),
+    "burn_in_period": (0, float("inf")),
+    "quantile_fraction": (0, 0.5),
+    "resample_probability": (0, 1),
 }
 
 
@@ -92,10 +96,8 @@ def _sampler(study: Study) -> Iterator[Problem]:
 
 def _pruner(study: Study) -> Iterator[Problem]:
     kind, given = study.pruner.type, study.pruner.options
-    if kind in PRUNERS or kind == "none":
+    if kind in PRUNERS or kind == "none" or study.pruner.population:
         yield from pruner_problems("pruner", kind, given)
-    if kind in ("pbt", "pb2") and study.backend.type != "ray":
-        yield Problem("pruner.type", f"{kind} needs backend.type ray, got {study.backend.type}")
     if kind != "none" and study.objective.metrics is not None and study.objective.prune_on is None:
         names = ", ".join(goal.metric for goal in study.objective.goals)
         yield Problem("objective.prune_on", f"a pruner looks at one metric; name it with prune_on, one of {names}")

@@ -65,19 +65,26 @@ def try_(
             show_default=False,
         ),
     ] = None,
+    trial: Annotated[
+        int | None,
+        typer.Option(
+            help="What this trial of the study was trained with, along its schedule where it had one (pbt, pb2).",
+            show_default=False,
+        ),
+    ] = None,
     overrides: studies.Overrides = None,
 ) -> None:
     """Train one trial in this process and record nothing, so that a debugger works.
 
-    Hyperparameters that are not given are the baseline's, else their consumer's default.
+    Hyperparameters that are not given are the trial's, else the baseline's, else their consumer's default.
     """
     from sweepkit import words
     from sweepkit.cli import tables
-    from sweepkit.run import try_one
+    from sweepkit.trying import try_one
 
     found = studies.find(study, overrides)
-    params = {**(found.baseline or {}), **studies.assignments(param or [])}
-    finished = try_one(found, studies.completed(found, params))
+    given, turns = studies.trained(found, trial) if trial is not None else (found.baseline or {}, ())
+    finished = try_one(found, studies.completed(found, {**given, **studies.assignments(param or [])}), turns)
     goals = zip(found.objective.goals, finished.values, strict=False)
     tail = ", ".join(f"{goal.metric} {words.value(value)}" for goal, value in goals) or finished.cause
     typer.echo(f"{finished.ending} in {words.span(finished.seconds)}" + (f": {tail}" if tail else ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from sweepkit.paths import Place, project_root
 if TYPE_CHECKING:
     from sweepkit.search import Search
     from sweepkit.study import Study
+    from sweepkit.trial import Turn
 
 STUDY_FILE = "study.yaml"
 
@@ -140,6 +141,26 @@ def completed(study: Study, values: Mapping[str, Any]) -> dict[str, Any]:
     from sweepkit.proposal import Proposer
 
     return dict(Proposer(study, known_values(study)).baseline(values).hyperparameters)
+
+
+def trained(study: Study, number: int) -> tuple[Mapping[str, Any], Sequence[Turn]]:
+    """Return what a trial was trained with: at first, and at the turns of its schedule up to what stands for it.
+
+    Raises StudyNotFound where there is no such trial.
+    """
+    from sweepkit import results
+    from sweepkit.journal import TrialLog
+    from sweepkit.trial import lineage
+    from sweepkit.value import ValueRule
+
+    rows = {row.number: row for row in results.read(study)}
+    if number not in rows:
+        raise StudyNotFound(f"study {study.name} has no trial {number}")
+    evaluations = TrialLog(study.place.trial(number)).evaluations
+    decisive = ValueRule(study.objective).decisive([event.values for event in evaluations]) if evaluations else -1
+    schedules = {each: row.schedule for each, row in rows.items()}
+    root, turns = lineage(schedules, number, evaluations[decisive].number if evaluations else 0)
+    return rows[root].params, turns
 
 
 def search(study: Study) -> Search:

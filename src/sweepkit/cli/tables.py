@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from sweepkit import results, words
 from sweepkit.cli.moments import Moment, fraction
 from sweepkit.paths import Place, project_root
 from sweepkit.study import Study
-from sweepkit.trial import Ending, Trial
+from sweepkit.trial import Ending, Trial, lineage
 
 if TYPE_CHECKING:
     from sweepkit.watch import Outcome
@@ -148,11 +149,18 @@ def _best(study: Study, moment: Moment) -> float:
     return (max if study.objective.goals[0].direction == "maximize" else min)(moment.history)
 
 
-def parameters(trial: Trial) -> Table:
-    """Return a configuration, one name and value per line."""
+def parameters(trial: Trial, rows: Iterable[Trial] = ()) -> Table:
+    """Return a configuration, one name and value per line; of a population's member, what its weights were trained with.
+
+    ``rows`` are the study's trials, among which a member's weights may have a past.
+    """
+    known = {row.number: row for row in rows} | {trial.number: trial}
+    root, turns = lineage({number: row.schedule for number, row in known.items()}, trial.number)
     table = Table.grid(padding=(0, 2, 0, 0))
-    for name, content in trial.params.items():
-        table.add_row(Text(name, style="dim"), Text(words.setting(content, width=80)))
+    for name, content in known.get(root, trial).params.items():
+        contents = [content, *(turn.hyperparameters.get(name, content) for turn in turns)]
+        values = [key for key, _ in groupby(words.setting(each, width=80) for each in contents)]
+        table.add_row(Text(name, style="dim"), Text(" → ".join(values)))
     return table
 
 
@@ -199,7 +207,7 @@ def answer(study: Study, rows: Sequence[Trial]) -> RenderableType | None:
     elif against is not None and gain is not None:
         line.append(f"  {words.difference(gain)} over the baseline")
         line.append(f" (trial {against.number}: {words.value(against.value)})", style="dim")
-    lines: list[RenderableType] = [line, Padding(parameters(best), (0, 0, 0, 6))]
+    lines: list[RenderableType] = [line, Padding(parameters(best, rows), (0, 0, 0, 6))]
     if best.checkpoint is not None:
         lines.append(Text.assemble(("      checkpoint  ", "dim"), shown(best.checkpoint)))
     return Group(*lines)

@@ -33,6 +33,11 @@ def export(study: Study, rows: Sequence[Trial], row: Trial, folder: Path) -> lis
     The folder is made, whole or not at all. Raises InputError where it exists and is not empty, StudyNotFound where the
     checkpoint is gone.
     """
+    if row.schedule:
+        raise InputError(
+            f"--export: trial {row.number} was trained along a schedule, which no training script with fixed values "
+            f"repeats; sweep try {study.name} --trial {row.number} does, and its model lies in {row.checkpoint}"
+        )
     best = study.place.trial(row.number) / "best"
     if not best.exists():
         raise StudyNotFound(f"trial {row.number} of {study.name} has no checkpoint here: {best} does not exist")

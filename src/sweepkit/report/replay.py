@@ -18,7 +18,7 @@ def stopped_at(evidence: Evidence, row: Trial) -> int | None:
     A trial that came early met no competition; this is what it would have met later. The others' stored values are given
     to the pruner in the order they were tried, as far as they got. None: it would have been let through.
     """
-    if evidence.study.pruner.type in ("none", "pbt", "pb2") or not row.intermediate:
+    if evidence.study.pruner.type == "none" or evidence.study.pruner.population or not row.intermediate:
         return None
     with knowingly():
         study = optuna_study(evidence, fixed=True)

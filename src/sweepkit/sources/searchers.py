@@ -1,4 +1,4 @@
-"""The options of Optuna's samplers and pruners, read from their signatures. Knows no study and imports no Optuna."""
+"""The options of samplers and pruners: Optuna's, read from their signatures, and Tune's. Knows no study, imports neither."""
 
 from __future__ import annotations
 
@@ -30,6 +30,22 @@ PRUNERS: Mapping[str, str] = MappingProxyType(
         "wilcoxon": "WilcoxonPruner",
     }
 )
+_NUMBER = frozenset({"int", "float"})
+POPULATIONS: Mapping[str, Mapping[str, Field]] = MappingProxyType(
+    {  # of Ray Tune's schedulers, where they have to do with evaluations: known also where ray is not installed
+        "pbt": {
+            "perturbation_interval": Field("perturbation_interval", frozenset({"int"}), 1),
+            "burn_in_period": Field("burn_in_period", frozenset({"int"}), 0),
+            "quantile_fraction": Field("quantile_fraction", _NUMBER, 0.25),
+            "resample_probability": Field("resample_probability", _NUMBER, 0.25),
+            "perturbation_factors": Field("perturbation_factors", frozenset({"list"}), [1.2, 0.8]),
+        },
+        "pb2": {
+            "perturbation_interval": Field("perturbation_interval", frozenset({"int"}), 1),
+            "quantile_fraction": Field("quantile_fraction", _NUMBER, 0.25),
+        },
+    }
+)
 _SET_BY_SWEEPKIT = frozenset({"seed", "search_space", "constraints_func", "source_trials", "independent_sampler"})
 _WITHOUT_EFFECT = frozenset({"restart_strategy", "inc_popsize"})  # optuna 5: CmaEsSampler warns and goes on without
 _TEXTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -46,6 +62,8 @@ def sampler_options(kind: str) -> Mapping[str, Field]:
 @kept
 def pruner_options(kind: str) -> Mapping[str, Field]:
     """Return the options of a pruner that a study file can write."""
+    if kind in POPULATIONS:
+        return POPULATIONS[kind]
     if kind == "patient":
         # A pruner inside: written by its type, or as a section of its own.
         inner = Field("wrapped_pruner", frozenset({"dict", "str", "none"}), None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlflow.entities import Metric
 
-from sweepkit.events import Evaluated, Event, Finished, Logged, Started
+from sweepkit.events import Evaluated, Event, Finished, Logged, Scheduled, Started
 from sweepkit.journal import TrialLog
 from sweepkit.secrets import HIDDEN, secret_name
 from sweepkit.space import Choice, Float, Int, walk
@@ -84,7 +84,9 @@ def text(value: Any) -> str:
 
 
 def hyperparameters(folder: Path, row: Trial | None) -> dict[str, Any]:
-    """Return what the trial was given, from its spec; from its row where it never came to one."""
+    """Return what the trial was first given, from its spec; from its row where it never came to one."""
+    if row and row.schedule:
+        return dict(row.params)  # the spec is the last turn's
     try:
         found = json.loads((folder / "spec.json").read_text())["hyperparameters"]
     except (FileNotFoundError, ValueError, KeyError):
@@ -110,9 +112,13 @@ def metrics(events: Iterable[Event], epoch_step: int) -> tuple[list[Metric], int
     """
     found: list[Metric] = []
     for event in events:
+        at = milliseconds(event.at)
+        if isinstance(event, Scheduled):
+            turn = {f"schedule/{name}": value for name, value in event.hyperparameters.items()}
+            turn |= {} if event.donor is None else {"schedule/donor": event.donor}
+            found += [Metric(key(name), float(value), at, event.step) for name, value in turn.items()]
         if not isinstance(event, (Logged, Evaluated)):
             continue
-        at = milliseconds(event.at)
         said: Mapping[str, Any] = event.metrics
         numbers = {key(name): float(value) for name, value in said.items() if isinstance(value, (int, float))}
         numbers.pop("epoch", None)

@@ -1,0 +1,131 @@
+"""Ray Tune's population-based training and bandits, asked who takes over whose weights. Runs nothing, knows no checkpoint.
+
+Tune's schedulers decide over its own Trial objects and a controller that runs them. They get trials that only stand for
+ours and a controller that only lists them; all members meet at once, as with ``synch=True`` in Tune.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import PopulationBasedTraining
+from ray.tune.schedulers.pb2 import PB2
+
+from sweepkit.backends import Choice, Member
+from sweepkit.backends.sampling import trial_seed
+from sweepkit.space import Choice as Choices
+from sweepkit.space import Float, dimensions
+from sweepkit.study import Study
+
+
+class TuneScheduler:
+    """Tune's PopulationBasedTraining or PB2 with the study's options; a :class:`sweepkit.backends.Scheduler`.
+
+    Chance is drawn from the study's seed and the evaluation, so that a meeting that is held again decides the same. PB2
+    searches a parameter with ``log`` by its logarithm.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._seed = study.sampler.seed
+        self._space: dict[str, Any] = {d.name: d.parameter for d in dimensions(study.space).values()}
+        self._logs = study.pruner.type == "pb2"
+        options: dict[str, Any] = {"perturbation_interval": 1, **study.pruner.options}
+        common: dict[str, Any] = {
+            "time_attr": "evaluation",
+            "metric": "score",
+            "mode": "max",
+            "synch": True,
+            "log_config": False,
+        }
+        if study.pruner.type == "pb2":
+            bounds: dict[str, Any] = {
+                name: [self._inner(name, p.low), self._inner(name, p.high)] for name, p in self._numeric().items()
+            }
+            self._tune: Any = PB2(**common, **options, hyperparam_bounds=bounds)
+        else:
+            domains = {name: _domain(parameter) for name, parameter in self._space.items()}
+            self._tune = PopulationBasedTraining(**common, **options, hyperparam_mutations=domains)
+        self._trials: dict[int, Any] = {}
+
+    def decide(self, evaluation: int, members: Mapping[int, Member]) -> Mapping[int, Choice]:
+        """Return every member's choice."""
+        for number in members.keys() - self._trials.keys():
+            self._trials[number] = trial = Trial("member", trial_id=f"{number:05d}", stub=True)
+            trial.config = self._config(members[number])
+            self._tune.on_trial_add(SimpleNamespace(search_alg=None), trial)
+        here = {number: self._trials[number] for number in sorted(members)}
+        for number, trial in self._trials.items():
+            trial.set_status(Trial.PAUSED if number in here else Trial.TERMINATED)
+        for number, trial in here.items():
+            trial.set_config(self._config(members[number]))
+            # Tune hands a donor's checkpoint on without looking into it; here it is the donor's number.
+            result = SimpleNamespace(checkpoint=[number], metrics={})
+            trial.run_metadata.checkpoint_manager._latest_checkpoint_result = result
+        everybody = list(here.values())
+        controller = SimpleNamespace(get_trials=lambda: everybody, get_live_trials=lambda: everybody)
+        with _chance(trial_seed(self._seed, evaluation)):
+            for number, trial in here.items():
+                self._tune.on_trial_result(
+                    controller, trial, {"evaluation": evaluation, "score": members[number].score}
+                )
+        return {number: self._choice(number, trial, members[number]) for number, trial in here.items()}
+
+    def _choice(self, number: int, trial: Any, member: Member) -> Choice:
+        (donor,) = trial.checkpoint
+        if donor == number:
+            return Choice(member.hyperparameters)
+        return Choice({name: self._outer(name, value) for name, value in trial.config.items()}, donor)
+
+    def _config(self, member: Member) -> dict[str, Any]:
+        return {name: self._inner(name, value) for name, value in member.hyperparameters.items()}
+
+    def _numeric(self) -> dict[str, Float]:
+        return {name: p for name, p in self._space.items() if isinstance(p, Float)}
+
+    def _inner(self, name: str, value: Any) -> Any:
+        return math.log(value) if self._logs and self._space[name].log else value
+
+    def _outer(self, name: str, value: Any) -> Any:
+        """Return a value as it is trained: within the space, on its steps."""
+        parameter = self._space[name]
+        if not isinstance(parameter, Float):
+            return value
+        value = float(math.exp(value) if self._logs and parameter.log else value)
+        if parameter.step is not None and not parameter.log:
+            steps = round((value - parameter.low) / parameter.step)
+            most = int((parameter.high - parameter.low) / parameter.step + 1e-9)
+            return parameter.low + min(max(steps, 0), most) * parameter.step
+        return min(max(value, parameter.low), parameter.high)
+
+
+def _domain(parameter: Any) -> Any:
+    if isinstance(parameter, Choices):
+        return list(parameter.choices)
+    return (tune.loguniform if parameter.log else tune.uniform)(parameter.low, parameter.high)
+
+
+@contextmanager
+def _chance(seed: int) -> Iterator[None]:
+    """Let Tune, which draws from the process's own generators, draw from a seed, and put them back.
+
+    PB2's Gaussian process warns where it does not converge; what it proposes then is still within the space.
+    """
+    before = random.getstate(), numpy.random.get_state()
+    random.seed(seed)
+    numpy.random.seed(seed)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        random.setstate(before[0])
+        numpy.random.set_state(before[1])
