@@ -322,16 +322,16 @@ class Falling(Quadratic):
     steps_file: str = ""
     """Path to which each step appends what the optimizer has."""
 
-    def inputs(self) -> torch.Tensor:
+    def scattered(self) -> torch.Tensor:
         """Return the training rows."""
         return 1000.0 + torch.randn(self.rows, 4, generator=torch.Generator().manual_seed(0))
 
     def middle(self) -> torch.Tensor:
         """Return where the weights should be."""
-        return self.inputs().mean(dim=0)
+        return self.scattered().mean(dim=0)
 
     def data(self) -> DatasetDict:
-        inputs = self.inputs()
+        inputs = self.scattered()
         rows = Dataset.from_dict({"inputs": inputs.tolist(), "labels": inputs.mean(dim=1).tolist()})
         return DatasetDict({"train": rows, "validation": rows, "test": rows})
 

@@ -90,19 +90,32 @@ def test_what_a_trial_gets_is_what_tune_reserves(
     assert (found, backend._bundle(slot)) == (count, bundle)
 
 
+@pytest.mark.usefixtures("two_gpus")
+def test_both_ranks_of_a_gang_train_the_same(project: Path) -> None:
+    note = project / "note"
+    gang = {"type": "ray", "parallel": 1, "ranks_per_trial": 2, "cpus_per_trial": 1, "gpus_per_trial": 0}
+    space = {"learning_rate": {"choices": [3e-3]}}
+    outcome = run(toy_study(project, task={"note": str(note)}, space=space, budget={"trials": 1}, backend=gang))
+    assert [str(row.ending) for row in outcome.rows] == ["complete"]
+    said = [json.loads(Path(f"{note}-{rank}").read_text()) for rank in (0, 1)]
+    assert said[0] == said[1]
+    assert said[0]["learning_rate"] == 3e-3
+
+
 def continued(project: Path) -> tuple[Study, Outcome]:
-    """Two trials on this machine, then two more on Ray that share a GPU."""
+    """Two trials on this machine, two more on Ray that share a GPU, and a last one on this machine again."""
     file: dict[str, Any] = {"budget": {"trials": 2}}
     assert run(toy_study(project, **file)).status == "done"
     more = {"budget": {"trials": 4}, "backend": {"type": "ray", "parallel": 2, "gpus_per_trial": 0.5}}
-    study = toy_study(project, **more)
+    assert run(toy_study(project, **more)).status == "done"
+    study = toy_study(project, budget={"trials": 5})
     return study, run(study)
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_a_study_goes_on_on_the_other_backend_and_sees_the_gpus_it_was_given(project: Path) -> None:
+def test_a_study_goes_on_on_the_other_backend_and_back_and_sees_the_gpus_it_was_given(project: Path) -> None:
     study, outcome = continued(project)
-    assert [(row.number, str(row.ending)) for row in outcome.rows] == [(n, "complete") for n in range(4)]
-    specs = [json.loads((study.place.trial(n) / "spec.json").read_text()) for n in range(4)]
-    assert [len(spec["devices"]) for spec in specs] == [0, 0, 1, 1]
-    assert {spec["devices"][0] for spec in specs[2:]} <= {"0", "1"}
+    assert [(row.number, str(row.ending)) for row in outcome.rows] == [(n, "complete") for n in range(5)]
+    specs = [json.loads((study.place.trial(n) / "spec.json").read_text()) for n in range(5)]
+    assert [len(spec["devices"]) for spec in specs] == [0, 0, 1, 1, 0]
+    assert {spec["devices"][0] for spec in specs[2:4]} <= {"0", "1"}

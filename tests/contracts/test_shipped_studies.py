@@ -5,11 +5,13 @@ The shortened runs share one project, two at a time.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +77,27 @@ def test_a_shortened_run_of_a_shipped_study_ends_with_an_answer(file: str, runs:
     code, output = runs[file]
     assert code == 0, output
     assert "2 complete" in output
+
+
+def one_by_one(file: str, studies: Path, backend: str) -> list[dict[str, Any]]:
+    """Return the trials of a shortened run, one after the other on a backend."""
+    settings = [word for setting in SHORTER[file] for word in ("--set", setting)]
+    way = ("--fresh", "--backend", backend, "--parallel", "1")
+    output, _ = sweep("run", f"studies/{file}", *settings, *way, cwd=studies.parent).communicate(timeout=240)
+    assert "2 complete" in output, output
+    shown, _ = sweep("show", f"studies/{file}", "--json", cwd=studies.parent).communicate(timeout=60)
+    return [
+        {key: trial[key] for key in ("number", "ending", "params", "value")} for trial in json.loads(shown)["trials"]
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("file", FILES)
+def test_a_shipped_study_gives_the_same_on_ray(file: str, studies: Path) -> None:
+    pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
+    assert one_by_one(file, studies, "ray") == one_by_one(file, studies, "optuna")
 
 
 @pytest.mark.usefixtures("runs")
