@@ -6,7 +6,7 @@ In a study without a scheduler nobody ever meets. Knows no process and no rule b
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from sweepkit.backends import Member, Scheduler
@@ -61,6 +61,10 @@ class Population:
                 hyperparameters=turn.hyperparameters,
                 donor=turn.donor,
             )
+
+    def all_there(self, members: Collection[int]) -> bool:
+        """Whether nobody of these, who all are to be trained to their end, is to be waited for any more."""
+        return bool(members) and self.waiting.keys() >= set(members)
 
     def meet(self) -> list[int]:
         """Hold the meeting of the members that wait, all there are; return those who then go on.

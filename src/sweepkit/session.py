@@ -29,7 +29,6 @@ from sweepkit.watch import Watcher
 ALIKE = 3
 """So many trials in a row that fail with the same cause end the study."""
 
-
 LOSSES = 20
 """So often a trial is started again that lost its machine; this says nothing against the trial."""
 
@@ -115,8 +114,8 @@ class Driver:
             asked = self._search.ask()
             if asked is None:
                 self._resumed = self._take_over()  # what another driver left that died meanwhile
-                if not self._resumed and self._population.waiting.keys() >= self._asked.keys() > set():
-                    self._again += [self._spec(self._asked[number]) for number in self._population.meet()]
+                if not self._resumed and self._population.all_there(self._asked):
+                    self._again = [self._spec(self._asked[number]) for number in self._population.meet()]
                     return self._again.pop(0)
                 if not self._resumed:
                     self.reason = self.reason or (
@@ -159,9 +158,9 @@ class Driver:
     def close(self) -> None:
         """Save what was spent (on a full disk the seconds since the last time are lost); who waits for others is stopped."""
         try:
-            for number in self._population.waiting:
-                if finished := self._log(number).finished:
-                    self._search.tell(finished, attempts=self._log(number).attempts)
+            for log in map(self._log, self._population.waiting):
+                if log.finished:
+                    self._search.tell(log.finished, attempts=log.attempts)
             self._spent.save()
         except OSError as error:
             if error.errno not in FULL_DISK:
@@ -260,9 +259,8 @@ class Driver:
         self._courier.poke()
         self._watch.event(event)
         if event.ending == Ending.stopped:
-            if not self.stopping and self._population.holds(event.trial, log.evaluations):
-                return
-            self._search.tell(event, attempts=log.attempts)
+            if self.stopping or not self._population.holds(event.trial, log.evaluations):
+                self._search.tell(event, attempts=log.attempts)
             return
         if self._tries_again(event, log):
             self._again.append(self._spec(self._asked[event.trial]))
@@ -282,7 +280,8 @@ class Driver:
     def _tries_again(self, event: Finished, log: TrialLog) -> bool:
         retries = self._study.retries
         if event.ending == Ending.infeasible:
-            batch = self._effective("per_device_train_batch_size", event.trial)
+            name, given = "per_device_train_batch_size", self._asked[event.trial].hyperparameters
+            batch = int(given.get(name, self._study.training.get(name, 8)))
             splits = self._given.splits_batches and batch % 2**log.out_of_memory == 0
             return splits and log.out_of_memory <= retries.out_of_memory
         if event.cause.startswith(LOST):
@@ -290,9 +289,6 @@ class Driver:
         if event.ending == Ending.failed and not event.cause.startswith("deadline"):
             return log.crashes <= retries.crash
         return False
-
-    def _effective(self, name: str, number: int) -> int:
-        return int(self._asked[number].hyperparameters.get(name, self._study.training.get(name, 8)))
 
     def _facts(self, log: TrialLog) -> Mapping[str, Any]:
         started = log.started
