@@ -67,8 +67,7 @@ class Objective(_Section):
     """``maximize`` or ``minimize``; there is no default, a wrong guess costs a study."""
     value: str = "best"
     """``best`` evaluation, ``last`` evaluation, or ``mean(k)`` of the last k; the pruner, the ranking, the kept
-    checkpoint
-    and MLflow all use this rule."""
+    checkpoint and MLflow all use this rule."""
     metrics: list[Goal] | None = None
     """Several goals instead of metric and direction: the study returns a Pareto front."""
     prune_on: str | None = None

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import toys
 from making import spec, sweep
+from sweepkit.cli import app
 from sweepkit.journal import TrialLog
 from sweepkit.load import load_study
 from sweepkit.objective import build_trainer
@@ -41,7 +43,8 @@ SHORTER["imdb/study.yaml"] = ("budget.trials=2", "confirm=null")
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_shipped_study_has_no_mistake(file: str) -> None:
-    assert load_study(STUDIES / file).question
+    done = CliRunner().invoke(app, ["check", str(STUDIES / file)])
+    assert done.exit_code == 0, done.output
 
 
 @pytest.fixture(scope="module")
