@@ -41,15 +41,15 @@ bench-quick: $(READY) ## the same, shorter (under 3 minutes)
 
 lint: $(READY) ## ruff and mypy
 	@echo "== ruff check"
-	@$(BIN)/ruff check src tests studies
+	@$(BIN)/ruff check src tests studies notebooks
 	@echo "== ruff format"
-	@$(BIN)/ruff format --check src tests studies
+	@$(BIN)/ruff format --check src tests studies notebooks
 	@echo "== mypy --strict"
 	@$(BIN)/mypy --strict src
 
 format: $(READY) ## let ruff format the code
-	@$(BIN)/ruff check --fix-only src tests studies
-	@$(BIN)/ruff format src tests studies
+	@$(BIN)/ruff check --fix-only src tests studies notebooks
+	@$(BIN)/ruff format src tests studies notebooks
 
 pins: $(READY) ## write constraints.txt from what is installed
 	@sed -n '/^#/p' constraints.txt > $(VENV)/pins
@@ -67,7 +67,7 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/activate
 	@$(INSTALL) torch
 	@echo "[3/4] installing sweepkit and what it needs"
 	@$(INSTALL) hatchling editables
-	@$(INSTALL) --no-build-isolation -e '.[ray,peft,postgres,dev]'
+	@$(INSTALL) --no-build-isolation -e '.[ray,peft,postgres,notebook,dev]'
 	@echo "[4/4] installing the models and data of studies/"
 	@$(INSTALL) --no-deps $(STUDIES)
 	@touch $@

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,9 +35,25 @@ def load_model(study: Study, params: Mapping[str, Any], checkpoint: Path) -> Any
     """Return the model in a trial's ``best/`` folder, its adapter included, on the device the Trainer takes."""
     values = Values.of(study, params)
     task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
-    with TemporaryDirectory(prefix="sweepkit-") as folder:
+    with TemporaryDirectory(prefix="sweepkit-") as folder, _quiet():
         spec = TrialSpec(number=0, hyperparameters=params, directory=folder)
         trainer = build_trainer(study, spec, task, values, None)
         trainer._load_from_checkpoint(str(checkpoint))
     assert trainer.model is not None
     return trainer.model.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from telling which weights are new: of a model that is about to get its trained ones, none are."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
