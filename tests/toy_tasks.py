@@ -268,6 +268,11 @@ class _FirstStep(TrainerCallback):
         self._new = False
 
 
+def noise(seed: int, deviation: float) -> float:
+    """Return what a training seed alone adds to :class:`Noisy`'s score."""
+    return random.Random(seed).gauss(0.0, deviation)
+
+
 class NoisyTrainer(QuadraticTrainer):
     """Adds noise that the training seed alone decides to ``eval_score``; the test split reports the truth."""
 
@@ -275,7 +280,7 @@ class NoisyTrainer(QuadraticTrainer):
         output = super().evaluation_loop(*args, **kwargs)
         if kwargs.get("metric_key_prefix", "eval") == "eval":
             assert isinstance(self.toy, Noisy)
-            output.metrics["eval_score"] += random.Random(self.args.seed).gauss(0.0, self.toy.noise)
+            output.metrics["eval_score"] += noise(self.args.seed, self.toy.noise)
         return output
 
 

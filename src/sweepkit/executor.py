@@ -103,8 +103,8 @@ class Executor:
         """Let the warm process import modules that a child turned out to need."""
         self._warm.request({"import": modules})
 
-    def start(self, spec: TrialSpec) -> None:
-        """Start a trial on the next free slot: one process per rank."""
+    def start(self, spec: TrialSpec, *, job: str = "trial", **request: Any) -> None:
+        """Start a trial on the next free slot: one process per rank. ``job`` is what each does, with this ``request``."""
         slot = self.free.pop(0)
         folder = Path(spec.directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,14 +115,15 @@ class Executor:
         for rank in range(slot.ranks):
             path = folder / ("spec.json" if rank == 0 else f"spec-rank{rank}.json")
             _write(path, replace(spec, rank=rank).to_json())
-            request = {
-                "job": "trial",
+            asked = {
+                **request,
+                "job": job,
                 "spec": str(path),
                 "console": str(folder / ("console.log" if rank == 0 else f"console-rank{rank}.log")),
                 "threads": slot.threads,
                 "environment": slot.environment(rank, port),
             }
-            process = self._fork(request)
+            process = self._fork(asked)
             process.trial, process.rank = spec.number, rank
             running.processes.append(process)
 

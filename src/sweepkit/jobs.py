@@ -62,6 +62,17 @@ def _trial(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int
     return 0
 
 
+def _measure(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int:
+    """Train the first steps of a trial, on a slot and with a trial's words; what was measured is left in its folder."""
+    from sweepkit.measure import measure
+
+    spec = TrialSpec.from_json(Path(request["spec"]).read_text())
+    line = SocketLine(sock)
+    line.say(measure(study, spec, line, worst=request["worst"]))
+    sock.close()
+    return 0
+
+
 def _prepare(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int:
     """Prepare the data once, then leave; the answer is one JSON line: ``about`` or ``error``."""
     from sweepkit.tasks import load_task
@@ -102,4 +113,4 @@ def _test(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int:
     return 0
 
 
-JOBS = {"trial": _trial, "prepare": _prepare, "inspect": _inspect, "test": _test}
+JOBS = {"trial": _trial, "measure": _measure, "prepare": _prepare, "inspect": _inspect, "test": _test}

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
@@ -141,10 +142,18 @@ def _load_by_the_models_names(trainer: Trainer) -> None:
     trainer._load_from_checkpoint = translating  # type: ignore[method-assign]  # resume and best model both come here
 
 
-def run_trial(study: Study, spec: TrialSpec, line: Line, *, kind: type[Task] | None = None) -> Finished:
+def run_trial(
+    study: Study,
+    spec: TrialSpec,
+    line: Line,
+    *,
+    kind: type[Task] | None = None,
+    before: Callable[[Trainer], None] | None = None,
+) -> Finished:
     """Train one configuration and return how it ended; what a task does wrong is an ending, never an exception.
 
-    ``kind`` is the task's class where the study does not say where to find it.
+    ``kind`` is the task's class where the study does not say where to find it; ``before`` is handed the Trainer when it
+    is about to train.
     """
     began = time.monotonic()
     callback: TrialCallback | None = None
@@ -173,6 +182,8 @@ def run_trial(study: Study, spec: TrialSpec, line: Line, *, kind: type[Task] | N
 
         callback = TrialCallback(study, spec, line, begin)
         trainer = build_trainer(study, spec, task, values, callback)
+        if before is not None:
+            before(trainer)
         trainer.train(resume_from_checkpoint=spec.resume_from)
         if not callback.evaluations:
             trainer.evaluate()

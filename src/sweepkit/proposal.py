@@ -88,7 +88,7 @@ class Proposer:
                 draw_now.drawn = sampler.sample_relative(study, trial, {})
                 if not draw_now.drawn:
                     return None
-            return self._configure(lambda dimension: self._ask(draw_now, dimension), self._implied(fixed))
+            return self.configure(lambda dimension: self._ask(draw_now, dimension), self._implied(fixed))
 
     def baseline(self, named: Mapping[str, Any]) -> Configuration:
         """Return the baseline: what is named, and the consumers' defaults for the rest of the space.
@@ -148,7 +148,8 @@ class Proposer:
             if name not in self._untrained and found.hyperparameters.get(name) != value:
                 raise InputError(f"{name}: {value!r} cannot be together with the other values of {dict(fixed)}")
 
-    def _configure(self, suggest: Callable[[Dimension], Scalar], fixed: Mapping[str, Any]) -> Configuration | None:
+    def configure(self, suggest: Callable[[Dimension], Scalar], fixed: Mapping[str, Any]) -> Configuration | None:
+        """Return the configuration of these answers; None where it breaks a constraint."""
         params: dict[str, Scalar] = {}
 
         def answer(dimension: Dimension) -> Scalar:

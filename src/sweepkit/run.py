@@ -9,21 +9,22 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from optuna.pruners import BasePruner
 
+from sweepkit import report
 from sweepkit.backends import Backend, Scheduler
 from sweepkit.backends.optuna import OptunaBackend
 from sweepkit.check import check, typed
 from sweepkit.conclusion import Means, conclude
-from sweepkit.errors import FULL_DISK, InputError, MissingExtra, Problem, StudyFailed, StudyFileError
+from sweepkit.errors import FULL_DISK, MissingExtra, StudyFailed, StudyFileError
 from sweepkit.events import FULL
 from sweepkit.executor import Executor
 from sweepkit.finish import Confirmation, answer
 from sweepkit.identity import StudyLock, archive, identify, lock_owners
 from sweepkit.load import known_values
+from sweepkit.preparation import executor_of, second_check
 from sweepkit.proposal import Proposer
 from sweepkit.results import rows as result_rows
 from sweepkit.search import Search
@@ -33,10 +34,13 @@ from sweepkit.storage import open_storage, set_aside, several_drivers
 from sweepkit.study import Study
 from sweepkit.tasks import Task
 from sweepkit.trackers import Courier, Silent, Tracker
-from sweepkit.trial import Trial, TrialSpec
+from sweepkit.trial import Trial
 from sweepkit.watch import Outcome, Quiet, Status, Switch, Watcher
 
 __all__ = ["Outcome", "Quiet", "Watcher", "run"]
+
+REPORTED_SECONDS = 60.0
+"""A run that took so long ends with the report, which takes two seconds; after a shorter one `sweep report` writes it."""
 
 
 def run(study: Study, *, fresh: bool = False, watch: Watcher | None = None, switch: Switch | None = None) -> Outcome:
@@ -80,10 +84,10 @@ def run_checked(
         inspected: Mapping[str, Any] = {}
         executor = None
         if here is None:
-            executor = stack.enter_context(_executor(study))
+            executor = stack.enter_context(executor_of(study))
             watch.said("importing torch, transformers and the task once …")
             _import_tracker(study)
-            inspected = _second_check(study, known, executor, watch)
+            inspected = second_check(study, known, executor, watch)
         identify(place, study)
         storage = open_storage(place, study, repair=True)
         if fresh and study.storage != "journal":
@@ -127,6 +131,8 @@ def run_checked(
         left = courier.close(answer(study, result_rows(place, search), status=status, reason=reason))
         if left:
             watch.said(left)
+        if status == "done" and time.monotonic() - began >= REPORTED_SECONDS:
+            watch.said(report.conclude(study))
         return _outcome(study, search, status, reason, time.monotonic() - began, watch)
 
 
@@ -169,17 +175,11 @@ def _here_backend(study: Study, kind: type[Task]) -> Backend:
     return HereBackend(study, kind)
 
 
-def _executor(study: Study) -> Executor:
-    hours = study.budget.trial_hours
-    log = study.place.folder / "warm.log"
-    return Executor(study, [], log=log, deadline_seconds=hours * 3600 if hours else None)
-
-
 def _job(study: Study, executor: Executor | None, job: str, **request: Any) -> dict[str, Any]:
     """Do a job in the study's warm process, or, where its trials run elsewhere, in one made for it."""
     if executor is not None and study.backend.type == "optuna":
         return executor.job(job, **request)
-    with _executor(study) as own:
+    with executor_of(study) as own:
         return own.job(job, **request)
 
 
@@ -227,43 +227,6 @@ def _interruptible(driver: Driver) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _second_check(study: Study, known: Mapping[str, Any], executor: Executor, watch: Watcher) -> dict[str, Any]:
-    """Prepare the data, build what a trial builds, and refuse, before anything is recorded, what only that can tell."""
-    seconds = executor.wait_ready()
-    watch.said(f"warm process ready in {seconds:.1f} s")
-    console = study.place.folder / "inspect.log"
-    prepared = executor.job("prepare", console=console)
-    if "error" in prepared:
-        raise InputError(f"task: the data cannot be prepared: {prepared['error']} (log: {console})")
-    splits = prepared["about"]["rows"]
-    if study.confirm is not None and study.confirm.test == "once" and "test" not in splits:
-        raise StudyFileError([Problem("confirm.test", f"once needs a test split; the data has {', '.join(splits)}")])
-    rows = ", ".join(f"{name} {count}" for name, count in splits.items())
-    watch.said(f"data prepared: {rows} rows")
-    study.place.scratch.mkdir(exist_ok=True)
-    with TemporaryDirectory(dir=study.place.scratch) as temporary:
-        spec = TrialSpec(number=0, hyperparameters=_first(study, known), directory=temporary)
-        path = Path(temporary) / "spec.json"
-        path.write_text(spec.to_json())
-        inspected = executor.job("inspect", console=console, spec=str(path))
-    executor.preload(inspected.pop("imported", []))
-    if inspected["problems"]:
-        raise StudyFileError(Problem(where, message) for where, message in inspected["problems"])
-    for note in inspected["notes"]:
-        watch.said(note)
-    return {**inspected, "data": prepared["folder"]}
-
-
-def _first(study: Study, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration to try the task with: the lowest or first value of every parameter."""
-    from sweepkit.formulas import derive
-    from sweepkit.space import Choice, draw
-
-    values = draw(study.space, lambda d: d.parameter.labels[0] if isinstance(d.parameter, Choice) else d.parameter.low)
-    values = derive(study.space, values, known)
-    return {name: value for name, value in values.items() if name in known}
 
 
 def _import_tracker(study: Study) -> None:

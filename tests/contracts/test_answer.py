@@ -21,7 +21,7 @@ from making import sweep
 from sweepkit import results
 from sweepkit.cli import studies
 from sweepkit.study import Study
-from sweepkit.trackers.mlflow import tracking_uri
+from sweepkit.trackers.mlflow import link, tracking_uri
 
 TOKEN, KEY = "opaque-0a1b2c3d4e5f6071", "sk-abcdefghijklmnopqrstuv"
 """Secrets in the environment of every command; the first also stands in a file that is not committed."""
@@ -228,6 +228,13 @@ def test_confirmation_runs_have_a_study_of_their_own_and_the_same_parent(ran: Ra
     assert sorted(told["tags.sweepkit.trial"].map(int)) == [row.number for row in rows] == list(range(9))
     searched = [row.number for row in results.ranked(ran.study, results.read(ran.study))[:2]]
     assert sorted({row.origin for row in rows}) == sorted(f"confirm of {number}" for number in {*searched, 0})
+
+
+def test_the_compare_view_leaves_confirmation_runs_out(ran: Ran, mlflow: Any) -> None:
+    where = link.view(ran.study, ran.parent.info.run_id, None)["searchFilter"]
+    shown = mlflow.search_runs(search_all_experiments=True, filter_string=where)
+    assert set(shown["run_id"]) == set(ran.runs["run_id"])
+    assert len(shown) == 6
 
 
 def test_confirmation_seeds_are_new_and_all_different(ran: Ran) -> None:

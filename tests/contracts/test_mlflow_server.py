@@ -3,80 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import sqlite3
-import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import written_trials as trials
+from mlflow_server import DEADLINE_SECONDS, Server
 from sweepkit.study import Study
 from sweepkit.trackers import Courier
 from sweepkit.trackers.mlflow import MLflowTracker
 from sweepkit.trackers.mlflow.store import Store
 from sweepkit.trial import Ending
-
-DEADLINE_SECONDS = 120.0
-
-
-class Server:
-    """An MLflow server on this machine that can be killed and started again at the same address."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start, and return when it answers."""
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        command += ["--artifacts-destination", str(self.folder / "files")]
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, env={**os.environ, **quiet}, cwd=self.folder, start_new_session=True
-            )
-        until = time.monotonic() + DEADLINE_SECONDS
-        while not self._answers():
-            assert self._process.poll() is None, (self.folder / "server.log").read_text()
-            assert time.monotonic() < until, "the server did not answer in time"
-            threading.Event().wait(0.1)
-
-    def kill(self) -> None:
-        """Kill it with all its workers, at once."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def ask(self, question: str) -> list[Any]:
-        """Return what the server's own database answers."""
-        connection = sqlite3.connect(self.folder / "mlflow.db")
-        try:
-            return connection.execute(question).fetchall()
-        finally:
-            connection.close()
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
 
 
 @pytest.fixture(scope="module")

@@ -142,6 +142,15 @@ def test_a_verdict_in_words() -> None:
     ]
 
 
+def test_luck_that_cannot_be_told_is_not_denied() -> None:
+    found = [Candidate(number=1, searched=0.9, values=(0.4, 0.8)), Candidate(number=2, values=(0.5, 0.6))]
+    verdict = judge(found, metric="eval_score", direction="maximize", best=1)
+    assert (
+        "How much of the 0.9000 that trial 1 reached in the search was luck cannot be told from none at all "
+        "(95 % interval -2.2412 to 2.8412); more seeds tell more."
+    ) in verdict.sentences()
+
+
 def test_without_noise_the_number_of_seeds_decides_what_can_be_told_apart() -> None:
     def pairs(seeds: int) -> dict[tuple[int, int], bool]:
         found = [Candidate(number=number, values=(value,) * seeds) for number, value in ((1, 0.5), (2, 0.5), (3, 0.6))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from rich.text import Text
 from sweepkit import words
 from sweepkit.checkpoints import RESUMABLE_PER_MODEL
 from sweepkit.cli import tables
+from sweepkit.forecast import Forecast
+from sweepkit.secrets import scrub
 from sweepkit.sources.models import locate
 from sweepkit.space import Choice, Expression, Float, Int
 from sweepkit.study import Study
@@ -35,7 +37,7 @@ def plan(study: Study, argument: str) -> RenderableType:
     table.add_row(Text("budget", style="dim"), Text(budget(study)))
     table.add_row(Text("disk", style="dim"), Text(disk(study)))
     table.add_row(
-        Text("results", style="dim"), Text(f"{tables.shown(study.place.folder)}, MLflow {study.tracking.uri}")
+        Text("results", style="dim"), Text(f"{tables.shown(study.place.folder)}, MLflow {scrub(study.tracking.uri)}")
     )
     verdict = Text.assemble(tables.heading(study), "  ", ("fine", "green"))
     run = Text.assemble(("next  ", "dim"), (f"sweep run {argument}", "cyan"))
@@ -71,6 +73,48 @@ def disk(study: Study) -> str:
     most = "at most " if adapters else ""
     text = f"{most}{words.size(kept * weights)} for {words.plural(kept, 'best model')}"
     return f"{text}, and {most}{words.size(running)} for each running trial"
+
+
+def outlook(study: Study, forecast: Forecast) -> RenderableType:
+    """Return what a study is going to take, what it was forecast from, and what stands against it."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for title, text in _forecast(study, forecast):
+        table.add_row(Text(title, style="dim"), Text(text))
+    steps = [one.measured_steps for one in forecast.measured]
+    range_of = f"{min(steps)}" if min(steps) == max(steps) else f"{min(steps)} to {max(steps)}"
+    said = (
+        f"measured: {words.plural(len(steps), 'configuration')} spread over the space, {forecast.slots} at a time, "
+        f"{range_of} steps after warm-up and an evaluation each"
+    )
+    against = [Text(f"! {text}", style="red") for text in forecast.objections(study)]
+    return Group(Text("forecast", style="bold"), Text(), table, Text(), Text(said, style="dim"), *against)
+
+
+def _forecast(study: Study, forecast: Forecast) -> Iterator[tuple[str, str]]:
+    corner, memory = forecast.corner, words.size(forecast.corner.peak_memory_mb * 1e6)
+    usual = words.size(max(one.peak_memory_mb for one in forecast.measured) * 1e6)
+    where = f" ({words.settings(corner.hyperparameters)})" if corner.hyperparameters else ""
+    most = "more than there is" if corner.out_of_memory else memory
+    yield "memory", f"{most} in the most demanding trial{where}; {usual} in the others that were measured"
+    whole = [one.seconds for one in forecast.measured]
+    spread = f", {words.span(min(whole))} to {words.span(max(whole))}" if len(whole) > 1 else ""
+    yield "a trial", f"{words.span(forecast.whole_trial_seconds)} when trained to its end{spread}"
+    if forecast.evaluations < 0.99 * forecast.whole_evaluations:
+        rounds = f"{forecast.evaluations:.1f} of {forecast.whole_evaluations:g} evaluations"
+        yield "", f"{words.span(forecast.trial_seconds)} with what {study.pruner.type} prunes: {rounds} on average"
+    if forecast.seconds is None or forecast.search_seconds is None:
+        rate = words.plural(round(3600 * forecast.slots / forecast.trial_seconds), "trial")
+        yield "in all", f"{rate} an hour, {forecast.slots} at a time; the budget names no number of trials"
+    else:
+        parts = [f"{words.span(forecast.start_seconds)} to start"]
+        trials = f"{words.plural(forecast.trials or 0, 'trial')}, {forecast.slots} at a time"
+        parts.append(f"{words.span(forecast.search_seconds)} for {trials}")
+        if forecast.confirm_seconds:
+            parts.append(f"{words.span(forecast.confirm_seconds)} to confirm")
+        yield "in all", f"{words.span(forecast.seconds)}: {', '.join(parts)}"
+    kept = words.plural(min(study.checkpoints.keep, forecast.trials or study.checkpoints.keep), "best model")
+    parts = [f"{words.size(forecast.kept_bytes)} for {kept}", f"{words.size(forecast.data_bytes)} of prepared data"]
+    yield "disk", f"{', '.join(parts)}; at most {words.size(forecast.running_bytes)} more while trials run"
 
 
 def _bytes(folder: Path, pattern: str) -> int:

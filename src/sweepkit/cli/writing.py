@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sweepkit.cli import studies
 from sweepkit.errors import InputError, StudyFileError
+
+if TYPE_CHECKING:
+    from sweepkit.forecast import Forecast
+    from sweepkit.study import Study
 
 KINDS = ["text-classification", "text-regression", "image-classification", "causal-lm"]
 Kind = Annotated[
@@ -101,8 +105,19 @@ def check(
     study: studies.Argument,
     overrides: studies.Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict and the resolved study as JSON.")] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Also train the first steps of a few trials, the most demanding one among them, and forecast memory, "
+            "time and disk.",
+        ),
+    ] = False,
 ) -> None:
-    """Check a study file without running anything: every mistake at once, each with its line."""
+    """Check a study file without running anything: every mistake at once, each with its line.
+
+    With --probe it exits with 1 where the study should not be run as it is, for instance where memory is not enough.
+    """
     try:
         found = studies.find(study, overrides)
     except StudyFileError as error:
@@ -111,14 +126,34 @@ def check(
             typer.echo(json.dumps({"ok": False, "problems": problems}, indent=2))
             raise typer.Exit(error.exit_code) from None
         raise
+    ahead = _probed(found) if probe else None
+    against = ahead.objections(found) if ahead else []
     if as_json:
-        resolved = found.model_dump(mode="json", by_alias=True)
-        typer.echo(json.dumps({"ok": True, "problems": [], "study": resolved}, indent=2))
-        return
-    from sweepkit.cli import tables
-    from sweepkit.cli.plan import plan
+        from sweepkit.identity import plain_study
 
-    tables.show(plan(found, study))
+        resolved = plain_study(found)
+        told = {"forecast": {**ahead.plain(), "objections": against}} if ahead else {}
+        typer.echo(json.dumps({"ok": True, "problems": [], **told, "study": resolved}, indent=2))
+    else:
+        from sweepkit.cli import tables
+        from sweepkit.cli.plan import outlook, plan
+
+        tables.show(plan(found, study))
+        if ahead:
+            tables.show(outlook(found, ahead))
+    raise typer.Exit(1 if against else 0)
+
+
+def _probed(found: Study) -> Forecast:
+    """Probe a study, telling on standard error what goes on."""
+    from sweepkit.probe import probe
+    from sweepkit.watch import Quiet
+
+    class Telling(Quiet):
+        def said(self, text: str) -> None:
+            typer.echo(text, err=True)
+
+    return probe(found, Telling())
 
 
 def schema(

@@ -158,7 +158,7 @@ class Verdict:
         elif luck.high < 0:
             line = f"The {reached} were bad luck: new seeds are better by {words.value(-luck.amount)}."
         else:
-            line = f"The {reached} lies inside the interval of its mean: no luck to be seen."
+            line = f"How much of the {reached} was luck cannot be told from none at all ({interval}); more seeds tell more."
         if luck.promised is None or luck.confirmed is None:
             return [line]
         gained = f"{words.difference(luck.promised)} over the baseline, {words.difference(luck.confirmed)} is confirmed"

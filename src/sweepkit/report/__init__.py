@@ -51,3 +51,12 @@ def record(study: Study, path: Path) -> str:
     except Exception as error:  # noqa: BLE001  # an edge: whatever a store raises, the report is written
         return f"MLflow did not take it: {in_words(error)}"
     return "logged to MLflow with the study's run" if there else "MLflow has no run of the study yet"
+
+
+def conclude(study: Study) -> str:
+    """Write the report and put it into MLflow; return what came of it in words. What goes wrong costs the page alone."""
+    try:
+        path = write(study)
+    except Exception as error:  # noqa: BLE001  # an edge: the study is done, whatever happens to a picture of it
+        return f"the report could not be written ({type(error).__name__}: {error}); `sweep report` tries again"
+    return ", ".join(part for part in (f"report: {path}", record(study, path)) if part)

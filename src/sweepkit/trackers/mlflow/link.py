@@ -65,7 +65,8 @@ def view(study: Study, parent_run_id: str, common: frozenset[str] | None) -> dic
     ]
     columns = [f"params.`{name}`" for name in searched]
     return {
-        "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_run_id}'",
+        # Confirmation runs have the same parent, and are told apart by their study.
+        "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_run_id}' AND tags.`sweepkit.study` = '{study.name}'",
         "orderByKey": "metrics.`objective`",
         "orderByAsc": goal.direction == "minimize",
         "selectedColumns": ["metrics.`objective`", *columns, "tags.`sweepkit.ending`", "tags.`reason`"],

@@ -1,0 +1,267 @@
+"""From what a few measured configurations took to what the whole study will take. Arithmetic only; knows no process.
+
+What a pruner will do is not known before; it is played through: the study's own pruner sees made-up trials whose values
+differ from trial to trial and, by a third of that, from one evaluation to the next.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from sweepkit import words
+from sweepkit.errors import InputError
+from sweepkit.study import Study
+
+MEASURED = "measured.json"
+"""File in the folder of a measured trial."""
+PLAYED = 10
+"""So many made-up studies are averaged,"""
+PLAYED_TRIALS = 60
+"""and a longer one is taken to go on as its first trials did."""
+JITTER = 0.3
+"""Standard deviation between a trial's evaluations, of that between trials."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the first steps of one configuration took, and how long its trial is."""
+
+    setup_seconds: float
+    """From the fork to the first step: data, model, optimizer."""
+    step_seconds: float
+    evaluation_seconds: float
+    """One evaluation of all rows."""
+    saving_seconds: float
+    """Both checkpoints that an evaluation may write."""
+    steps: int
+    """Optimizer steps of a whole trial."""
+    evaluations: int
+    """Evaluations of a whole trial."""
+    measured_steps: int
+    best_bytes: int
+    """Size of the model's checkpoint."""
+    last_bytes: int
+    """Size of a resumable checkpoint; 0 where none was written."""
+    peak_memory_mb: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """What a trial takes that is trained to its end."""
+        return self.until(self.evaluations)
+
+    def until(self, evaluation: int) -> float:
+        """What a trial takes up to an evaluation (from 1), with it."""
+        each = self.steps * self.step_seconds / self.evaluations + self.evaluation_seconds + self.saving_seconds
+        return self.setup_seconds + evaluation * each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corner:
+    """The configuration that needs the most memory, as far as it was looked for."""
+
+    hyperparameters: Mapping[str, Any]
+    peak_memory_mb: float
+    out_of_memory: str = ""
+    """How it ran out of memory; empty where it fits."""
+    fits: int = 0
+    """Where it does not: the micro-batch with which it does; 0 where none was found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a study is going to take. Seconds are of the wall clock, from the command to its end."""
+
+    corner: Corner
+    slots: int
+    measured: tuple[Measured, ...]
+    trials: int | None
+    """Trials of the search; None where the budget does not say."""
+    evaluations: float
+    """Evaluations of a trial on average, as far as the pruner lets it go on."""
+    trial_seconds: float
+    """What a trial takes on average, with what the pruner saves."""
+    start_seconds: float
+    search_seconds: float | None
+    confirm_seconds: float
+    data_bytes: int
+    kept_bytes: float
+    """Checkpoints that stay when the study is done."""
+    running_bytes: float
+    """Checkpoints at most, beyond those, while trials run."""
+
+    @property
+    def whole_trial_seconds(self) -> float:
+        """What a trial takes on average that is trained to its end."""
+        return fmean(one.seconds for one in self.measured)
+
+    @property
+    def whole_evaluations(self) -> float:
+        """Evaluations of a trial on average that is trained to its end."""
+        return fmean(one.evaluations for one in self.measured)
+
+    @property
+    def seconds(self) -> float | None:
+        """What the whole study takes; None where the budget does not say when it ends."""
+        return None if self.search_seconds is None else self.start_seconds + self.search_seconds + self.confirm_seconds
+
+    def objections(self, study: Study) -> list[str]:
+        """Return what stands against running the study as it is, each with what to do about it."""
+        return [*_memory(self), *_limits(study, self)]
+
+    def plain(self) -> dict[str, Any]:
+        """Return everything as plain JSON data."""
+        means = ("whole_trial_seconds", "whole_evaluations", "seconds")
+        return {**asdict(self), **{name: getattr(self, name) for name in means}}
+
+
+@dataclass(frozen=True)
+class Played:
+    """Averages of made-up studies."""
+
+    seconds: float
+    trial_seconds: float
+    evaluations: float
+
+
+def forecast(
+    study: Study, corner: Corner, measured: Sequence[Measured], *, slots: int, start_seconds: float, data_bytes: int
+) -> Forecast:
+    """Return what a study will take whose trials are as these measured ones are."""
+    trials = trials_of(study)
+    played = play(study, measured, trials or PLAYED_TRIALS, slots)
+    runs = 0 if study.confirm is None else (study.confirm.top + (study.baseline is not None)) * study.confirm.seeds
+    best = fmean(one.best_bytes for one in measured)
+    kept = min(study.checkpoints.keep, trials or study.checkpoints.keep)
+    # A checkpoint is whole before the one it replaces is removed: for a moment there are two of each.
+    running = 2 * max(one.best_bytes + one.last_bytes for one in measured)
+    return Forecast(
+        corner=corner,
+        slots=slots,
+        measured=tuple(measured),
+        trials=trials,
+        evaluations=played.evaluations,
+        trial_seconds=played.trial_seconds,
+        start_seconds=start_seconds,
+        search_seconds=None if trials is None else played.seconds,
+        confirm_seconds=makespan([one.seconds for one in measured], runs, slots),
+        data_bytes=data_bytes,
+        kept_bytes=kept * best,
+        running_bytes=slots * running,
+    )
+
+
+def _memory(found: Forecast) -> Iterator[str]:
+    corner = found.corner
+    where = words.settings(corner.hyperparameters) or "every trial"
+    if corner.out_of_memory:
+        small = f"a micro-batch of {corner.fits} fits" if corner.fits else "smaller micro-batches do not fit either"
+        advice = "lower the upper ends of the space, or set gradient_checkpointing or a 16-bit type in training"
+        yield f"out of memory at {where}: {corner.out_of_memory}; {small}; {advice}"
+
+
+def _limits(study: Study, found: Forecast) -> Iterator[str]:
+    budget, slowest = study.budget, max(one.seconds for one in found.measured)
+    if budget.trial_hours is not None and slowest > 3600 * budget.trial_hours:
+        took = f"the slowest trial measured takes {words.span(slowest)}"
+        yield f"budget.trial_hours: {took}, and {budget.trial_hours:g} h end it as failed; raise it"
+    if budget.hours is not None and found.seconds is not None and found.seconds > 3600 * budget.hours:
+        done = max(0, int((3600 * budget.hours - found.start_seconds) * found.slots / found.trial_seconds))
+        yield f"budget.hours: {budget.hours:g} h are over after about {words.plural(done, 'trial')} of {found.trials}"
+    needs = max(one.best_bytes for one in found.measured)
+    if budget.disk_gb is not None and needs > 1e9 * budget.disk_gb:
+        yield f"budget.disk_gb: a model takes {words.size(needs)}, more than {budget.disk_gb:g} GB; raise it"
+
+
+def trials_of(study: Study) -> int | None:
+    """Return how many trials the search will have, None where nothing says."""
+    from sweepkit.backends.sampling import combinations
+
+    given = study.budget.trials
+    if study.sampler.type != "grid":
+        return given
+    grid = len(combinations(study))
+    return grid if given is None else min(grid, given)
+
+
+def makespan(seconds: Sequence[float], runs: int, slots: int) -> float:
+    """Return how long ``runs`` runs take on slots, each as long as one of ``seconds``, taken in turns.
+
+    >>> makespan([2.0], 5, 2)
+    6.0
+    """
+    free = [0.0] * slots
+    for number in range(runs):
+        heapq.heapreplace(free, free[0] + seconds[number % len(seconds)])
+    return max(free)
+
+
+def play(study: Study, measured: Sequence[Measured], trials: int, slots: int) -> Played:
+    """Return averages of made-up studies of so many trials on slots, judged by the study's own pruner."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    count = min(trials, PLAYED_TRIALS)
+    games = [_game(study, measured, count, slots, random.Random(number)) for number in range(PLAYED)]
+    seconds, trial_seconds, evaluations = (fmean(numbers) for numbers in zip(*games, strict=True))
+    return Played(seconds + (trials - count) * trial_seconds / slots, trial_seconds, evaluations)
+
+
+def _game(
+    study: Study, measured: Sequence[Measured], trials: int, slots: int, dice: random.Random
+) -> tuple[float, float, float]:
+    """Play one study; return its seconds, and a trial's seconds and evaluations on average."""
+    import optuna
+
+    pruner = _pruner(study)
+    # Prune by Optuna's own rules, in its own order: what a trial is judged by are the trials before it and beside it.
+    game = optuna.create_study(storage=optuna.storages.InMemoryStorage(), direction="maximize", pruner=pruner)
+    spent, evaluated = 0.0, 0
+    waiting: list[tuple[float, int]] = []
+    running: dict[int, tuple[Any, Measured, float, float, int]] = {}
+    started, now = 0, 0.0
+
+    def start() -> None:
+        nonlocal started
+        one = measured[started % len(measured)] if started < len(measured) else dice.choice(measured)
+        running[started] = (game.ask(), one, dice.gauss(0, 1), now, 1)
+        heapq.heappush(waiting, (now + one.until(1), started))
+        started += 1
+
+    for _ in range(min(slots, trials)):
+        start()
+    while waiting:
+        now, number = heapq.heappop(waiting)
+        trial, one, skill, begun, evaluation = running[number]
+        value = skill + dice.gauss(0, JITTER)
+        trial.report(value, evaluation)
+        evaluated += 1
+        pruned = evaluation < one.evaluations and trial.should_prune()
+        if evaluation < one.evaluations and not pruned:
+            running[number] = (trial, one, skill, begun, evaluation + 1)
+            heapq.heappush(waiting, (begun + one.until(evaluation + 1), number))
+            continue
+        state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
+        game.tell(trial, None if pruned else value, state=state)
+        spent += one.until(evaluation)
+        if started < trials:
+            start()
+    return now, spent / trials, evaluated / trials
+
+
+def _pruner(study: Study) -> Any:
+    """The study's pruner, or none where what it does depends on the metric's own scale or is Ray's affair."""
+    import optuna
+
+    from sweepkit.backends.sampling import make_pruner
+
+    if study.pruner.type in ("threshold", "wilcoxon", "patient"):
+        return optuna.pruners.NopPruner()
+    try:
+        return make_pruner(study)
+    except InputError:
+        return optuna.pruners.NopPruner()

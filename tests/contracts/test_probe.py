@@ -1,0 +1,134 @@
+"""What ``sweep check --probe`` forecasts, held against what then happens."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from making import sweep, toy_study
+from sweepkit import results
+from sweepkit.cli import studies
+from sweepkit.events import Finished
+from sweepkit.forecast import Forecast
+from sweepkit.journal import TrialLog
+from sweepkit.load import to_yaml
+from sweepkit.paths import Place
+from sweepkit.probe import probe
+from sweepkit.run import run
+from sweepkit.study import Study
+from sweepkit.watch import Outcome
+
+STUDIES = Path(__file__).parents[2] / "studies"
+BATCHES = {"per_device_train_batch_size": {"choices": [4, 8]}}
+
+
+@dataclass(frozen=True)
+class Both:
+    """A forecast and what came of it."""
+
+    study: Study
+    ahead: Forecast
+    outcome: Outcome
+
+
+def finishes(place: Place) -> Iterator[Finished]:
+    for folder in sorted(place.trials.iterdir()):
+        yield from (event for event in TrialLog(folder).refresh() if isinstance(event, Finished))
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Both:
+    """A study whose trials last 1 to 2 seconds for its steps, and which takes a model of 4 MB."""
+    home = tmp_path_factory.mktemp("probed")
+    (home / "pyproject.toml").touch()
+    study = toy_study(
+        home,
+        space=BATCHES,
+        task={"step_seconds": 0.08},
+        training={"use_cpu": True, "model.ballast": 1_000_000},
+        duplicates="train",
+        sampler={"type": "random", "seed": 1},
+        budget={"trials": 6},
+        backend={"parallel": 2, "cpus_per_trial": 1},
+    )
+    ahead = probe(study)
+    assert not study.place.study_json.exists() and not study.place.trials.exists(), "nothing is recorded"
+    return Both(study, ahead, run(study))
+
+
+def within_half(forecast: float, found: float) -> bool:
+    return 0.5 * found <= forecast <= 1.5 * found
+
+
+def test_time_is_forecast(toy: Both) -> None:
+    trials = [row.seconds or 0.0 for row in toy.outcome.rows]
+    assert within_half(toy.ahead.trial_seconds, sum(trials) / len(trials))
+    assert toy.ahead.seconds is not None and within_half(toy.ahead.seconds, toy.outcome.seconds)
+
+
+def test_memory_is_forecast(toy: Both) -> None:
+    assert within_half(toy.ahead.corner.peak_memory_mb, max(end.peak_memory_mb for end in finishes(toy.study.place)))
+
+
+def test_disk_is_forecast(toy: Both) -> None:
+    kept = sum(f.stat().st_size for f in toy.study.place.trials.glob("*/best/*"))
+    assert within_half(toy.ahead.kept_bytes, kept)
+    assert toy.ahead.data_bytes == sum(f.stat().st_size for f in toy.study.place.data.glob("*/**/*") if f.is_file())
+
+
+def test_a_trials_length_is_its_own_and_not_the_samples(toy: Both) -> None:
+    assert sorted((one.steps, one.evaluations) for one in toy.ahead.measured) == [(12, 3)] * 3 + [(24, 3)] * 3
+
+
+def test_a_study_that_runs_out_of_memory_is_refused_with_what_fits(project: Path) -> None:
+    study = toy_study(project, space={**BATCHES, "task.out_of_memory_above": {"choices": [2, 100]}})
+    (project / "study.yaml").write_text(to_yaml(study))
+    process = sweep("check", "study.yaml", "--probe", cwd=project)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, said
+    assert (
+        "! out of memory at bs=8 out_of_memory_above=2: out of memory: toy out of memory with a micro-batch of 8; "
+        in (" ".join(said.split()))
+    )
+    assert "a micro-batch of 2 fits" in " ".join(said.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits", "spam"])
+def test_the_forecast_of_a_shipped_study_is_within_half_of_what_happens(
+    name: str, project: Path, record_property: Callable[[str, object], None]
+) -> None:
+    shutil.copytree(STUDIES, project / "studies")
+
+    def said(*arguments: str) -> str:
+        process = sweep(*arguments, f"studies/{name}", cwd=project)
+        output, _ = process.communicate(timeout=900)
+        assert process.returncode == 0, output
+        return output
+
+    text = said("check", "--probe", "--json")
+    ahead = json.loads(text[text.index("{") :])["forecast"]
+    began = time.monotonic()
+    said("run")
+    happened = {"seconds": time.monotonic() - began, **facts(studies.stored(project / "runs" / name))}
+    told = {key: (ahead.get(key, ahead["corner"].get(key)), value) for key, value in happened.items()}
+    record_property("forecast and found", told)
+    assert {key: pair for key, pair in told.items() if not within_half(*pair)} == {}
+
+
+def facts(study: Study) -> dict[str, float]:
+    """Return what a study that ran took, by the forecast's names."""
+    trials = [row.seconds or 0.0 for row in results.read(study) if row.ending.counts]
+    whole = [row.seconds or 0.0 for row in results.read(study) if row.ending.ranks]
+    return {
+        "peak_memory_mb": max(end.peak_memory_mb for end in finishes(study.place)),
+        "whole_trial_seconds": sum(whole) / len(whole),
+        "trial_seconds": sum(trials) / len(trials),
+        "kept_bytes": float(sum(f.stat().st_size for f in study.place.trials.glob("*/best/**/*") if f.is_file())),
+    }

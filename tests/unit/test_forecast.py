@@ -1,0 +1,146 @@
+"""The arithmetic of a forecast: what a trial takes, what a pruner saves, which configurations are looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from making import toy_study
+from sweepkit.forecast import Corner, Forecast, Measured, forecast, play
+from sweepkit.load import known_values
+from sweepkit.probe import corners, spread
+from sweepkit.study import Study
+
+CORNER = Corner(hyperparameters={"per_device_train_batch_size": 32}, peak_memory_mb=700.0)
+
+
+def measured(**keys: Any) -> Measured:
+    """A trial of 100 steps and 5 evaluations: 1 s to set up, 10 s of steps, 5 s of evaluations, 2.5 s of saving."""
+    whole = {
+        "setup_seconds": 1.0,
+        "step_seconds": 0.1,
+        "evaluation_seconds": 1.0,
+        "saving_seconds": 0.5,
+        "steps": 100,
+        "evaluations": 5,
+        "measured_steps": 20,
+        "best_bytes": 10_000_000,
+        "last_bytes": 30_000_000,
+        "peak_memory_mb": 600.0,
+    }
+    return Measured(**{**whole, **keys})
+
+
+def of(study: Study, *, slots: int = 2, corner: Corner = CORNER) -> Forecast:
+    return forecast(study, corner, [measured()], slots=slots, start_seconds=10.0, data_bytes=5000)
+
+
+def test_a_trial_takes_its_setup_its_steps_its_evaluations_and_their_checkpoints() -> None:
+    assert measured().seconds == pytest.approx(1 + 100 * 0.1 + 5 * (1.0 + 0.5))
+    assert measured().until(2) == pytest.approx(1 + 40 * 0.1 + 2 * (1.0 + 0.5))
+
+
+def test_trials_that_nothing_prunes_fill_the_slots_one_after_the_other(tmp_path: Path) -> None:
+    found = of(toy_study(tmp_path, budget={"trials": 7}))
+    assert found.search_seconds == pytest.approx(4 * 18.5)
+    assert found.seconds == pytest.approx(10 + 4 * 18.5)
+    assert (found.evaluations, found.trial_seconds) == (5.0, pytest.approx(18.5))
+
+
+def test_a_long_study_goes_on_as_its_first_trials_did(tmp_path: Path) -> None:
+    found = of(toy_study(tmp_path, budget={"trials": 1000}))
+    assert found.search_seconds == pytest.approx(500 * 18.5)
+
+
+def test_what_a_pruner_saves_is_what_optunas_own_would(tmp_path: Path) -> None:
+    halving = {"type": "asha", "min_resource": 1, "reduction_factor": 3}
+    played = play(toy_study(tmp_path, pruner=halving), [measured()], 60, 1)
+    # A third goes on after the first evaluation and a ninth after the third: 1 + 2/3 + 2/9, and more of the first trials.
+    assert 1.7 < played.evaluations < 2.5
+    whole, pruned = measured().seconds, measured().until(1)
+    assert pruned < played.trial_seconds < whole
+    assert played.seconds == pytest.approx(60 * played.trial_seconds)
+
+
+def test_a_pruner_that_waits_saves_nothing_before(tmp_path: Path) -> None:
+    patient = {"type": "median", "n_startup_trials": 100}
+    assert play(toy_study(tmp_path, pruner=patient), [measured()], 60, 2).evaluations == 5.0
+
+
+def test_confirmation_runs_are_whole_trials_of_the_best_and_the_baseline(tmp_path: Path) -> None:
+    study = toy_study(tmp_path, baseline={"learning_rate": 1e-3}, confirm={"top": 3, "seeds": 4})
+    assert of(study).confirm_seconds == pytest.approx(8 * 18.5)
+
+
+def test_disk_is_the_kept_models_and_twice_what_a_running_trial_writes(tmp_path: Path) -> None:
+    found = of(toy_study(tmp_path, checkpoints={"keep": 3}), slots=2)
+    assert (found.kept_bytes, found.running_bytes, found.data_bytes) == (30e6, 2 * 2 * 40e6, 5000)
+
+
+def test_without_a_number_of_trials_there_is_no_end_to_forecast(tmp_path: Path) -> None:
+    found = of(toy_study(tmp_path, budget={"hours": 1.0}))
+    assert (found.trials, found.seconds) == (None, None)
+
+
+def test_a_grid_has_as_many_trials_as_combinations(tmp_path: Path) -> None:
+    space = {"learning_rate": {"choices": [1e-3, 1e-4]}, "per_device_train_batch_size": {"choices": [4, 8, 16]}}
+    assert of(toy_study(tmp_path, space=space, sampler={"type": "grid"}, budget={})).trials == 6
+
+
+def test_what_stands_against_a_study_is_said_with_what_to_do(tmp_path: Path) -> None:
+    budget = {"trials": 100, "hours": 0.1, "trial_hours": 0.001, "disk_gb": 0.001}
+    study = toy_study(tmp_path, budget=budget)
+    full = Corner(
+        hyperparameters={"per_device_train_batch_size": 32},
+        peak_memory_mb=700.0,
+        out_of_memory="out of memory: killed by the kernel",
+        fits=8,
+    )
+    assert of(study, corner=full).objections(study) == [
+        "out of memory at bs=32: out of memory: killed by the kernel; a micro-batch of 8 fits; lower the upper ends of the "
+        "space, or set gradient_checkpointing or a 16-bit type in training",
+        "budget.trial_hours: the slowest trial measured takes 18 s, and 0.001 h end it as failed; raise it",
+        "budget.hours: 0.1 h are over after about 37 trials of 100",
+        "budget.disk_gb: a model takes 10 MB, more than 0.001 GB; raise it",
+    ]
+    assert of(toy_study(tmp_path)).objections(toy_study(tmp_path)) == []
+
+
+SPACE = {
+    "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    "per_device_train_batch_size": {"choices": [4, 8, 16]},
+    "gradient_accumulation_steps": {"choices": [1, 2, 4]},
+    "num_train_epochs": {"low": 2, "high": 6},
+}
+
+
+def test_measured_configurations_are_spread_evenly_over_the_space(tmp_path: Path) -> None:
+    study = toy_study(tmp_path, space=SPACE)
+    found = [configuration.hyperparameters for configuration in spread(study, known_values(study), 6)]
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        values = sorted(one[name] for one in found)
+        assert values == sorted([*SPACE[name]["choices"], *SPACE[name]["choices"]])
+    rates = sorted(one["learning_rate"] for one in found)
+    assert rates == pytest.approx([1e-4 * 100 ** ((n + 0.5) / 6) for n in range(6)])
+
+
+def test_the_most_demanding_corner_has_the_largest_sizes_and_nothing_else_at_its_end(tmp_path: Path) -> None:
+    study = toy_study(tmp_path, space=SPACE)
+    answers, make = corners(study, known_values(study))
+    assert make(answers).hyperparameters == {
+        "learning_rate": 1e-3,
+        "per_device_train_batch_size": 16,
+        "gradient_accumulation_steps": 1,
+        "num_train_epochs": 2,
+    }
+
+
+def test_the_most_demanding_corner_keeps_the_constraints(tmp_path: Path) -> None:
+    rule = ["per_device_train_batch_size * num_train_epochs <= 24"]
+    space = {**SPACE, "num_train_epochs": {"low": 3, "high": 6}}
+    study = toy_study(tmp_path, space=space, constraints=rule)
+    answers, make = corners(study, known_values(study))
+    found = make(answers).hyperparameters
+    assert (found["per_device_train_batch_size"], found["num_train_epochs"]) == (8, 3)
