@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from making import sweep, toy_study
-from sweepkit import results
-from sweepkit.cli import studies
 from sweepkit.events import Finished
 from sweepkit.forecast import Forecast
 from sweepkit.journal import TrialLog
@@ -24,7 +19,6 @@ from sweepkit.run import run
 from sweepkit.study import Study
 from sweepkit.watch import Outcome
 
-STUDIES = Path(__file__).parents[2] / "studies"
 BATCHES = {"per_device_train_batch_size": {"choices": [4, 8]}}
 
 
@@ -97,38 +91,3 @@ def test_a_study_that_runs_out_of_memory_is_refused_with_what_fits(project: Path
         in (" ".join(said.split()))
     )
     assert "a micro-batch of 2 fits" in " ".join(said.split())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["digits", "spam"])
-def test_the_forecast_of_a_shipped_study_is_within_half_of_what_happens(
-    name: str, project: Path, record_property: Callable[[str, object], None]
-) -> None:
-    shutil.copytree(STUDIES, project / "studies")
-
-    def said(*arguments: str) -> str:
-        process = sweep(*arguments, f"studies/{name}", cwd=project)
-        output, _ = process.communicate(timeout=900)
-        assert process.returncode == 0, output
-        return output
-
-    text = said("check", "--probe", "--json")
-    ahead = json.loads(text[text.index("{") :])["forecast"]
-    began = time.monotonic()
-    said("run")
-    happened = {"seconds": time.monotonic() - began, **facts(studies.stored(project / "runs" / name))}
-    told = {key: (ahead.get(key, ahead["corner"].get(key)), value) for key, value in happened.items()}
-    record_property("forecast and found", told)
-    assert {key: pair for key, pair in told.items() if not within_half(*pair)} == {}
-
-
-def facts(study: Study) -> dict[str, float]:
-    """Return what a study that ran took, by the forecast's names."""
-    trials = [row.seconds or 0.0 for row in results.read(study) if row.ending.counts]
-    whole = [row.seconds or 0.0 for row in results.read(study) if row.ending.ranks]
-    return {
-        "peak_memory_mb": max(end.peak_memory_mb for end in finishes(study.place)),
-        "whole_trial_seconds": sum(whole) / len(whole),
-        "trial_seconds": sum(trials) / len(trials),
-        "kept_bytes": float(sum(f.stat().st_size for f in study.place.trials.glob("*/best/**/*") if f.is_file())),
-    }
