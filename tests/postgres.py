@@ -24,8 +24,13 @@ BESIDE = {"checkpointer", "background writer", "walwriter"}
 
 
 def _children(pid: int) -> set[str]:
-    words = [" ".join(child.cmdline()) for child in psutil.Process(pid).children()]
-    return {name for name in BESIDE for line in words if name in line}
+    found: list[str] = []
+    for child in psutil.Process(pid).children():
+        try:
+            found += child.cmdline()
+        except psutil.Error:  # gone meanwhile
+            continue
+    return {name for name in BESIDE for word in found if name in word}
 
 
 def binaries() -> Path | None:
