@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from making import toy_study
+from sweepkit.cli.plan import outlook
 from sweepkit.forecast import Corner, Forecast, Measured, forecast, play
 from sweepkit.load import known_values
 from sweepkit.probe import corners, spread
@@ -106,6 +109,22 @@ def test_what_stands_against_a_study_is_said_with_what_to_do(tmp_path: Path) -> 
         "budget.disk_gb: a model takes 10 MB, more than 0.001 GB; raise it",
     ]
     assert of(toy_study(tmp_path)).objections(toy_study(tmp_path)) == []
+
+
+def test_the_forecast_can_be_read_in_a_pipe(tmp_path: Path) -> None:
+    study = toy_study(tmp_path, baseline={"learning_rate": 1e-3}, confirm={"top": 3, "seeds": 4}, budget={"trials": 7})
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(outlook(study, of(study)))
+    assert [line.rstrip() for line in console.export_text().splitlines()] == [
+        "forecast",
+        "",
+        "memory   700 MB in the most demanding trial (bs=32), 600 MB in the others that were measured",
+        "a trial  18 s when trained to its end",
+        "in all   3 min 52 s: 10 s to start, 1 min 14 s for 7 trials, 2 at a time, 2 min 28 s to confirm",
+        "disk     30 MB for 3 best models, 5 kB of prepared data; at most 160 MB more while trials run",
+        "",
+        "from 1 configuration spread over the space, 2 at a time, 20 steps after warm-up and an evaluation each",
+    ]
 
 
 SPACE = {

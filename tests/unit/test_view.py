@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,18 @@ def test_the_picture_fits_a_narrow_terminal(project: Path) -> None:
     bar = view.progress()
     view.begin(bar, board)
     assert max(map(len, text_of(view.picture(board, bar), width=60).splitlines())) <= 60
+
+
+def test_with_several_goals_a_running_trial_shows_all_its_values_and_no_best(project: Path) -> None:
+    study = study_of(project, objective={"metrics": GOALS}, pruner={"type": "none"})
+    board = view.Board(study, study.place)
+    board.event(started(study, 1, learning_rate=2e-5))
+    for number, values in enumerate(((0.7, 0.4), (0.65, 0.3)), start=1):
+        board.event(replace(evaluated(1, number, 0.0), values=values))
+    assert (
+        text_of(tables.running(study, board.running))
+        == "1  lr=2e-5  ━━━━━━╺━━━━━  step 50 epoch 2  last 0.6500, 0.3000"
+    )
 
 
 def test_a_half_trained_trial_counts_half_on_the_bar(project: Path) -> None:

@@ -83,7 +83,7 @@ def outlook(study: Study, forecast: Forecast) -> RenderableType:
     steps = [one.measured_steps for one in forecast.measured]
     range_of = f"{min(steps)}" if min(steps) == max(steps) else f"{min(steps)} to {max(steps)}"
     said = (
-        f"measured: {words.plural(len(steps), 'configuration')} spread over the space, {forecast.slots} at a time, "
+        f"from {words.plural(len(steps), 'configuration')} spread over the space, {forecast.slots} at a time, "
         f"{range_of} steps after warm-up and an evaluation each"
     )
     against = [Text(f"! {text}", style="red") for text in forecast.objections(study)]
@@ -95,7 +95,7 @@ def _forecast(study: Study, forecast: Forecast) -> Iterator[tuple[str, str]]:
     usual = words.size(max(one.peak_memory_mb for one in forecast.measured) * 1e6)
     where = f" ({words.settings(corner.hyperparameters)})" if corner.hyperparameters else ""
     most = "more than there is" if corner.out_of_memory else memory
-    yield "memory", f"{most} in the most demanding trial{where}; {usual} in the others that were measured"
+    yield "memory", f"{most} in the most demanding trial{where}, {usual} in the others that were measured"
     whole = [one.seconds for one in forecast.measured]
     spread = f", {words.span(min(whole))} to {words.span(max(whole))}" if len(whole) > 1 else ""
     yield "a trial", f"{words.span(forecast.whole_trial_seconds)} when trained to its end{spread}"

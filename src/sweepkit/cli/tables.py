@@ -132,15 +132,17 @@ def running(study: Study, moments: Mapping[int, Moment]) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     for justify in ("right", "left", "left", "left", "left", "left"):
         table.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
+    single = len(study.objective.goals) == 1
     for number, moment in moments.items():
-        done = fraction(study, moment)
+        done, last = fraction(study, moment), ", ".join(map(words.value, moment.values))
         table.add_row(
             Text(str(number), style="cyan"),
             Text(words.settings(moment.params)),
             Text() if done is None else ProgressBar(1.0, done, width=12, complete_style="cyan", finished_style="cyan"),
             Text(f"step {moment.step} epoch {moment.epoch:.3g}" if moment.step else "starting", style="dim"),
-            Text(f"last {words.value(moment.history[-1])}" if moment.history else ""),
-            Text(f"best {words.value(_best(study, moment))}" if len(moment.history) > 1 else ""),
+            Text(f"last {last}" if last else ""),
+            # With several goals no evaluation of a trial is its best.
+            Text(f"best {words.value(_best(study, moment))}" if single and len(moment.history) > 1 else ""),
         )
     return table
 

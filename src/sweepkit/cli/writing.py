@@ -135,12 +135,13 @@ def check(
         told = {"forecast": {**ahead.plain(), "objections": against}} if ahead else {}
         typer.echo(json.dumps({"ok": True, "problems": [], **told, "study": resolved}, indent=2))
     else:
+        from rich.console import Group
+        from rich.text import Text
+
         from sweepkit.cli import tables
         from sweepkit.cli.plan import outlook, plan
 
-        tables.show(plan(found, study))
-        if ahead:
-            tables.show(outlook(found, ahead))
+        tables.show(Group(plan(found, study), Text(), outlook(found, ahead)) if ahead else plan(found, study))
     raise typer.Exit(1 if against else 0)
 
 
