@@ -5,7 +5,7 @@ Runs nothing itself: whoever runs the study hands in how trials are driven and h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -68,7 +68,9 @@ def _test(study: Study, row: Trial, means: Means) -> None:
     found = tested(study)
     if found is not None:
         again = "" if found["trial"] == row.number else f"; trial {row.number}, chosen now, is not tested"
-        said(f"the test split was used on {found['at']}, for trial {found['trial']}{again}: {_numbers(found)}")
+        said(
+            f"the test split was used on {found['at']}, for trial {found['trial']}{again}: {words.metrics(found['metrics'])}"
+        )
         return
     best = study.place.trial(row.number) / "best"
     if means.job is None or not best.exists():
@@ -85,13 +87,9 @@ def _test(study: Study, row: Trial, means: Means) -> None:
         raise StudyFailed(f"trial {row.number} could not be evaluated on the test split: {answer['error']} ({console})")
     found = {"trial": row.number, "at": datetime.now().isoformat(timespec="seconds"), **answer}
     write(tested_file(study.place), found)
-    said(f"trial {row.number} on the test split ({found['rows']} rows, evaluated this once): {_numbers(found)}")
-
-
-def _numbers(found: Mapping[str, Any]) -> str:
-    timing = ("_runtime", "_per_second", "_preparation_time")
-    shown = {k: v for k, v in found["metrics"].items() if not k.endswith(timing)}
-    return ", ".join(f"{name} {words.value(value)}" for name, value in shown.items())
+    said(
+        f"trial {row.number} on the test split ({found['rows']} rows, evaluated this once): {words.metrics(found['metrics'])}"
+    )
 
 
 class _Lines:

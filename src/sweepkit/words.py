@@ -34,6 +34,20 @@ def value(number: float | None) -> str:
     return f"{number:.4f}" if number == 0 or 1e-3 <= abs(number) < 1e3 else _exponent(f"{number:.4g}")
 
 
+def metrics(found: Mapping[str, Any]) -> str:
+    """Return an evaluation's metrics; how long it took is left out.
+
+    >>> metrics({"test_f1": 0.91234, "test_runtime": 2.1, "test_samples_per_second": 190.0})
+    'test_f1 0.9123'
+    """
+    timing = ("_runtime", "_per_second", "_preparation_time")
+    return ", ".join(
+        f"{name} {value(number)}"
+        for name, number in found.items()
+        if isinstance(number, (int, float)) and not name.endswith(timing)
+    )
+
+
 def difference(number: float) -> str:
     """Return a signed difference.
 

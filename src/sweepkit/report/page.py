@@ -140,9 +140,7 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     if peak:
         yield "peak memory", f"{peak / 1000:.1f} GB"
     if evidence.test:
-        metrics = evidence.test.get("metrics", {})
-        shown = ", ".join(f"{k} {words.value(v)}" for k, v in metrics.items() if isinstance(v, float))
-        yield "on the test split", shown[:120] or "evaluated once"
+        yield "on the test split", words.metrics(evidence.test.get("metrics", {})) or "evaluated once"
     yield "state", "running" if evidence.running else "not running"
 
 

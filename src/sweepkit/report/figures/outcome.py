@@ -40,6 +40,8 @@ def history(about: Study | Evidence, *, goal: int = 0) -> go.Figure:
     for ending in Ending:
         rows = [row for row in shown if row.ending is ending]
         if rows:
+            # plotly's legend shows the first one's mark.
+            rows.sort(key=lambda row: not _inside(valued.get(row.number), window, edge)[1])
             drawn.add_trace(_points(rows, ending, [_inside(valued.get(row.number), window, edge) for row in rows]))
     running_best = _running_best(shown, valued, up)
     if running_best:
