@@ -30,6 +30,8 @@ LEDGER = {
     Ending.running: "running",
 }
 """Ending → its line in the ledger, in the order shown."""
+CONFIRMED = "confirmed"
+"""What the hours of confirmation runs are called."""
 
 
 def rows(place: Place, search: Search) -> list[Trial]:
@@ -127,16 +129,19 @@ def gain(study: Study, trial: Trial, against: Trial | None) -> float | None:
     return _rank(goal, against) - _rank(goal, trial)
 
 
-def ledger(rows: Iterable[Trial], *, slot_hours: float | None = None) -> dict[str, float]:
+def ledger(
+    rows: Iterable[Trial], *, confirmed: Iterable[Trial] = (), slot_hours: float | None = None
+) -> dict[str, float]:
     """Return hours by ending (``won``, ``pruned``, …); with ``slot_hours`` also ``idle``, the hours no trial used.
 
-    ``slot_hours`` is driver time in hours times the number of slots.
+    ``confirmed`` are confirmation runs, whose hours are their own; ``slot_hours`` is driver time times the number of slots.
     """
     hours = dict.fromkeys(("won", "pruned", "infeasible", "diverged", "failed"), 0.0)
     for row in rows:
         if row.ending in LEDGER and row.seconds:
             name = LEDGER[row.ending]
             hours[name] = hours.get(name, 0.0) + row.seconds / 3600
+    hours[CONFIRMED] = sum(row.seconds or 0.0 for row in confirmed) / 3600
     if slot_hours is not None:
         hours["idle"] = max(0.0, slot_hours - sum(hours.values()))
     return hours

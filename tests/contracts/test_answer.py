@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -15,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import toys
 from making import sweep
 from sweepkit import results
 from sweepkit.cli import studies
+from sweepkit.cli.watching import still
 from sweepkit.study import Study
 from sweepkit.trackers.mlflow import link, tracking_uri
 
@@ -261,6 +265,18 @@ def test_the_verdict_is_said_and_recorded(ran: Ran) -> None:
     (answer,) = ran.artifacts("answer.json")
     assert json.loads(answer.read_text())["confirm"]["chosen"] == verdict["chosen"]
     assert "Test: Welch's t-test" in ran.said
+
+
+def test_show_ends_with_the_verdict_and_counts_the_confirmation_runs_hours(ran: Ran) -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(still(ran.study))
+    shown = console.export_text()
+    verdict = json.loads((ran.study.place.folder / "confirm" / "verdict.json").read_text())
+    assert all(sentence in shown for sentence in verdict["sentences"])
+    assert "9 of 9 confirmation runs" in shown
+    (spent,) = re.findall(r"confirmed ([\d.]+) s", shown)
+    runs = [row.seconds or 0.0 for row in results.Reader(ran.study, suffix="/confirm").rows()]
+    assert float(spent) == pytest.approx(sum(runs), abs=1)
 
 
 @pytest.mark.slow

@@ -89,20 +89,22 @@ def test_the_front_holds_what_no_other_beats_in_every_goal(tmp_path: Path) -> No
     assert results.best(study, rows) is None
 
 
-def test_the_ledger_counts_hours_by_ending_and_the_idle_rest() -> None:
+def test_the_ledger_counts_hours_by_ending_of_confirmation_runs_and_the_idle_rest() -> None:
     rows = [
         trial(0, 0.5, seconds=3600.0),
         trial(1, 0.1, Ending.pruned, seconds=1800.0),
         trial(2, None, Ending.failed, seconds=900.0),
         trial(3, None, Ending.waiting),
     ]
-    assert results.ledger(rows, slot_hours=2.0) == {
+    again = [trial(0, 0.5, seconds=360.0)]
+    assert results.ledger(rows, confirmed=again, slot_hours=2.0) == {
         "won": 1.0,
         "pruned": 0.5,
         "infeasible": 0.0,
         "diverged": 0.0,
         "failed": 0.25,
-        "idle": 0.25,
+        "confirmed": 0.1,
+        "idle": pytest.approx(0.15),
     }
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from sweepkit import results, words
 from sweepkit.cli import tables, view
 from sweepkit.cli.moments import moment
+from sweepkit.finish import SUFFIX, confirmed
 from sweepkit.trial import Ending, Trial
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ SECONDS_BETWEEN_LOOKS = 1.0
 def still(study: Study, *, every: bool = False) -> RenderableType:
     """Return a study as it stands now: how far it is, the best, what runs, what failed, and the hours."""
     rows = results.read(study)
-    owner = results.driver(study.place)
-    parts: list[RenderableType] = [tables.heading(study), _state(study, rows, owner)]
+    again = results.Reader(study, suffix=SUFFIX).rows()
+    verdict = confirmed(study, rows)
+    parts: list[RenderableType] = [tables.heading(study), _state(study, rows, again)]
     if every:
         parts += _section("every trial", tables.trials(study, rows, against=results.baseline(rows), endings=True))
     elif top := view.shown(study, rows):
@@ -34,10 +36,13 @@ def still(study: Study, *, every: bool = False) -> RenderableType:
     moments = {row.number: moment(study.place, row) for row in rows if row.ending is Ending.running}
     if moments and not every:
         parts += _section("running", tables.running(study, moments))
+    if verdict and not every:
+        parts += _section("confirmed", Group(*map(Text, verdict["sentences"])))
     if (wrong := tables.failures(rows)) is not None:
         parts += _section("went wrong", wrong)
     if rows:
-        parts += [Text(), tables.hours(results.ledger(rows, slot_hours=results.slot_hours(study.place)))]
+        spent = results.ledger(rows, confirmed=again, slot_hours=results.slot_hours(study.place))
+        parts += [Text(), tables.hours(spent)]
     winners = results.winners(study, rows)
     if len(winners) == 1 and winners[0].checkpoint is not None:
         parts.append(Text.assemble(("model  ", "dim"), tables.shown(winners[0].checkpoint)))
@@ -68,11 +73,15 @@ def _section(title: str, content: RenderableType) -> list[RenderableType]:
     return [Text(), Text(title, style="dim"), Padding(content, (0, 0, 0, 2))]
 
 
-def _state(study: Study, rows: list[Trial], owner: tuple[int, str] | None) -> Text:
+def _state(study: Study, rows: list[Trial], again: list[Trial]) -> Text:
+    """How far the search and its confirmation are, and whether somebody is at work on them."""
+    owner = results.driver(study.place)
     ended = [row for row in rows if row.ending.counts]
     total = f" of {study.budget.trials}" if study.budget.trials is not None else ""
     text = Text(f"{len(ended)}{total} trials")
     text.append(f" ({words.endings(rows)})" if rows else "")
+    if again:
+        text.append(f", {sum(row.ending.counts for row in again)} of {words.plural(len(again), 'confirmation run')}")
     if owner:
         text.append(f" · running, process {owner[0]} on {owner[1]}", style="cyan")
     else:

@@ -1,4 +1,4 @@
-"""What a study ends with: the best confirmed over new seeds, a verdict in words, the winner's export, a forecast.
+"""What a study ends with: the best confirmed over new seeds, a verdict in words, the winner's export.
 
 Knows no terminal and starts no process; whoever runs a study hands in what ran.
 """

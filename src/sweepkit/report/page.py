@@ -132,7 +132,7 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     of = f" of {study.budget.trials}" if study.budget.trials else ""
     yield "trials", f"{len(ended)}{of}"
     yield "ended", words.endings(ended) or "–"
-    hours = results.ledger(evidence.rows, slot_hours=evidence.slot_hours)
+    hours = results.ledger(evidence.rows, confirmed=evidence.confirmed, slot_hours=evidence.slot_hours)
     yield "hours on slots", words.span(3600 * sum(hours.values())) if sum(hours.values()) else "–"
     pruner = f", {study.pruner.type}" if study.pruner.type != "none" else ""
     yield "search", f"{study.sampler.type}{pruner}"

@@ -168,11 +168,12 @@ def _aim(evidence: Evidence, goal: int) -> str:
 def ledger(about: Study | Evidence) -> go.Figure:
     """Return where the hours went: one bar, by how trials ended, and the time that slots stood idle."""
     evidence = about if isinstance(about, Evidence) else gather(about)
-    spent = results.ledger(evidence.rows, slot_hours=evidence.slot_hours)
+    spent = results.ledger(evidence.rows, confirmed=evidence.confirmed, slot_hours=evidence.slot_hours)
     total = sum(spent.values())
     if not total:
         return style.nothing("No hours are recorded yet.")
-    colors = {name: style.ENDINGS[ending] for ending, name in results.LEDGER.items()} | {"idle": style.IDLE}
+    colors = {name: style.ENDINGS[ending] for ending, name in results.LEDGER.items()}
+    colors |= {results.CONFIRMED: style.ACCENT, "idle": style.IDLE}
     drawn = style.figure(130, barmode="stack", xaxis={"title": {"text": "hours"}}, yaxis={"visible": False}, bargap=0.2)
     for name, hours in spent.items():
         if hours <= 0:
