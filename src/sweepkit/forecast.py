@@ -1,7 +1,8 @@
 """From what a few measured configurations took to what the whole study will take. Arithmetic only; knows no process.
 
 What a pruner will do is not known before; it is played through: the study's own pruner sees made-up trials whose values
-differ from trial to trial and, by a third of that, from one evaluation to the next.
+differ from trial to trial and, by a third of that, from one evaluation to the next. A sampler that learns is taken to
+propose, once it has begun to, the better of two.
 """
 
 from __future__ import annotations
@@ -25,14 +26,18 @@ PLAYED_TRIALS = 60
 """and a longer one is taken to go on as its first trials did."""
 JITTER = 0.3
 """Standard deviation between a trial's evaluations, of that between trials."""
+LEARNING = ("tpe", "gp", "cmaes", "nsga2")
+"""Samplers that learn from earlier trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """What the first steps of one configuration took, and how long its trial is."""
 
-    setup_seconds: float
-    """From the fork to the first step: data, model, optimizer."""
+    overhead_seconds: float = 0.0
+    """From the fork to the first step, and from the last to the process's end."""
+    busy_seconds: float = 0.0
+    """What was measured in between, as long as it took."""
     step_seconds: float
     evaluation_seconds: float
     """One evaluation of all rows."""
@@ -57,7 +62,7 @@ class Measured:
     def until(self, evaluation: int) -> float:
         """What a trial takes up to an evaluation (from 1), with it."""
         each = self.steps * self.step_seconds / self.evaluations + self.evaluation_seconds + self.saving_seconds
-        return self.setup_seconds + evaluation * each
+        return self.overhead_seconds + evaluation * each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +223,8 @@ def _game(
     import optuna
 
     pruner = _pruner(study)
+    random_ones = study.sampler.options.get("n_startup_trials", 10)
+    learning_from = random_ones if study.sampler.type in LEARNING else trials
     # Prune by Optuna's own rules, in its own order: what a trial is judged by are the trials before it and beside it.
     game = optuna.create_study(storage=optuna.storages.InMemoryStorage(), direction="maximize", pruner=pruner)
     spent, evaluated = 0.0, 0
@@ -228,7 +235,8 @@ def _game(
     def start() -> None:
         nonlocal started
         one = measured[started % len(measured)] if started < len(measured) else dice.choice(measured)
-        running[started] = (game.ask(), one, dice.gauss(0, 1), now, 1)
+        skill = max(dice.gauss(0, 1) for _ in range(1 if started < learning_from else 2))
+        running[started] = (game.ask(), one, skill, now, 1)
         heapq.heappush(waiting, (now + one.until(1), started))
         started += 1
 

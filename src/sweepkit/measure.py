@@ -16,7 +16,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-import psutil
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sweepkit.callback import Line
@@ -70,7 +69,7 @@ class _Course(TrainerCallback):
         end = self._times[self._warm_up + self._steps - 1]
         best = self._marks.get("best", self._marks["asked"])
         return Measured(
-            setup_seconds=self._marks["setup"],
+            busy_seconds=self._marks.get("last", best) - self._marks["begin"],
             step_seconds=(end - begin) / self._steps,
             evaluation_seconds=(self._marks["asked"] - end) / self._evaluated_share,
             saving_seconds=self._marks.get("last", best) - self._marks["asked"],
@@ -86,7 +85,6 @@ class _Course(TrainerCallback):
     def say(self, event: Event) -> None:
         """Take note of when training begins and of what a checkpoint takes."""
         if isinstance(event, Started):
-            self._marks["setup"] = time.time() - psutil.Process().create_time()
             self._marks["begin"] = time.monotonic()
         elif isinstance(event, Checkpointed):
             self._marks[event.role] = time.monotonic()
@@ -98,9 +96,9 @@ class _Course(TrainerCallback):
         return "continue"
 
     def heard(self) -> str | None:
-        """Take note of when a step is over; stop after the evaluation."""
+        """Take note of when a step is over."""
         self._times.append(time.monotonic())
-        return "prune" if self._evaluated else None
+        return None
 
     # The Trainer's callback, after the trial's own.
 
@@ -158,8 +156,8 @@ class _Course(TrainerCallback):
         control.should_evaluate = control.should_save = False
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """The evaluation is over; an earlier one, before the first step, does not count."""
-        self._evaluated = state.global_step == self._warm_up + self._steps
+        """Stop after the evaluation and what it saves; an earlier one, before the first step, does not count."""
+        self._evaluated = control.should_training_stop = state.global_step == self._warm_up + self._steps
 
     def _sample(self, rows: Any, count: int) -> Any:
         if not hasattr(rows, "select") or count >= len(rows):

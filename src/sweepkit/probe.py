@@ -127,18 +127,21 @@ class _Probing:
         """Return what was measured of those that could be, as many at a time as there are slots."""
         for hyperparameters in configurations:
             self._prepared(hyperparameters)
-        waiting, folders, found = list(configurations), dict[int, Path](), list[Measured]()
+        waiting, found = list(configurations), list[Measured]()
+        begun = dict[int, tuple[Path, float]]()
         last: StudyFailed | None = None
         while waiting or self._executor.running:
             while waiting and self._executor.free:
-                number, hyperparameters = self._number, waiting.pop(0)
-                folders[number] = self.start(hyperparameters, worst=False)
+                number, now = self._number, time.monotonic()
+                begun[number] = (self.start(waiting.pop(0), worst=False), now)
             end = self.ended()
-            file = folders[end.trial] / MEASURED
-            if file.exists():
-                found.append(Measured(**{**json.loads(file.read_text()), "peak_memory_mb": end.peak_memory_mb}))
+            folder, since = begun[end.trial]
+            if (folder / MEASURED).exists():
+                one = Measured(**json.loads((folder / MEASURED).read_text()))
+                overhead = time.monotonic() - since - one.busy_seconds
+                found.append(replace(one, overhead_seconds=overhead, peak_memory_mb=end.peak_memory_mb))
             else:
-                last = _failed(end, {}, folders[end.trial])
+                last = _failed(end, {}, folder)
         if not found:
             raise last or StudyFailed("no configuration could be measured")
         return found

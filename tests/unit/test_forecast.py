@@ -20,9 +20,9 @@ CORNER = Corner(hyperparameters={"per_device_train_batch_size": 32}, peak_memory
 
 
 def measured(**keys: Any) -> Measured:
-    """A trial of 100 steps and 5 evaluations: 1 s to set up, 10 s of steps, 5 s of evaluations, 2.5 s of saving."""
+    """A trial of 100 steps and 5 evaluations: 1 s to come and go, 10 s of steps, 5 s of evaluations, 2.5 s of saving."""
     whole = {
-        "setup_seconds": 1.0,
+        "overhead_seconds": 1.0,
         "step_seconds": 0.1,
         "evaluation_seconds": 1.0,
         "saving_seconds": 0.5,
@@ -40,7 +40,7 @@ def of(study: Study, *, slots: int = 2, corner: Corner = CORNER) -> Forecast:
     return forecast(study, corner, [measured()], slots=slots, start_seconds=10.0, data_bytes=5000)
 
 
-def test_a_trial_takes_its_setup_its_steps_its_evaluations_and_their_checkpoints() -> None:
+def test_a_trial_takes_its_coming_and_going_its_steps_its_evaluations_and_their_checkpoints() -> None:
     assert measured().seconds == pytest.approx(1 + 100 * 0.1 + 5 * (1.0 + 0.5))
     assert measured().until(2) == pytest.approx(1 + 40 * 0.1 + 2 * (1.0 + 0.5))
 
@@ -65,6 +65,15 @@ def test_what_a_pruner_saves_is_what_optunas_own_would(tmp_path: Path) -> None:
     whole, pruned = measured().seconds, measured().until(1)
     assert pruned < played.trial_seconds < whole
     assert played.seconds == pytest.approx(60 * played.trial_seconds)
+
+
+def test_a_sampler_that_learns_has_more_trials_promoted(tmp_path: Path) -> None:
+    halving = {"type": "asha", "min_resource": 1, "reduction_factor": 3}
+    chance, learns = (
+        play(toy_study(tmp_path, pruner=halving, sampler=sampler), [measured()], 60, 1).evaluations
+        for sampler in ({"type": "random"}, {"type": "tpe", "n_startup_trials": 8})
+    )
+    assert chance < learns < 5
 
 
 def test_a_pruner_that_waits_saves_nothing_before(tmp_path: Path) -> None:
