@@ -15,7 +15,6 @@ from statistics import fmean
 from typing import Any
 
 from sweepkit import words
-from sweepkit.errors import InputError
 from sweepkit.study import Study
 
 MEASURED = "measured.json"
@@ -262,14 +261,10 @@ def _game(
 
 
 def _pruner(study: Study) -> Any:
-    """The study's pruner, or none where what it does depends on the metric's own scale or is Ray's affair."""
+    """The study's pruner, or none where what it does depends on the metric's own scale."""
     import optuna
 
     from sweepkit.backends.sampling import make_pruner
 
-    if study.pruner.type in ("threshold", "wilcoxon", "patient"):
-        return optuna.pruners.NopPruner()
-    try:
-        return make_pruner(study)
-    except InputError:
-        return optuna.pruners.NopPruner()
+    scale = study.pruner.type in ("threshold", "wilcoxon", "patient")
+    return optuna.pruners.NopPruner() if scale else make_pruner(study)
