@@ -127,7 +127,8 @@ class Shelf:
         return _bytes(self._place.trial(number) / part for number in self._holding for part in PARTS)
 
     def _going(self, ranked: Sequence[int]) -> tuple[list[int], bool]:
-        holders = [number for number in ranked if os.path.lexists(self._place.trial(number) / "best")]
+        held = [number for number in ranked if number in self._holding]
+        holders = [number for number in held if os.path.lexists(self._place.trial(number) / "best")]
         kept, going = holders[: self._keep], holders[self._keep :]
         if self._limit is None:
             return going, True
