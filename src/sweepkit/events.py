@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 FULL = "no space left on the disk"
@@ -23,7 +23,7 @@ class Event:
 
     def to_json(self) -> str:
         """Return the event as one line of JSON (NaN and infinities as Python's json writes them)."""
-        return json.dumps({"kind": self.kind, **asdict(self)}, separators=(",", ":"))
+        return json.dumps({"kind": self.kind, **vars(self)}, separators=(",", ":"))
 
 
 @dataclass(frozen=True, kw_only=True)

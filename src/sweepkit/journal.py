@@ -57,7 +57,11 @@ class TrialLog:
         except OSError:
             os.ftruncate(self._file, end)
             raise
-        self.refresh()
+        if end == self._offset:  # nobody else wrote, so that what it says is known without reading it again
+            self._take(fresh)
+            self._offset = end + len(line)
+        else:
+            self.refresh()
         if isinstance(event, Finished):
             self.close()
         return True
@@ -108,9 +112,8 @@ class TrialLog:
         if self.size < self._offset:
             self._said, self._offset, self._steps, self._evaluated = [], 0, {}, set()
         more, self._offset = self.events(self._offset)
-        self._said += more
         for event in more:
-            self._note(event)
+            self._take(event)
         return self._said
 
     @property
@@ -192,7 +195,8 @@ class TrialLog:
             return replace(event, metrics=metrics) if metrics else None
         return event
 
-    def _note(self, event: Event) -> None:
+    def _take(self, event: Event) -> None:
+        self._said.append(event)
         if isinstance(event, Evaluated):
             self._evaluated.add(event.step)
         elif isinstance(event, Logged):
