@@ -28,6 +28,7 @@ from sweepkit.proposal import Configuration, Proposer, key_of
 from sweepkit.records import Records, blank, whole
 from sweepkit.space import Scalar
 from sweepkit.standings import Standings
+from sweepkit.storage import together
 from sweepkit.study import Study
 from sweepkit.trial import Ending
 from sweepkit.value import ValueRule
@@ -148,9 +149,10 @@ class Search(Standings):
         evaluations = self._evaluated(trial)
         evaluations.add(event)
         stored = {"values": list(event.values), "metrics": dict(event.metrics)}
-        self._records.note(trial, **{f"{EVALUATION}{event.number}": stored})
         value = self._rule.value(evaluations.values())[self._rule.deciding]
-        self._records.storage.set_trial_intermediate_value(trial._trial_id, event.number, value)
+        with together(self._records.storage):
+            self._records.note(trial, **{f"{EVALUATION}{event.number}": stored})
+            self._records.storage.set_trial_intermediate_value(trial._trial_id, event.number, value)
         objective = self._study.objective
         prunes = self._pruner is not None or self._study.pruner.type != "none"
         if not prunes or (objective.metrics is not None and objective.prune_on is None):
@@ -177,17 +179,18 @@ class Search(Standings):
         values = tuple(event.values) or self._rule.value(evaluations.values())
         if ending is Ending.complete and not (values and all(map(math.isfinite, values))):
             ending, cause = Ending.diverged, f"the objective is {list(values) or 'missing'}"
-        self._records.note(
-            trial,
-            cause=cause or None,
-            seconds=event.seconds,
-            attempts=attempts,
-            metrics=evaluations.metrics(self._rule),
-            **(facts or {}),
-        )
         # The ending last: a trial that has one has everything, and can be closed by another driver.
-        self._records.note(trial, values=list(values))
-        self._records.note(trial, ending=str(ending))
+        with together(self._records.storage):
+            self._records.note(
+                trial,
+                cause=cause or None,
+                seconds=event.seconds,
+                attempts=attempts,
+                metrics=evaluations.metrics(self._rule),
+                **(facts or {}),
+                values=list(values),
+                ending=str(ending),
+            )
         if ending.counts:
             self._close(trial, ending, values)
 

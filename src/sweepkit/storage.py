@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
@@ -36,8 +38,7 @@ def open_storage(place: Place, study: Study, *, repair: bool = False) -> BaseSto
         if repair:
             unlock(place.journal)
             mend(place.journal)
-        path = str(place.journal)
-        return JournalStorage(JournalFileBackend(path, lock_obj=MendingLock(path)))
+        return JournalStorage(Journal(place.journal))
     url = database_url(place, study.storage)
     # Whoever only reads comes and goes in a process that lives on: it keeps no connection.
     engine: dict[str, object] = {"pool_pre_ping": True} if repair else {"poolclass": sqlalchemy.NullPool}
@@ -63,6 +64,39 @@ def database_url(place: Place, url: str) -> str:
 def several_drivers(study: Study) -> bool:
     """Whether the study's storage may be shared by several drivers (PostgreSQL); any other is one driver's alone."""
     return study.storage.startswith("postgres")
+
+
+class Journal(JournalFileBackend):
+    """The journal file; what is written together is one write, one lock and one wait for the disk."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), lock_obj=MendingLock(str(path)))
+        self._held: list[dict[str, Any]] | None = None
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write records, or hold them back until all that belong together are there."""
+        if self._held is None:
+            super().append_logs(logs)
+        else:
+            self._held += logs
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Hold back what is written meanwhile, which nobody sees before the end; then write it, in its order."""
+        held: list[dict[str, Any]] = []
+        self._held = held
+        try:
+            yield
+        finally:
+            self._held = None
+            if held:
+                super().append_logs(held)
+
+
+def together(storage: BaseStorage) -> AbstractContextManager[None]:
+    """Return a context whose records are written at its end at once, where the storage is a journal."""
+    backend = getattr(storage, "_backend", None)
+    return backend.together() if isinstance(backend, Journal) else nullcontext()
 
 
 class MendingLock(JournalFileSymlinkLock):
