@@ -34,6 +34,7 @@ from sweepkit.storage import open_storage, set_aside, several_drivers
 from sweepkit.study import Study
 from sweepkit.tasks import Task
 from sweepkit.trackers import Courier, Silent, Tracker
+from sweepkit.trackers.courier import prompt
 from sweepkit.trial import Trial
 from sweepkit.watch import Outcome, Quiet, Status, Switch, Watcher
 
@@ -198,7 +199,7 @@ def _slots_in_words(slots: list[Slot]) -> str:
 def _drive(backend: Backend, driver: Driver, switch: Switch) -> tuple[Status, str]:
     try:
         switch.connect(driver.interrupt)
-        with _interruptible(driver):
+        with _interruptible(driver), prompt():
             backend.drive(driver)
     except StudyFailed as error:
         return "failed", str(error)

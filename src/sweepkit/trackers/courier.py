@@ -5,9 +5,11 @@ Knows no MLflow: a tracker that raises is asked again later, and the study goes 
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.secrets import scrub
@@ -19,6 +21,9 @@ GATHERING_SECONDS = 0.5
 """After a poke, so long is waited for more of the same."""
 LONGEST_PAUSE_SECONDS = 10.0
 """A store that is away is asked again after 0.5, 1, 2, … and then every so many seconds."""
+
+SWITCH_SECONDS = 0.0005
+"""How long a busy thread keeps others from their turn; with Python's own 5 ms each answer to a trial waits for the courier."""
 
 _TURN = threading.Lock()
 """A study's search and its confirmation have a courier each; their trackers write to one store, one at a time."""
@@ -118,6 +123,17 @@ class Courier:
             self._warn("tracking: delivering again")
         self._trouble = ""
         return True
+
+
+@contextmanager
+def prompt() -> Iterator[None]:
+    """Let the thread that answers trials have its turn soon, also while a courier is busy."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def in_words(error: Exception) -> str:
