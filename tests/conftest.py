@@ -32,6 +32,8 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "CUDA_VISIBLE_DEVI
 import psutil
 import pytest
 
+from sweepkit.worker import SPARE
+
 DEADLINE_SECONDS = 10.0
 """How long the processes of a finished test may take to go away by themselves."""
 
@@ -63,6 +65,14 @@ def _alive(process: psutil.Process) -> bool:
         return False
 
 
+def _ahead(process: psutil.Process, before: set[psutil.Process]) -> bool:
+    """Whether a warm process of a wider fixture has forked it ahead, for a trial that nobody asked for yet."""
+    try:
+        return process.parent() in before and Path(f"/proc/{process.pid}/comm").read_text().strip() == SPARE
+    except (psutil.Error, OSError):
+        return False
+
+
 def _command(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())[:200]
@@ -79,7 +89,7 @@ def nothing_left_behind() -> Iterator[None]:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while left and time.monotonic() < deadline:
         psutil.wait_procs(left, timeout=0.1)
-        left = {process for process in left if _alive(process)}
+        left = {process for process in left if _alive(process) and not _ahead(process, before)}
     told = [f"{process.pid} {_command(process)}" for process in left]
     for process in left:
         process.kill()

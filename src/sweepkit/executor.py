@@ -41,6 +41,7 @@ class Executor:
         self._deadline_seconds = deadline_seconds
         self._running: dict[int, Running] = {}
         self._processes: dict[int, Process] = {}
+        self._spare: list[Process] = []
         self._selector = selectors.DefaultSelector()
         self._next_id = 0
         self._ready: dict[str, Any] | None = None
@@ -90,7 +91,7 @@ class Executor:
         Raises StudyFailed when the child ends without one.
         """
         self.wait_ready()
-        process = self._fork({"job": job, "console": str(console), "threads": os.cpu_count() or 1, **request})
+        process = self._do({"job": job, "console": str(console), "threads": os.cpu_count() or 1, **request})
         while process.open or process.exit is None:
             self._turn(1.0)
         self._forget(process)
@@ -102,6 +103,10 @@ class Executor:
     def preload(self, modules: list[str]) -> None:
         """Let the warm process import modules that a child turned out to need."""
         self._warm.request({"import": modules})
+        for process in self._spare:  # forked before the imports
+            self._selector.unregister(process.sock)
+            self._forget(process)
+        self._spare = []
 
     def start(self, spec: TrialSpec, *, job: str = "trial", **request: Any) -> None:
         """Start a trial on the next free slot: one process per rank. ``job`` is what each does, with this ``request``."""
@@ -123,9 +128,11 @@ class Executor:
                 "threads": slot.threads,
                 "environment": slot.environment(rank, port),
             }
-            process = self._fork(asked)
+            process = self._do(asked)
             process.trial, process.rank = spec.number, rank
             running.processes.append(process)
+        while len(self._spare) < slot.ranks:  # the next trial finds its processes forked
+            self._spare.append(self._fork())
 
     def answer(self, trial: int, word: str) -> None:
         """Answer a trial's evaluation, or tell it something meanwhile: ``continue``, ``prune`` or ``stop``.
@@ -171,12 +178,22 @@ class Executor:
             times += [running.began + self._deadline_seconds for running in self._running.values() if not running.cause]
         return min(times, default=float("inf")) + 0.01
 
-    def _fork(self, request: dict[str, Any]) -> Process:
+    def _do(self, request: dict[str, Any]) -> Process:
+        """Let a process do a job: one that was forked ahead, else a new one."""
+        self._spare = [process for process in self._spare if process.open and process.exit is None]
+        process = self._spare.pop(0) if self._spare else self._fork()
+        try:
+            process.sock.sendall(json.dumps(request).encode() + b"\n")
+        except OSError:
+            pass  # it ended meanwhile; its exit is on its way
+        return process
+
+    def _fork(self) -> Process:
         ours, theirs = socket.socketpair()
         self._next_id += 1
         process = Process(self._next_id, ours)
         self._processes[process.id] = process
-        self._warm.request({**request, "id": process.id}, theirs)
+        self._warm.request({"fork": process.id}, theirs)
         theirs.close()
         self._selector.register(ours, selectors.EVENT_READ, process)
         return process

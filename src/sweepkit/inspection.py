@@ -1,8 +1,6 @@
-"""The second stage of check, in a warm child right before trial 0: builds what a trial builds, trains a step,
-evaluates.
+"""The second stage of check, in a warm child right before trial 0: builds, trains a step, evaluates and saves as a trial does.
 
-Finds what only the user's code or the hub can tell: names the model does not know, metrics that never appear, memory
-and
+Finds what only the user's code or the hub can tell: names the model does not know, metrics that never appear, memory and
 disk that a trial needs. Knows nothing of the search; nothing is recorded.
 """
 
@@ -10,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from sweepkit.errors import InputError, nearest
@@ -69,6 +68,11 @@ def inspect(study: Study, spec: TrialSpec) -> dict[str, Any]:
         answer["notes"].append(
             f"one step on {ROWS} rows did not work ({type(error).__name__}: {error}); trials may fail alike"
         )
+    try:
+        trainer.save_model(str(Path(spec.directory) / "best"))
+    except Exception as error:  # noqa: BLE001  # an edge: the user's code
+        traceback.print_exc()
+        answer["notes"].append(f"the model cannot be saved ({type(error).__name__}: {error}); trials may fail alike")
     answer["peak_memory_mb"] = peak_memory_mb()
     return answer
 

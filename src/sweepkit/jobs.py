@@ -18,6 +18,19 @@ from sweepkit.study import Study
 from sweepkit.trial import TrialSpec
 
 
+def told(sock: socket.socket) -> dict[str, Any]:
+    """Wait for the line that says what to do, and leave what follows it to the job; end where none comes."""
+    while True:
+        data = sock.recv(1 << 20, socket.MSG_PEEK)
+        if not data:
+            os._exit(0)
+        line, newline, _ = data.partition(b"\n")
+        if newline:
+            sock.recv(len(line) + 1)
+            request: dict[str, Any] = json.loads(line)
+            return request
+
+
 class SocketLine:
     """A trial's line to its driver over a socket: events go up as JSON lines, words come down as lines."""
 

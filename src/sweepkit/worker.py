@@ -1,15 +1,13 @@
 """The trial's side of the pipe: a warm process that imports once and forks a child per job, and what such a child does.
 
-Started by :mod:`sweepkit.warm` as ``python -c "from sweepkit.worker import serve; serve(FD)"`` with one end of a
-socket. The warm process does no tensor work and never touches CUDA, so that a forked child starts clean. It knows
-nothing
-of Optuna and MLflow.
+Started by :mod:`sweepkit.warm` as ``python -c "from sweepkit.worker import serve; serve(FD)"`` with one end of a socket.
+The warm process does no tensor work and never touches CUDA, so that a forked child starts clean. Knows no Optuna, no MLflow.
 
-Down the control socket come JSON lines, each with one file descriptor (the child's own socket)::
+Down the control socket come JSON lines ``{"fork": 7}``, each with one file descriptor (the child's own socket), and up go
+``{"ready": …}``, ``{"forked": id, "pid": …}``, ``{"exited": id, "status": …, "oom_kills": n}``. A child waits on its own
+socket for the one line that says what it is to do, so that it may be forked before anybody knows that::
 
-    {"id": 7, "job": "trial", "spec": "/…/spec.json", "console": "/…/console.log"}
-
-and up go ``{"ready": …}``, ``{"forked": id, "pid": …}``, ``{"exited": id, "status": …, "oom_kills": n}``.
+    {"job": "trial", "spec": "/…/spec.json", "console": "/…/console.log", "threads": 1, "environment": {…}}
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ import ctypes
 import gc
 import importlib
 import json
+import linecache
 import os
 import select
 import signal
@@ -25,14 +24,15 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sweepkit.jobs import JOBS
+from sweepkit.jobs import JOBS, told
 from sweepkit.study import Study
 
 WARM_PACKAGES = (
+    "sweepkit",
     "torch",
     "transformers",
     "datasets",
@@ -45,6 +45,22 @@ WARM_PACKAGES = (
     "scipy",
 )
 """Packages whose modules, once a child needed them, the warm process imports as well."""
+
+STACK = (
+    "sweepkit.worker",
+    "sweepkit.jobs",
+    "sweepkit.objective",
+    "sweepkit.tasks.task",
+    "transformers.trainer",
+    "transformers.trainer_utils",
+    "torch.random",
+    "torch.cuda",
+    "torch.cuda.random",
+)
+"""Modules whose functions are on the stack where a trial sets its seed."""
+
+SPARE = "sweep spare"
+"""What ``top`` calls a child that has nothing to do yet; then it is ``sweep trial``, for one."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -122,16 +138,28 @@ def _warm(study: Study) -> str:
         sweepkit.tasks.load_task(study.task, study.home, trust_remote_code=study.trust_remote_code)
     except Exception as error:  # noqa: BLE001  # an edge: the task is the user's code
         return f"{type(error).__name__}: {error}"
-    finally:
-        _freeze()
+    _hold(study)
+    _freeze()
     return ""
 
 
-def _fill_caches() -> None:
-    """Let transformers build, once, the table of renamed weights that every model's first save and load looks into.
+def _hold(study: Study) -> None:
+    """Open the data that trials read, if it is prepared by now; what is wrong with it, whoever prepares it says."""
+    from sweepkit.tasks import load_task, prepared
 
-    It compiles some 900 regular expressions (35 ms of CPU), in each child anew where the warm process has not done so.
+    with suppress(Exception):
+        task = load_task(study.task, study.home, trust_remote_code=study.trust_remote_code)
+        prepared.hold(task, study.place.data)
+
+
+def _fill_caches() -> None:
+    """Let libraries fill, once, what each child would otherwise fill anew before its first step.
+
+    The table of renamed weights, which every model's first save and load looks into, compiles some 900 regular expressions
+    (35 ms of CPU). Torch notes the stack of every seed that is set, with its lines (15 ms to read those files).
     """
+    for name in STACK:
+        linecache.getlines(sys.modules[name].__file__ or "")
     try:
         from transformers.conversion_mapping import get_checkpoint_conversion_mapping
     except ImportError:  # another transformers, which builds it elsewhere or not at all
@@ -172,8 +200,11 @@ class _Server:
                 self._reap()
             if self._control in readable and not self._read():
                 break
-        for pid in list(self._children):
+        for pid in self._children:
             _kill_group(pid)
+            os.kill(pid, signal.SIGKILL)  # forked a moment ago, it may not yet lead its own group
+        for pid in self._children:
+            os.waitpid(pid, 0)
         os._exit(0)
 
     def _read(self) -> bool:
@@ -190,7 +221,7 @@ class _Server:
             if "import" in request:
                 self._import(request["import"])
             else:
-                self._fork(request, self._fds.pop(0))
+                self._fork(request["fork"], self._fds.pop(0))
         return True
 
     def _import(self, names: list[str]) -> None:
@@ -201,9 +232,10 @@ class _Server:
                         importlib.import_module(name)
                     except Exception as error:  # noqa: BLE001  # then the children import it, as they did before
                         sys.stderr.write(f"not preloaded: {name}: {error}\n")
+            _hold(self._study)
         _freeze()
 
-    def _fork(self, request: Mapping[str, Any], fd: int) -> None:
+    def _fork(self, number: int, fd: int) -> None:
         pid = os.fork()
         if pid == 0:
             status = 70
@@ -212,8 +244,11 @@ class _Server:
                 for sock in (self._control, self._wakeup, self._wake):
                     signal.set_wakeup_fd(-1)
                     sock.close()
-                _become_child(request, server)
-                status = JOBS[request["job"]](self._study, request, socket.socket(fileno=fd))
+                _become_child(server)
+                sock = socket.socket(fileno=fd)
+                request = told(sock)
+                _settle(request)
+                status = JOBS[request["job"]](self._study, request, sock)
             except BaseException:  # noqa: BLE001  # an edge: a child must never return into the warm process's loop
                 import traceback
 
@@ -223,8 +258,8 @@ class _Server:
                 sys.stderr.flush()
                 os._exit(status)
         os.close(fd)
-        self._children[pid] = request["id"]
-        self._tell({"forked": request["id"], "pid": pid})
+        self._children[pid] = number
+        self._tell({"forked": number, "pid": pid})
 
     def _reap(self) -> None:
         while True:
@@ -255,21 +290,30 @@ def _kill_group(pid: int) -> None:
         pass
 
 
-def _become_child(request: Mapping[str, Any], server: int) -> None:
-    """Make a forked process a trial's own: session, death with the server, console, environment, threads."""
+def _become_child(server: int) -> None:
+    """Make a forked process one of its own: session, death with the server, first to go when memory is short."""
     os.setsid()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != server:
         os._exit(1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _set(oom_score_adj="500", comm=SPARE)
+
+
+def _set(**values: str) -> None:
+    """Set what Linux knows of this process; elsewhere nothing."""
+    for name, value in values.items():
+        with suppress(OSError):
+            Path("/proc/self", name).write_text(value)
+
+
+def _settle(request: Mapping[str, Any]) -> None:
+    """Give a child what its job is to have: name, console, environment, threads."""
+    _set(comm=f"sweep {request['job']}")
     console = os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for target in (1, 2):
         os.dup2(console, target)
     os.close(console)
-    try:
-        Path("/proc/self/oom_score_adj").write_text("500")
-    except OSError:
-        pass
     os.environ.update(request.get("environment", {}))
     import torch
 

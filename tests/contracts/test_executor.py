@@ -15,6 +15,7 @@ from sweepkit.errors import StudyFailed
 from sweepkit.events import Checkpointed, Evaluated, Logged, Started
 from sweepkit.executor import Executor
 from sweepkit.slots import Slot
+from sweepkit.worker import SPARE
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,7 @@ def test_two_ranks_train_as_one_and_end_as_one(project: Path) -> None:
         executor.start(spec(project, 10, {"task.kill": True, "task.once": str(project / "one-rank-only")}))
         end = finished(follow(executor)[10])
         assert (end.ending, "signal 9" in end.cause) == ("failed", True)
-        assert psutil.Process(executor.warm_pid).children() == []
+        assert {child.name() for child in psutil.Process(executor.warm_pid).children()} <= {SPARE}
 
 
 def test_a_dead_warm_process_takes_its_trials_with_it(project: Path) -> None:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType, SimpleNamespace
@@ -52,11 +53,22 @@ def prepare(task: Task, folder: Path) -> Path:
     return place
 
 
+_held: dict[Path, DatasetDict] = {}
+"""Prepared splits that are open for all processes forked from this one."""
+
+
+def hold(task: Task, folder: Path) -> None:
+    """Open the task's splits once for all processes forked from this one, where they are prepared already."""
+    place = folder / digest(task)
+    if place.is_dir():
+        _held[place] = load_prepared(place)
+
+
 def load_prepared(path: Path) -> DatasetDict:
     """Return prepared splits, memory-mapped."""
     from datasets import DatasetDict
 
-    return DatasetDict.load_from_disk(str(path))
+    return DatasetDict(_held[path]) if path in _held else DatasetDict.load_from_disk(str(path))
 
 
 def about(path: Path) -> dict[str, Any]:
@@ -77,11 +89,16 @@ def digest(task: Task) -> str:
             "source": [_source(cls) for cls in type(task).__mro__ if issubclass(cls, Task) and cls is not Task],
             "options": task.model_dump(mode="json", by_alias=True, fallback=repr),
             "inputs": stamps,
-            "libraries": {name: version(name) for name in LIBRARIES},
+            "libraries": _versions(),
         },
         sort_keys=True,
     )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
 
 
 def _source(cls: type) -> str:
