@@ -96,12 +96,12 @@ class Digits(Task):
 
 
 class FirstStep(TrainerCallback):
-    """Writes down the time at which the first training step begins."""
+    """Writes down the time at which the first training step of whoever has this file begins."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Note the time, once."""
-        if state.global_step == 0:
+        if state.global_step == 0 and not self._file.exists():
             self._file.write_text(repr(time.time()))

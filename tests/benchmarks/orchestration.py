@@ -18,8 +18,8 @@ from sweepkit.trial import Trial
 
 
 def run(size: Size) -> list[Line]:
-    """Measure both; quick: 20 trials of a second, 120 empty ones."""
-    return [*busy(size.pick(200, 20)), *empty(size.pick(5000, 120))]
+    """Measure both; quick: 16 trials of a second, 80 empty ones."""
+    return [*busy(size.pick(200, 16)), *empty(size.pick(5000, 80))]
 
 
 def noop_study(folder: Path, **keys: Any) -> Study:

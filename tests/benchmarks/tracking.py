@@ -5,47 +5,40 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from measure import Line, Size, in_turn, median, project
+from measure import Line, Size, median, project
 from studies import digits_study, events
 
 from sweepkit.run import run as run_study
 from sweepkit.study import Study
 
+NEVER = 100_000
+"""Logging once in so many steps is not logging."""
+
 
 def run(size: Size) -> list[Line]:
-    """Train the same trial logging every step and never, MLflow on; count what arrived."""
-    counted: list[tuple[int, int]] = []
-    trials = size.pick(4, 2)
-
-    def training(every: int) -> float:
-        """Return the median seconds of train() of trials that log so often."""
-        with project() as folder:
-            base = digits_study(folder)
-            study = digits_study(
-                folder,
-                training={**base.training, "logging_steps": every, "num_train_epochs": size.pick(6, 3)},
-                enqueue=base.enqueue[:trials],
-                budget={"trials": trials},
-                backend={"parallel": 1, "gpus_per_trial": 0, "cpus_per_trial": 1},
-            )
-            outcome = run_study(study)
-            assert outcome.status == "done", outcome
-            if every == 1:
-                counted.append(_count(study))
-            numbers = range(len(outcome.rows))
-            return median(
-                next(
-                    e["metrics"]["train_runtime"] for e in events(study, n, "logged") if "train_runtime" in e["metrics"]
-                )
-                for n in numbers
-            )
-
-    steps = 45 * size.pick(6, 3)
-    found = in_turn(size.repeats, never=lambda: training(100_000), each=lambda: training(1))
-    more = found["each"] - found["never"]
-    said, kept = (sum(column) for column in zip(*counted, strict=True))
-    detail = f"{found['never']:.2f} s without, {found['each']:.2f} s with; the Trainer's own logging included"
-    metrics = 3 * steps  # loss, grad_norm, learning_rate
+    """Train the same configuration in pairs, logging every step and never, MLflow on; count what arrived."""
+    epochs, pairs = size.pick(6, 3), size.pick(2 * size.repeats, 3)
+    with project() as folder:
+        base = digits_study(folder)
+        study = digits_study(
+            folder,
+            training={**base.training, "num_train_epochs": epochs},
+            space={**base.model_dump()["space"], "logging_steps": {"choices": [1, NEVER]}},
+            enqueue=[{**base.enqueue[0], "logging_steps": every} for every in [NEVER, 1] * pairs],
+            budget={"trials": 2 * pairs},
+            backend={"parallel": 1, "gpus_per_trial": 0, "cpus_per_trial": 1},
+        )
+        outcome = run_study(study)
+        assert outcome.status == "done", outcome
+        seconds = [
+            next(e["metrics"]["train_runtime"] for e in events(study, n, "logged") if "train_runtime" in e["metrics"])
+            for n in range(2 * pairs)
+        ]
+        said, kept = _count(study)
+    never = median(seconds[::2])
+    more = median(each - without for without, each in zip(seconds[::2], seconds[1::2], strict=True))
+    detail = f"{never:.2f} s without, {never + more:.2f} s with; the Trainer's own logging included"
+    metrics = 3 * 45 * epochs  # loss, grad_norm, learning_rate
     return [
         Line(
             "6",
@@ -55,7 +48,7 @@ def run(size: Size) -> list[Line]:
             at_most=0.25,
             detail=f"{metrics} metrics",
         ),
-        Line("6", "logging every step slows training by", 100 * more / found["never"], "%", at_most=3, detail=detail),
+        Line("6", "logging every step slows training by", 100 * more / never, "%", at_most=3, detail=detail),
         Line(
             "6",
             "metrics lost on the way to MLflow",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -15,34 +14,29 @@ from sweepkit.study import Study
 
 
 def run(size: Size) -> list[Line]:
-    """Measure trials of a study on one slot, cold processes, and a plain loop, in turn."""
+    """Measure a study on one slot whose trials train one and five steps in turn, cold processes, and a plain loop, in turn."""
     gaps: list[float] = []
     fixed: list[float] = []
-    five: list[float] = []
 
-    def warm(steps: int) -> float:
+    def warm() -> float:
+        """Return the seconds of a five-step trial, end to end; note the gaps, and what one-step trials take."""
         with project() as folder:
-            study = short_study(folder, steps, trials=12)
+            study = short_study(folder, [1, 5] * size.pick(8, 5))
             outcome = run_study(study)
             assert outcome.status == "done", outcome
-            numbers = range(1, 12)
-            if steps == 1:
-                fixed.append(median(events(study, number, "finished")[-1]["seconds"] for number in numbers))
-                return fixed[-1]
-            free = [events(study, number - 1, "finished")[-1]["at"] for number in numbers]
-            first = [float((study.place.trial(number) / "first-step").read_text()) for number in numbers]
-            gaps.append(median(b - a for a, b in zip(free, first, strict=True)))
-            ends = [events(study, number, "finished")[-1]["at"] for number in range(12)]
-            five.append(median(b - a for a, b in itertools.pairwise(ends)))
-            return five[-1]
+            ends = [events(study, row.number, "finished")[-1] for row in outcome.rows]
+            first = [float((study.place.trial(row.number) / "first-step").read_text()) for row in outcome.rows]
+        gaps.append(median(began - end["at"] for end, began in zip(ends, first[1:], strict=False)))
+        fixed.append(median(end["seconds"] for end in ends[2::2]))
+        return median(after["at"] - before["at"] for before, after in zip(ends[2::2], ends[3::2], strict=True))
 
     found = in_turn(
         size.repeats,
         cold=cold,
-        five=lambda: warm(5),
+        five=warm,
         loop=lambda: float(median(tool("loop", rounds=size.pick(10, 5))["seconds"])),
-        fixed=lambda: warm(1),
     )
+    found["fixed"] = median(fixed)
     times = found["cold"] / found["five"]
     detail = f"{found['cold']:.2f} s and {found['five']:.3f} s, end to end"
     ratio = found["loop"] / found["fixed"]
@@ -64,12 +58,15 @@ def cold() -> float:
         return time.perf_counter() - began
 
 
-def short_study(folder: Path, steps: int, trials: int) -> Study:
-    """Return a study on one slot whose trials have so many steps and one evaluation at the end."""
+def short_study(folder: Path, steps: list[int]) -> Study:
+    """Return a study on one slot whose trials train so many steps each, and evaluate at their end."""
     base = digits_study(folder)
+    values = base.enqueue[0]
     return digits_study(
         folder,
-        training={**base.training, "max_steps": steps, "eval_strategy": "steps", "eval_steps": steps},
-        budget={"trials": trials},
+        space={**base.model_dump()["space"], "max_steps": {"choices": [1, 5]}},
+        enqueue=[{**values, "max_steps": count} for count in steps],
+        budget={"trials": len(steps)},
         backend={"parallel": 1, "gpus_per_trial": 0, "cpus_per_trial": 1},
+        tracking={"uri": "sqlite:///mlflow.db"},
     )
