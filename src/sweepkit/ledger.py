@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from bisect import insort
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -81,6 +82,8 @@ class Ledger:
     """Everything the search asks about all trials at once. Ended trials are read once, the others each time."""
 
     def __init__(self, rule: ValueRule) -> None:
+        self.turn = threading.Lock()
+        """Held by whoever reads the stored trials into it: the driver's thread, or the courier's."""
         self._rule = rule
         self._seen = 0
         self._open: set[int] = set()
@@ -107,7 +110,7 @@ class Ledger:
     @property
     def spent(self) -> int:
         """Trials that count in the budget, running ones included and replaced ones left out."""
-        return len(self._counted - self.replaced) + len(self.running)
+        return len((self._counted - self.replaced) | self.running)
 
     def read(self, trials: Sequence[FrozenTrial]) -> None:
         """Take in what changed; ``trials`` are all trials, by number."""
@@ -120,7 +123,7 @@ class Ledger:
                 self.listed.append(trial.user_attrs["listed"])
             self._open.add(trial.number)
         self._seen = len(trials)
-        self.waiting, self.running = set(), set()
+        waiting, running = set(), set()
         for number in sorted(self._open):
             trial = trials[number]
             if "hyperparameters" in trial.user_attrs:
@@ -129,11 +132,12 @@ class Ledger:
                 self.partial.add(number)
             self.point = max(self.point, trial.user_attrs.get("point", 0))
             if trial.state == TrialState.WAITING:
-                self.waiting.add(number)
+                waiting.add(number)
             elif trial.state == TrialState.RUNNING:
-                self.running.add(number)
+                running.add(number)
             else:
                 self._end(row_of(trial))
+        self.waiting, self.running = waiting, running
 
     def _end(self, row: Trial) -> None:
         self._open.discard(row.number)

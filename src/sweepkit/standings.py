@@ -40,6 +40,7 @@ class Standings:
         return [row for row in rows if row.number in front]
 
     def _read(self) -> list[FrozenTrial]:
-        trials = self._records.all()
-        self._ledger.read(trials)
+        with self._ledger.turn:
+            trials = self._records.all()
+            self._ledger.read(trials)
         return trials

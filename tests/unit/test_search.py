@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +166,24 @@ def test_a_baseline_of_an_empty_space_is_a_trial_without_hyperparameters(project
     asked = opened(toy_study(project, name="empty", space={}, baseline={}, budget={"trials": 1})).ask()
     assert asked is not None
     assert (asked.origin, asked.hyperparameters) == ("baseline", {})
+
+
+def test_another_thread_that_looks_on_changes_nothing(project: Path) -> None:
+    search = opened(study_of(project, "random", "watched", budget={"trials": 40}))
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            search.trials()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        sequence(search)
+    finally:
+        sys.setswitchinterval(before)
+        over.set()
+        looker.join()
+    assert sorted(row.number for row in search.ranked()) == list(range(40))
