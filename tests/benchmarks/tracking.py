@@ -20,9 +20,10 @@ def run(size: Size) -> list[Line]:
     epochs, pairs = size.pick(6, 3), size.pick(2 * size.repeats, 3)
     with project() as folder:
         base = digits_study(folder)
+        fixed = {name: value for name, value in base.training.items() if name != "logging_steps"}
         study = digits_study(
             folder,
-            training={**base.training, "num_train_epochs": epochs},
+            training={**fixed, "num_train_epochs": epochs},
             space={**base.model_dump()["space"], "logging_steps": {"choices": [1, NEVER]}},
             enqueue=[{**base.enqueue[0], "logging_steps": every} for every in [NEVER, 1] * pairs],
             budget={"trials": 2 * pairs},

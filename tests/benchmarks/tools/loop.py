@@ -1,4 +1,4 @@
-"""A plain loop: a fresh model and Trainer each round, a few steps and one evaluation; says what each round took.
+"""A plain loop: a fresh model and Trainer each round, a few steps and (``evaluate``) an evaluation; says what each took.
 
 The first round, which loads code lazily, does not count unless it is the only one.
 """
@@ -18,8 +18,8 @@ if __name__ == "__main__":
     seconds = []
     for _ in range(options["rounds"]):
         began = time.perf_counter()
-        steps = options.get("steps", 1)
-        short = {**ARGUMENTS, **QUIET, "max_steps": steps, "eval_strategy": "steps", "eval_steps": steps}
+        when = "epoch" if options["evaluate"] else "no"
+        short = {**ARGUMENTS, **QUIET, "max_steps": options["steps"], "eval_strategy": when}
         arguments = TrainingArguments(output_dir="out", **short)
         set_seed(arguments.seed)
         trainer = Trainer(
