@@ -199,7 +199,9 @@ class BackendSpec(_Section):
     address: str | None = None
     """Ray only: address of the cluster, or ``auto``; without it Ray starts on this machine."""
     path: str | None = None
-    """Ray only: shared folder or fsspec URL for checkpoints, reachable from every node."""
+    """Ray only: folder or fsspec URL (``s3://…`` with s3fs installed) that every node reaches, for clusters whose nodes do
+    not see the study's folder: checkpoints and logs travel through it, and the study's folder has them all. Task, data
+    files and environment are each node's own."""
 
 
 class Tracking(_Section):

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from making import sweep, toy_study
+from sweepkit.events import Started
+from sweepkit.journal import TrialLog
 from sweepkit.load import to_yaml
 from sweepkit.run import run
 from sweepkit.study import Study
@@ -100,6 +102,27 @@ def test_both_ranks_of_a_gang_train_the_same(project: Path) -> None:
     said = [json.loads(Path(f"{note}-{rank}").read_text()) for rank in (0, 1)]
     assert said[0] == said[1]
     assert said[0]["learning_rate"] == 3e-3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_gpus")
+def test_checkpoints_travel_through_a_path_where_nodes_do_not_share_the_studys_folder(
+    project: Path, tmp_path: Path
+) -> None:
+    path = f"file://{tmp_path}/depot"
+    once = {"kill": True, "fail_at_step": 6, "once": str(project / "once")}
+    backend = {"type": "ray", "parallel": 1, "gpus_per_trial": 0, "path": path}
+    study = toy_study(project, task=once, budget={"trials": 2}, retries={"crash": 1}, backend=backend)
+    outcome = run(study)
+    assert [(str(row.ending), row.attempts) for row in outcome.rows] == [("complete", 2), ("complete", 1)]
+    starts = [event for event in TrialLog(study.place.trial(0)).refresh() if isinstance(event, Started)]
+    assert [event.resumed for event in starts] == [0, 4]
+    for number in (0, 1):
+        folder = study.place.trial(number)
+        assert json.loads((folder / "spec.json").read_text())["directory"] != str(folder), "it trained somewhere else"
+        assert sorted(path.name for path in folder.iterdir()) == ["best", "console.log", "events.jsonl", "spec.json"]
+        assert (folder / "best" / "model.safetensors").exists()
+    assert not list((tmp_path / "depot").iterdir())
 
 
 def continued(project: Path) -> tuple[Study, Outcome]:

@@ -44,6 +44,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweepkit.backends import Session
 from sweepkit.backends.ray.actor import Actor, Mailbox
+from sweepkit.backends.ray.travel import Home
 from sweepkit.backends.ray.tuning import Asker, Conversation, Hearer, Warm
 from sweepkit.errors import InputError, StudyFailed
 from sweepkit.slots import Machine, Slot, plan
@@ -77,7 +78,8 @@ class RayBackend:
         # Beside the driver, for a node that is lost must not take it along.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]  # ray.remote adds it
-        talk = Conversation(session, mailbox)
+        home = Home(self._study)
+        talk = Conversation(session, mailbox, home)
         actor = tune.with_parameters(
             Actor,
             study=self._study.model_dump_json(by_alias=True, exclude_none=True),
@@ -112,6 +114,7 @@ class RayBackend:
                 tuner.fit()
         finally:
             ray.kill(mailbox)
+            home.close()
             if talk.failure:
                 raise talk.failure
 
@@ -156,11 +159,21 @@ class RayBackend:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _shared_paths(self) -> None:
-        hosts = {node["NodeManagerHostname"] for node in _nodes()}
-        if len(hosts) > 1 and self._study.backend.path is None:
+        """Refuse a cluster where some node does not see the study's folder and no path says how files get there."""
+        folder = self._study.place.folder
+        if self._study.backend.path is not None:
+            return
+        mark = folder / f".seen-{uuid.uuid4().hex}"
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        try:
+            blind = [node["NodeManagerHostname"] for node in _nodes() if not _sees(node["NodeID"], mark)]
+        finally:
+            mark.unlink()
+        if blind:
             raise InputError(
-                f"backend.path: the cluster has {len(hosts)} machines, and what lies in {self._study.place.folder} "
-                "stays on one of them; name a folder that all of them share, or an fsspec URL such as s3://bucket/folder"
+                f"backend.path: node {blind[0]} of the cluster does not see {folder}, where checkpoints lie; put the "
+                "project on a folder that all nodes share, or name an fsspec URL that all reach, such as s3://bucket/folder"
             )
 
     def _slots(self) -> tuple[Slot, int]:
@@ -173,6 +186,13 @@ class RayBackend:
         slot = slots[0]
         fits = max(1, min((count for count in cores if count), default=1) // slot.ranks)
         return Slot(slot.devices, min(slot.threads, fits), slot.ranks), len(slots)
+
+
+def _sees(node: str, file: Path) -> bool:
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    # By value: a node may have another version of this package, or none yet.
+    exists: Any = ray.remote(lambda path: __import__("os").path.exists(path))
+    return bool(ray.get(exists.options(num_cpus=0, scheduling_strategy=there).remote(str(file))))
 
 
 def _nodes() -> list[dict[str, Any]]:

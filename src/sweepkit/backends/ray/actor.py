@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from sweepkit.backends.ray.travel import Node
 from sweepkit.events import Event, Finished, Logged
 from sweepkit.executor import Executor
 from sweepkit.slots import Slot
@@ -45,6 +46,7 @@ class Actor(tune.Trainable):
         assert slot is not None
         self._study = Study.model_validate_json(study).at(Path(home))
         self._mailbox = mailbox
+        self._node = Node(self._study)
         hours = self._study.budget.trial_hours
         self._executor = Executor(
             self._study,
@@ -62,10 +64,10 @@ class Actor(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Return the trial's next events; an evaluation, a start or the end is passed on at once."""
+        """Return the trial's next events; all but what it logs is passed on at once."""
         number = self._spec.number
         if not self._begun:
-            self._executor.start(self._spec)
+            self._executor.start(self._node.receive(self._spec))
             self._begun = True
         events: list[Event] = []
         while True:
@@ -74,7 +76,7 @@ class Actor(tune.Trainable):
                     self._executor.kill(number, "stopped")
                 else:
                     self._executor.answer(number, word)
-            events += self._executor.poll(POLL_SECONDS)
+            events += map(self._node.send, self._executor.poll(POLL_SECONDS))
             if any(not isinstance(event, Logged) for event in events):
                 done = isinstance(events[-1], Finished)
                 return {"events": [event.to_json() for event in events], "done": done}
@@ -82,6 +84,7 @@ class Actor(tune.Trainable):
     def cleanup(self) -> None:
         """End the warm process and whatever it runs."""
         self._executor.__exit__(None, None, None)
+        self._node.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Trials keep their own checkpoints; Tune has none to keep."""

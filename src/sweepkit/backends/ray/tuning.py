@@ -16,6 +16,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweepkit.backends import Session
+from sweepkit.backends.ray.travel import Home
 from sweepkit.errors import StudyFailed
 from sweepkit.events import LOST, Evaluated, Event, Finished, from_json
 from sweepkit.trial import TrialSpec
@@ -31,8 +32,9 @@ class _Here:
 class Conversation(_Here):
     """What is said between Tune and the session: who runs, the words for trials, what went wrong."""
 
-    def __init__(self, session: Session, mailbox: Any) -> None:
+    def __init__(self, session: Session, mailbox: Any, home: Home) -> None:
         self.session = session
+        self._home = home
         self.open: dict[str, int] = {}
         """Tune's trial → number of ours, from being asked for to its end."""
         self.failure: BaseException | None = None
@@ -46,6 +48,8 @@ class Conversation(_Here):
             return None
         try:
             spec = self.session.next()
+            if spec is not None:
+                self._home.send(spec)
         except Exception as error:  # noqa: BLE001  # raised again when Tune is done
             self.failure = error
             return None
@@ -60,6 +64,7 @@ class Conversation(_Here):
         if isinstance(event, Finished):
             del self.open[trial_id]
         try:
+            self._home.receive(event)
             answer = self.session.hear(event)
         except Exception as error:  # noqa: BLE001  # raised again when Tune is done
             self.failure = error
