@@ -71,45 +71,45 @@ class Population:
 
         Who came late (a failed member that is tried again) catches up without a meeting.
         """
-        assert self._scheduler is not None
-        held = self._search.meetings.all()
         here = min(event.number for event in self.waiting.values())
-        going = sorted(number for number, event in self.waiting.items() if event.number == here)
-        if len(going) == len(self.waiting) and here not in held:
-            for evaluation, turns in list(held.items())[self._known :]:  # an earlier driver's
-                self._scheduler.decide(
-                    evaluation, {n: self._member(n, turn.value, held, evaluation) for n, turn in turns.items()}
-                )
-            goal = self._rule.deciding
-            values = {number: self.waiting[number].values[goal] for number in going}
-            choices = self._scheduler.decide(here, {n: self._member(n, value, held) for n, value in values.items()})
-            for number, choice in choices.items():
-                if choice.donor is not None:
-                    self._shelf.adopt(number, choice.donor)
-            turns = {
-                number: Turn(
-                    evaluation=here,
-                    step=self.waiting[number].step,
-                    value=values[number],
-                    hyperparameters=choice.hyperparameters,
-                    donor=choice.donor,
-                )
-                for number, choice in choices.items()
-            }
-            self._search.meetings.note(here, turns)
-            self._known = len(held) + 1
+        going = {number: event for number, event in sorted(self.waiting.items()) if event.number == here}
+        if len(going) == len(self.waiting) and here not in self._search.meetings.all():
+            self._decide(here, going)
         for number in going:
             del self.waiting[number]
-        return going
+        return list(going)
 
-    def _member(
-        self, number: int, value: float, held: Mapping[int, Mapping[int, Turn]], until: float = float("inf")
-    ) -> Member:
-        """Return a member as it came to a meeting."""
+    def _decide(self, here: int, going: Mapping[int, Evaluated]) -> None:
+        """Ask the scheduler, let members have what they go on from, and then record it."""
+        assert self._scheduler is not None
+        held = self._search.meetings.all()
+        for evaluation, turns in list(held.items())[self._known :]:  # an earlier driver's
+            members = {number: self._member(number, turn.value, held, evaluation) for number, turn in turns.items()}
+            self._scheduler.decide(evaluation, members)
+        values = {number: event.values[self._rule.deciding] for number, event in going.items()}
+        members = {number: self._member(number, value, held, here) for number, value in values.items()}
+        choices = self._scheduler.decide(here, members)
+        for number, choice in choices.items():
+            if choice.donor is not None:
+                self._shelf.adopt(number, choice.donor)
+        decided = {
+            number: Turn(
+                evaluation=here,
+                step=going[number].step,
+                value=values[number],
+                hyperparameters=choice.hyperparameters,
+                donor=choice.donor,
+            )
+            for number, choice in choices.items()
+        }
+        self._search.meetings.note(here, decided)
+        self._known = len(held) + 1
+
+    def _member(self, number: int, value: float, held: Mapping[int, Mapping[int, Turn]], here: int) -> Member:
+        """Return a member as it came to the meeting ``here`` with a value of the deciding goal."""
         given: dict[str, Any] = dict(self._search.row(number).params)
         for evaluation, turns in held.items():
-            if number in turns and evaluation < until:
+            if number in turns and evaluation < here:
                 given |= turns[number].hyperparameters
-        values = [0.0] * (self._rule.deciding + 1)
-        values[-1] = value
+        values = [value] * (self._rule.deciding + 1)
         return Member(self._rule.key(values), {name: given[name] for name in self._names if name in given})

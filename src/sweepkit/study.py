@@ -126,8 +126,10 @@ class PrunerSpec(_Open):
         "none", "median", "percentile", "asha", "hyperband", "threshold", "patient", "wilcoxon", "pbt", "pb2"
     ] = "none"
     """none, median, percentile, asha (successive halving), hyperband, threshold, patient, wilcoxon; pbt and pb2
-    (population-based; they need the ray backend): the budget's trials train side by side, and the worst go on with the
-    weights of the best and with other values. Their options are Ray Tune's."""
+    (population-based; they need the ray backend): the budget's trials train side by side, and at evaluations the
+    worst take over the weights of the best and go on with other values. Their options are Ray Tune's, in evaluations:
+    perturbation_interval (1), quantile_fraction (0.25) and, for pbt, burn_in_period (0), resample_probability (0.25) and
+    perturbation_factors ([1.2, 0.8])."""
 
     @property
     def population(self) -> bool:

@@ -32,6 +32,20 @@ def test_a_trial_goes_on_from_the_newest_whole_checkpoint_whoever_heard_of_it(tm
     assert shelf(tmp_path).resumable(1) == (None, 0)
 
 
+def test_a_trial_goes_on_from_what_another_wrote_once_on_disk_and_stays_when_that_goes(tmp_path: Path) -> None:
+    donated = write(tmp_path, 0, "last/checkpoint-8") / "model.safetensors"
+    write(tmp_path, 1, "last/checkpoint-8", size=1)
+    there = shelf(tmp_path)
+    for _ in range(2):
+        there.adopt(1, 0)
+        path, step = there.resumable(1)
+        assert path is not None and step == 8
+        assert [each.name for each in path.parent.iterdir()] == [path.name]
+        assert (path / "model.safetensors").samefile(donated)
+    there.ended(0, keeps_best=False)
+    assert (path / "model.safetensors").stat().st_size == MODEL
+
+
 def test_what_was_being_written_is_gone_and_what_it_was_to_replace_is_back(tmp_path: Path) -> None:
     for part in ("best.old", "best.new", "last.new/checkpoint-4"):
         write(tmp_path, 0, part)

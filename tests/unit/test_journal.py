@@ -6,13 +6,14 @@ import math
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 import written_trials as trials
-from sweepkit.events import Evaluated, Logged
+from sweepkit.events import Evaluated, Finished, Logged, Scheduled
 from sweepkit.journal import TrialLog
 from sweepkit.trial import Ending
 
@@ -49,6 +50,15 @@ def test_reading_a_log_that_is_not_there_creates_nothing(tmp_path: Path) -> None
     assert log.events() == ([], 0)
     assert (log.started, log.finished, log.evaluations, log.attempts, log.best_checkpoint) == (None, None, [], 0, None)
     assert not (tmp_path / "0000").exists()
+
+
+def test_waiting_for_others_is_no_time_of_the_trial_and_a_change_is_said_once(tmp_path: Path) -> None:
+    log = TrialLog(tmp_path)
+    first, again = trials.started(0), replace(trials.started(0), at=trials.started(0).at + 100.0)
+    paused = Finished(trial=0, at=first.at + 2.0, ending="stopped", seconds=2.0)
+    change = Scheduled(trial=0, at=first.at + 90.0, evaluation=1, step=4, hyperparameters={"learning_rate": 0.1})
+    assert [log.append(event) for event in (first, paused, change, change, again)] == [True, True, True, False, True]
+    assert log.seconds == 2.0
 
 
 def test_a_step_said_again_is_left_out(tmp_path: Path) -> None:
