@@ -162,7 +162,7 @@ def constant(study: Study, project: Path, rate: float) -> float:
 
 
 def test_a_population_beats_the_best_constant_value(population: Held, project: Path) -> None:
-    best = max(constant(population.study, project, rate) for rate in (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.6))
+    best = max(constant(population.study, project, rate) for rate in (0.4, 0.6, 0.7, 0.8, 1.0, 1.2))
     assert population.best.value is not None
     assert population.best.value > best + 0.1  # in powers of ten of the distance
 
@@ -249,8 +249,8 @@ def test_a_population_whose_driver_is_killed_goes_on_to_the_same_schedules(
     assert schedules == [list(row.schedule) for row in population.outcome.rows]
 
 
-def decided(project: Path, kind: str, until: int = 4) -> list[Mapping[int, Choice]]:
-    """Return the choices of four meetings of five members, the better the higher their number."""
+def decided(project: Path, kind: str, until: int = 3) -> list[Mapping[int, Choice]]:
+    """Return the choices of three meetings of five members, the better the higher their number."""
     from sweepkit.backends.ray.population import TuneScheduler
 
     space = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "weight_decay": {"low": 0.0, "high": 0.1}}

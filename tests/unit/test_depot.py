@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from making import spec, toy_study
+from sweepkit.events import Checkpointed, Finished
+
 pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
 
 
@@ -43,4 +46,33 @@ def test_what_is_put_in_half_is_not_taken_and_cleared(tmp_path: Path) -> None:
     (tmp_path / "depot" / "study" / "0001" / "last.whole").unlink()
     assert not depot.take("0001/last", tmp_path / "arrived")
     depot.clear()
+    assert list((tmp_path / "depot").iterdir()) == []
+
+
+def test_a_trials_files_come_home_and_what_it_goes_on_from_goes_out(project: Path, tmp_path: Path) -> None:
+    from sweepkit.backends.ray.travel import Home, Node
+
+    study = toy_study(project, backend={"type": "ray", "path": f"{tmp_path}/depot"})
+    node, home, place = Node(study), Home(study), study.place.trial(0)
+    for step in (4, 8):
+        given = node.receive(spec(project, 0, attempt=step))
+        written = Path(given.directory) / "last" / f"checkpoint-{step}"
+        written.mkdir(parents=True)
+        (written / "model").write_text(f"weights {step}")
+        told = node.send(Checkpointed(trial=0, at=0.0, step=step, role="last", path=str(written)))
+        assert told == Checkpointed(trial=0, at=0.0, step=step, role="last", path=f"{place}/last/checkpoint-{step}")
+        home.receive(told)
+        assert [path.name for path in (place / "last").iterdir()] == [f"checkpoint-{step}"]
+    (Path(given.directory) / "console.log").write_text("said")
+    home.receive(node.send(Finished(trial=0, at=1.0, ending="failed")))
+    assert not Path(given.directory).exists()
+    assert (place / "console.log").read_text() == "said"
+
+    again = spec(project, 0, attempt=2, resume_from=f"{place}/last/checkpoint-8")
+    home.send(again)
+    start = node.receive(again).resume_from
+    assert start is not None and not start.startswith(str(place))
+    assert (Path(start) / "model").read_text() == "weights 8"
+    node.close()
+    home.close()
     assert list((tmp_path / "depot").iterdir()) == []
