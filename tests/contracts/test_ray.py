@@ -92,6 +92,7 @@ def test_what_a_trial_gets_is_what_tune_reserves(
     assert (found, backend._bundle(slot)) == (count, bundle)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_gpus")
 def test_both_ranks_of_a_gang_train_the_same(project: Path) -> None:
     note = project / "note"
