@@ -69,6 +69,7 @@ class Corner:
     """The configuration that needs the most memory, as far as it was looked for."""
 
     hyperparameters: Mapping[str, Any]
+    """Those of its values on which memory may depend."""
     peak_memory_mb: float
     out_of_memory: str = ""
     """How it ran out of memory; empty where it fits."""

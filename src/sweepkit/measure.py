@@ -37,7 +37,8 @@ EVALUATED = 16
 def measure(study: Study, spec: TrialSpec, line: Line, *, worst: bool = False) -> Finished:
     """Train, evaluate and save once, and write what was measured to ``measured.json`` in the trial's folder.
 
-    ``worst``: one step and an evaluation of two batches, on the longest rows there are: what memory is needed.
+    ``worst``: two steps and an evaluation of two batches, on the longest rows there are: what memory is needed. The second
+    step is the first that has its activations beside the optimizer's state.
     """
     course = _Course(line, worst=worst, adaptive=spec.ranks == 1)
     finished = run_trial(study, spec, course, before=course.shorten)
@@ -52,7 +53,7 @@ class _Course(TrainerCallback):
     def __init__(self, line: Line, *, worst: bool, adaptive: bool) -> None:
         self._worst = worst
         self._adaptive = adaptive
-        self._warm_up, self._steps = (0, 1) if worst else (WARM_UP, FEWEST)
+        self._warm_up, self._steps = (0, 2) if worst else (WARM_UP, FEWEST)
         self._times: list[float] = []
         self._marks: dict[str, float] = {}
         self._sizes: dict[str, int] = {}

@@ -57,7 +57,7 @@ def probe(study: Study, watch: Watcher | None = None) -> Forecast:
             probing = _Probing(study, executor, Path(scratch))
             executor.free.extend(slots[:1])
             corner = _corner(study, known, probing)
-            watch.said(f"most memory: {words.settings(corner.hyperparameters) or 'no choice'}")
+            watch.said(f"most demanding: {words.settings(corner.hyperparameters) or 'all alike'}")
             memory = max(corner.peak_memory_mb, inspected["peak_memory_mb"])
             slots = plan(study.backend, Machine.here(), trial_memory_mb=memory)
             executor.free[:] = slots
@@ -65,6 +65,7 @@ def probe(study: Study, watch: Watcher | None = None) -> Forecast:
             numbers = f"{words.plural(len(chosen), 'configuration')}, {len(slots)} at a time"
             watch.said(f"measuring {numbers}: a few steps and an evaluation each …")
             measured = probing.measure([configuration.hyperparameters for configuration in chosen])
+    corner = replace(corner, peak_memory_mb=max(corner.peak_memory_mb, *(one.peak_memory_mb for one in measured)))
     size = sum(file.stat().st_size for file in Path(inspected["data"]).rglob("*") if file.is_file())
     return forecast(study, corner, measured, slots=len(slots), start_seconds=started, data_bytes=size)
 
@@ -115,7 +116,7 @@ class _Probing:
                     return event
 
     def needs(self, hyperparameters: Mapping[str, Any], divisor: int = 1) -> Finished:
-        """Return how one step of a configuration ended. Raises StudyFailed where that says nothing about memory."""
+        """Return how the first two steps of a configuration ended. Raises StudyFailed where that says nothing about memory."""
         self._prepared(hyperparameters)
         folder = self.start(hyperparameters, worst=True, divisor=divisor)
         end = self.ended()
@@ -253,7 +254,9 @@ def _corner(study: Study, known: Mapping[str, Any], probing: _Probing) -> Corner
             its = probing.needs(other.hyperparameters)
             if its.ending is Ending.infeasible or its.peak_memory_mb > end.peak_memory_mb:
                 answers, found, end = {**answers, key: value}, other, its
-    corner = Corner(hyperparameters=found.hyperparameters, peak_memory_mb=end.peak_memory_mb)
+    matter = {d.name for d in dimensions(study.space).values() if _takes_memory(d) or len(_ends(d)) > 1}
+    shown = {name: value for name, value in found.hyperparameters.items() if name in matter}
+    corner = Corner(hyperparameters=shown, peak_memory_mb=end.peak_memory_mb)
     if end.ending != Ending.infeasible:
         return corner
     batch = int(found.hyperparameters.get("per_device_train_batch_size", known["per_device_train_batch_size"]))

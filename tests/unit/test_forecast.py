@@ -127,7 +127,7 @@ def test_the_forecast_can_be_read_in_a_pipe(tmp_path: Path) -> None:
     assert [line.rstrip() for line in console.export_text().splitlines()] == [
         "forecast",
         "",
-        "memory   700 MB in the most demanding trial (bs=32), 600 MB in the others that were measured",
+        "memory   at most 700 MB, for bs=32; 600 MB as a rule",
         "a trial  18 s when trained to its end",
         "in all   3 min 52 s: 10 s to start, 1 min 14 s for 7 trials, 2 at a time, 2 min 28 s to confirm",
         "disk     30 MB for 3 best models, 5 kB of prepared data; at most 160 MB more while trials run",

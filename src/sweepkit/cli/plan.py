@@ -91,11 +91,10 @@ def outlook(study: Study, forecast: Forecast) -> RenderableType:
 
 
 def _forecast(study: Study, forecast: Forecast) -> Iterator[tuple[str, str]]:
-    corner, memory = forecast.corner, words.size(forecast.corner.peak_memory_mb * 1e6)
-    usual = words.size(max(one.peak_memory_mb for one in forecast.measured) * 1e6)
-    where = f" ({words.settings(corner.hyperparameters)})" if corner.hyperparameters else ""
-    most = "more than there is" if corner.out_of_memory else memory
-    yield "memory", f"{most} in the most demanding trial{where}, {usual} in the others that were measured"
+    corner, peaks = forecast.corner, sorted(1e6 * one.peak_memory_mb for one in forecast.measured)
+    most = "more than there is" if corner.out_of_memory else f"at most {words.size(corner.peak_memory_mb * 1e6)}"
+    where = f", for {words.settings(corner.hyperparameters)}" if corner.hyperparameters else ""
+    yield "memory", f"{most}{where}; {words.size(peaks[len(peaks) // 2])} as a rule"
     whole = [one.seconds for one in forecast.measured]
     spread = f", {words.span(min(whole))} to {words.span(max(whole))}" if len(whole) > 1 else ""
     yield "a trial", f"{words.span(forecast.whole_trial_seconds)} when trained to its end{spread}"
