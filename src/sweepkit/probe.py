@@ -35,6 +35,8 @@ FEWEST = 6
 """So many configurations are measured at least, spread evenly over the space."""
 CANDIDATES = 12
 """So many configurations are tried at most in the search for the most demanding one."""
+NOISE = 1.01
+"""The peaks of equal configurations differ by so much."""
 TRIES = 500
 """So often a configuration is drawn again that breaks a constraint."""
 DIVISORS = (2, 4, 8)
@@ -252,7 +254,7 @@ def _corner(study: Study, known: Mapping[str, Any], probing: _Probing) -> Corner
                 continue
             tried += 1
             its = probing.needs(other.hyperparameters)
-            if its.ending is Ending.infeasible or its.peak_memory_mb > end.peak_memory_mb:
+            if its.ending is Ending.infeasible or its.peak_memory_mb > NOISE * end.peak_memory_mb:
                 answers, found, end = {**answers, key: value}, other, its
     matter = {d.name for d in dimensions(study.space).values() if _takes_memory(d) or len(_ends(d)) > 1}
     shown = {name: value for name, value in found.hyperparameters.items() if name in matter}
