@@ -110,6 +110,13 @@ def lock_owners(place: Place) -> list[tuple[int, str]]:
     return found
 
 
+def lock_since(place: Place) -> datetime | None:
+    """Return when the first of the drivers that run this study now began, local time; None where none does."""
+    paths = (place.lock, *place.folder.glob(f"{place.lock.name}-*"))
+    owners = [owner for path in paths if _held(path) and (owner := _owner(path))]
+    return min((datetime.fromisoformat(owner["started"]) for owner in owners), default=None)
+
+
 def lock_owner(place: Place) -> tuple[int, str] | None:
     """Return (pid, host) of a driver that runs this study now, or None."""
     return next(iter(lock_owners(place)), None)

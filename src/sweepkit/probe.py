@@ -250,11 +250,11 @@ def _corner(study: Study, known: Mapping[str, Any], probing: _Probing) -> Corner
         for value in _ends(dimension):
             other = make({**answers, key: value})
             same = other is None or other.key == found.key
-            if other is None or same or tried >= CANDIDATES or end.ending is Ending.infeasible:
+            if other is None or same or tried >= CANDIDATES or end.ending == Ending.infeasible:
                 continue
             tried += 1
             its = probing.needs(other.hyperparameters)
-            if its.ending is Ending.infeasible or its.peak_memory_mb > NOISE * end.peak_memory_mb:
+            if its.ending == Ending.infeasible or its.peak_memory_mb > NOISE * end.peak_memory_mb:
                 answers, found, end = {**answers, key: value}, other, its
     matter = {d.name for d in dimensions(study.space).values() if _takes_memory(d) or len(_ends(d)) > 1}
     shown = {name: value for name, value in found.hyperparameters.items() if name in matter}

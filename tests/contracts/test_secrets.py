@@ -73,7 +73,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Writte
             assert process.returncode == 0, said[name]
     process = sweep("show", "study.yaml", cwd=home)
     said["the server is away"], _ = process.communicate(timeout=100)
-    assert process.returncode == 1
+    assert process.returncode == 2
     files = {*home.rglob("*")} - before - {home / "study.yaml"}
     return Written(said, {str(path.relative_to(home)): path.read_bytes() for path in files if path.is_file()})
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,24 @@ def test_the_picture_fits_a_narrow_terminal(project: Path) -> None:
     bar = view.progress()
     view.begin(bar, board)
     assert max(map(len, text_of(view.picture(board, bar), width=60).splitlines())) <= 60
+
+
+def test_where_there_is_no_room_the_parameters_of_running_trials_give_way_and_nothing_else(project: Path) -> None:
+    study = study_of(project)
+    board = view.Board(study, study.place)
+    board.event(started(study, 12, learning_rate=2e-5, weight_decay=0.125, **{"model.dropout": 0.25, "seed": 7}))
+    for number, value in enumerate((0.7, 0.65), start=1):
+        board.event(evaluated(12, number, value))
+    assert text_of(tables.running(study, board.running), width=80) == (
+        "12  lr=2e-5 wd=0.125 d…  ━━━━━━╺━━━━━  step 50 epoch 2  last 0.6500  best 0.7000"
+    )
+
+
+def test_the_bar_of_a_study_that_runs_elsewhere_counts_from_its_beginning(project: Path) -> None:
+    study = study_of(project)
+    bar = view.progress()
+    view.begin(bar, view.Board(study, study.place), since=datetime.now() - timedelta(seconds=150))
+    assert "2 min 30 s" in text_of(bar.get_renderable())
 
 
 def test_with_several_goals_a_running_trial_shows_all_its_values_and_no_best(project: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweepkit.cli import studies
-from sweepkit.errors import InputError, StudyNotFound
+from sweepkit.errors import InputError, StudyNotFound, SweepError
 from sweepkit.paths import project_root
 
 if TYPE_CHECKING:
@@ -125,13 +125,16 @@ def list_(as_json: Json = False) -> None:
     found = []
     for folder in studies.folders():
         study = studies.stored(folder)
-        found.append((study, results.read(study)))
+        try:
+            found.append((study, results.read(study)))
+        except SweepError as error:  # a database may be away, or want a password that is not recorded
+            typer.echo(f"{study.name}: {error}", err=True)
     if as_json:
         lines = [results.study_json(study, rows) for study, rows in found]
         typer.echo(json.dumps({"studies": lines}, indent=2))
     elif found:
         tables.show(tables.overview(found))
-    else:
+    elif not studies.names():
         typer.echo(f"no study has run in {tables.shown(project_root(Path.cwd()))} yet")
 
 

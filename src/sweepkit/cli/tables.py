@@ -130,14 +130,15 @@ def _gain(study: Study, row: Trial, against: Trial) -> str:
 def running(study: Study, moments: Mapping[int, Moment]) -> Table:
     """Return one line per trial in training: number, parameters, how far it is, last and best value."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    for justify in ("right", "left", "left", "left", "left", "left"):
-        table.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
+    for column in range(6):
+        # Where there is no room for all, the parameters give way: only a column that may wrap becomes narrower.
+        table.add_column(justify="left" if column else "right", no_wrap=column != 1, overflow="ellipsis")
     single = len(study.objective.goals) == 1
     for number, moment in moments.items():
         done, last = fraction(study, moment), ", ".join(map(words.value, moment.values))
         table.add_row(
             Text(str(number), style="cyan"),
-            Text(words.settings(moment.params)),
+            Text(words.settings(moment.params), no_wrap=True, overflow="ellipsis"),
             Text() if done is None else ProgressBar(1.0, done, width=12, complete_style="cyan", finished_style="cyan"),
             Text(f"step {moment.step} epoch {moment.epoch:.3g}" if moment.step else "starting", style="dim"),
             Text(f"last {last}" if last else ""),

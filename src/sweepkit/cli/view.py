@@ -224,9 +224,11 @@ def progress() -> Progress:
     )
 
 
-def begin(bar: Progress, board: Board) -> None:
-    """Put the study on its bar; what is done already does not count for the speed."""
-    bar.add_task(board.study.name, total=board.total, completed=len(board.ended), count="")
+def begin(bar: Progress, board: Board, *, since: datetime | None = None) -> None:
+    """Put the study on its bar, begun now or at ``since``; what is done already does not count for the speed."""
+    task = bar.add_task(board.study.name, total=board.total, completed=len(board.ended), count="")
+    if since is not None:
+        bar.tasks[task].start_time = bar.get_time() - (datetime.now() - since).total_seconds()
 
 
 def picture(board: Board, bar: Progress) -> RenderableType:

@@ -14,6 +14,7 @@ from sweepkit import results, words
 from sweepkit.cli import tables, view
 from sweepkit.cli.moments import moment
 from sweepkit.finish import SUFFIX, confirmed
+from sweepkit.identity import lock_since
 from sweepkit.trial import Ending, Trial
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def follow(study: Study) -> None:
     hint = Text("Ctrl-C ends the looking, not the study", style="dim")
     reader = results.Reader(study)
     board.take(reader.rows())
-    view.begin(bar, board)
+    view.begin(bar, board, since=lock_since(study.place))
     with Live(console=out, auto_refresh=False, transient=True) as live:
         try:
             while results.driver(study.place):
