@@ -36,14 +36,14 @@ def main() -> None:
     """Run the benchmarks named, or all."""
     parser = argparse.ArgumentParser(prog="python tests/benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions and smaller studies, under 3 minutes")
-    parser.add_argument("--repeats", type=int, help="repetitions instead of 5 (1 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="one repetition, smaller studies, no Ray; under 3 minutes")
+    parser.add_argument("--repeats", type=int, help="repetitions instead of 3 (1 with --quick)")
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     os.environ.update(QUIET)
     console = Console(width=None if Console().is_terminal else 150)
-    size = Size(options.quick, options.repeats or (1 if options.quick else 5))
+    size = Size(options.quick, options.repeats or (1 if options.quick else 3))
     lines: list[Line] = []
     for name in options.names or BENCHMARKS:
         began = time.monotonic()
