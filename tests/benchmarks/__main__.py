@@ -1,7 +1,7 @@
 """Measures what this toolkit costs, beside doing it by hand: ``python tests/benchmarks [--quick] [NAME …]``.
 
-Prints a table with every goal beside its figure and writes the same as JSON to ``runs/bench.json``. Exit code 0 also where
-a goal is missed: on a busy machine that says little.
+Prints a table with every goal beside its figure and writes the same as JSON to ``runs/bench.json``. Exit code 0 also where a
+goal is missed: on a busy machine that says little; 1 where a benchmark broke.
 """
 
 from __future__ import annotations
@@ -45,15 +45,28 @@ def main() -> None:
     console = Console(width=None if Console().is_terminal else 150)
     size = Size(options.quick, options.repeats or (1 if options.quick else 3))
     lines: list[Line] = []
+    broken: list[str] = []
     for name in options.names or BENCHMARKS:
         began = time.monotonic()
-        found = import_module(name).run(size)
+        try:
+            found = import_module(name).run(size)
+        except Exception:  # noqa: BLE001  # one that breaks is said, and costs no other its figures
+            console.print_exception()
+            broken.append(name)
+            continue
         lines += found
         console.print(table(found, title=f"{name} ({time.monotonic() - began:.0f} s)"))
+        write(lines, size)
+    if broken:
+        raise SystemExit(f"broke: {', '.join(broken)}")
+
+
+def write(lines: list[Line], size: Size) -> None:
+    """Write what was measured so far as JSON."""
     folder = ROOT / "runs"
     folder.mkdir(exist_ok=True)
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    head = {"at": time.time(), "quick": options.quick, "repeats": size.repeats, **machine}
+    head = {"at": time.time(), "quick": size.quick, "repeats": size.repeats, **machine}
     rows = [{**asdict(line), "met": line.met} for line in lines]
     (folder / "bench.json").write_text(json.dumps({**head, "lines": rows}, indent=2) + "\n")
 

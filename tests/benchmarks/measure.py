@@ -16,7 +16,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-SCRIPT_SECONDS = 900.0
+SCRIPT_SECONDS = 300.0
 """How long a script of ours or of a baseline may take."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,8 @@ def busy(trials: int) -> list[Line]:
 
 def empty(trials: int) -> list[Line]:
     """Compare the last tenth of many empty trials with the first, in a process of its own, whose memory is looked at."""
-    with project() as folder:
-        context = multiprocessing.get_context("spawn")
-        queue = context.SimpleQueue()
-        process = context.Process(target=_empty, args=(folder, trials, queue))
-        process.start()
-        times, memory = queue.get()
-        process.join()
+    with project() as folder, ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        times, memory = pool.submit(_empty, folder, trials).result()
     tenth = trials // 10
     first, last = median(times[:tenth]), median(times[-tenth:])
     detail = f"{1000 * first:.1f} ms, then {1000 * last:.1f} ms; {trials} trials"
@@ -95,13 +91,13 @@ def empty(trials: int) -> list[Line]:
     ]
 
 
-def _empty(folder: Path, trials: int, queue: Any) -> None:
-    """Let real trial processes do nothing; say how long each took, and the driver's memory after each."""
+def _empty(folder: Path, trials: int) -> tuple[list[float], list[float]]:
+    """Let real trial processes do nothing; return how long each took, and the driver's memory after each."""
     clock = Memory()
     outcome = run_study(noop_study(folder, budget={"trials": trials}), watch=clock)
     assert outcome.status == "done", outcome
     ends = [clock.began, *clock.ends]
-    queue.put(([b - a for a, b in itertools.pairwise(ends)], clock.sizes))
+    return [b - a for a, b in itertools.pairwise(ends)], clock.sizes
 
 
 class Memory(Clock):
