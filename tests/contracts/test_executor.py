@@ -142,3 +142,23 @@ def test_a_task_that_cannot_be_imported_is_said_at_once(project: Path) -> None:
     warm = Executor(study.at(project), [Slot()], log=project / "warm.log")
     with warm as executor, pytest.raises(StudyFailed, match="does_not_exist"):
         executor.wait_ready()
+
+
+def test_the_next_trials_process_is_forked_ahead_and_anew_after_a_late_import(project: Path) -> None:
+    def spares() -> list[int]:
+        return [child.pid for child in psutil.Process(executor.warm_pid).children() if child.name() == SPARE]
+
+    with Executor(toy_study(project), [Slot()], log=project / "warm.log") as executor:
+        executor.wait_ready()
+        executor.start(spec(project, 30))
+        follow(executor)
+        (ahead,) = wait_until(spares)
+        executor.start(spec(project, 31))
+        (started, *_) = follow(executor)[31]
+        assert isinstance(started, Started) and started.pid == ahead
+        (stale,) = wait_until(spares)
+        executor.preload(["sklearn.metrics"])
+        executor.start(spec(project, 32))
+        events = follow(executor)[32]
+        assert isinstance(events[0], Started) and events[0].pid != stale
+        assert finished(events).ending == "complete"

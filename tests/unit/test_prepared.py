@@ -15,7 +15,7 @@ import toys
 from sweepkit.errors import InputError
 from sweepkit.study import TaskSpec
 from sweepkit.tasks import Task, by_value, load_task
-from sweepkit.tasks.prepared import about, digest, load_prepared, prepare
+from sweepkit.tasks.prepared import about, digest, hold, load_prepared, prepare
 
 OWN_TASK = """
 from pathlib import Path
@@ -199,3 +199,12 @@ def test_the_digest_of_a_task_of_a_cell_is_the_same_in_another_process() -> None
         [sys.executable, "-c", code], input=by_value.dumps(names["Cell"]), capture_output=True, check=True
     )
     assert sent.stdout.decode().strip() == digest(names["Cell"]())
+
+
+def test_held_data_is_opened_once_for_every_process_forked_later(tmp_path: Path) -> None:
+    task, data = own(tmp_path), tmp_path / "data"
+    hold(task, data)  # not prepared yet: nothing to open
+    folder = prepare(task, data)
+    hold(task, data)
+    folder.rename(tmp_path / "moved")
+    assert load_prepared(folder)["train"]["x"] == [0, 1, 2]

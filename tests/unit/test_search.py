@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from pathlib import Path
@@ -13,7 +14,7 @@ from making import toy_study
 from sweepkit.events import Evaluated, Finished
 from sweepkit.load import known_values
 from sweepkit.search import Search
-from sweepkit.storage import open_storage
+from sweepkit.storage import open_storage, together
 from sweepkit.study import Study
 from toy_tasks import score
 
@@ -187,3 +188,17 @@ def test_another_thread_that_looks_on_changes_nothing(project: Path) -> None:
         over.set()
         looker.join()
     assert sorted(row.number for row in search.ranked()) == list(range(40))
+
+
+def test_records_written_together_reach_the_journal_at_once_and_in_their_order(project: Path) -> None:
+    study = study_of(project, "random", "toy")
+    search = opened(study)
+    asked = search.ask()
+    assert asked is not None
+    storage, before = open_storage(study.place, study), study.place.journal.read_bytes()
+    with together(storage):
+        for name in ("first", "second"):
+            storage.set_trial_user_attr(asked.number, name, True)
+        assert study.place.journal.read_bytes() == before
+    written = study.place.journal.read_bytes().removeprefix(before).splitlines()
+    assert [next(iter(json.loads(line)["user_attr"])) for line in written] == ["first", "second"]
