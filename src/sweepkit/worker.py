@@ -12,7 +12,6 @@ socket for the one line that says what it is to do, so that it may be forked bef
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import json
@@ -28,6 +27,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sweepkit import kernel
 from sweepkit.jobs import JOBS, told
 from sweepkit.study import Study
 
@@ -62,49 +62,10 @@ STACK = (
 SPARE = "sweep spare"
 """What ``top`` calls a child that has nothing to do yet; then it is ``sweep trial``, for one."""
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-
-
-def _prctl(option: int, value: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
-
-
-def oom_kills(groups: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> int:
-    """Return how often the kernel killed for memory in this process's control group, else on the whole machine.
-
-    The machine's own count is asked only where the group has none: in a container it tells of other people's processes.
-    """
-    for line in _lines(proc / "self/cgroup"):
-        number, controllers, group = line.split(":", 2)
-        if number == "0":
-            file = groups / group.lstrip("/") / "memory.events"
-        elif "memory" in controllers.split(","):
-            file = groups / "memory" / group.lstrip("/") / "memory.oom_control"
-        else:
-            continue
-        # A container often sees its own group as the root of the tree, under whatever name it has outside.
-        for path in (file, (groups if number == "0" else groups / "memory") / file.name):
-            if (count := _count(path)) is not None:
-                return count
-    return _count(proc / "vmstat") or 0
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
-
-
-def _count(path: Path) -> int | None:
-    return next((int(line.split()[1]) for line in _lines(path) if line.startswith("oom_kill ")), None)
-
 
 def serve(fd: int) -> None:
     """Be the warm process until the control socket closes; then end every child."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    kernel.adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=fd)
     began = time.monotonic()
@@ -119,13 +80,13 @@ def serve(fd: int) -> None:
 @contextmanager
 def _dying_with(driver: int) -> Iterator[None]:
     """Let the kernel end this process when its driver dies, while it imports and so does not look at the socket."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.die_with_parent()
     if os.getppid() != driver:
         os._exit(1)
     try:
         yield
     finally:
-        _prctl(_PR_SET_PDEATHSIG, 0)
+        kernel.die_with_parent(False)
 
 
 def _warm(study: Study) -> str:
@@ -168,8 +129,10 @@ def _fill_caches() -> None:
 
 
 def _freeze() -> None:
+    """Keep the garbage collector off what all children share, and let the kernel share it in large pages."""
     gc.collect()
     gc.freeze()
+    kernel.large_pages()
 
 
 class _Server:
@@ -180,7 +143,7 @@ class _Server:
         self._study = study
         self._driver = driver
         self._children: dict[int, int] = {}
-        self._oom_kills = oom_kills()
+        self._oom_kills = kernel.oom_kills()
         self._wakeup, wake = socket.socketpair()
         for end in (self._wakeup, wake):
             end.setblocking(False)
@@ -272,7 +235,7 @@ class _Server:
             number = self._children.pop(pid, None)
             if number is not None:
                 _kill_group(pid)  # what the child left behind, data loader workers for one
-                kills, self._oom_kills = oom_kills() - self._oom_kills, oom_kills()
+                kills, self._oom_kills = kernel.oom_kills() - self._oom_kills, kernel.oom_kills()
                 code = os.waitstatus_to_exitcode(status)
                 self._tell({"exited": number, "status": code, "oom_kills": kills, "pid": pid, "at": time.time()})
 
@@ -293,23 +256,16 @@ def _kill_group(pid: int) -> None:
 def _become_child(server: int) -> None:
     """Make a forked process one of its own: session, death with the server, first to go when memory is short."""
     os.setsid()
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.die_with_parent()
     if os.getppid() != server:
         os._exit(1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _set(oom_score_adj="500", comm=SPARE)
-
-
-def _set(**values: str) -> None:
-    """Set what Linux knows of this process; elsewhere nothing."""
-    for name, value in values.items():
-        with suppress(OSError):
-            Path("/proc/self", name).write_text(value)
+    kernel.note(oom_score_adj="500", comm=SPARE)
 
 
 def _settle(request: Mapping[str, Any]) -> None:
     """Give a child what its job is to have: name, console, environment, threads."""
-    _set(comm=f"sweep {request['job']}")
+    kernel.note(comm=f"sweep {request['job']}")
     console = os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for target in (1, 2):
         os.dup2(console, target)

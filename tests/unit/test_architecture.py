@@ -30,6 +30,7 @@ LAYERS = (
     ("backends", "trackers"),
     ("executor", "ranks", "warm", "slots", "checkpoints"),
     ("worker", "jobs"),
+    ("kernel",),
     ("inspection", "held_out", "measure"),
     ("objective", "callback", "proof"),
     ("forecast",),
