@@ -7,13 +7,14 @@ import os
 import select
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sweepkit.errors import SweepError
-from sweepkit.events import Evaluated, Event
+from sweepkit.events import Evaluated, Event, Logged
 from sweepkit.study import Study
 from sweepkit.trial import TrialSpec
 
@@ -31,17 +32,27 @@ def told(sock: socket.socket) -> dict[str, Any]:
             return request
 
 
+GATHERING_SECONDS = 0.1
+"""What is logged within so many seconds goes up together: a step of milliseconds is not to pay for its driver's waking."""
+
+
 class SocketLine:
-    """A trial's line to its driver over a socket: events go up as JSON lines, words come down as lines."""
+    """A trial's line to its driver over a socket: events go up as JSON lines, words come down as lines.
+
+    All events but Logged go up at once, and with them what was logged before; so does what is logged now and then.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._gathered = b""
+        self._sent = 0.0
         self._received = b""
         self._words: list[str] = []
 
     def say(self, event: Event) -> None:
-        """Send an event."""
-        self._sock.sendall(event.to_json().encode() + b"\n")
+        """Send an event, or gather it."""
+        self._gathered += event.to_json().encode() + b"\n"
+        self._send(wait=isinstance(event, Logged))
 
     def ask(self, event: Evaluated) -> str:
         """Send an evaluation and wait for the answer."""
@@ -53,9 +64,16 @@ class SocketLine:
 
     def heard(self) -> str | None:
         """Return a word that came down meanwhile, without waiting."""
+        self._send(wait=True)
         while not self._words and select.select([self._sock], [], [], 0)[0]:
             self._receive()
         return self._words.pop(0) if self._words else None
+
+    def _send(self, *, wait: bool) -> None:
+        now = time.monotonic()
+        if self._gathered and not (wait and now - self._sent < GATHERING_SECONDS):
+            self._sock.sendall(self._gathered)
+            self._gathered, self._sent = b"", now
 
     def _receive(self) -> None:
         data = self._sock.recv(4096)
