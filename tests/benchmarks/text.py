@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,21 @@ class Words(Task):
 
 
 class ThirdStep(TrainerCallback):
-    """Writes the process id and the megabytes of the weights after the third step, when optimizer and gradients exist."""
+    """Writes the process id and the megabytes of the weights in the third step, and stays there to be weighed.
+
+    The weights, their gradients and the optimizer's moments all exist then; what a step computes besides is gone.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Write, once."""
-        if state.global_step == 3:
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Write, and wait to be ended."""
+        if state.global_step == 2:
+            assert all(weight.grad is not None for weight in model.parameters())
             size = sum(weight.numel() * weight.element_size() for weight in model.parameters()) / 2**20
             new = self._file.with_suffix(".new")
             new.write_text(f"{os.getpid()} {size}")
             new.rename(self._file)
+            while True:
+                time.sleep(1)
