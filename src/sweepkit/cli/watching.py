@@ -56,14 +56,16 @@ def follow(study: Study) -> None:
     bar = view.progress()
     out = tables.console()
     hint = Text("Ctrl-C ends the looking, not the study", style="dim")
-    reader = results.Reader(study)
+    reader, confirmation = results.Reader(study), results.Reader(study, suffix=SUFFIX)
     board.take(reader.rows())
     view.begin(bar, board, since=lock_since(study.place))
     with Live(console=out, auto_refresh=False, transient=True) as live:
         try:
             while results.driver(study.place):
                 board.take(reader.rows())
-                live.update(Group(view.picture(board, bar), Text(), hint), refresh=True)
+                again = confirmation.rows()
+                how_far = [Text(), Text(_again(again), style="cyan")] if again else []
+                live.update(Group(view.picture(board, bar), *how_far, Text(), hint), refresh=True)
                 time.sleep(SECONDS_BETWEEN_LOOKS)
         except KeyboardInterrupt:
             pass
@@ -81,11 +83,15 @@ def _state(study: Study, rows: list[Trial], again: list[Trial]) -> Text:
     total = f" of {study.budget.trials}" if study.budget.trials is not None else ""
     text = Text(f"{len(ended)}{total} trials")
     text.append(f" ({words.endings(rows)})" if rows else "")
-    if again:
-        text.append(f", {sum(row.ending.counts for row in again)} of {words.plural(len(again), 'confirmation run')}")
+    text.append(f", {_again(again)}" if again else "")
     if owner:
         text.append(f" · running, process {owner[0]} on {owner[1]}", style="cyan")
     else:
         left = study.budget.trials is not None and len(ended) < study.budget.trials
         text.append(" · not running" + (", sweep run goes on with it" if left else ""), style="dim")
     return text
+
+
+def _again(rows: list[Trial]) -> str:
+    """How far the confirmation is."""
+    return f"{sum(row.ending.counts for row in rows)} of {words.plural(len(rows), 'confirmation run')}"
