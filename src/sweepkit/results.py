@@ -269,6 +269,12 @@ class Reader:
             return trials
         return [replace(row, ending=Ending.stopped) if row.ending is Ending.running else row for row in trials]
 
+    def beside(self, suffix: str) -> Reader:
+        """Return a reader of another search in the same storage, which is read once for both."""
+        other = Reader(self._study, suffix=suffix)
+        other._storage = self._open()
+        return other
+
     def _open(self) -> BaseStorage | None:
         if self._storage is None:
             if self._study.storage != "journal":

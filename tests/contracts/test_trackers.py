@@ -574,7 +574,8 @@ def test_the_link_shows_this_studys_runs_with_what_was_searched_and_the_objectiv
     (chart,) = view["compareRunCharts"]
     assert chart["selectedParams"] == ["learning_rate", "per_device_train_batch_size"]
     assert chart["selectedMetrics"] == ["objective"]
-    assert view["searchFilter"] == f"tags.`mlflow.parentRunId` = '{tracker.parent_run_id}'"
+    mine = f"tags.`mlflow.parentRunId` = '{tracker.parent_run_id}'"
+    assert view["searchFilter"] == f"{mine} AND tags.`sweepkit.study` = 'toy'", "confirmation runs have the same parent"
 
 
 def test_the_ui_is_served_on_this_machine_only(study: Study, project: Path) -> None:

@@ -25,8 +25,8 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 def still(study: Study, *, every: bool = False) -> RenderableType:
     """Return a study as it stands now: how far it is, the best, what runs, what failed, and the hours."""
-    rows = results.read(study)
-    again = results.Reader(study, suffix=SUFFIX).rows()
+    reader = results.Reader(study)
+    rows, again = reader.rows(), reader.beside(SUFFIX).rows()
     verdict = confirmed(study, rows)
     parts: list[RenderableType] = [tables.heading(study), _state(study, rows, again)]
     if every:
@@ -56,7 +56,8 @@ def follow(study: Study) -> None:
     bar = view.progress()
     out = tables.console()
     hint = Text("Ctrl-C ends the looking, not the study", style="dim")
-    reader, confirmation = results.Reader(study), results.Reader(study, suffix=SUFFIX)
+    reader = results.Reader(study)
+    confirmation = reader.beside(SUFFIX)
     board.take(reader.rows())
     view.begin(bar, board, since=lock_since(study.place))
     with Live(console=out, auto_refresh=False, transient=True) as live:
