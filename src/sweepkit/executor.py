@@ -58,7 +58,7 @@ class Executor:
         self._warm.close()
         for process in self._processes.values():
             process.sock.close()
-            if process.pid is not None and process.exit is None:
+            if process.pid is not None and process.exit is None and process not in self._spare:
                 kill_group(process.pid)  # what it started, where the warm process died before it could do this
 
     @property
