@@ -101,6 +101,7 @@ class RayBackend:
                 name=uuid.uuid4().hex[:12],
                 storage_path=str(storage),
                 callbacks=[Hearer(talk)],
+                progress_reporter=tune.CLIReporter(),  # in a notebook Tune's own would wipe away what the cell shows
                 stop=talk.stopper,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
