@@ -77,6 +77,11 @@ class QuadraticTrainer(Trainer):
             Path(f"{self.toy.note}-{os.environ.get('RANK', '0')}").write_text(json.dumps(said))
         return loss * float("nan") if step == self.toy.nan_at_step else loss
 
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        if self.toy.broken == "save":
+            raise RuntimeError("toy model cannot be written")
+        super().save_model(*args, **kwargs)
+
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
@@ -125,7 +130,7 @@ class Quadratic(Task):
     step_seconds: float = 0.0
     """Makes each step last this much longer."""
     broken: str = ""
-    """``data``, ``model`` or ``trainer``: raise there instead of in training."""
+    """``data``, ``model``, ``trainer`` or ``save``: raise there instead of in training."""
     count_file: str = ""
     """Path to which data() appends a line each time it runs."""
 

@@ -66,7 +66,7 @@ def inspect(study: Study, spec: TrialSpec) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001  # an edge: the user's code
         traceback.print_exc()
         answer["notes"].append(
-            f"one step on {ROWS} rows did not work ({type(error).__name__}: {error}); trials may fail alike"
+            f"a step and an evaluation did not work ({type(error).__name__}: {error}); trials may fail alike"
         )
     try:
         trainer.save_model(str(Path(spec.directory) / "best"))

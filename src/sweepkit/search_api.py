@@ -19,7 +19,7 @@ from optuna.pruners import MedianPruner
 from sweepkit.by_run import DefinedByRun, Suggesting
 from sweepkit.errors import InputError, MissingExtra, StudyFailed
 from sweepkit.existing import OBJECTIVE, existing
-from sweepkit.results import read
+from sweepkit.results import read, winners
 from sweepkit.run import run_checked
 from sweepkit.sources.training import SWEEPKIT_DEFAULTS, owned
 from sweepkit.study import Study
@@ -113,12 +113,10 @@ def hyperparameter_search(
         names_left = ", ".join(sorted(proposer.left))
         text = f"hp_space: {names_left}: no field of the Trainer's arguments; left to model_init"
         warnings.warn(text, stacklevel=2)
-    complete = [row for row in outcome.rows if row.ending.ranks]
-    if not complete or outcome.best is None:
+    found = [_best_run(row) for row in winners(study, outcome.rows)]
+    if not found:
         raise StudyFailed(f"hyperparameter_search: {outcome.reason}")
-    if len(directions) == 1:
-        return _best_run(outcome.best)
-    return [_best_run(row) for row in _front(complete, directions)]
+    return found[0] if len(directions) == 1 else found
 
 
 def _refused(backend: str, directions: list[Any], n_trials: Any, kwargs: Mapping[str, Any]) -> Iterator[str]:
@@ -157,16 +155,6 @@ def _best_run(row: Trial) -> BestRun:
 
     value = row.values[0] if len(row.values) == 1 else list(row.values)
     return BestRun(str(row.number), value, dict(row.drawn))
-
-
-def _front(rows: list[Trial], directions: list[str]) -> list[Trial]:
-    signs = [1.0 if direction == "maximize" else -1.0 for direction in directions]
-
-    def beats(left: Trial, right: Trial) -> bool:
-        pairs = [(s * a, s * b) for s, a, b in zip(signs, left.values, right.values, strict=True)]
-        return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
-
-    return [row for row in rows if not any(beats(other, row) for other in rows)]
 
 
 def _study(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -67,4 +67,4 @@ class ThirdStep(TrainerCallback):
             new.write_text(f"{os.getpid()} {size}")
             new.rename(self._file)
             while True:
-                time.sleep(1)
+                signal.pause()
