@@ -180,6 +180,7 @@ def replayed(held: Held, project: Path) -> list[float]:
     return [event.values[0] for event in events if isinstance(event, Evaluated)]
 
 
+@pytest.mark.slow
 def test_one_run_along_a_members_schedule_reaches_what_its_weights_reached(population: Held, project: Path) -> None:
     schedules = {row.number: row.schedule for row in population.outcome.rows}
     assert any(turn.donor is not None for turn in population.lineage()[1])

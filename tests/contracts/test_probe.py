@@ -80,6 +80,7 @@ def test_a_trials_length_is_its_own_and_not_the_samples(toy: Both) -> None:
     assert sorted((one.steps, one.evaluations) for one in toy.ahead.measured) == [(12, 3)] * 3 + [(24, 3)] * 3
 
 
+@pytest.mark.slow
 def test_a_study_that_runs_out_of_memory_is_refused_with_what_fits(project: Path) -> None:
     study = toy_study(project, space={**BATCHES, "task.out_of_memory_above": {"choices": [2, 100]}})
     (project / "study.yaml").write_text(to_yaml(study))

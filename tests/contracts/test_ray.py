@@ -136,6 +136,7 @@ def continued(project: Path) -> tuple[Study, Outcome]:
     return study, run(study)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_gpus")
 def test_a_study_goes_on_on_the_other_backend_and_back_and_sees_the_gpus_it_was_given(project: Path) -> None:
     study, outcome = continued(project)

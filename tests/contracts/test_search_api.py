@@ -170,6 +170,7 @@ def test_a_subclass_that_forgets_an_argument_is_refused(project: Path) -> None:
         sweepkit.hyperparameter_search(mine, learning_rate)
 
 
+@pytest.mark.slow
 def test_a_pruner_prunes(project: Path) -> None:
     pruner = optuna.pruners.ThresholdPruner(upper=1e-9)
     with pytest.raises(StudyFailed, match="no trial completed"):

@@ -115,6 +115,7 @@ def test_failed_trials_are_run_again_as_new_ones_that_name_them(project: Path) -
     assert rows[2].origin == "retry of 0" and rows[2].params == rows[0].params
 
 
+@pytest.mark.slow
 def test_hours_are_summed_over_resumes(project: Path) -> None:
     keys: dict[str, Any] = {"budget": {"trials": 50, "hours": 2 / 3600, "grace_minutes": 0}}
     first = run(toy_study(project, task={"step_seconds": 0.2}, **keys))
