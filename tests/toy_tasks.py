@@ -302,7 +302,7 @@ class Noisy(Quadratic):
 
 
 class FallingTrainer(QuadraticTrainer):
-    """Scores how near the weights are to where they should be, and writes down what each step is trained with."""
+    """Scores how near the weights are to where they should be, and writes down what each step begins with."""
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         assert isinstance(self.toy, Falling)
@@ -310,6 +310,7 @@ class FallingTrainer(QuadraticTrainer):
             [group, *_] = self.optimizer.param_groups
             number, step = self.toy._spec.number, self.state.global_step + 1
             said = {"trial": number, "step": step, "learning_rate": group["lr"], "weight_decay": group["weight_decay"]}
+            said["weights"] = self.model.weight.tolist()
             with Path(self.toy.steps_file).open("a") as file:
                 file.write(json.dumps(said) + "\n")
         return super().training_step(*args, **kwargs)
@@ -330,7 +331,7 @@ class Falling(Quadratic):
     """
 
     steps_file: str = ""
-    """Path to which each step appends what the optimizer has."""
+    """Path to which each step appends what the optimizer and the model have before it."""
 
     def scattered(self) -> torch.Tensor:
         """Return the training rows."""

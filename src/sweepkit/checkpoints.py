@@ -63,18 +63,19 @@ class Shelf:
     def adopt(self, number: int, donor: int) -> None:
         """Let a trial go on from another's resumable checkpoint, which both then have (once on disk).
 
-        What the trial had itself is gone. Doing it again changes nothing.
+        What the trial had itself is gone. Doing it again changes nothing but ends what was done in half. The donor, which
+        waits at a meeting, has a checkpoint.
         """
         checkpoint, _ = self.resumable(donor)
+        assert checkpoint is not None
         last = self._place.trial(number) / "last"
-        found = last / f"from-{donor}-{checkpoint.name if checkpoint else ''}"
-        if checkpoint is None or found.exists():
-            return
-        new = last.with_name("last.new") / found.name
-        remove(new)
-        shutil.copytree(checkpoint, new, copy_function=_link)
-        last.mkdir(exist_ok=True)
-        os.rename(new, found)
+        found = last / f"from-{donor}-{checkpoint.name}"
+        if not found.exists():
+            new = last.with_name("last.new") / found.name
+            remove(new)
+            shutil.copytree(checkpoint, new, copy_function=_link)
+            last.mkdir(exist_ok=True)
+            os.rename(new, found)
         for other in last.iterdir():
             if other != found:
                 remove(other)

@@ -81,6 +81,12 @@ class Held:
     def log(self, number: int) -> TrialLog:
         return TrialLog(self.study.place.trial(number))
 
+    def steps(self, number: int) -> list[dict[str, Any]]:
+        """Return what a member's steps began with, first step first."""
+        # The first line is of the look at the task, before any member.
+        said = [json.loads(line) for line in (Path(self.study.home) / "steps").read_text().splitlines()[1:]]
+        return [line for line in said if line["trial"] == number]
+
     def lineage(self, until: float = float("inf")) -> tuple[int, tuple[Turn, ...]]:
         return lineage({row.number: row.schedule for row in self.outcome.rows}, self.best.number, until)
 
@@ -109,26 +115,45 @@ def test_every_member_trains_to_its_end_and_meets_the_others_at_each_evaluation_
         assert len(population.log(row.number).evaluations) == EVALUATIONS
 
 
+def check_values(held: Held) -> None:
+    """Every step of every member was trained, once, with the values that its schedule has for it."""
+    for row in held.outcome.rows:
+        steps = held.steps(row.number)
+        assert [said["step"] for said in steps] == list(range(1, EVALUATIONS * STEPS + 1))
+        for said in steps:
+            turns = [turn.hyperparameters for turn in row.schedule if turn.step < said["step"]]
+            assert {name: said[name] for name in row.params} == (turns[-1] if turns else row.params)
+
+
+def check_weights(held: Held) -> None:
+    """Members took over weights that were not theirs: their next step began with those that the donor had."""
+    others = 0
+    for row in held.outcome.rows:
+        starts = [event.resumed for event in held.log(row.number).refresh() if isinstance(event, Started)]
+        for turn in row.schedule:
+            if turn.donor is not None:
+                assert turn.step in starts
+                own, donors = (held.steps(number)[turn.step - 1 : turn.step + 1] for number in (row.number, turn.donor))
+                assert own[1]["weights"] == donors[1]["weights"]
+                others += own[0]["weights"] != donors[0]["weights"]
+    assert others
+
+
 def test_every_step_is_trained_with_the_recorded_values(population: Held) -> None:
-    # The first step was trained by the look at the task, before any member.
-    said = [json.loads(line) for line in (Path(population.study.home) / "steps").read_text().splitlines()[1:]]
+    check_values(population)
+
+
+def test_members_go_on_with_the_weights_of_their_donors(population: Held) -> None:
+    check_weights(population)
+
+
+def test_members_that_take_over_weights_get_other_values(population: Held) -> None:
     for row in population.outcome.rows:
-        mine = [line for line in said if line["trial"] == row.number]
-        assert [line["step"] for line in mine] == list(range(1, EVALUATIONS * STEPS + 1))
-        for line in mine:
-            turns = [turn.hyperparameters for turn in row.schedule if turn.step < line["step"]]
-            assert {name: line[name] for name in row.params} == (turns[-1] if turns else row.params)
-
-
-def test_members_take_over_weights_and_get_other_values(population: Held) -> None:
-    taken = [(row.number, turn) for row in population.outcome.rows for turn in row.schedule if turn.donor is not None]
-    assert taken
-    for number, turn in taken:
-        assert turn.donor is not None
-        donor = population.outcome.rows[turn.donor]
-        before = [each.hyperparameters for each in donor.schedule if each.evaluation < turn.evaluation]
-        assert turn.hyperparameters != (before[-1] if before else donor.params)
-        assert turn.step in [event.resumed for event in population.log(number).refresh() if isinstance(event, Started)]
+        for turn in row.schedule:
+            if turn.donor is not None:
+                donor = population.outcome.rows[turn.donor]
+                before = [each.hyperparameters for each in donor.schedule if each.evaluation < turn.evaluation]
+                assert turn.hyperparameters != (before[-1] if before else donor.params)
 
 
 def test_the_winners_learning_rate_falls(population: Held) -> None:

@@ -46,6 +46,26 @@ def test_a_trial_goes_on_from_what_another_wrote_once_on_disk_and_stays_when_tha
     assert (path / "model.safetensors").stat().st_size == MODEL
 
 
+@pytest.mark.parametrize("part", ["last.new", "last"])
+def test_a_takeover_that_was_cut_off_is_whole_when_it_is_done_again(tmp_path: Path, part: str) -> None:
+    write(tmp_path, 0, "last/checkpoint-8")
+    write(tmp_path, 1, f"{part}/from-0-checkpoint-8", size=MODEL if part == "last" else 1)
+    write(tmp_path, 1, "last/checkpoint-8", size=1)
+    there = shelf(tmp_path)
+    there.adopt(1, 0)
+    path, _ = there.resumable(1)
+    assert path is not None and (path / "model.safetensors").stat().st_size == MODEL
+    assert [each.name for each in path.parent.iterdir()] == ["from-0-checkpoint-8"]
+
+
+def test_a_trial_that_took_over_goes_on_from_what_it_writes_itself_later(tmp_path: Path) -> None:
+    write(tmp_path, 0, "last/checkpoint-8")
+    there = shelf(tmp_path)
+    there.adopt(1, 0)
+    own = write(tmp_path, 1, "last/checkpoint-12")
+    assert there.resumable(1) == (own, 12)
+
+
 def test_what_was_being_written_is_gone_and_what_it_was_to_replace_is_back(tmp_path: Path) -> None:
     for part in ("best.old", "best.new", "last.new/checkpoint-4"):
         write(tmp_path, 0, part)
