@@ -97,22 +97,26 @@ def stored(study: Study) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=study.name, storage=optuna.storages.JournalStorage(backend)).trials
 
 
-@pytest.fixture(scope="module")
-def population(tmp_path_factory: pytest.TempPathFactory) -> Held:
-    project = tmp_path_factory.mktemp("population")
-    (project / "pyproject.toml").write_text('[project]\nname = "toy"\nversion = "0"\n')
-    os.chdir(project)
-    study = falling(project, tracking={"uri": "sqlite:///mlflow.db"})
+def trained(study: Study) -> Held:
     outcome = run(study)
     assert outcome.status == "done", outcome.reason
     return Held(study, outcome)
 
 
-def test_every_member_trains_to_its_end_and_meets_the_others_at_each_evaluation_before(population: Held) -> None:
-    assert [str(row.ending) for row in population.outcome.rows] == ["complete"] * len(MEMBERS)
-    for row in population.outcome.rows:
+@pytest.fixture(scope="module")
+def population(tmp_path_factory: pytest.TempPathFactory) -> Held:
+    project = tmp_path_factory.mktemp("population")
+    (project / "pyproject.toml").write_text('[project]\nname = "toy"\nversion = "0"\n')
+    os.chdir(project)
+    return trained(falling(project, tracking={"uri": "sqlite:///mlflow.db"}))
+
+
+def check_meetings(held: Held) -> None:
+    """Every member trained to its end and met the others at each evaluation before."""
+    assert [str(row.ending) for row in held.outcome.rows] == ["complete"] * len(MEMBERS)
+    for row in held.outcome.rows:
         assert [turn.evaluation for turn in row.schedule] == list(range(1, EVALUATIONS))
-        assert len(population.log(row.number).evaluations) == EVALUATIONS
+        assert len(held.log(row.number).evaluations) == EVALUATIONS
 
 
 def check_values(held: Held) -> None:
@@ -137,6 +141,10 @@ def check_weights(held: Held) -> None:
                 assert own[1]["weights"] == donors[1]["weights"]
                 others += own[0]["weights"] != donors[0]["weights"]
     assert others
+
+
+def test_every_member_trains_to_its_end_and_meets_the_others_at_each_evaluation_before(population: Held) -> None:
+    check_meetings(population)
 
 
 def test_every_step_is_trained_with_the_recorded_values(population: Held) -> None:
@@ -275,6 +283,17 @@ def test_a_population_whose_driver_is_killed_goes_on_to_the_same_schedules(
     assert process.returncode == 0, output
     schedules = [[Turn(**turn) for turn in trial.user_attrs["schedule"]] for trial in stored(falling(project))]
     assert schedules == [list(row.schedule) for row in population.outcome.rows]
+
+
+@pytest.mark.slow
+def test_population_based_bandits_train_within_the_space_with_the_values_they_record(project: Path) -> None:
+    held = trained(falling(project, pruner={"type": "pb2", "quantile_fraction": 0.5}))
+    check_meetings(held)
+    check_values(held)
+    check_weights(held)
+    turns = [turn.hyperparameters for row in held.outcome.rows for turn in row.schedule]
+    assert all(0.02 <= turn["learning_rate"] <= 2.0 and 0.0 <= turn["weight_decay"] <= 1e-6 for turn in turns)
+    assert {turn["learning_rate"] for turn in turns} - set(MEMBERS), "nobody got a value that was not there before"
 
 
 def decided(project: Path, kind: str, until: int = 3) -> list[Mapping[int, Choice]]:
