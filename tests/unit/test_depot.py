@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,9 +63,8 @@ def test_a_trials_files_come_home_and_what_it_goes_on_from_goes_out(project: Pat
         written = Path(given.directory) / "last" / f"checkpoint-{step}"
         written.mkdir(parents=True)
         (written / "model").write_text(f"weights {step}")
-        told = node.send(Checkpointed(trial=0, at=0.0, step=step, role="last", path=str(written)))
-        assert told == Checkpointed(trial=0, at=0.0, step=step, role="last", path=f"{place}/last/checkpoint-{step}")
-        home.receive(told)
+        told = Checkpointed(trial=0, at=0.0, step=step, role="last", path=str(written))
+        assert home.receive(node.send(told)) == replace(told, path=f"{place}/last/checkpoint-{step}")
         assert [path.name for path in (place / "last").iterdir()] == [f"checkpoint-{step}"]
     (Path(given.directory) / "console.log").write_text("said")
     home.receive(node.send(Finished(trial=0, at=1.0, ending="failed")))
@@ -76,3 +79,25 @@ def test_a_trials_files_come_home_and_what_it_goes_on_from_goes_out(project: Pat
     node.close()
     home.close()
     assert list((tmp_path / "depot").iterdir()) == []
+
+
+def test_a_killed_nodes_scratch_folder_goes_with_the_next_start_and_a_living_ones_stays(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweepkit.backends.ray.travel import Node
+
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    study = toy_study(project, backend={"type": "ray", "path": f"{tmp_path}/depot"})
+    Node(study)
+    (left,) = disk.iterdir()
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    left = left.rename(disk / left.name.replace(str(os.getpid()), str(dead.pid)))
+    living = [Node(study), Node(study)]
+    assert not left.exists()
+    assert len(list(disk.iterdir())) == len(living)
+    for node in living:
+        node.close()
+    assert not any(disk.iterdir())

@@ -13,6 +13,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from sweepkit.backends.ray.depot import Depot
 from sweepkit.checkpoints import remove
 from sweepkit.events import Checkpointed, Event, Finished
@@ -20,6 +22,7 @@ from sweepkit.study import Study
 from sweepkit.trial import TrialSpec
 
 _TOLD_AT_THE_END = ("spec.json", "console.log")
+_SCRATCH = "sweepkit-"
 
 
 def _depot(study: Study) -> Depot | None:
@@ -33,9 +36,8 @@ class Node:
     """The node's end of the way."""
 
     def __init__(self, study: Study) -> None:
-        self._study = study
         self._depot = _depot(study)
-        self._scratch = Path(tempfile.mkdtemp(prefix="sweepkit-")) if self._depot else None
+        self._scratch = _own_scratch() if self._depot else None
 
     def receive(self, spec: TrialSpec) -> TrialSpec:
         """Return the spec as this node can train it, with what it goes on from fetched."""
@@ -50,14 +52,17 @@ class Node:
         return replace(spec, directory=str(folder), resume_from=str(start) if start else None)
 
     def send(self, event: Event) -> Event:
-        """Return the event as the driver is told it, with the files that it tells of on their way."""
+        """Return the event as the driver is told it, with the files that it tells of on their way.
+
+        A path is then one within the trial's folder: where that lies, the driver knows, and a node may not.
+        """
         if self._depot is None or self._scratch is None:
             return event
         folder = self._scratch / f"{event.trial:04d}"
         if isinstance(event, Checkpointed):
             here = Path(event.path)
             self._depot.put(_key(event.trial, event.role), here)
-            return replace(event, path=str(self._study.place.trial(event.trial) / here.relative_to(folder)))
+            return replace(event, path=str(here.relative_to(folder)))
         if isinstance(event, Finished):
             for name in _TOLD_AT_THE_END:
                 if (folder / name).exists():
@@ -83,24 +88,35 @@ class Home:
         if self._depot is not None and spec.resume_from:
             self._depot.put(_key(spec.number, "start"), Path(spec.resume_from))
 
-    def receive(self, event: Event) -> None:
-        """Bring what an event tells of into the trial's folder."""
+    def receive(self, event: Event) -> Event:
+        """Return the event as it is here, with what it tells of in the trial's folder."""
         if self._depot is None:
-            return
+            return event
         folder = self._study.place.trial(event.trial)
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(event, Checkpointed):
-            arrived = folder / f"{event.role}.arrived.new"
+            here, arrived = folder / event.path, folder / f"{event.role}.arrived.new"
             if self._depot.take(_key(event.trial, event.role), arrived):
-                _place(arrived, Path(event.path), alone=event.role == "last")
-        elif isinstance(event, Finished):
+                _place(arrived, here, alone=event.role == "last")
+            return replace(event, path=str(here))
+        if isinstance(event, Finished):
             for name in _TOLD_AT_THE_END:
                 self._depot.take(_key(event.trial, name), folder / name)
+        return event
 
     def close(self) -> None:
         """Remove what nobody fetched."""
         if self._depot is not None:
             self._depot.clear()
+
+
+def _own_scratch() -> Path:
+    """Make a folder on this node's disk that bears its process's id; those of processes that were killed go."""
+    host = f"@{os.uname().nodename}"  # the disk may be one that machines share
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*{host}"):
+        if not psutil.pid_exists(int(folder.name.split("-")[1])):
+            remove(folder)
+    return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", suffix=host))
 
 
 def _place(arrived: Path, target: Path, *, alone: bool) -> None:

@@ -64,8 +64,7 @@ class Conversation(_Here):
         if isinstance(event, Finished):
             del self.open[trial_id]
         try:
-            self._home.receive(event)
-            answer = self.session.hear(event)
+            answer = self.session.hear(self._home.receive(event))
         except Exception as error:  # noqa: BLE001  # raised again when Tune is done
             self.failure = error
             return
