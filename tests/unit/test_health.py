@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from making import toy_study
+from sweepkit.finish.verdict import Candidate, judge
 from sweepkit.report.evidence import Evidence
 from sweepkit.report.health import findings
 from sweepkit.trial import Ending, Trial
@@ -28,10 +29,18 @@ def trial(number: int, value: float | None = None, *, rate: float = 1e-3, **more
     )
 
 
-def said(project: Path, rows: Sequence[Trial], *, confirmed: Sequence[Trial] = (), **keys: Any) -> dict[str, str]:
+def said(
+    project: Path,
+    rows: Sequence[Trial],
+    *,
+    confirmed: Sequence[Trial] = (),
+    verdict: Mapping[str, Any] | None = None,
+    **keys: Any,
+) -> dict[str, str]:
     """Return check → what to do, of a study with these trials."""
     study = toy_study(project, **{"space": RATE, "budget": {"trials": len(rows)}, **keys})
-    return {found.check: found.do for found in findings(Evidence(study=study, rows=rows, confirmed=confirmed))}
+    evidence = Evidence(study=study, rows=rows, confirmed=confirmed, verdict=verdict)
+    return {found.check: found.do for found in findings(evidence)}
 
 
 def spread(count: int = 12) -> list[Trial]:
@@ -72,6 +81,37 @@ def test_nothing_better_than_the_baseline_is_said(project: Path, best: float, th
 def test_seed_noise_above_the_gap_between_the_top_trials_is_said(project: Path, noise: float, there: bool) -> None:
     confirmed = [trial(n, 0.9 + sign * noise, origin="confirm of 2") for n, sign in enumerate((-1, 0, 1))]
     assert ("seed_noise" in said(project, spread(), confirmed=confirmed)) == there
+
+
+def verdict(means: Mapping[int, float], *, baseline: int | None = None) -> dict[str, Any]:
+    """Return what a confirmation says whose seeds differ by 0.01."""
+    found = [
+        Candidate(number=n, values=(mean - 0.01, mean, mean + 0.01), baseline=n == baseline, searched=0.9)
+        for n, mean in means.items()
+    ]
+    return judge(found, metric="eval_score", direction="maximize", best=2).to_json()
+
+
+@pytest.mark.parametrize(
+    ("third", "do"),
+    [
+        (0.8, "Go by the confirmation's means, not by the search's order: trial 9 is better than trial 2."),
+        (0.899, "The confirmation cannot tell them apart either: take them as equally good and choose the cheapest; "),
+    ],
+)
+def test_top_trials_within_seed_noise_are_as_good_as_the_confirmation_says(
+    project: Path, third: float, do: str
+) -> None:
+    rows = [row for row in spread() if row.number in (0, 2, 9)]
+    noisy = [trial(n, 0.9 + sign / 2, origin="confirm of 2") for n, sign in enumerate((-1, 0, 1))]
+    found = said(project, rows, confirmed=noisy, verdict=verdict({9: 0.9, 2: third}))
+    assert found["seed_noise"].startswith(do)
+
+
+def test_a_baseline_that_is_best_over_new_seeds_is_no_gain_whatever_the_search_saw(project: Path) -> None:
+    rows = [trial(0, 0.85, rate=9e-4, origin="baseline"), *spread()[1:]]
+    assert "no_gain" in said(project, rows, verdict=verdict({0: 0.9, 2: 0.8}, baseline=0))
+    assert "no_gain" not in said(project, rows, verdict=verdict({0: 0.8, 2: 0.9}, baseline=0))
 
 
 @pytest.mark.parametrize(("first", "there"), [(0.01, True), (0.9, False)])

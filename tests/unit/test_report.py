@@ -16,6 +16,8 @@ from sweepkit import report, results
 from sweepkit.check import known_values, typed
 from sweepkit.cli import app
 from sweepkit.events import Evaluated, Finished, Started
+from sweepkit.finish.confirmation import verdict_file, write
+from sweepkit.finish.verdict import Candidate, judge
 from sweepkit.identity import identify
 from sweepkit.journal import TrialLog
 from sweepkit.search import Search
@@ -150,3 +152,22 @@ def test_the_metrics_of_the_test_split_are_on_the_page_and_their_timings_are_not
     (study.place.folder / "test.json").write_text(json.dumps({"trial": 0, "at": "2026-01-01", "metrics": metrics}))
     text = report.write(study).read_text()
     assert "test_score 0.8123" in text and "test_runtime" not in text
+
+
+@pytest.mark.parametrize(
+    ("mean", "says"),
+    [(0.8, "0.1000 better than the baseline&#39;s mean (0.8000)."), (0.89, "mean (0.8900), which may be chance.")],
+)
+def test_a_confirmed_answer_is_held_against_the_baselines_mean(project: Path, mean: float, says: str) -> None:
+    study = finished_study(project, best_at_edge=False, baseline={"learning_rate": 1e-4})
+    rows = results.read(study)
+    best, baseline = results.ranked(study, rows)[0].number, results.baseline(rows)
+    assert baseline is not None
+    able = [
+        Candidate(number=number, values=(m - 0.01, m, m + 0.01), baseline=number == baseline.number, searched=0.9)
+        for number, m in ((best, 0.9), (baseline.number, mean))
+    ]
+    found = judge(able, metric="eval_score", direction="maximize", best=best)
+    verdict_file(study.place).parent.mkdir()
+    write(verdict_file(study.place), found.to_json())
+    assert says in report.write(study).read_text()

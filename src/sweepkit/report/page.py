@@ -119,12 +119,28 @@ def _gain(evidence: Evidence, chosen: Trial) -> str:
     if baseline is None or baseline.value is None:
         return ""
     if baseline.number == chosen.number:
-        return "It is the baseline itself: nothing beat it."
+        return f"It is the baseline itself: nothing beat it{' over new seeds' if evidence.verdict else ''}."
+    confirmed = _confirmed_gain(evidence, chosen, baseline)
+    if confirmed:
+        return confirmed
     gain = results.gain(evidence.study, chosen, baseline)
     assert gain is not None
     how = "better" if gain >= 0 else "worse"
     in_search = " in the search" if evidence.verdict else ""
     return f"That is {words.value(abs(gain))} {how} than the baseline ({words.value(baseline.value)}){in_search}."
+
+
+def _confirmed_gain(evidence: Evidence, chosen: Trial, baseline: Trial) -> str:
+    """How far the chosen trial's mean is from the baseline's, which it is never worse than; empty where neither is known."""
+    pairs = evidence.verdict["comparisons"] if evidence.verdict else []
+    pair = next((p for p in pairs if (p["better"], p["worse"]) == (chosen.number, baseline.number)), None)
+    estimate = _estimate(evidence, baseline)
+    if pair is None or estimate is None:
+        return ""
+    but = "" if pair["distinguishable"] else ", which may be chance"
+    return (
+        f"That is {words.value(pair['gain'])} better than the baseline's mean ({words.value(estimate['mean'])}){but}."
+    )
 
 
 def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:

@@ -15,16 +15,20 @@ ENOUGH = 5
 
 
 def no_gain(evidence: Evidence) -> Iterator[Finding]:
-    """Nothing beat the baseline."""
-    best, baseline = evidence.best, evidence.baseline
-    if best is None or baseline is None or best.number != baseline.number or len(evidence.ended) < ENOUGH:
+    """Nothing beat the baseline, be it in the search or over new seeds."""
+    chosen, baseline, best = evidence.chosen, evidence.baseline, evidence.best
+    if chosen is None or baseline is None or chosen.number != baseline.number or len(evidence.ended) < ENOUGH:
         return
-    tried = len(evidence.ended) - 1
+    found = f"none of {len(evidence.ended) - 1} configurations beat the baseline"
+    if best is not None and best.number != baseline.number:
+        found = (
+            f"trial {best.number}'s lead in the search is not confirmed: over new seeds the baseline has the best mean"
+        )
     yield Finding(
         check="no_gain",
-        says=f"None of {tried} configurations beat the baseline.",
+        says=f"{found[0].upper()}{found[1:]}.",
         do="Keep the baseline, or search nearer to it: a space around its values, or enqueue neighbours of it.",
-        short=f"none of {tried} configurations beat the baseline",
+        short=found,
     )
 
 
@@ -42,9 +46,24 @@ def seed_noise(evidence: Evidence) -> Iterator[Finding]:
         check="seed_noise",
         says=f"The best {len(top)} trials ({numbers}) lie within {words.value(gap)} of each other; another seed alone "
         f"moves a value by {words.value(noise)} (standard deviation).",
-        do="Take them as equally good and choose the cheapest; confirm: {top: 3, seeds: 10} would tell more.",
+        do=_told_apart(evidence, {row.number for row in top}),
         short=f"the best {len(top)} differ by less ({words.value(gap)}) than seeds do ({words.value(noise)})",
     )
+
+
+def _told_apart(evidence: Evidence, top: set[int]) -> str:
+    """What to do about top trials whose order may be chance: what the confirmation says of them, where there is one."""
+    verdict = evidence.verdict or {"comparisons": [], "chosen": None}
+    pairs = [pair for pair in verdict["comparisons"] if {pair["better"], pair["worse"]} <= top]
+    apart = [
+        f"trial {pair['better']} is better than trial {pair['worse']}" for pair in pairs if pair["distinguishable"]
+    ]
+    if apart:
+        return f"Go by the confirmation's means, not by the search's order: {', '.join(apart)}."
+    equal = "take them as equally good and choose the cheapest"
+    if pairs:
+        return f"The confirmation cannot tell them apart either: {equal}; more seeds would tell more."
+    return f"{equal.capitalize()}; confirm: {{top: 3, seeds: 10}} would tell more."
 
 
 def spread_of_seeds(evidence: Evidence) -> float | None:
