@@ -1,67 +1,23 @@
-"""From what a few measured configurations took to what the whole study will take. Arithmetic only; knows no process.
-
-What a pruner will do is not known before; it is played through: the study's own pruner sees made-up trials whose values
-differ from trial to trial and, by a third of that, from one evaluation to the next. A sampler that learns is taken to
-propose, once it has begun to, the better of two.
-"""
+"""From what a few measured configurations took to what the whole study will take. Arithmetic only; knows no process."""
 
 from __future__ import annotations
 
-import heapq
-import random
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from sweepkit import words
+from sweepkit.rehearsal import PLAYED_TRIALS, Measured, makespan, play, trials_of
 from sweepkit.study import Study
 
-MEASURED = "measured.json"
-"""File in the folder of a measured trial."""
-PLAYED = 10
-"""So many made-up studies are averaged,"""
-PLAYED_TRIALS = 60
-"""and a longer one is taken to go on as its first trials did."""
-JITTER = 0.3
-"""Standard deviation between a trial's evaluations, of that between trials."""
-LEARNING = ("tpe", "gp", "cmaes", "nsga2")
-"""Samplers that learn from earlier trials."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What the first steps of one configuration took, and how long its trial is."""
-
-    overhead_seconds: float = 0.0
-    """From the fork to the first step, and from the last to the process's end."""
-    busy_seconds: float = 0.0
-    """What was measured in between, as long as it took."""
-    step_seconds: float
-    evaluation_seconds: float
-    """One evaluation of all rows."""
-    saving_seconds: float
-    """Both checkpoints that an evaluation may write."""
-    steps: int
-    """Optimizer steps of a whole trial."""
-    evaluations: int
-    """Evaluations of a whole trial."""
-    measured_steps: int
-    best_bytes: int
-    """Size of the model's checkpoint."""
-    last_bytes: int
-    """Size of a resumable checkpoint; 0 where none was written."""
-    peak_memory_mb: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """What a trial takes that is trained to its end."""
-        return self.until(self.evaluations)
-
-    def until(self, evaluation: int) -> float:
-        """What a trial takes up to an evaluation (from 1), with it."""
-        each = self.steps * self.step_seconds / self.evaluations + self.evaluation_seconds + self.saving_seconds
-        return self.overhead_seconds + evaluation * each
+PER_LOGGED = 8
+"""A byte of a trial's log comes with so many: its console's, those of Optuna's journal and of MLflow's tables."""
+EMPTY_STORE = 1e6
+"""An MLflow database with its tables and nothing in them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +34,26 @@ class Corner:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What a study stands on, whatever its trials are."""
+
+    slots: int
+    start_seconds: float
+    """From the command to the first trial."""
+    data_bytes: float
+    """Prepared data, for all sets of the task's options that trials will ask for."""
+    free_memory_mb: float = math.inf
+    """What the machine has for trials and what they share; infinite where they train in the memory of GPUs."""
+    shared_memory_mb: float = 0.0
+    """Part of each trial's peak that is there once: the libraries and the data that the warm process holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Forecast:
     """What a study is going to take. Seconds are of the wall clock, from the command to its end."""
 
     corner: Corner
-    slots: int
+    ground: Ground
     measured: tuple[Measured, ...]
     trials: int | None
     """Trials of the search; None where the budget does not say."""
@@ -90,12 +61,15 @@ class Forecast:
     """Evaluations of a trial on average, as far as the pruner lets it go on."""
     trial_seconds: float
     """What a trial takes on average, with what the pruner saves."""
-    start_seconds: float
     search_seconds: float | None
+    unpruned_seconds: float | None
+    """The search's seconds should its pruner stop nothing; None where the budget does not say."""
     confirm_seconds: float
-    data_bytes: int
+    kept_models: int
     kept_bytes: float
-    """Checkpoints that stay when the study is done."""
+    """Their checkpoints, which stay when the study is done."""
+    record_bytes: float
+    """Logs, MLflow's database and the report."""
     running_bytes: float
     """Checkpoints at most, beyond those, while trials run."""
 
@@ -112,7 +86,29 @@ class Forecast:
     @property
     def seconds(self) -> float | None:
         """What the whole study takes; None where the budget does not say when it ends."""
-        return None if self.search_seconds is None else self.start_seconds + self.search_seconds + self.confirm_seconds
+        return self._whole(self.search_seconds)
+
+    @property
+    def most_seconds(self) -> float | None:
+        """What the whole study takes should its pruner stop nothing."""
+        return self._whole(self.unpruned_seconds)
+
+    def _whole(self, search: float | None) -> float | None:
+        return None if search is None else self.ground.start_seconds + search + self.confirm_seconds
+
+    @property
+    def disk_bytes(self) -> float:
+        """What stays on disk when the study is done."""
+        return self.ground.data_bytes + self.kept_bytes + self.record_bytes
+
+    @property
+    def memory_mb(self) -> float:
+        """What trials need at most, all that run at a time together."""
+        return self.ground.shared_memory_mb + self.ground.slots * self._own_memory_mb
+
+    @property
+    def _own_memory_mb(self) -> float:
+        return max(0.0, self.corner.peak_memory_mb - self.ground.shared_memory_mb)
 
     def objections(self, study: Study) -> list[str]:
         """Return what stands against running the study as it is, each with what to do about it."""
@@ -120,44 +116,48 @@ class Forecast:
 
     def plain(self) -> dict[str, Any]:
         """Return everything as plain JSON data."""
-        means = ("whole_trial_seconds", "whole_evaluations", "seconds")
-        return {**asdict(self), **{name: getattr(self, name) for name in means}}
+        sums = ("whole_trial_seconds", "whole_evaluations", "seconds", "most_seconds", "disk_bytes", "memory_mb")
+        found = {**asdict(self), **{name: getattr(self, name) for name in sums}}
+        return {
+            name: None if value == math.inf else value for name, value in ({**found, **found.pop("ground")}).items()
+        }
 
 
-@dataclass(frozen=True)
-class Played:
-    """Averages of made-up studies."""
-
-    seconds: float
-    trial_seconds: float
-    evaluations: float
-
-
-def forecast(
-    study: Study, corner: Corner, measured: Sequence[Measured], *, slots: int, start_seconds: float, data_bytes: int
-) -> Forecast:
+def forecast(study: Study, corner: Corner, measured: Sequence[Measured], ground: Ground) -> Forecast:
     """Return what a study will take whose trials are as these measured ones are."""
-    trials = trials_of(study)
+    trials, slots = trials_of(study), ground.slots
     played = play(study, measured, trials or PLAYED_TRIALS, slots)
-    runs = 0 if study.confirm is None else (study.confirm.top + (study.baseline is not None)) * study.confirm.seeds
-    best = fmean(one.best_bytes for one in measured)
+    confirm = study.confirm
+    again = 0 if confirm is None else min(confirm.top, trials or confirm.top) + (study.baseline is not None)
+    runs = again * (confirm.seeds if confirm else 0)
+    seconds = [one.seconds for one in measured]
     kept = min(study.checkpoints.keep, trials or study.checkpoints.keep)
-    # A checkpoint is whole before the one it replaces is removed: for a moment there are two of each.
-    running = 2 * max(one.best_bytes + one.last_bytes for one in measured)
+    # A checkpoint is whole before the one it replaces is removed: for a moment there are two of it.
+    running = max(one.best_bytes + one.last_bytes + max(one.best_bytes, one.last_bytes) for one in measured)
     return Forecast(
         corner=corner,
-        slots=slots,
+        ground=ground,
         measured=tuple(measured),
         trials=trials,
         evaluations=played.evaluations,
         trial_seconds=played.trial_seconds,
-        start_seconds=start_seconds,
         search_seconds=None if trials is None else played.seconds,
-        confirm_seconds=makespan([one.seconds for one in measured], runs, slots),
-        data_bytes=data_bytes,
-        kept_bytes=kept * best,
+        unpruned_seconds=None if trials is None else makespan(seconds, trials, slots),
+        confirm_seconds=makespan(seconds, runs, slots),
+        kept_models=kept,
+        kept_bytes=kept * fmean(one.best_bytes for one in measured),
+        record_bytes=_records(study, (trials or 0) + runs, fmean(one.log_bytes for one in measured)),
         running_bytes=slots * running,
     )
+
+
+def _records(study: Study, trials: int, log_bytes: float) -> float:
+    """Bytes of what is written about trials: the report is mostly plotly's own file, and lies beside MLflow's run again."""
+    plotly = find_spec("plotly")
+    script = Path(plotly.origin).parent / "package_data" / "plotly.min.js" if plotly and plotly.origin else None
+    report = script.stat().st_size if script and script.exists() else 0
+    store = study.tracking.uri.startswith("sqlite")
+    return PER_LOGGED * log_bytes * trials + (EMPTY_STORE + 2 * report if store else report)
 
 
 def _memory(found: Forecast) -> Iterator[str]:
@@ -167,6 +167,17 @@ def _memory(found: Forecast) -> Iterator[str]:
         small = f"a micro-batch of {corner.fits} fits" if corner.fits else "smaller micro-batches do not fit either"
         advice = "lower the upper ends of the space, or set gradient_checkpointing or a 16-bit type in training"
         yield f"out of memory at {where}: {corner.out_of_memory}; {small}; {advice}"
+    elif found.memory_mb > found.ground.free_memory_mb:
+        free, fit = found.ground.free_memory_mb, _fitting(found)
+        yield (
+            f"memory: {words.plural(found.ground.slots, 'trial')} at a time need up to {words.size(1e6 * found.memory_mb)}, "
+            f"and {words.size(1e6 * free)} are free; set backend.parallel: {fit}"
+        )
+
+
+def _fitting(found: Forecast) -> int:
+    room = found.ground.free_memory_mb - found.ground.shared_memory_mb
+    return max(1, int(room / max(1.0, found._own_memory_mb)))
 
 
 def _limits(study: Study, found: Forecast) -> Iterator[str]:
@@ -175,97 +186,10 @@ def _limits(study: Study, found: Forecast) -> Iterator[str]:
         took = f"the slowest trial measured takes {words.span(slowest)}"
         yield f"budget.trial_hours: {took}, and {budget.trial_hours:g} h end it as failed; raise it"
     if budget.hours is not None and found.seconds is not None and found.seconds > 3600 * budget.hours:
-        done = max(0, int((3600 * budget.hours - found.start_seconds) * found.slots / found.trial_seconds))
+        done = max(
+            0, int((3600 * budget.hours - found.ground.start_seconds) * found.ground.slots / found.trial_seconds)
+        )
         yield f"budget.hours: {budget.hours:g} h are over after about {words.plural(done, 'trial')} of {found.trials}"
     needs = max(one.best_bytes for one in found.measured)
     if budget.disk_gb is not None and needs > 1e9 * budget.disk_gb:
         yield f"budget.disk_gb: a model takes {words.size(needs)}, more than {budget.disk_gb:g} GB; raise it"
-
-
-def trials_of(study: Study) -> int | None:
-    """Return how many trials the search will have, None where nothing says."""
-    from sweepkit.backends.sampling import combinations
-
-    given = study.budget.trials
-    if study.sampler.type != "grid":
-        return given
-    grid = len(combinations(study))
-    return grid if given is None else min(grid, given)
-
-
-def makespan(seconds: Sequence[float], runs: int, slots: int) -> float:
-    """Return how long ``runs`` runs take on slots, each as long as one of ``seconds``, taken in turns.
-
-    >>> makespan([2.0], 5, 2)
-    6.0
-    """
-    free = [0.0] * slots
-    for number in range(runs):
-        heapq.heapreplace(free, free[0] + seconds[number % len(seconds)])
-    return max(free)
-
-
-def play(study: Study, measured: Sequence[Measured], trials: int, slots: int) -> Played:
-    """Return averages of made-up studies of so many trials on slots, judged by the study's own pruner."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    count = min(trials, PLAYED_TRIALS)
-    games = [_game(study, measured, count, slots, random.Random(number)) for number in range(PLAYED)]
-    seconds, trial_seconds, evaluations = (fmean(numbers) for numbers in zip(*games, strict=True))
-    return Played(seconds + (trials - count) * trial_seconds / slots, trial_seconds, evaluations)
-
-
-def _game(
-    study: Study, measured: Sequence[Measured], trials: int, slots: int, dice: random.Random
-) -> tuple[float, float, float]:
-    """Play one study; return its seconds, and a trial's seconds and evaluations on average."""
-    import optuna
-
-    pruner = _pruner(study)
-    random_ones = study.sampler.options.get("n_startup_trials", 10)
-    learning_from = random_ones if study.sampler.type in LEARNING else trials
-    # Prune by Optuna's own rules, in its own order: what a trial is judged by are the trials before it and beside it.
-    game = optuna.create_study(storage=optuna.storages.InMemoryStorage(), direction="maximize", pruner=pruner)
-    spent, evaluated = 0.0, 0
-    waiting: list[tuple[float, int]] = []
-    running: dict[int, tuple[Any, Measured, float, float, int]] = {}
-    started, now = 0, 0.0
-
-    def start() -> None:
-        nonlocal started
-        one = measured[started % len(measured)] if started < len(measured) else dice.choice(measured)
-        skill = max(dice.gauss(0, 1) for _ in range(1 if started < learning_from else 2))
-        running[started] = (game.ask(), one, skill, now, 1)
-        heapq.heappush(waiting, (now + one.until(1), started))
-        started += 1
-
-    for _ in range(min(slots, trials)):
-        start()
-    while waiting:
-        now, number = heapq.heappop(waiting)
-        trial, one, skill, begun, evaluation = running[number]
-        value = skill + dice.gauss(0, JITTER)
-        trial.report(value, evaluation)
-        evaluated += 1
-        pruned = evaluation < one.evaluations and trial.should_prune()
-        if evaluation < one.evaluations and not pruned:
-            running[number] = (trial, one, skill, begun, evaluation + 1)
-            heapq.heappush(waiting, (begun + one.until(evaluation + 1), number))
-            continue
-        state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
-        game.tell(trial, None if pruned else value, state=state)
-        spent += one.until(evaluation)
-        if started < trials:
-            start()
-    return now, spent / trials, evaluated / trials
-
-
-def _pruner(study: Study) -> Any:
-    """The study's pruner, or none where what it does depends on the metric's own scale."""
-    import optuna
-
-    from sweepkit.backends.sampling import make_pruner
-
-    scale = study.pruner.type in ("threshold", "wilcoxon", "patient")
-    return optuna.pruners.NopPruner() if scale else make_pruner(study)

@@ -19,9 +19,9 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sweepkit.callback import Line
-from sweepkit.events import Checkpointed, Evaluated, Event, Finished, Started
-from sweepkit.forecast import MEASURED, Measured
+from sweepkit.events import Checkpointed, Evaluated, Event, Finished, Logged, Started
 from sweepkit.objective import run_trial
+from sweepkit.rehearsal import MEASURED, Measured
 from sweepkit.study import Study
 from sweepkit.trial import TrialSpec
 
@@ -57,6 +57,7 @@ class _Course(TrainerCallback):
         self._times: list[float] = []
         self._marks: dict[str, float] = {}
         self._sizes: dict[str, int] = {}
+        self._said = {"step": 0, "evaluation": 0}
         self._whole: dict[str, int] = {}
         self._evaluated_share = 1.0
         self._evaluated = False
@@ -79,12 +80,17 @@ class _Course(TrainerCallback):
             measured_steps=self._steps,
             best_bytes=self._sizes.get("best", 0),
             last_bytes=self._sizes.get("last", 0),
+            log_bytes=self._said["step"] * self._whole["steps"] / (self._warm_up + self._steps)
+            + self._said["evaluation"] * self._whole["evaluations"],
         )
 
     # The trial's line.
 
     def say(self, event: Event) -> None:
-        """Take note of when training begins and of what a checkpoint takes."""
+        """Take note of when training begins, of what a checkpoint takes and of how much is said."""
+        if not isinstance(event, Started):
+            of_step = isinstance(event, Logged) and not self._evaluated
+            self._said["step" if of_step else "evaluation"] += len(event.to_json())
         if isinstance(event, Started):
             self._marks["begin"] = time.monotonic()
         elif isinstance(event, Checkpointed):
@@ -93,6 +99,7 @@ class _Course(TrainerCallback):
 
     def ask(self, event: Evaluated) -> str:
         """Take note of when an evaluation is over; go on, so that its checkpoints are written."""
+        self._said["evaluation"] += len(event.to_json())
         self._marks["asked"] = time.monotonic()
         return "continue"
 

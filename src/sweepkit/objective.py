@@ -231,7 +231,7 @@ def peak_memory_mb() -> float:
     """Return the most memory this process used so far, in megabytes: of the GPU where one is used, else resident."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return float(torch.cuda.max_memory_allocated() / 1e6)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6 * (1 if sys.platform == "darwin" else 1024)
 
 
 def _started(spec: TrialSpec, values: Values, trainer: Trainer, proved: list[str], unproved: list[str]) -> Started:

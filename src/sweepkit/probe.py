@@ -15,15 +15,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
+
 from sweepkit import words
 from sweepkit.errors import StudyFailed
 from sweepkit.events import Finished
 from sweepkit.executor import Executor
-from sweepkit.forecast import MEASURED, Corner, Forecast, Measured, forecast, trials_of
+from sweepkit.forecast import Corner, Forecast, Ground, forecast
 from sweepkit.identity import StudyLock
 from sweepkit.load import known_values
 from sweepkit.preparation import executor_of, second_check
 from sweepkit.proposal import Configuration, Proposer
+from sweepkit.rehearsal import MEASURED, Measured, trials_of
 from sweepkit.slots import Machine, plan
 from sweepkit.space import Choice, Dimension, Float, Int, Scalar, dimensions
 from sweepkit.storage import several_drivers
@@ -57,19 +60,43 @@ def probe(study: Study, watch: Watcher | None = None) -> Forecast:
         study.place.scratch.mkdir(exist_ok=True)
         with TemporaryDirectory(dir=study.place.scratch) as scratch:
             probing = _Probing(study, executor, Path(scratch))
+            probing.data.add(Path(inspected["data"]))
             executor.free.extend(slots[:1])
             corner = _corner(study, known, probing)
             watch.said(f"most demanding: {words.settings(corner.hyperparameters) or 'all alike'}")
-            memory = max(corner.peak_memory_mb, inspected["peak_memory_mb"])
-            slots = plan(study.backend, Machine.here(), trial_memory_mb=memory)
+            memory, here = max(corner.peak_memory_mb, inspected["peak_memory_mb"]), Machine.here()
+            slots = plan(study.backend, here, trial_memory_mb=memory)
             executor.free[:] = slots
+            shared = 0.0 if here.gpus else psutil.Process(executor.warm_pid).memory_info().rss / 1e6
             chosen = spread(study, known, _count(study, len(slots)))
             numbers = f"{words.plural(len(chosen), 'configuration')}, {len(slots)} at a time"
             watch.said(f"measuring {numbers}: a few steps and an evaluation each …")
             measured = probing.measure([configuration.hyperparameters for configuration in chosen])
     corner = replace(corner, peak_memory_mb=max(corner.peak_memory_mb, *(one.peak_memory_mb for one in measured)))
-    size = sum(file.stat().st_size for file in Path(inspected["data"]).rglob("*") if file.is_file())
-    return forecast(study, corner, measured, slots=len(slots), start_seconds=started, data_bytes=size)
+    ground = Ground(
+        slots=len(slots),
+        start_seconds=started,
+        data_bytes=_data_bytes(study, known, probing.data),
+        free_memory_mb=math.inf if here.gpus else here.memory_mb + shared,
+        shared_memory_mb=shared,
+    )
+    return forecast(study, corner, measured, ground)
+
+
+def _data_bytes(study: Study, known: Mapping[str, Any], prepared: set[Path]) -> float:
+    """Return what the prepared data of all trials takes: those that differ in an option of the task have their own."""
+    proposer, dice = Proposer(study, known), random.Random(study.sampler.seed)
+    asked = set[str]()
+    for _ in range(trials_of(study) or FEWEST):
+        made = proposer.configure(lambda d: at(d.parameter, dice.random()), {})
+        asked |= {json.dumps(_options(made.hyperparameters), sort_keys=True)} if made else set()
+    size = sum(file.stat().st_size for folder in prepared for file in folder.rglob("*") if file.is_file())
+    return size / len(prepared) * max(len(prepared), len(asked))
+
+
+def _options(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    prefix = "task."
+    return {k.removeprefix(prefix): v for k, v in hyperparameters.items() if k.startswith(prefix)}
 
 
 def _count(study: Study, slots: int) -> int:
@@ -89,13 +116,15 @@ class _Probing:
         self._scratch = scratch
         self._number = 0
         self._console = study.place.folder / "inspect.log"
+        self.data = set[Path]()
+        """Folders of prepared data."""
 
     def _prepared(self, hyperparameters: Mapping[str, Any]) -> None:
         """Prepare a configuration's data first, as one trial of many does: it is no part of what a trial takes."""
-        prefix = "task."
-        options = {k.removeprefix(prefix): v for k, v in hyperparameters.items() if k.startswith(prefix)}
+        options = _options(hyperparameters)
         if options:
-            self._executor.job("prepare", console=self._console, options=options)
+            done = self._executor.job("prepare", console=self._console, options=options)
+            self.data |= {Path(done["folder"])} if "folder" in done else set()
 
     def start(self, hyperparameters: Mapping[str, Any], *, worst: bool, divisor: int = 1) -> Path:
         """Start to measure one and return its folder."""

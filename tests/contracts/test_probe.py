@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,10 @@ def within_half(forecast: float, found: float) -> bool:
 def test_time_is_forecast(toy: Both) -> None:
     trials = [row.seconds or 0.0 for row in toy.outcome.rows]
     assert within_half(toy.ahead.trial_seconds, sum(trials) / len(trials))
-    assert toy.ahead.seconds is not None and within_half(toy.ahead.seconds, toy.outcome.seconds)
+    begun = [datetime.fromisoformat(row.started or "").timestamp() for row in toy.outcome.rows]
+    ended = [start + seconds for start, seconds in zip(begun, trials, strict=True)]
+    assert toy.ahead.search_seconds is not None
+    assert within_half(toy.ahead.search_seconds, max(ended) - min(begun))
 
 
 def test_memory_is_forecast(toy: Both) -> None:
@@ -73,7 +77,9 @@ def test_memory_is_forecast(toy: Both) -> None:
 def test_disk_is_forecast(toy: Both) -> None:
     kept = sum(f.stat().st_size for f in toy.study.place.trials.glob("*/best/*"))
     assert within_half(toy.ahead.kept_bytes, kept)
-    assert toy.ahead.data_bytes == sum(f.stat().st_size for f in toy.study.place.data.glob("*/**/*") if f.is_file())
+    assert toy.ahead.ground.data_bytes == sum(
+        f.stat().st_size for f in toy.study.place.data.glob("*/**/*") if f.is_file()
+    )
 
 
 def test_a_trials_length_is_its_own_and_not_the_samples(toy: Both) -> None:

@@ -34,6 +34,7 @@ LAYERS = (
     ("inspection", "held_out", "measure"),
     ("objective", "callback", "proof"),
     ("forecast",),
+    ("rehearsal",),
     (
         "search",
         "standings",

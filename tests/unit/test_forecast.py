@@ -11,9 +11,10 @@ from rich.console import Console
 
 from making import toy_study
 from sweepkit.cli.plan import outlook
-from sweepkit.forecast import Corner, Forecast, Measured, forecast, play
+from sweepkit.forecast import Corner, Forecast, Ground, forecast
 from sweepkit.load import known_values
 from sweepkit.probe import corners, spread
+from sweepkit.rehearsal import Measured, play
 from sweepkit.study import Study
 
 CORNER = Corner(hyperparameters={"per_device_train_batch_size": 32}, peak_memory_mb=700.0)
@@ -31,13 +32,15 @@ def measured(**keys: Any) -> Measured:
         "measured_steps": 20,
         "best_bytes": 10_000_000,
         "last_bytes": 30_000_000,
+        "log_bytes": 3000.0,
         "peak_memory_mb": 600.0,
     }
     return Measured(**{**whole, **keys})
 
 
-def of(study: Study, *, slots: int = 2, corner: Corner = CORNER) -> Forecast:
-    return forecast(study, corner, [measured()], slots=slots, start_seconds=10.0, data_bytes=5000)
+def of(study: Study, *, slots: int = 2, corner: Corner = CORNER, **keys: Any) -> Forecast:
+    ground = {"slots": slots, "start_seconds": 10.0, "data_bytes": 5000, "free_memory_mb": 4000.0, **keys}
+    return forecast(study, corner, [measured()], Ground(**ground))
 
 
 def test_a_trial_takes_its_coming_and_going_its_steps_its_evaluations_and_their_checkpoints() -> None:
@@ -86,9 +89,34 @@ def test_confirmation_runs_are_whole_trials_of_the_best_and_the_baseline(tmp_pat
     assert of(study).confirm_seconds == pytest.approx(8 * 18.5)
 
 
-def test_disk_is_the_kept_models_and_twice_what_a_running_trial_writes(tmp_path: Path) -> None:
-    found = of(toy_study(tmp_path, checkpoints={"keep": 3}), slots=2)
-    assert (found.kept_bytes, found.running_bytes, found.data_bytes) == (30e6, 2 * 2 * 40e6, 5000)
+def test_a_trial_that_runs_writes_its_checkpoints_and_one_of_them_again_before_the_old_one_goes(tmp_path: Path) -> None:
+    assert of(toy_study(tmp_path), slots=2).running_bytes == 2 * (10e6 + 30e6 + 30e6)
+
+
+def test_what_stays_on_disk_is_models_data_and_what_is_written_about_trials(tmp_path: Path) -> None:
+    tracked = {"budget": {"trials": 7}, "checkpoints": {"keep": 3}, "tracking": {"uri": "sqlite:///mlflow.db"}}
+    found = of(toy_study(tmp_path, **tracked))
+    assert (found.kept_bytes, found.ground.data_bytes) == (30e6, 5000)
+    assert found.disk_bytes == 30e6 + 5000 + found.record_bytes
+    page, again = (of(toy_study(tmp_path, **{**tracked, **keys})).record_bytes for keys in (
+        {"tracking": {"uri": "none"}}, {"budget": {"trials": 107}},
+    ))  # fmt: skip
+    assert 2 * page < found.record_bytes < 2 * page + 1.1e6, "MLflow has a copy of the report, and its tables"
+    assert again - found.record_bytes == pytest.approx(100 * 8 * 3000)
+
+
+def test_what_trials_at_a_time_need_counts_what_they_share_once(tmp_path: Path) -> None:
+    found = of(toy_study(tmp_path), slots=3, shared_memory_mb=300.0)
+    assert found.memory_mb == 300 + 3 * 400
+
+
+def test_a_search_of_which_nothing_is_pruned_takes_longer(tmp_path: Path) -> None:
+    halving = {"type": "asha", "min_resource": 1, "reduction_factor": 3}
+    found = of(toy_study(tmp_path, pruner=halving, budget={"trials": 20}))
+    assert found.seconds is not None and found.most_seconds == pytest.approx(10 + 10 * 18.5)
+    assert found.seconds < found.most_seconds
+    plain = of(toy_study(tmp_path, budget={"trials": 20}))
+    assert plain.seconds == plain.most_seconds
 
 
 def test_without_a_number_of_trials_there_is_no_end_to_forecast(tmp_path: Path) -> None:
@@ -120,6 +148,14 @@ def test_what_stands_against_a_study_is_said_with_what_to_do(tmp_path: Path) -> 
     assert of(toy_study(tmp_path)).objections(toy_study(tmp_path)) == []
 
 
+def test_more_trials_at_a_time_than_memory_holds_are_objected_to_with_how_many_fit(tmp_path: Path) -> None:
+    study = toy_study(tmp_path)
+    assert of(study, slots=4, free_memory_mb=2000.0, shared_memory_mb=300.0).objections(study) == []
+    assert of(study, slots=6, free_memory_mb=2000.0, shared_memory_mb=300.0).objections(study) == [
+        "memory: 6 trials at a time need up to 2.7 GB, and 2.0 GB are free; set backend.parallel: 4"
+    ]
+
+
 def test_the_forecast_can_be_read_in_a_pipe(tmp_path: Path) -> None:
     study = toy_study(tmp_path, baseline={"learning_rate": 1e-3}, confirm={"top": 3, "seeds": 4}, budget={"trials": 7})
     console = Console(width=120, record=True, file=io.StringIO())
@@ -127,12 +163,15 @@ def test_the_forecast_can_be_read_in_a_pipe(tmp_path: Path) -> None:
     assert [line.rstrip() for line in console.export_text().splitlines()] == [
         "forecast",
         "",
-        "memory   at most 700 MB, for bs=32; 600 MB as a rule",
+        "memory   at most 700 MB a trial (bs=32), 600 MB as a rule",
+        "         2 trials at a time take up to 1.4 GB; 4.0 GB are free",
         "a trial  18 s when trained to its end",
-        "in all   3 min 52 s: 10 s to start, 1 min 14 s for 7 trials, 2 at a time, 2 min 28 s to confirm",
-        "disk     30 MB for 3 best models, 5 kB of prepared data; at most 160 MB more while trials run",
+        "in all   3 min 52 s",
+        "         10 s to start, 1 min 14 s for 7 trials, 2 at a time, 2 min 28 s to confirm",
+        "disk     35 MB in the end: 30 MB for 3 best models, 5 kB for prepared data, 5 MB for logs and report",
+        "         at most 140 MB more for checkpoints of running trials",
         "",
-        "from 1 configuration spread over the space, 2 at a time, 20 steps after warm-up and an evaluation each",
+        "measured on 1 configuration spread over the space, 2 at a time: 20 steps after warm-up and an evaluation each",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from sweepkit.space import Choice, Expression, Float, Int
 from sweepkit.study import Study
 
 
-def plan(study: Study, argument: str) -> RenderableType:
-    """Return what a study searches, holds fixed and may spend, and where its results will lie."""
+def plan(study: Study, argument: str, ahead: Forecast | None = None) -> RenderableType:
+    """Return what a study searches, holds fixed and may spend, where its results will lie, and a forecast if there is one."""
     table = Table.grid(padding=(0, 2, 0, 0))
     if study.question:
         table.add_row(Text("asks", style="dim"), Text(study.question))
@@ -35,13 +36,16 @@ def plan(study: Study, argument: str) -> RenderableType:
     if study.enqueue:
         table.add_row(Text("enqueued", style="dim"), Text(words.plural(len(study.enqueue), "configuration")))
     table.add_row(Text("budget", style="dim"), Text(budget(study)))
-    table.add_row(Text("disk", style="dim"), Text(disk(study)))
+    if ahead is None:
+        table.add_row(Text("disk", style="dim"), Text(disk(study)))
     table.add_row(
         Text("results", style="dim"), Text(f"{tables.shown(study.place.folder)}, MLflow {scrub(study.tracking.uri)}")
     )
-    verdict = Text.assemble(tables.heading(study), "  ", ("fine", "green"))
-    run = Text.assemble(("next  ", "dim"), (f"sweep run {argument}", "cyan"))
-    return Group(verdict, Text(), table, Text(), run)
+    against = ahead.objections(study) if ahead else []
+    verdict = Text.assemble(tables.heading(study), "  ", ("not as it is", "red") if against else ("fine", "green"))
+    command = f"sweep check --probe {argument}, once that is mended" if against else f"sweep run {argument}"
+    step = Text.assemble(("next  ", "dim"), (command, "cyan"))
+    return Group(verdict, Text(), table, Text(), *([outlook(study, ahead), Text()] if ahead else []), step)
 
 
 def budget(study: Study) -> str:
@@ -83,7 +87,7 @@ def outlook(study: Study, forecast: Forecast) -> RenderableType:
     steps = [one.measured_steps for one in forecast.measured]
     range_of = f"{min(steps)}" if min(steps) == max(steps) else f"{min(steps)} to {max(steps)}"
     said = (
-        f"from {words.plural(len(steps), 'configuration')} spread over the space, {forecast.slots} at a time, "
+        f"measured on {words.plural(len(steps), 'configuration')} spread over the space, {forecast.ground.slots} at a time: "
         f"{range_of} steps after warm-up and an evaluation each"
     )
     against = [Text(f"! {text}", style="red") for text in forecast.objections(study)]
@@ -91,29 +95,44 @@ def outlook(study: Study, forecast: Forecast) -> RenderableType:
 
 
 def _forecast(study: Study, forecast: Forecast) -> Iterator[tuple[str, str]]:
-    corner, peaks = forecast.corner, sorted(1e6 * one.peak_memory_mb for one in forecast.measured)
-    most = "more than there is" if corner.out_of_memory else f"at most {words.size(corner.peak_memory_mb * 1e6)}"
-    where = f", for {words.settings(corner.hyperparameters)}" if corner.hyperparameters else ""
-    yield "memory", f"{most}{where}; {words.size(peaks[len(peaks) // 2])} as a rule"
+    corner, ground, pruner = forecast.corner, forecast.ground, study.pruner.type
+    peaks = sorted(1e6 * one.peak_memory_mb for one in forecast.measured)
+    most = (
+        "more than there is" if corner.out_of_memory else f"at most {words.size(corner.peak_memory_mb * 1e6)} a trial"
+    )
+    where = f" ({words.settings(corner.hyperparameters)})" if corner.hyperparameters else ""
+    gpu = ground.free_memory_mb == math.inf
+    yield "GPU memory" if gpu else "memory", f"{most}{where}, {words.size(peaks[len(peaks) // 2])} as a rule"
+    if not gpu:
+        together = f"{words.plural(ground.slots, 'trial')} at a time take up to {words.size(1e6 * forecast.memory_mb)}"
+        yield "", f"{together}; {words.size(1e6 * ground.free_memory_mb)} are free"
     whole = [one.seconds for one in forecast.measured]
-    spread = f", {words.span(min(whole))} to {words.span(max(whole))}" if len(whole) > 1 else ""
+    spread = f" ({words.span(min(whole))} to {words.span(max(whole))})" if len(whole) > 1 else ""
     yield "a trial", f"{words.span(forecast.whole_trial_seconds)} when trained to its end{spread}"
-    if forecast.evaluations < 0.99 * forecast.whole_evaluations:
+    prunes = forecast.evaluations < 0.99 * forecast.whole_evaluations
+    if prunes:
         rounds = f"{forecast.evaluations:.1f} of {forecast.whole_evaluations:g} evaluations"
-        yield "", f"{words.span(forecast.trial_seconds)} with what {study.pruner.type} prunes: {rounds} on average"
-    if forecast.seconds is None or forecast.search_seconds is None:
-        rate = words.plural(round(3600 * forecast.slots / forecast.trial_seconds), "trial")
-        yield "in all", f"{rate} an hour, {forecast.slots} at a time; the budget names no number of trials"
+        yield (
+            "",
+            f"{words.span(forecast.trial_seconds)} where {pruner} lets it have {rounds}, as it did in made-up studies",
+        )
+    if forecast.seconds is None or forecast.search_seconds is None or forecast.most_seconds is None:
+        rate = words.plural(round(3600 * ground.slots / forecast.trial_seconds), "trial")
+        yield "in all", f"{rate} an hour, {ground.slots} at a time; the budget names no number of trials"
     else:
-        parts = [f"{words.span(forecast.start_seconds)} to start"]
-        trials = f"{words.plural(forecast.trials or 0, 'trial')}, {forecast.slots} at a time"
-        parts.append(f"{words.span(forecast.search_seconds)} for {trials}")
-        if forecast.confirm_seconds:
-            parts.append(f"{words.span(forecast.confirm_seconds)} to confirm")
-        yield "in all", f"{words.span(forecast.seconds)}: {', '.join(parts)}"
-    kept = words.plural(min(study.checkpoints.keep, forecast.trials or study.checkpoints.keep), "best model")
-    parts = [f"{words.size(forecast.kept_bytes)} for {kept}", f"{words.size(forecast.data_bytes)} of prepared data"]
-    yield "disk", f"{', '.join(parts)}; at most {words.size(forecast.running_bytes)} more while trials run"
+        unpruned = f"; {words.span(forecast.most_seconds)} should {pruner} stop none" if prunes else ""
+        yield "in all", f"{words.span(forecast.seconds)}{unpruned}"
+        trials = f"{words.plural(forecast.trials or 0, 'trial')}, {ground.slots} at a time"
+        parts = [f"{words.span(ground.start_seconds)} to start", f"{words.span(forecast.search_seconds)} for {trials}"]
+        parts += [f"{words.span(forecast.confirm_seconds)} to confirm"] if forecast.confirm_seconds else []
+        yield "", ", ".join(parts)
+    parts = [
+        f"{words.size(forecast.kept_bytes)} for {words.plural(forecast.kept_models, 'best model')}",
+        f"{words.size(ground.data_bytes)} for prepared data",
+        f"{words.size(forecast.record_bytes)} for logs and report",
+    ]
+    yield "disk", f"{words.size(forecast.disk_bytes)} in the end: {', '.join(parts)}"
+    yield "", f"at most {words.size(forecast.running_bytes)} more for checkpoints of running trials"
 
 
 def _bytes(folder: Path, pattern: str) -> int:

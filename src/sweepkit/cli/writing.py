@@ -135,13 +135,10 @@ def check(
         told = {"forecast": {**ahead.plain(), "objections": against}} if ahead else {}
         typer.echo(json.dumps({"ok": True, "problems": [], **told, "study": resolved}, indent=2))
     else:
-        from rich.console import Group
-        from rich.text import Text
-
         from sweepkit.cli import tables
-        from sweepkit.cli.plan import outlook, plan
+        from sweepkit.cli.plan import plan
 
-        tables.show(Group(plan(found, study), Text(), outlook(found, ahead)) if ahead else plan(found, study))
+        tables.show(plan(found, study, ahead))
     raise typer.Exit(1 if against else 0)
 
 
