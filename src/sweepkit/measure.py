@@ -16,6 +16,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import RandomSampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sweepkit.callback import Line
@@ -40,7 +41,7 @@ def measure(study: Study, spec: TrialSpec, line: Line, *, worst: bool = False) -
     ``worst``: two steps and an evaluation of two batches, on the longest rows there are: what memory is needed. The second
     step is the first that has its activations beside the optimizer's state.
     """
-    course = _Course(line, worst=worst, adaptive=spec.ranks == 1)
+    course = _Course(line, worst=worst, adaptive=spec.ranks == 1, seed=spec.number)
     finished = run_trial(study, spec, course, before=course.shorten)
     if course.measured is not None and spec.rank == 0:
         (Path(spec.directory) / MEASURED).write_text(json.dumps(asdict(course.measured)))
@@ -50,9 +51,10 @@ def measure(study: Study, spec: TrialSpec, line: Line, *, worst: bool = False) -
 class _Course(TrainerCallback):
     """The way through a measured trial; it is the trial's line too, for what a trial says comes when it happens."""
 
-    def __init__(self, line: Line, *, worst: bool, adaptive: bool) -> None:
+    def __init__(self, line: Line, *, worst: bool, adaptive: bool, seed: int = 0) -> None:
         self._worst = worst
         self._adaptive = adaptive
+        self._dice = random.Random(seed)
         self._warm_up, self._steps = (0, 2) if worst else (WARM_UP, FEWEST)
         self._times: list[float] = []
         self._marks: dict[str, float] = {}
@@ -113,15 +115,26 @@ class _Course(TrainerCallback):
     def shorten(self, trainer: Trainer) -> None:
         """Let a Trainer take its rows from samples, and tell this callback of every step."""
         trainer.add_callback(self)
-        whole = trainer.get_train_dataloader
-        rows = trainer.train_dataset
+        # Hooks of this one Trainer. Those of the samplers are no public ones, but all loaders of its own come by them.
+        hooked: Any = trainer
+        whole, samplers = trainer.get_train_dataloader, trainer._get_train_sampler
+        rows, taken = trainer.train_dataset, list[Any]()
 
-        def loader(count: int) -> Any:
-            trainer.train_dataset = self._sample(rows, count * _step_rows(trainer))
+        def sampler(dataset: Any = None) -> Any:
+            found = samplers(dataset)
+            taken.append(found)  # the first is that of all rows
+            return found
+
+        def loader(steps: int) -> Any:
+            trainer.train_dataset, in_order = self._sample(
+                rows, steps, _step_rows(trainer), taken[0] if taken else None
+            )
+            if in_order:
+                hooked._get_train_sampler = SequentialSampler
             try:
                 return whole()
             finally:
-                trainer.train_dataset = rows
+                trainer.train_dataset, hooked._get_train_sampler = rows, sampler
 
         def batches() -> Iterator[Any]:
             accumulation = trainer.args.gradient_accumulation_steps
@@ -133,11 +146,15 @@ class _Course(TrainerCallback):
         def sampled() -> Any:
             return _Sampled(whole(), batches)
 
-        trainer.get_train_dataloader = sampled  # type: ignore[method-assign]  # a public hook, of this one Trainer
+        hooked._get_train_sampler = sampler
+        hooked.get_train_dataloader = sampled
         evaluated: Any = trainer.eval_dataset
         if hasattr(evaluated, "select"):
-            count = (2 if self._worst else EVALUATED) * trainer.args.eval_batch_size * trainer.args.world_size
-            trainer.eval_dataset = sample = self._sample(evaluated, count)
+            count, rows_each = 2 if self._worst else EVALUATED, trainer.args.eval_batch_size * trainer.args.world_size
+            sample, in_order = self._sample(evaluated, count, rows_each, trainer._get_eval_sampler(evaluated))
+            trainer.eval_dataset = sample
+            if in_order:
+                hooked._get_eval_sampler = SequentialSampler
             self._evaluated_share = len(sample) / len(evaluated)
 
     def on_train_begin(
@@ -167,12 +184,22 @@ class _Course(TrainerCallback):
         """Stop after the evaluation and what it saves; an earlier one, before the first step, does not count."""
         self._evaluated = control.should_training_stop = state.global_step == self._warm_up + self._steps
 
-    def _sample(self, rows: Any, count: int) -> Any:
-        if not hasattr(rows, "select") or count >= len(rows):
-            return rows
+    def _sample(self, rows: Any, batches: int, size: int, sampler: Any) -> tuple[Any, bool]:
+        """Return rows for so many batches, and whether they must stay in this order.
+
+        A sampler that groups rows by their length would, of a few rows alone, make batches of another kind: of its order
+        over all rows, whole batches are taken, one somewhere in each part of it: it goes up and down with a period.
+        """
+        if not hasattr(rows, "select") or batches * size >= len(rows):
+            return rows, False
         if self._worst:
-            return rows.select(_longest(rows)[:count])
-        return rows.select(random.Random(count).sample(range(len(rows)), count))
+            return rows.select(_longest(rows)[: batches * size]), False
+        order = [] if sampler is None or isinstance(sampler, RandomSampler) else list(sampler)
+        there = len(order) // size
+        if there < batches or not isinstance(order[0], int):
+            return rows.select(self._dice.sample(range(len(rows)), batches * size)), False
+        begins = [int((number + self._dice.random()) * there / batches) * size for number in range(batches)]
+        return rows.select([row for begin in begins for row in order[begin : begin + size]]), True
 
 
 class _Sampled:
