@@ -248,7 +248,7 @@ def test_show_tells_the_best_the_failures_and_the_hours(ran: Study) -> None:
         "  trial 2  failed  exit code 3",
         "",
         "spent  won 1 h 00 min · pruned 1 h 00 min · failed 1 h 00 min",
-        "model  runs/toy/trials/0000/best",
+        "model  runs/toy/trials/0000/best (trial 0)",
     ]
 
 

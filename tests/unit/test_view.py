@@ -15,6 +15,8 @@ from rich.console import Console
 
 from sweepkit.cli import moments, tables, view
 from sweepkit.events import Evaluated, Finished, Logged, Started
+from sweepkit.finish.confirmation import verdict_file, write
+from sweepkit.finish.verdict import Candidate, judge
 from sweepkit.study import Study
 from sweepkit.trial import Ending, Trial
 from sweepkit.watch import Outcome
@@ -227,6 +229,28 @@ def test_the_summary_ends_with_the_best_its_checkpoint_and_what_to_type_next(pro
         "  sweep best toy  the checkpoint's path, for $(…)",
         "  sweep ui toy    curves and parameters in MLflow",
     ]
+
+
+def test_after_a_confirmation_the_summary_ends_with_the_trial_it_chose(project: Path) -> None:
+    study = study_of(project)
+    rows = [
+        trial(0, 0.5, origin="baseline"),
+        trial(1, 0.75, checkpoint=study.place.trial(1) / "best"),
+        trial(2, 0.74, checkpoint=study.place.trial(2) / "best"),
+    ]
+    means = {0: 0.5, 1: 0.6, 2: 0.7}
+    able = [
+        Candidate(number=n, values=(mean - 0.01, mean, mean + 0.01), baseline=not n, searched=rows[n].value)
+        for n, mean in means.items()
+    ]
+    verdict_file(study.place).parent.mkdir(parents=True)
+    write(verdict_file(study.place), judge(able, metric="eval_f1", direction="maximize", best=1).to_json())
+    shown = text_of(tables.summary(outcome(rows), study, study.place))
+    assert shown.splitlines()[3:5] == [
+        "best  trial 2  eval_f1 0.7000 ± 0.0100 over 3 new seeds  +0.2000 over the baseline (trial 0: 0.5000)",
+        "      0.7400 in the search",
+    ]
+    assert "checkpoint  runs/toy/trials/0002/best" in shown
 
 
 def test_an_interrupted_summary_says_how_to_go_on(project: Path) -> None:

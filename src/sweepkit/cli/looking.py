@@ -69,29 +69,27 @@ def best(
     trial of the Pareto front. --export writes the model, its hyperparameters, a model card and a plain training script.
     """
     from sweepkit import results
-    from sweepkit.finish import chosen
+    from sweepkit.finish import winners
 
     found = studies.find_run(study)
     rows = results.read(found)
-    winners = results.winners(found, rows)
-    confirmed = chosen(found, rows) if len(found.objective.goals) == 1 else None
-    winners = [confirmed] if confirmed else winners
+    ahead = winners(found, rows)
     if as_json:
-        answers = [results.trial_json(found, row) for row in winners]
+        answers = [results.trial_json(found, row) for row in ahead]
         goals = [goal.model_dump() for goal in found.objective.goals]
         single = answers[0] if answers else None
         answer = {"study": found.name, "goals": goals, "best": single if len(goals) == 1 else answers}
         typer.echo(json.dumps(answer, indent=2))
         return
-    _refuse_nothing(found, rows, winners)
+    _refuse_nothing(found, rows, ahead)
     if export is not None:
-        _export(found, rows, winners, export)
+        _export(found, rows, ahead, export)
         return
     if sys.stdout.isatty():
         from sweepkit.cli import tables
 
         tables.console(stderr=True).print(tables.answer(found, rows))
-    for row in winners:
+    for row in ahead:
         if row.checkpoint is not None:
             typer.echo(str(row.checkpoint))
 

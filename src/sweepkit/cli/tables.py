@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich import box
@@ -191,8 +191,10 @@ def hours(ledger: Mapping[str, float]) -> Text:
 
 
 def answer(study: Study, rows: Sequence[Trial]) -> RenderableType | None:
-    """Return the best trial with its gain, parameters and checkpoint; with several goals the Pareto front."""
-    found = results.winners(study, rows)
+    """Return the trial that is chosen with its gain, parameters and checkpoint; with several goals the Pareto front."""
+    from sweepkit.finish import confirmed, winners
+
+    found = winners(study, rows)
     if not found:
         return None
     if len(study.objective.goals) > 1:
@@ -201,19 +203,39 @@ def answer(study: Study, rows: Sequence[Trial]) -> RenderableType | None:
             Text(f"Pareto front: {count} that no other beats in every goal", style="bold"), trials(study, found)
         )
     [best] = found
-    against = results.baseline(rows)
+    verdict = confirmed(study, rows)
     line = Text.assemble(("best  ", "dim"), (f"trial {best.number}", "bold"), f"  {study.objective.goals[0].metric} ")
-    line.append(words.value(best.value), style="bold green")
-    gain = results.gain(study, best, against)
-    if against is not None and best.number == against.number:
-        line.append("  the baseline itself; no trial beat it")
-    elif against is not None and gain is not None:
-        line.append(f"  {words.difference(gain)} over the baseline")
-        line.append(f" (trial {against.number}: {words.value(against.value)})", style="dim")
+    line += _over_new_seeds(verdict, best) if verdict else _over_the_baseline(study, rows, best)
     lines: list[RenderableType] = [line, Padding(parameters(best, rows), (0, 0, 0, 6))]
     if best.checkpoint is not None:
         lines.append(Text.assemble(("      checkpoint  ", "dim"), shown(best.checkpoint)))
     return Group(*lines)
+
+
+def _over_the_baseline(study: Study, rows: Sequence[Trial], best: Trial) -> Text:
+    """Its value in the search, and the gain."""
+    against = results.baseline(rows)
+    line, gain = Text(words.value(best.value), style="bold green"), results.gain(study, best, against)
+    if against is not None and best.number == against.number:
+        return Text.assemble(line, "  the baseline itself; no trial beat it")
+    if against is None or gain is None:
+        return line
+    told = f" (trial {against.number}: {words.value(against.value)})"
+    return Text.assemble(line, f"  {words.difference(gain)} over the baseline", (told, "dim"))
+
+
+def _over_new_seeds(verdict: Mapping[str, Any], best: Trial) -> Text:
+    """Its mean over new seeds, and the gain of that; what the search saw of it."""
+    estimates = {estimate["number"]: estimate for estimate in verdict["estimates"]}
+    mine, baseline = estimates[best.number], next((e for e in estimates.values() if e["baseline"]), None)
+    value = f"{words.value(mine['mean'])} ± {words.value(mine['std'])}"
+    line = Text.assemble((value, "bold green"), f" over {words.plural(len(mine['values']), 'new seed')}")
+    if baseline is mine:
+        line.append("  the baseline itself; nothing beat it")
+    elif baseline is not None:
+        line.append(f"  {words.difference(abs(mine['mean'] - baseline['mean']))} over the baseline")
+        line.append(f" (trial {baseline['number']}: {words.value(baseline['mean'])})", style="dim")
+    return line.append(f"\n      {words.value(best.value)} in the search", style="dim")
 
 
 def overview(found: Sequence[tuple[Study, Sequence[Trial]]]) -> Table:

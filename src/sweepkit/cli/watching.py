@@ -13,7 +13,7 @@ from rich.text import Text
 from sweepkit import results, words
 from sweepkit.cli import tables, view
 from sweepkit.cli.moments import moment
-from sweepkit.finish import SUFFIX, confirmed
+from sweepkit.finish import SUFFIX, confirmed, winners
 from sweepkit.identity import lock_since
 from sweepkit.trial import Ending, Trial
 
@@ -32,7 +32,7 @@ def still(study: Study, *, every: bool = False) -> RenderableType:
     if every:
         parts += _section("every trial", tables.trials(study, rows, against=results.baseline(rows), endings=True))
     elif top := view.shown(study, rows):
-        title = "Pareto front" if len(study.objective.goals) > 1 else "best"
+        title = "Pareto front" if len(study.objective.goals) > 1 else "best in the search" if verdict else "best"
         parts += _section(title, tables.trials(study, top, against=results.baseline(rows)))
     moments = {row.number: moment(study.place, row) for row in rows if row.ending is Ending.running}
     if moments and not every:
@@ -44,9 +44,11 @@ def still(study: Study, *, every: bool = False) -> RenderableType:
     if rows:
         spent = results.ledger(rows, confirmed=again, slot_hours=results.slot_hours(study.place))
         parts += [Text(), tables.hours(spent)]
-    winners = results.winners(study, rows)
-    if len(winners) == 1 and winners[0].checkpoint is not None:
-        parts.append(Text.assemble(("model  ", "dim"), tables.shown(winners[0].checkpoint)))
+    found = winners(study, rows)
+    if len(found) == 1 and found[0].checkpoint is not None:
+        parts.append(
+            Text.assemble(("model  ", "dim"), tables.shown(found[0].checkpoint), f" (trial {found[0].number})")
+        )
     return Group(*parts)
 
 

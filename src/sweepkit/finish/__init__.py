@@ -3,7 +3,7 @@
 Knows no terminal and starts no process; whoever runs a study hands in what ran.
 """
 
-from sweepkit.finish.confirmation import SUFFIX, Confirmation, answer, chosen, confirmed, tested
+from sweepkit.finish.confirmation import SUFFIX, Confirmation, answer, chosen, confirmed, tested, winners
 from sweepkit.finish.export import export
 from sweepkit.finish.verdict import Candidate, Verdict, judge
 
@@ -18,4 +18,5 @@ __all__ = [
     "export",
     "judge",
     "tested",
+    "winners",
 ]

@@ -105,6 +105,14 @@ def chosen(study: Study, rows: Sequence[Trial]) -> Trial | None:
     return next((row for row in rows if row.number == number), None)
 
 
+def winners(study: Study, rows: Sequence[Trial]) -> list[Trial]:
+    """Return the study's answer: the trial that is chosen, or with several goals the Pareto front."""
+    if len(study.objective.goals) > 1:
+        return results.winners(study, rows)
+    found = chosen(study, rows)
+    return [found] if found else []
+
+
 def answer(study: Study, rows: Sequence[Trial], *, status: str = "done", reason: str = "") -> dict[str, Any]:
     """Return what a study ended with, as trackers record it: the choice, the verdict behind it, the test where it was."""
     found = results.answer(study, rows, status=status, reason=reason)
