@@ -96,7 +96,10 @@ def verdict(means: Mapping[int, float], *, baseline: int | None = None) -> dict[
     ("third", "do"),
     [
         (0.8, "Go by the confirmation's means, not by the search's order: trial 9 is better than trial 2."),
-        (0.899, "The confirmation cannot tell them apart either: take them as equally good and choose the cheapest; "),
+        (
+            0.899,
+            "The confirmation cannot tell them apart either; trial 9 has the best mean, and confirm: {seeds: 6} would",
+        ),
     ],
 )
 def test_top_trials_within_seed_noise_are_as_good_as_the_confirmation_says(

@@ -70,8 +70,11 @@ def _outcome(study: Study, rows: Sequence[Trial], row: Trial, facts: Mapping[str
     table += [(f"`{name}`", words.value(value), "") for name, value in sorted(others.items())]
     ended = [other for other in rows if other.ending.counts]
     text = [_table(("metric", "this model", "baseline"), table)]
-    text.append(f"The best of {words.plural(len(ended), 'trial')} ({words.endings(ended)}), on the validation split.")
     verdict, test = confirmed(study, rows), tested(study)
+    best = "Of the best" if verdict else "The best"
+    how = ", the one with the best mean over new seeds" if verdict else ""
+    trials = f"{words.plural(len(ended), 'trial')} ({words.endings(ended)})"
+    text.append(f"{best} of {trials}{how}; values are of the validation split.")
     if verdict:
         text += ["Confirmed with new seeds:", "```text\n" + "\n".join(verdict["sentences"]) + "\n```"]
     else:

@@ -53,17 +53,18 @@ def seed_noise(evidence: Evidence) -> Iterator[Finding]:
 
 def _told_apart(evidence: Evidence, top: set[int]) -> str:
     """What to do about top trials whose order may be chance: what the confirmation says of them, where there is one."""
-    verdict = evidence.verdict or {"comparisons": [], "chosen": None}
+    verdict = evidence.verdict or {"comparisons": [], "estimates": []}
     pairs = [pair for pair in verdict["comparisons"] if {pair["better"], pair["worse"]} <= top]
     apart = [
         f"trial {pair['better']} is better than trial {pair['worse']}" for pair in pairs if pair["distinguishable"]
     ]
     if apart:
         return f"Go by the confirmation's means, not by the search's order: {', '.join(apart)}."
-    equal = "take them as equally good and choose the cheapest"
     if pairs:
-        return f"The confirmation cannot tell them apart either: {equal}; more seeds would tell more."
-    return f"{equal.capitalize()}; confirm: {{top: 3, seeds: 10}} would tell more."
+        first = next(estimate for estimate in verdict["estimates"] if estimate["number"] in top)
+        more = f"confirm: {{seeds: {2 * len(first['values'])}}} would tell more"
+        return f"The confirmation cannot tell them apart either; trial {first['number']} has the best mean, and {more}."
+    return "Take them as equally good and choose the cheapest; confirm: {top: 3, seeds: 10} would tell more."
 
 
 def spread_of_seeds(evidence: Evidence) -> float | None:
