@@ -163,6 +163,15 @@ def test_a_parameter_without_effect_is_said(project: Path, weight: float, there:
     assert ("no_effect" in said(project, rows, space=space)) == there
 
 
+def test_a_choice_that_the_search_soon_left_for_a_better_one_is_not_said_to_have_no_effect(project: Path) -> None:
+    space = {**RATE, "task.x": {"choices": ["good", "bad"]}}
+    rows = []
+    for n in range(60):
+        rate, x = 10 ** (-4 + 2 * ((17 * n) % 60) / 59), "bad" if n in (2, 8, 11) else "good"
+        rows.append(trial(n, -((math.log10(rate) + 3) ** 2) - (x == "bad"), rate=rate, params={"task.x": x}))
+    assert "no_effect" not in said(project, rows, space=space)
+
+
 @pytest.mark.parametrize(("again", "there"), [(6, True), (1, False)])
 def test_configurations_trained_again_and_again_are_said(project: Path, again: int, there: bool) -> None:
     rows = [*spread(), *(trial(12 + n, 0.5, rate=2e-3) for n in range(again + 1))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sweepkit import results, words
 from sweepkit.report.evidence import Evidence, configuration
@@ -22,6 +22,10 @@ FEW_VALUES = 4
 ENOUGH_FOR_EFFECTS = 20
 NO_EFFECT = 0.03
 """A parameter with less than this share of what sets good trials apart has no effect that can be seen."""
+PARTS = 3
+"""A range is looked at in so many parts,"""
+SEVERAL = 3
+"""and of a part with fewer trials than this nothing is known."""
 ENOUGH = 5
 """With fewer trials than this the best lies anywhere."""
 
@@ -89,7 +93,7 @@ def no_effect(evidence: Evidence) -> Iterator[Finding]:
     from sweepkit.report.mirror import importances, optuna_study
 
     shares = importances(optuna_study(evidence))
-    idle = [name for name, share in shares.items() if share < NO_EFFECT]
+    idle = [name for name, share in shares.items() if share < NO_EFFECT and _good_everywhere(evidence, name)]
     if not idle or len(idle) == len(shares):
         return
     names = " and ".join(", ".join(idle).rsplit(", ", 1))
@@ -101,3 +105,28 @@ def no_effect(evidence: Evidence) -> Iterator[Finding]:
         do=f"Fix {'it' if one else 'them'} under training and spend the trials on {max(shares, key=shares.__getitem__)}.",
         short=f"{names} made no visible difference",
     )
+
+
+def _good_everywhere(evidence: Evidence, key: str) -> bool:
+    """Whether every choice, or part of the range, reached half of what lies between a middling trial and the best.
+
+    The share alone does not tell: where the search soon kept to one value, nearly all trials have it, the good and the bad.
+    """
+    reached: dict[object, list[float]] = {}
+    parts: Sequence[object] = ()
+    for row in evidence.ended:
+        found = configuration(evidence.study, row.params).get(key) if row.values else None
+        if found is None:
+            continue
+        parameter, label = found[0].parameter, found[1]
+        if isinstance(parameter, Choice):
+            parts, part = parameter.labels, label
+        else:
+            parts, part = range(PARTS), min(PARTS - 1, int(PARTS * _place(parameter, float(label or 0))))
+        reached.setdefault(part, []).append(row.values[0])
+    values = [value for each in reached.values() for value in each]
+    if any(len(reached.get(part, ())) < SEVERAL for part in parts):
+        return False
+    top, middling = max if evidence.maximize else min, statistics.median(values)
+    half = evidence.better(top(values), middling) / 2
+    return all(evidence.better(top(each), middling) >= half for each in reached.values())
