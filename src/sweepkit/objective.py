@@ -101,8 +101,7 @@ def _resume_with_own_values(trainer: Trainer) -> None:
     """Make a resumed optimizer and scheduler run with this trial's values, not with the checkpoint's.
 
     Loading a checkpoint restores the param groups' learning rate, decay, betas and so on, which silently undoes a
-    change
-    (population-based training, for one). The values of the freshly made optimizer are remembered and put back at the
+    change (population-based training, for one). The values of the freshly made optimizer are remembered and put back at the
     beginning of training; where nothing changed, nothing is touched, so that a plain resume stays exact.
     """
     create_scheduler = trainer.create_scheduler

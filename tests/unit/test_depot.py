@@ -5,22 +5,29 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from making import spec, toy_study
+from object_store import object_store
+from sweepkit.errors import InputError
 from sweepkit.events import Checkpointed, Finished
 
 pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
 
 
-@pytest.fixture(params=["file", "folder", "memory"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return {"file": f"file://{tmp_path}/depot", "folder": f"{tmp_path}/depot", "memory": "memory://depot"}[
-        request.param
-    ]
+@pytest.fixture(params=["file", "folder", "memory", pytest.param("s3", marks=pytest.mark.slow)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "s3":
+        with object_store("depot") as bucket:
+            yield f"{bucket}/checkpoints"
+    else:
+        yield {"file": f"file://{tmp_path}/depot", "folder": f"{tmp_path}/depot", "memory": "memory://depot"}[
+            request.param
+        ]
 
 
 def checkpoint(tmp_path: Path) -> Path:
@@ -40,6 +47,7 @@ def test_what_is_put_is_taken_whole_and_once(url: str, tmp_path: Path) -> None:
     found = {str(path.relative_to(target)): path.read_text() for path in target.rglob("*") if path.is_file()}
     assert found == {"model": "weights", "inner/state": "momenta"}
     assert not Depot(url, "study").take("0001/last", target)
+    Depot(url, "study").clear()
 
 
 def test_what_is_put_in_half_is_not_taken_and_cleared(tmp_path: Path) -> None:
@@ -79,6 +87,14 @@ def test_a_trials_files_come_home_and_what_it_goes_on_from_goes_out(project: Pat
     node.close()
     home.close()
     assert list((tmp_path / "depot").iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["pyproject.toml", "nowhere://bucket"])
+def test_a_path_that_nothing_can_be_written_to_is_refused_before_anything_travels(project: Path, path: str) -> None:
+    from sweepkit.backends.ray.travel import Home
+
+    with pytest.raises(InputError, match=r"^backend\.path: nothing can be written there: .*(pyproject|nowhere)"):
+        Home(toy_study(project, backend={"type": "ray", "path": path}))
 
 
 def test_a_killed_nodes_scratch_folder_goes_with_the_next_start_and_a_living_ones_stays(

@@ -1,9 +1,7 @@
 """The one interface behind which trials run somewhere; knows neither Optuna nor MLflow.
 
 A backend is driven by a :class:`Session`, which knows what to try next and what to do with what a trial says. It asks
-for
-specs when a slot is free, passes every event on, and carries the answers back. Where the trial runs is its only
-business.
+for specs when a slot is free, passes every event on, and carries the answers back. Where the trial runs is its only business.
 """
 
 from __future__ import annotations

@@ -75,10 +75,10 @@ class RayBackend:
                 shutil.rmtree(storage, ignore_errors=True)
 
     def _fit(self, session: Session, slot: Slot, count: int, storage: Path) -> None:
+        home = Home(self._study)
         # Beside the driver, for a node that is lost must not take it along.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]  # ray.remote adds it
-        home = Home(self._study)
         talk = Conversation(session, mailbox, home)
         actor = tune.with_parameters(
             Actor,

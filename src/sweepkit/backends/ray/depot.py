@@ -24,6 +24,12 @@ class Depot:
         self._files, root = fsspec.core.url_to_fs(url)
         self._root = f"{root.rstrip('/')}/{name}"
 
+    def begin(self) -> None:
+        """Remove what an earlier driver left, and raise whatever the place raises where nothing can be written."""
+        self.clear()
+        self._files.makedirs(self._root, exist_ok=True)
+        self._files.pipe_file(f"{self._root}/{_WHOLE}", b"")
+
     def put(self, key: str, source: Path) -> None:
         """Copy a file or a folder to a key."""
         for file in _files(source):

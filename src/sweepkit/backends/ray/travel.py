@@ -17,6 +17,7 @@ import psutil
 
 from sweepkit.backends.ray.depot import Depot
 from sweepkit.checkpoints import remove
+from sweepkit.errors import InputError
 from sweepkit.events import Checkpointed, Event, Finished
 from sweepkit.study import Study
 from sweepkit.trial import TrialSpec
@@ -77,11 +78,16 @@ class Node:
 
 
 class Home:
-    """The study's end of the way."""
+    """The study's end of the way. Raises InputError where nothing can be put on it."""
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._depot = _depot(study)
+        try:
+            self._depot = _depot(study)
+            if self._depot is not None:
+                self._depot.begin()
+        except Exception as error:  # each kind of place has errors of its own
+            raise InputError(f"backend.path: nothing can be written there: {error}") from error
 
     def send(self, spec: TrialSpec) -> None:
         """Put what a trial goes on from where its node fetches it."""

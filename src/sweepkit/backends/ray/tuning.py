@@ -50,6 +50,7 @@ class Conversation(_Here):
             spec = self.session.next()
             if spec is not None:
                 self._home.send(spec)
+                ray.get(self._mailbox.take.remote(spec.number))  # what an actor that was lost did not live to hear
         except Exception as error:  # noqa: BLE001  # raised again when Tune is done
             self.failure = error
             return None
@@ -177,12 +178,7 @@ class Warm(_Here, FIFOScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Let Tune keep as many actors as there are slots, from the first trial on."""
-        keep_actors(tune_controller, trial, self._count)
-        self._count = 0
-
-
-def keep_actors(tune_controller: Any, trial: Any, count: int) -> None:
-    """Let Tune's cache of actors hold ``count`` more."""
-    controller = getattr(tune_controller, "_tune_controller", tune_controller)
-    if count:
-        controller._actor_cache.increase_max(trial.placement_group_factory, by=count)
+        if self._count:
+            cache = tune_controller._tune_controller._actor_cache  # Tune hands out a wrapper that hides it
+            cache.increase_max(trial.placement_group_factory, by=self._count)
+            self._count = 0
