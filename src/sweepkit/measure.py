@@ -30,7 +30,7 @@ WARM_UP = 2
 """Steps before those that are measured: the first ones also allocate memory and choose kernels."""
 SECONDS = 5.0
 """So long the measured steps should take, within these bounds."""
-FEWEST, MOST = 3, 20
+FEWEST, MOST = 3, 100
 EVALUATED = 16
 """Batches of an evaluation that is measured; the rest of the rows is taken to last as long each."""
 

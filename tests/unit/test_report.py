@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from making import toy_study
@@ -20,6 +21,7 @@ from sweepkit.finish.confirmation import verdict_file, write
 from sweepkit.finish.verdict import Candidate, judge
 from sweepkit.identity import identify
 from sweepkit.journal import TrialLog
+from sweepkit.report.mirror import importances
 from sweepkit.search import Search
 from sweepkit.storage import open_storage
 from sweepkit.study import Study
@@ -92,6 +94,16 @@ def test_the_line_marked_in_the_parallel_coordinates_is_the_best_trials(project:
     paler = sorted(lines, key=lambda line: line.y[0], reverse=direction == "maximize")
     tones = [sum(map(float, re.findall(r"[\d.]+", line.line.color))) for line in paler if line is not marked]
     assert tones == sorted(tones), "darker is better"
+
+
+def test_of_several_goals_each_asks_what_sets_its_best_trials_apart() -> None:
+    made = optuna.create_study(directions=["maximize", "minimize"])
+    domains = {name: optuna.distributions.FloatDistribution(0, 1) for name in ("lifts", "spoils")}
+    for number in range(60):
+        lifts, spoils = number / 59, (23 * number % 60) / 59
+        params, score = {"lifts": lifts, "spoils": spoils}, lifts**4 - 10 * (spoils < 0.1)
+        made.add_trial(optuna.trial.create_trial(params=params, distributions=domains, values=[score, -score]))
+    assert next(iter(importances(made, 0))) == next(iter(importances(made, 1))) == "lifts"
 
 
 def test_no_figure_offers_to_send_itself_anywhere(project: Path) -> None:

@@ -276,6 +276,14 @@ def test_several_goals_end_with_the_pareto_front(project: Path) -> None:
     assert [line.split() for line in shown.splitlines() if "0.4000" in line] == [["1", "0.8000", "0.4000", "–"]]
 
 
+def test_a_table_with_too_much_for_a_line_cuts_parameters_and_never_a_trials_number(project: Path) -> None:
+    study = study_of(project, objective={"metrics": GOALS, "prune_on": "eval_f1"})
+    params = {f"model.{name}_of_every_layer": 123456.789 for name in ("width", "depth", "heads", "patches")}
+    rows = [Trial(number=7, ending=Ending.complete, values=(0.9, 1e4), params=params, seconds=200.0)]
+    line = text_of(tables.trials(study, rows)).splitlines()[2]
+    assert line.split()[:6] == ["7", "0.9000", "1e4", "3", "min", "20"]
+
+
 def test_outside_the_project_the_commands_name_the_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of(project)
     monkeypatch.chdir(project.parent)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 COLUMNS_MOST = 6
 """Hyperparameters that get a column each; more are written in one."""
+PARAMETERS_WIDTH = 80
+"""So many characters their columns may take."""
 PIPED_WIDTH = 120
 STYLES = {
     Ending.complete: "green",
@@ -86,9 +88,9 @@ def argument(place: Place) -> str:
 def trials(study: Study, rows: Sequence[Trial], *, against: Trial | None = None, endings: bool = False) -> Table:
     """Return one line per trial; with ``against`` (the baseline) a column for the gain over it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", padding=(0, 1, 0, 0))
-    table.add_column("trial", justify="right")
+    table.add_column("trial", justify="right", no_wrap=True)
     if endings:
-        table.add_column("ending")
+        table.add_column("ending", no_wrap=True)
     for goal in study.objective.goals:
         table.add_column(goal.metric, justify="right", no_wrap=True)
     against = against if len(study.objective.goals) == 1 else None
@@ -96,9 +98,10 @@ def trials(study: Study, rows: Sequence[Trial], *, against: Trial | None = None,
         table.add_column("gain", justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     names = list(dict.fromkeys(name for row in rows for name in row.params))
-    single = len(names) > COLUMNS_MOST
+    single = len(names) > COLUMNS_MOST or sum(_width(name, rows) for name in names) > PARAMETERS_WIDTH
     for name in ["parameters"] if single else names:
-        table.add_column(words.name(name), no_wrap=True, overflow="ellipsis")
+        # Where there is no room for all, the parameters give way: only a column that may wrap becomes narrower.
+        table.add_column(Text(words.name(name), no_wrap=True, overflow="ellipsis"))
     for place, row in enumerate(rows):
         cells = [str(row.number)]
         if endings:
@@ -111,13 +114,23 @@ def trials(study: Study, rows: Sequence[Trial], *, against: Trial | None = None,
             cells.append(_gain(study, row, against))
         cells.append("–" if row.seconds is None else words.span(row.seconds))
         if single:
-            cells.append(words.settings(row.params))
+            params = [words.settings(row.params)]
         else:
-            cells += [words.setting(row.params[name]) if name in row.params else "" for name in names]
-        table.add_row(*(Text.from_markup(cells[1]) if endings and i == 1 else Text(c) for i, c in enumerate(cells)))
+            params = [_setting(name, row) for name in names]
+        first = [Text.from_markup(cell) if endings and index == 1 else Text(cell) for index, cell in enumerate(cells)]
+        table.add_row(*first, *(Text(text, no_wrap=True, overflow="ellipsis") for text in params))
         if place == 0 and against:
             table.rows[0].style = "bold"
     return table
+
+
+def _setting(name: str, row: Trial) -> str:
+    return words.setting(row.params[name]) if name in row.params else ""
+
+
+def _width(name: str, rows: Sequence[Trial]) -> int:
+    """Characters a hyperparameter's column takes, with the blanks between it and the next."""
+    return 2 + max(len(words.name(name)), *(len(_setting(name, row)) for row in rows))
 
 
 def _gain(study: Study, row: Trial, against: Trial) -> str:

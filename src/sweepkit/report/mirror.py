@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import optuna
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweepkit.backends.sampling import distribution, knowingly
@@ -83,11 +85,16 @@ def importances(study: optuna.Study, goal: int = 0) -> dict[str, float]:
     parameters; empty while there are too few trials to compare.
     """
     several = len(study.directions) > 1
+    # Of one goal among several Optuna is handed the values alone, and takes the lowest to be the best.
+    sign = -1.0 if study.directions[goal] == StudyDirection.MAXIMIZE else 1.0
     try:
         with knowingly():
+            warnings.filterwarnings("ignore", category=UserWarning, module="optuna")  # says so, and that trials are few
             found = optuna.importance.get_param_importances(
-                study, target=(lambda trial: float(trial.values[goal])) if several else None
+                study, target=(lambda trial: sign * float(trial.values[goal])) if several else None
             )
     except (ValueError, RuntimeError):
+        return {}
+    if not any(found.values()):
         return {}
     return {name: float(share) for name, share in found.items() if math.isfinite(share)}
