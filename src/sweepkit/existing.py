@@ -40,7 +40,7 @@ def existing(
     suggested); with ``configuration`` the plain dict of values, as from Ray. Raises InputError for a Trainer subclass whose
     arguments are not to be found on it.
     """
-    from transformers import TrainerCallback
+    from transformers import EarlyStoppingCallback, TrainerCallback
     from transformers.trainer_utils import default_compute_objective, number_of_arguments
 
     kind, model_init = type(trainer), trainer.model_init
@@ -48,7 +48,7 @@ def existing(
     own = [
         callback
         for callback in trainer.callback_handler.callbacks
-        if type(callback).__module__.split(".")[0] != "transformers"
+        if type(callback).__module__.split(".")[0] != "transformers" or isinstance(callback, EarlyStoppingCallback)
     ]
     parts, callbacks_in = _parts(trainer), _takes(kind, "callbacks")
     objective = compute_objective or default_compute_objective

@@ -10,14 +10,17 @@ from sweepkit.space import Choice, Expression, walk
 
 
 def expressions(space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
-    """Return name → expression text for the derived names that exist in this configuration."""
+    """Return name → expression text for the derived names that exist in this configuration.
+
+    A value that is no branch (a baseline's default may lie outside the choices) brings none.
+    """
     found: dict[str, str] = {}
 
     def visit(level: Mapping[str, Any]) -> None:
         for name, parameter in level.items():
             if isinstance(parameter, Expression):
                 found[name] = parameter.expression
-            elif isinstance(parameter, Choice) and parameter.branches and name in values:
+            elif isinstance(parameter, Choice) and str(values.get(name)) in parameter.branches:
                 visit(parameter.branches[str(values[name])])
 
     visit(space)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.errors import InputError, nearest
-from sweepkit.objective import build_trainer, is_out_of_memory, peak_memory_mb
+from sweepkit.objective import build_trainer, first_line, is_out_of_memory, peak_memory_mb
 from sweepkit.space import walk
 from sweepkit.study import Study
 from sweepkit.tasks import Task, load_task
@@ -21,6 +21,8 @@ from sweepkit.values import Values
 
 ROWS = 32
 """Rows that are evaluated: enough for a metric to say its names."""
+SHORT = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 2}
+"""One step, and no evaluation of its own; not eval_strategy no, which a callback that stops early refuses."""
 
 
 def inspect(study: Study, spec: TrialSpec) -> dict[str, Any]:
@@ -30,22 +32,20 @@ def inspect(study: Study, spec: TrialSpec) -> dict[str, Any]:
     """
     numbers = dict.fromkeys(("peak_memory_mb", "checkpoint_mb", "model_mb"), 0.0)
     answer: dict[str, Any] = {"problems": [], "notes": [], "micro_batch_matters": True, **numbers}
-    short = study.model_copy(update={"training": {**study.training, "max_steps": 1, "eval_strategy": "no"}}).at(
-        study.home
-    )
+    short = study.model_copy(update={"training": {**study.training, **SHORT}}).at(study.home)
     try:
-        values = Values.of(
-            short, {k: v for k, v in spec.hyperparameters.items() if k not in ("max_steps", "eval_strategy")}
-        )
+        values = Values.of(short, {k: v for k, v in spec.hyperparameters.items() if k not in SHORT})
         task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
         trainer = build_trainer(short, spec, task, values, None)
     except Exception as error:  # noqa: BLE001  # an edge: the user's code
         traceback.print_exc()
         name = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
         if is_out_of_memory(error):
-            answer["notes"].append(f"the first configuration is too big to be built ({name}{error}); others may fit")
+            answer["notes"].append(
+                f"the first configuration is too big to be built ({name}{first_line(error)}); others may fit"
+            )
         else:
-            answer["problems"].append(("task", f"a trial cannot be built: {name}{error}"))
+            answer["problems"].append(("task", f"a trial cannot be built: {name}{first_line(error)}"))
         return answer
     answer["micro_batch_matters"] = task.micro_batch_matters
     answer["problems"] += _unknown_configuration(study, task, trainer)
@@ -66,13 +66,15 @@ def inspect(study: Study, spec: TrialSpec) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001  # an edge: the user's code
         traceback.print_exc()
         answer["notes"].append(
-            f"a step and an evaluation did not work ({type(error).__name__}: {error}); trials may fail alike"
+            f"a step and an evaluation did not work ({type(error).__name__}: {first_line(error)}); trials may fail alike"
         )
     try:
         trainer.save_model(str(Path(spec.directory) / "best"))
     except Exception as error:  # noqa: BLE001  # an edge: the user's code
         traceback.print_exc()
-        answer["notes"].append(f"the model cannot be saved ({type(error).__name__}: {error}); trials may fail alike")
+        answer["notes"].append(
+            f"the model cannot be saved ({type(error).__name__}: {first_line(error)}); trials may fail alike"
+        )
     answer["peak_memory_mb"] = peak_memory_mb()
     return answer
 

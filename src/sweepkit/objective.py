@@ -193,12 +193,12 @@ def run_trial(
         return finished(Ending.diverged, str(error))
     except Exception as error:  # noqa: BLE001  # an edge: whatever a task raises is this trial's end
         if is_out_of_memory(error):
-            return finished(Ending.infeasible, f"out of memory: {_first_line(error)}")
+            return finished(Ending.infeasible, f"out of memory: {first_line(error)}")
         if is_full_disk(error):
-            return finished(Ending.failed, f"{FULL}: {_first_line(error)}")
+            return finished(Ending.failed, f"{FULL}: {first_line(error)}")
         traceback.print_exc()
         name = "" if isinstance(error, SweepError) else f"{type(error).__name__}: "
-        return finished(Ending.failed, f"{name}{_first_line(error)}")
+        return finished(Ending.failed, f"{name}{first_line(error)}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -222,7 +222,8 @@ def is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
 
 

@@ -50,9 +50,12 @@ def second_check(study: Study, known: Mapping[str, Any], executor: Executor, wat
         inspected = executor.job("inspect", console=console, spec=str(path))
     executor.preload(inspected.pop("imported", []))
     if inspected["problems"]:
-        raise StudyFileError(Problem(where, message) for where, message in inspected["problems"])
+        raise StudyFileError(
+            Problem(where, f"{message} (log: {console})" if where == "task" else message)
+            for where, message in inspected["problems"]
+        )
     for note in inspected["notes"]:
-        watch.said(note)
+        watch.said(f"{note} (log: {console})")
     return {**inspected, "data": prepared["folder"]}
 
 

@@ -91,9 +91,14 @@ class Objective(_Section):
                 raise ValueError("direction is needed: maximize or minimize")
             if self.prune_on is not None:
                 raise ValueError("prune_on belongs to studies with several metrics; with one metric leave it out")
-        if not re.fullmatch(r"best|last|mean\([1-9][0-9]*\)", self.value):
-            raise ValueError(f"value is best, last or mean(k) with k of 1 or more, got {self.value}")
         return self
+
+    @field_validator("value")
+    @classmethod
+    def _rule(cls, value: str) -> str:
+        if not re.fullmatch(r"best|last|mean\([1-9][0-9]*\)", value):
+            raise ValueError(f"must be best, last or mean(k) with k of 1 or more, got {value}")
+        return value
 
     @property
     def goals(self) -> tuple[Goal, ...]:

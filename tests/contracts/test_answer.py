@@ -11,6 +11,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,13 @@ import pytest
 from rich.console import Console
 
 import toys
-from making import sweep
+from making import sweep, toy_study
 from sweepkit import results
 from sweepkit.cli import studies
 from sweepkit.cli.watching import still
-from sweepkit.study import Study
+from sweepkit.finish.pieces import own_task
+from sweepkit.study import Study, TaskSpec
+from sweepkit.tasks import load_task
 from sweepkit.trackers.mlflow import link, tracking_uri
 
 TOKEN, KEY = "opaque-0a1b2c3d4e5f6071", "sk-abcdefghijklmnopqrstuv"
@@ -300,6 +303,26 @@ def test_an_exported_model_is_trained_again_to_the_same_value_by_plain_transform
     (estimate,) = [e for e in verdict["estimates"] if e["number"] == verdict["chosen"]]
     assert found["metric"] == "eval_loss"
     assert found["value"] == pytest.approx(estimate["searched"], abs=max(1e-6, 2 * estimate["std"]))
+
+
+def test_the_script_of_an_own_task_finds_what_lies_beside_it(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "numbers_of_mine.py").write_text("FIVE = 5\n")
+    (project / "task_of_mine.py").write_text(
+        "from numbers_of_mine import FIVE\nfrom sweepkit import Task\n\n\nclass Mine(Task):\n    n: int = FIVE\n"
+        "    splits = property(lambda self: {})\n"
+    )
+    study = toy_study(project)
+    study = study.model_copy(update={"task": TaskSpec(path="task_of_mine.py:Mine")}).at(project)
+    out = tmp_path_factory.mktemp("out")
+    parts, files = own_task(load_task(study.task, project, {}), study, out)
+    for name in ("task_of_mine", "numbers_of_mine"):
+        sys.modules.pop(name, None)
+    monkeypatch.setattr(sys, "path", [str(out), *(path for path in sys.path if path != str(project))])
+    names: dict[str, Any] = {"sys": sys, "Path": Path, "OPTIONS": {}, "HOME": str(project)}
+    exec(textwrap.dedent(parts.prepare), names)  # as a script's main() begins
+    assert (names["task"].n, files) == (5, [out / "task_of_mine.py"])
 
 
 def test_the_report_lies_beside_the_studys_run(ran: Ran) -> None:

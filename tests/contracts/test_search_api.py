@@ -16,6 +16,7 @@ from datasets import Dataset
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from transformers import (
+    EarlyStoppingCallback,
     PretrainedConfig,
     PreTrainedModel,
     Seq2SeqTrainer,
@@ -27,6 +28,7 @@ from transformers.trainer_utils import BestRun
 
 import sweepkit
 from sweepkit.errors import InputError, StudyFailed
+from sweepkit.events import Evaluated, from_json
 
 # As in a script's __main__ or a notebook: what is defined here goes to other processes by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -112,15 +114,19 @@ def learning_rate(trial: Any) -> dict[str, Any]:
     return {"learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-1, log=True)}
 
 
+Ran = tuple[BestRun, list[str], list[int]]
+"""The best run, the warnings, and the steps at which trial 0 was evaluated."""
+
+
 @pytest.fixture(scope="module")
-def weighted(tmp_path_factory: pytest.TempPathFactory) -> tuple[BestRun, list[str]]:
+def weighted(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """The best run, and the warnings, of a Trainer subclass with a loss, an optimizer and an argument of its own.
 
     Its optimizer never moves the model, so that the loss tells what took part: (a - 2)² · 17.5 + 1000 + weight.
     """
     folder = tmp_path_factory.mktemp("weighted")
     (folder / "pyproject.toml").write_text('[project]\nname = "toy"\nversion = "0"\n')
-    plain = trainer(folder)
+    plain = trainer(folder, max_steps=20, metric_for_best_model="loss")
     mine = Weighted(
         args=plain.args,
         model_init=line_of,
@@ -129,33 +135,40 @@ def weighted(tmp_path_factory: pytest.TempPathFactory) -> tuple[BestRun, list[st
         compute_loss_func=thousand_more,
         optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.0}),
         weight=0.25,
+        callbacks=[EarlyStoppingCallback(1)],
     )
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         patch.chdir(folder)
         best = sweepkit.hyperparameter_search(mine, start, n_trials=2, n_jobs=1)
     assert isinstance(best, BestRun)
-    return best, [str(warning.message) for warning in caught]
+    events = [from_json(line) for path in folder.glob("runs/*/trials/0000/events.jsonl") for line in path.open()]
+    steps = [event.step for event in events if isinstance(event, Evaluated)]
+    return best, [str(warning.message) for warning in caught], steps
 
 
-def test_a_loss_function_of_its_own_is_trained(weighted: tuple[BestRun, list[str]]) -> None:
+def test_a_loss_function_of_its_own_is_trained(weighted: Ran) -> None:
     assert weighted[0].objective > 1000
 
 
-def test_an_argument_of_a_trainer_subclass_is_kept(weighted: tuple[BestRun, list[str]]) -> None:
+def test_a_trainer_that_stops_early_does(weighted: Ran) -> None:
+    assert weighted[2] == [2, 4]
+
+
+def test_an_argument_of_a_trainer_subclass_is_kept(weighted: Ran) -> None:
     assert (weighted[0].objective - 0.25) % 17.5 == pytest.approx(1000 % 17.5)
 
 
-def test_model_init_gets_the_trial_and_the_optimizer_is_the_trainers_own(weighted: tuple[BestRun, list[str]]) -> None:
+def test_model_init_gets_the_trial_and_the_optimizer_is_the_trainers_own(weighted: Ran) -> None:
     best = weighted[0]
     assert best.objective == pytest.approx((best.hyperparameters["a"] - 2) ** 2 * 17.5 + 1000.25)
 
 
-def test_hyperparameters_are_what_was_suggested(weighted: tuple[BestRun, list[str]]) -> None:
+def test_hyperparameters_are_what_was_suggested(weighted: Ran) -> None:
     assert set(weighted[0].hyperparameters) == {"a", "seed"}
 
 
-def test_names_that_the_arguments_do_not_have_are_left_to_model_init(weighted: tuple[BestRun, list[str]]) -> None:
+def test_names_that_the_arguments_do_not_have_are_left_to_model_init(weighted: Ran) -> None:
     assert [text for text in weighted[1] if text.startswith("hp_space:")] == [
         "hp_space: a, nothing: no field of the Trainer's arguments; left to model_init"
     ]

@@ -378,6 +378,11 @@ def test_check_tells_what_a_study_will_do(study: Study) -> None:
     assert shown.output.endswith("next  sweep run studies/toy\n")
 
 
+def test_a_command_to_type_next_can_be_typed_as_it_stands(study: Study) -> None:
+    study.home.rename(study.home.with_name("my toy"))
+    assert sweep("check", "studies/my toy").output.endswith("next  sweep run 'studies/my toy'\n")
+
+
 def test_check_forecasts_the_disk_from_the_weights_the_study_begins_with(study: Study, tiny_bert: Path) -> None:
     assert (
         "disk      3 best models kept; their size is known once a trial was built"

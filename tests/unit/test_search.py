@@ -169,6 +169,12 @@ def test_a_baseline_of_an_empty_space_is_a_trial_without_hyperparameters(project
     assert (asked.origin, asked.hyperparameters) == ("baseline", {})
 
 
+def test_a_baseline_whose_default_is_no_branch_of_the_choice_is_trained_with_it(project: Path) -> None:
+    asked = opened(study_of(project, "random", "toy", baseline={"learning_rate": 1e-3})).ask()
+    assert asked is not None
+    assert asked.hyperparameters == {"learning_rate": 1e-3, "task.x": 0.5, "optim": "adamw_torch_fused"}
+
+
 def test_another_thread_that_looks_on_changes_nothing(project: Path) -> None:
     search = opened(study_of(project, "random", "watched", budget={"trials": 40}))
     over = threading.Event()

@@ -212,7 +212,7 @@ def test_the_summary_ends_with_the_best_its_checkpoint_and_what_to_type_next(pro
         trial(2, None, Ending.failed, cause="exit code 3"),
         trial(3, None, Ending.failed, cause="exit code 3"),
     ]
-    assert text_of(tables.summary(outcome(rows), study, study.place)).splitlines() == [
+    assert text_of(tables.summary(outcome(rows), study)).splitlines() == [
         "toy  done  4 trials (2 complete, 2 failed) in 2 min 00 s",
         "all trials of the budget are done",
         "",
@@ -225,9 +225,10 @@ def test_the_summary_ends_with_the_best_its_checkpoint_and_what_to_type_next(pro
         "  trials 2, 3  failed  exit code 3",
         "",
         "next",
-        "  sweep show toy  every trial, and where the hours went",
-        "  sweep best toy  the checkpoint's path, for $(…)",
-        "  sweep ui toy    curves and parameters in MLflow",
+        "  sweep show toy            every trial, and where the hours went",
+        "  sweep retry toy --failed  the failed trials once more, when their cause is mended",
+        "  sweep best toy            the checkpoint's path, for $(…)",
+        "  sweep ui toy              curves and parameters in MLflow",
     ]
 
 
@@ -245,7 +246,7 @@ def test_after_a_confirmation_the_summary_ends_with_the_trial_it_chose(project: 
     ]
     verdict_file(study.place).parent.mkdir(parents=True)
     write(verdict_file(study.place), judge(able, metric="eval_f1", direction="maximize", best=1).to_json())
-    shown = text_of(tables.summary(outcome(rows), study, study.place))
+    shown = text_of(tables.summary(outcome(rows), study))
     assert shown.splitlines()[3:5] == [
         "best  trial 2  eval_f1 0.7000 ± 0.0100 over 3 new seeds  +0.2000 over the baseline (trial 0: 0.5000)",
         "      0.7400 in the search",
@@ -253,16 +254,37 @@ def test_after_a_confirmation_the_summary_ends_with_the_trial_it_chose(project: 
     assert "checkpoint  runs/toy/trials/0002/best" in shown
 
 
+def test_a_summary_without_a_best_trial_offers_nothing_that_needs_one(project: Path) -> None:
+    study = study_of(project)
+    shown = text_of(tables.summary(outcome([trial(0, None, Ending.diverged)], "failed", "no trial completed"), study))
+    assert "sweep show toy" in shown and "sweep best" not in shown and "sweep retry" not in shown
+
+
+def test_what_went_wrong_says_where_to_read_on(project: Path) -> None:
+    study = study_of(project)
+    log = study.place.trial(1) / "console.log"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    shown = text_of(tables.summary(outcome([trial(1, None, Ending.failed, cause="exit code 3")]), study))
+    assert "see runs/toy/trials/0001/console.log" in shown
+
+
+def test_where_a_table_is_too_wide_its_parameters_give_way(project: Path) -> None:
+    console = Console(width=40, record=True, file=io.StringIO())
+    console.print(tables.trials(study_of(project), [trial(1234, 0.5)], endings=True))
+    assert re.search(r"1234 +complete +0\.5000 +20 s .*…", console.export_text())
+
+
 def test_an_interrupted_summary_says_how_to_go_on(project: Path) -> None:
     study = study_of(project)
-    shown = text_of(tables.summary(outcome([], "interrupted", "interrupted"), study, study.place))
+    shown = text_of(tables.summary(outcome([], "interrupted", "interrupted"), study))
     assert "the same command goes on where this one stopped" in shown
 
 
 def test_a_summary_without_a_complete_trial_says_so(project: Path) -> None:
     study = study_of(project)
     rows = [trial(0, None, Ending.failed, cause="signal 9")]
-    shown = text_of(tables.summary(outcome(rows, "failed", "no trial completed"), study, study.place))
+    shown = text_of(tables.summary(outcome(rows, "failed", "no trial completed"), study))
     assert "No trial was trained to its end, so there is no best one." in shown
     assert "trial 0  failed  signal 9" in shown
 
@@ -271,7 +293,7 @@ def test_several_goals_end_with_the_pareto_front(project: Path) -> None:
     study = study_of(project, objective={"metrics": GOALS, "prune_on": "eval_f1"})
     points = [(0.9, 0.5), (0.8, 0.4), (0.7, 0.6)]
     rows = [Trial(number=number, ending=Ending.complete, values=point) for number, point in enumerate(points)]
-    shown = text_of(tables.summary(outcome(rows), study, study.place))
+    shown = text_of(tables.summary(outcome(rows), study))
     assert "Pareto front: 2 trials that no other beats in every goal" in shown
     assert [line.split() for line in shown.splitlines() if "0.4000" in line] == [["1", "0.8000", "0.4000", "–"]]
 
@@ -292,5 +314,5 @@ def test_outside_the_project_the_commands_name_the_folder(project: Path, monkeyp
 
 def test_a_pipe_gets_no_trailing_blanks(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = study_of(project)
-    tables.show(tables.summary(outcome([trial(0, 0.5)]), study, study.place))
+    tables.show(tables.summary(outcome([trial(0, 0.5)]), study))
     assert [line for line in capsys.readouterr().out.splitlines() if line != line.rstrip()] == []

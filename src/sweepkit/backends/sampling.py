@@ -53,6 +53,9 @@ def knowingly() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Clip non-finite values", category=UserWarning)
         # GP once it has converged: no point but the best has any chance, and the chances are divided by their sum.
         warnings.filterwarnings("ignore", message="invalid value encountered in divide", category=RuntimeWarning)
+        # Importances of few trials; the report says how many there were.
+        few = "Target and region quantiles|Some regimes for parameter"
+        warnings.filterwarnings("ignore", message=few, category=UserWarning)
         yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -43,7 +44,8 @@ def plan(study: Study, argument: str, ahead: Forecast | None = None) -> Renderab
     )
     against = ahead.objections(study) if ahead else []
     verdict = Text.assemble(tables.heading(study), "  ", ("not as it is", "red") if against else ("fine", "green"))
-    command = f"sweep check --probe {argument}, once that is mended" if against else f"sweep run {argument}"
+    typed = quote(argument)
+    command = f"sweep check --probe {typed}, once that is mended" if against else f"sweep run {typed}"
     step = Text.assemble(("next  ", "dim"), (command, "cyan"))
     return Group(verdict, Text(), table, Text(), *([outlook(study, ahead), Text()] if ahead else []), step)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -48,7 +49,7 @@ def run(
     found = studies.find(study, [*(overrides or []), *asked])
     with view.watcher() as watcher:
         outcome = run_study(found, fresh=fresh, watch=watcher)
-    tables.show(tables.summary(outcome, found, found.place))
+    tables.show(tables.summary(outcome, found))
     failed = outcome.status == "done" and results.failed(outcome.rows)
     raise typer.Exit(EXIT_CODES["failed" if failed else outcome.status])
 
@@ -150,22 +151,19 @@ def retry(
 ) -> None:
     """Put trials in line again with the same hyperparameters, as new trials that name the old ones."""
     from sweepkit import results, words
-    from sweepkit.trial import Ending
 
     if not failed and not trial:
         raise InputError("say which trials: --failed for every failed one, --trial 7 for one of them")
     found = studies.find_run(study)
-    rows = results.read(found)
-    again = {row.origin.removeprefix("retry of ") for row in rows if row.origin.startswith("retry of ")}
-    broken = [row.number for row in rows if row.ending is Ending.failed and str(row.number) not in again]
-    chosen = sorted({*(trial or []), *(broken if failed else [])})
+    broken = [row.number for row in results.failed(results.read(found))] if failed else []
+    chosen = sorted({*(trial or []), *broken})
     if not chosen:
         typer.echo(f"{found.name} has no failed trial that was not tried again")
         return
     for old, new in zip(chosen, studies.search(found).retry(chosen), strict=True):
         typer.echo(f"trial {new} will be trial {old} again")
     if results.driver(found.place) is None:
-        typer.echo(f"sweep run {study} trains {words.plural(len(chosen), 'trial')} again")
+        typer.echo(f"sweep run {quote(study)} trains {words.plural(len(chosen), 'trial')} again")
 
 
 def sync(study: studies.Argument) -> None:

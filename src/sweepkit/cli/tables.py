@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -82,7 +83,7 @@ def shown(path: Path) -> str:
 
 def argument(place: Place) -> str:
     """Return what to type for STUDY here: its name inside the project, its folder elsewhere."""
-    return place.name if project_root(Path.cwd()) == place.root else shown(place.folder)
+    return place.name if project_root(Path.cwd()) == place.root else quote(shown(place.folder))
 
 
 def trials(study: Study, rows: Sequence[Trial], *, against: Trial | None = None, endings: bool = False) -> Table:
@@ -103,22 +104,17 @@ def trials(study: Study, rows: Sequence[Trial], *, against: Trial | None = None,
         # Where there is no room for all, the parameters give way: only a column that may wrap becomes narrower.
         table.add_column(Text(words.name(name), no_wrap=True, overflow="ellipsis"))
     for place, row in enumerate(rows):
-        cells = [str(row.number)]
+        cells = [Text(str(row.number))]
         if endings:
-            cells.append(f"[{STYLES[row.ending]}]{row.ending}[/]")
-        cells += [
-            words.value(row.values[index] if index < len(row.values) else None)
-            for index in range(len(study.objective.goals))
-        ]
+            cells.append(Text(row.ending, style=STYLES[row.ending]))
+        for index in range(len(study.objective.goals)):
+            cells.append(Text(words.value(row.values[index] if index < len(row.values) else None)))
         if against:
-            cells.append(_gain(study, row, against))
-        cells.append("–" if row.seconds is None else words.span(row.seconds))
-        if single:
-            params = [words.settings(row.params)]
-        else:
-            params = [_setting(name, row) for name in names]
-        first = [Text.from_markup(cell) if endings and index == 1 else Text(cell) for index, cell in enumerate(cells)]
-        table.add_row(*first, *(Text(text, no_wrap=True, overflow="ellipsis") for text in params))
+            cells.append(Text(_gain(study, row, against)))
+        cells.append(Text("–" if row.seconds is None else words.span(row.seconds)))
+        settings = [words.settings(row.params)] if single else [_setting(name, row) for name in names]
+        cells += [Text(text, no_wrap=True, overflow="ellipsis") for text in settings]
+        table.add_row(*cells)
         if place == 0 and against:
             table.rows[0].style = "bold"
     return table
@@ -180,8 +176,8 @@ def parameters(trial: Trial, rows: Iterable[Trial] = ()) -> Table:
     return table
 
 
-def failures(rows: Iterable[Trial], *, most: int = 5) -> RenderableType | None:
-    """Return what went wrong, equal causes together, or None where nothing did."""
+def failures(study: Study, rows: Iterable[Trial], *, most: int = 5) -> RenderableType | None:
+    """Return what went wrong, equal causes together, and where one of them said it; None where nothing did."""
     wrong = [row for row in rows if row.ending in (Ending.failed, Ending.infeasible, Ending.diverged)]
     if not wrong:
         return None
@@ -194,7 +190,8 @@ def failures(rows: Iterable[Trial], *, most: int = 5) -> RenderableType | None:
         table.add_row(Text(f"trial{'s' if count > 1 else ''} {who}"), Text(ending, style=STYLES[ending]), Text(first))
     if len(causes) > most:
         table.add_row(Text(f"{len(causes) - most} more causes", style="dim"), Text(""), Text(""))
-    return table
+    log = study.place.trial(wrong[0].number) / "console.log"
+    return Group(table, Text(f"see {shown(log)}", style="dim")) if log.exists() else table
 
 
 def hours(ledger: Mapping[str, float]) -> Text:
@@ -272,20 +269,22 @@ def overview(found: Sequence[tuple[Study, Sequence[Trial]]]) -> Table:
     return table
 
 
-def commands(place: Place) -> RenderableType:
-    """Return what to type next."""
-    study = argument(place)
+def commands(study: Study, rows: Sequence[Trial]) -> RenderableType:
+    """Return what to type next; what would only be refused is left out."""
+    name = argument(study.place)
     table = Table.grid(padding=(0, 2, 0, 0))
-    for command, meaning in (
-        ("show", "every trial, and where the hours went"),
-        ("best", "the checkpoint's path, for $(…)"),
-        ("ui", "curves and parameters in MLflow"),
+    for command, meaning, serves in (
+        ("show {}", "every trial, and where the hours went", True),
+        ("retry {} --failed", "the failed trials once more, when their cause is mended", results.failed(rows)),
+        ("best {}", "the checkpoint's path, for $(…)", results.winners(study, rows)),
+        ("ui {}", "curves and parameters in MLflow", study.tracking.uri != "none"),
     ):
-        table.add_row(Text(f"  sweep {command} {study}", style="cyan"), Text(meaning, style="dim"))
+        if serves:
+            table.add_row(Text(f"  sweep {command.format(name)}", style="cyan"), Text(meaning, style="dim"))
     return Group(Text("next", style="dim"), table)
 
 
-def summary(outcome: Outcome, study: Study, place: Place) -> RenderableType:
+def summary(outcome: Outcome, study: Study) -> RenderableType:
     """Return what ``sweep run`` ends with: the best trial and its gain, what failed, and the next commands."""
     styles = {"done": "green", "failed": "red", "interrupted": "yellow"}
     ended = [row for row in outcome.rows if row.ending.counts]
@@ -305,6 +304,6 @@ def summary(outcome: Outcome, study: Study, place: Place) -> RenderableType:
         parts += [Text(), found]
     elif ended:
         parts += [Text(), Text("No trial was trained to its end, so there is no best one.")]
-    if (wrong := failures(outcome.rows)) is not None:
+    if (wrong := failures(study, outcome.rows)) is not None:
         parts += [Text(), Text("went wrong", style="dim"), Padding(wrong, (0, 0, 0, 2))]
-    return Group(*parts, Text(), commands(place))
+    return Group(*parts, Text(), commands(study, outcome.rows))

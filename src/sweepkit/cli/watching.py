@@ -39,7 +39,7 @@ def still(study: Study, *, every: bool = False) -> RenderableType:
         parts += _section("running", tables.running(study, moments))
     if verdict and not every:
         parts += _section("confirmed", Group(*map(Text, verdict["sentences"])))
-    if (wrong := tables.failures(rows)) is not None:
+    if (wrong := tables.failures(study, rows)) is not None:
         parts += _section("went wrong", wrong)
     if rows:
         spent = results.ledger(rows, confirmed=again, slot_hours=results.slot_hours(study.place))

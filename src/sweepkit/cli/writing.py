@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,7 +51,7 @@ def new(
     written = write(folder, kind=kind, data=data, model=model, metric=metric)
     for path in written:
         typer.echo(f"wrote {tables.shown(path.resolve())}")
-    file = tables.shown(written[0].resolve())
+    file = quote(tables.shown(written[0].resolve()))
     typer.echo(f"\nnext\n  sweep check {file}\n  sweep run {file}")
 
 
@@ -98,7 +99,7 @@ def import_(
         to_do += map(str, error.problems)
     if to_do:
         typer.echo("\n  ".join(["\nto do before it can run", *to_do]))
-    typer.echo(f"\nnext\n  sweep check {file}\n  sweep run {file}")
+    typer.echo(f"\nnext\n  sweep check {quote(file)}\n  sweep run {quote(file)}")
 
 
 def check(

@@ -40,9 +40,13 @@ def own_task(task: Task, study: Study, folder: Path) -> tuple[Parts, list[Path]]
     imports = [f"from {module} import {name}", "from pathlib import Path"]
     if study.task.path is not None:
         file = (study.home / study.task.path.rpartition(":")[0]).expanduser().resolve()
-        copied = [folder / "task.py"]
-        imports.append(f"from task import {kind.__name__}")
-        load = f"task = {kind.__name__}(**OPTIONS)"
+        copied = [folder / (file.name if file.stem.isidentifier() and file.stem != "train" else "task.py")]
+        imports.append("import sys")
+        load = f"""\
+sys.path.append({str(file.parent)!r})  # where what the task imports from beside it lies
+    from {copied[0].stem} import {kind.__name__}
+
+    task = {kind.__name__}(**OPTIONS)"""
     else:
         assert study.task.pickle is not None
         file, copied = study.home / study.task.pickle, [folder / "task.pickle"]
@@ -52,7 +56,8 @@ def own_task(task: Task, study: Study, folder: Path) -> tuple[Parts, list[Path]]
     keywords = """\
         processing_class=task.processing_class(),
         data_collator=task.data_collator(),
-        compute_metrics=task.compute_metrics,"""
+        compute_metrics=task.compute_metrics,
+        callbacks=[],"""
     parts = Parts(
         imports=imports,
         constants={"OPTIONS": options, "HOME": str(study.home)},

@@ -94,9 +94,7 @@ def write(recipe: Recipe, folder: Path) -> list[Path]:
             "",
             *(f"{name} = {_literal(value)}" for name, value in constants.items()),
             "",
-            parts.code.strip("\n"),
-            "",
-            "",
+            *([parts.code.strip("\n"), "", ""] if parts.code else [""]),
             _main(recipe, parts, metric, shown, goal.metric),
         ]
     )

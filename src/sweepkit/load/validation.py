@@ -58,7 +58,8 @@ def validate(data: dict[Any, Any]) -> Outcome:
                 path = dotted(keys)
                 if not before.hides(path):
                     outcome.problems.append(Problem(path, phrases.sentence(errors, model)))
-                outcome.hidden.add(dotted(whole))
+                # What belongs to a sampler or pruner that is not known cannot be judged.
+                outcome.hidden.add(dotted(whole[:-1] if whole[-1:] == ("type",) else whole))
                 _leave_out(data, whole)
             _stand_in(data, outcome)
     _hide_uses(data, outcome)

@@ -56,7 +56,7 @@ class _Picture(view.Picture):
 
     def summary(self, outcome: Outcome, study: Study) -> None:
         """Print what ``sweep run`` ends with."""
-        tables.show(tables.summary(outcome, study, study.place))
+        tables.show(tables.summary(outcome, study))
 
 
 class _Lines(view.Lines):
@@ -65,7 +65,7 @@ class _Lines(view.Lines):
 
     def summary(self, outcome: Outcome, study: Study) -> None:
         """Print what ``sweep run`` ends with."""
-        tables.show(tables.summary(outcome, study, study.place))
+        tables.show(tables.summary(outcome, study))
 
 
 class Live:

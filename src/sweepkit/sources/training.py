@@ -35,8 +35,6 @@ OWNED: Mapping[str, str] = MappingProxyType(
         "run_name": "runs are named by the study and the trial's number",
         "disable_tqdm": "progress is shown by sweep run",
         "load_best_model_at_end": _CHECKPOINTS,
-        "metric_for_best_model": "the best checkpoint goes by the objective",
-        "greater_is_better": "the best checkpoint goes by the objective's direction",
         "save_strategy": _CHECKPOINTS,
         "save_steps": _CHECKPOINTS,
         "save_total_limit": _CHECKPOINTS,
