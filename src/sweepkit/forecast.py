@@ -96,6 +96,10 @@ class Forecast:
     def _whole(self, search: float | None) -> float | None:
         return None if search is None else self.ground.start_seconds + search + self.confirm_seconds
 
+    def trials_in(self, hours: float) -> int:
+        """Return how many trials of the search so many hours are enough for."""
+        return max(0, int((3600 * hours - self.ground.start_seconds) * self.ground.slots / self.trial_seconds))
+
     @property
     def disk_bytes(self) -> float:
         """What stays on disk when the study is done."""
@@ -186,10 +190,8 @@ def _limits(study: Study, found: Forecast) -> Iterator[str]:
         took = f"the slowest trial measured takes {words.span(slowest)}"
         yield f"budget.trial_hours: {took}, and {budget.trial_hours:g} h end it as failed; raise it"
     if budget.hours is not None and found.seconds is not None and found.seconds > 3600 * budget.hours:
-        done = max(
-            0, int((3600 * budget.hours - found.ground.start_seconds) * found.ground.slots / found.trial_seconds)
-        )
-        yield f"budget.hours: {budget.hours:g} h are over after about {words.plural(done, 'trial')} of {found.trials}"
+        done = f"about {words.plural(found.trials_in(budget.hours), 'trial')} of {found.trials}"
+        yield f"budget.hours: {budget.hours:g} h are over after {done}; raise it, or lower budget.trials"
     needs = max(one.best_bytes for one in found.measured)
     if budget.disk_gb is not None and needs > 1e9 * budget.disk_gb:
         yield f"budget.disk_gb: a model takes {words.size(needs)}, more than {budget.disk_gb:g} GB; raise it"

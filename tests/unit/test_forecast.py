@@ -43,6 +43,13 @@ def of(study: Study, *, slots: int = 2, corner: Corner = CORNER, **keys: Any) ->
     return forecast(study, corner, [measured()], Ground(**ground))
 
 
+def told(study: Study, found: Forecast) -> list[str]:
+    """Return the lines that sweep check prints of a forecast."""
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(outlook(study, found))
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
 def test_a_trial_takes_its_coming_and_going_its_steps_its_evaluations_and_their_checkpoints() -> None:
     assert measured().seconds == pytest.approx(1 + 100 * 0.1 + 5 * (1.0 + 0.5))
     assert measured().until(2) == pytest.approx(1 + 40 * 0.1 + 2 * (1.0 + 0.5))
@@ -120,8 +127,10 @@ def test_a_search_of_which_nothing_is_pruned_takes_longer(tmp_path: Path) -> Non
 
 
 def test_without_a_number_of_trials_there_is_no_end_to_forecast(tmp_path: Path) -> None:
-    found = of(toy_study(tmp_path, budget={"hours": 1.0}))
+    study = toy_study(tmp_path, budget={"hours": 2.0})
+    found = of(study)
     assert (found.trials, found.seconds) == (None, None)
+    assert "in all   about 777 trials in 2 h, the budget, 2 at a time" in told(study, found)
 
 
 def test_a_grid_has_as_many_trials_as_combinations(tmp_path: Path) -> None:
@@ -142,7 +151,7 @@ def test_what_stands_against_a_study_is_said_with_what_to_do(tmp_path: Path) -> 
         "out of memory at bs=32: out of memory: killed by the kernel; a micro-batch of 8 fits; lower the upper ends of the "
         "space, or set gradient_checkpointing or a 16-bit type in training",
         "budget.trial_hours: the slowest trial measured takes 18 s, and 0.001 h end it as failed; raise it",
-        "budget.hours: 0.1 h are over after about 37 trials of 100",
+        "budget.hours: 0.1 h are over after about 37 trials of 100; raise it, or lower budget.trials",
         "budget.disk_gb: a model takes 10 MB, more than 0.001 GB; raise it",
     ]
     assert of(toy_study(tmp_path)).objections(toy_study(tmp_path)) == []
@@ -158,9 +167,7 @@ def test_more_trials_at_a_time_than_memory_holds_are_objected_to_with_how_many_f
 
 def test_the_forecast_can_be_read_in_a_pipe(tmp_path: Path) -> None:
     study = toy_study(tmp_path, baseline={"learning_rate": 1e-3}, confirm={"top": 3, "seeds": 4}, budget={"trials": 7})
-    console = Console(width=120, record=True, file=io.StringIO())
-    console.print(outlook(study, of(study)))
-    assert [line.rstrip() for line in console.export_text().splitlines()] == [
+    assert told(study, of(study)) == [
         "forecast",
         "",
         "memory   at most 700 MB a trial (bs=32), 600 MB as a rule",

@@ -119,8 +119,12 @@ def _forecast(study: Study, forecast: Forecast) -> Iterator[tuple[str, str]]:
             f"{words.span(forecast.trial_seconds)} where {pruner} lets it have {rounds}, as it did in made-up studies",
         )
     if forecast.seconds is None or forecast.search_seconds is None or forecast.most_seconds is None:
-        rate = words.plural(round(3600 * ground.slots / forecast.trial_seconds), "trial")
-        yield "in all", f"{rate} an hour, {ground.slots} at a time; the budget names no number of trials"
+        hours = study.budget.hours
+        count = words.plural(forecast.trials_in(hours or 1), "trial")
+        yield (
+            "in all",
+            f"about {count} in {f'{hours:g} h, the budget' if hours else 'an hour'}, {ground.slots} at a time",
+        )
     else:
         unpruned = f"; {words.span(forecast.most_seconds)} should {pruner} stop none" if prunes else ""
         yield "in all", f"{words.span(forecast.seconds)}{unpruned}"
