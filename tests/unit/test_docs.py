@@ -21,8 +21,8 @@ from sweepkit.load import load_study
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
-INSTALLED = ("ray", "peft", "postgres", "notebook", "studies", "dev")
-"""Extras that `make` installs, or whose packages it does."""
+INSTALLED = ("ray", "peft", "postgres", "notebook", "dev")
+"""Extras that `make` installs."""
 PAGES = [README, *(file.read_text() for file in sorted((ROOT / "studies").rglob("*.md")))]
 SHELLS = ("", "bash", "sh", "shell", "console")
 

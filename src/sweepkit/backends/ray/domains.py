@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ray.tune.search.sample import Categorical, Domain, LogUniform, Quantized, Uniform
+from ray.tune.search.sample import Categorical, Domain, LogUniform, Normal, Quantized, Uniform
 from ray.tune.search.sample import Float as TuneFloat
 from ray.tune.search.sample import Integer as TuneInteger
 
@@ -26,11 +26,14 @@ def parameter(name: str, value: Any, *, whole: bool = False) -> Float | Int | Ch
     if isinstance(value, (TuneFloat, TuneInteger)):
         return _numbers(name, value, whole=whole)
     if isinstance(value, Domain):
-        raise InputError(f"hyperparameter_search: hp_space: {name}: {type(value).__name__} cannot be searched; {_RULE}")
+        raise _refused(
+            name, "sample_from", "suggest_* of the object that hp_space is called with, and compute from that"
+        )
     return Choice(choices=[_plain(name, value)])
 
 
-_RULE = "use uniform, loguniform, quniform, choice, randint, qrandint, lograndint or a constant"
+def _refused(name: str, what: str, instead: str) -> InputError:
+    return InputError(f"hyperparameter_search: hp_space: {name}: {what} cannot be searched; use {instead}")
 
 
 def _numbers(name: str, domain: TuneFloat | TuneInteger, *, whole: bool) -> Float | Int | Choice:
@@ -39,9 +42,12 @@ def _numbers(name: str, domain: TuneFloat | TuneInteger, *, whole: bool) -> Floa
     if isinstance(sampler, Quantized):
         sampler, step = sampler.get_sampler(), sampler.q
     log = isinstance(sampler, LogUniform)
-    if not isinstance(sampler, (Uniform, LogUniform)) or (log and step not in (None, 1)):
-        kind = f"{'quantized ' if step else ''}{type(sampler).__name__.strip('_')}"
-        raise InputError(f"hyperparameter_search: hp_space: {name}: {kind} cannot be searched; {_RULE}")
+    if isinstance(sampler, Normal):
+        raise _refused(name, "randn", "uniform over the range that counts")
+    if log and step not in (None, 1):
+        raise _refused(
+            name, "a logarithm in steps (qloguniform, qlograndint)", "choice with the steps, or leave them out"
+        )
     low, high = domain.lower, domain.upper
     if isinstance(domain, TuneFloat) and not whole:
         return Float(low=float(low), high=float(high), log=log, step=step) if low < high else Choice(choices=[low])
@@ -56,11 +62,10 @@ def _numbers(name: str, domain: TuneFloat | TuneInteger, *, whole: bool) -> Floa
 
 
 def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping) and "grid_search" in value:
+        raise _refused(name, "grid_search", "choice")
     if any(isinstance(part, Domain) or part == "grid_search" for part in _parts(value)):
-        raise InputError(
-            f"hyperparameter_search: hp_space: {name}: distributions inside of a value and grid_search cannot be searched; "
-            f"{_RULE}"
-        )
+        raise _refused(name, "a distribution inside of a value", "choice among whole values")
     try:
         json.dumps(value)
     except (TypeError, ValueError) as error:
