@@ -183,9 +183,12 @@ def to_json(study: Study, rows: Iterable[Trial]) -> dict[str, Any]:
     return {"study": study.name, "trials": [trial_json(study, row) for row in rows]}
 
 
-def study_json(study: Study, rows: Sequence[Trial]) -> dict[str, Any]:
-    """Return a study's line in ``sweep list --json``, with stable keys; ``best`` is a trial (several goals: a list)."""
-    found = [trial_json(study, row) for row in winners(study, rows)]
+def study_json(study: Study, rows: Sequence[Trial], ahead: Sequence[Trial]) -> dict[str, Any]:
+    """Return a study's line in ``sweep list --json``, with stable keys; ``best`` is a trial (several goals: a list).
+
+    ``ahead`` are the trials that are its answer.
+    """
+    found = [trial_json(study, row) for row in ahead]
     several = len(study.objective.goals) > 1
     return {
         "name": study.name,

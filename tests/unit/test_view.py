@@ -232,8 +232,8 @@ def test_the_summary_ends_with_the_best_its_checkpoint_and_what_to_type_next(pro
     ]
 
 
-def test_after_a_confirmation_the_summary_ends_with_the_trial_it_chose(project: Path) -> None:
-    study = study_of(project)
+def confirmed(study: Study) -> list[Trial]:
+    """Return trials of which a confirmation prefers the second best, its verdict written beside them."""
     rows = [
         trial(0, 0.5, origin="baseline"),
         trial(1, 0.75, checkpoint=study.place.trial(1) / "best"),
@@ -246,6 +246,12 @@ def test_after_a_confirmation_the_summary_ends_with_the_trial_it_chose(project: 
     ]
     verdict_file(study.place).parent.mkdir(parents=True)
     write(verdict_file(study.place), judge(able, metric="eval_f1", direction="maximize", best=1).to_json())
+    return rows
+
+
+def test_after_a_confirmation_the_summary_ends_with_the_trial_it_chose(project: Path) -> None:
+    study = study_of(project)
+    rows = confirmed(study)
     shown = text_of(tables.summary(outcome(rows), study))
     assert shown.splitlines()[3:5] == [
         "best  trial 2  eval_f1 0.7000 ± 0.0100 over 3 new seeds  +0.2000 over the baseline (trial 0: 0.5000)",
@@ -273,6 +279,12 @@ def test_where_a_table_is_too_wide_its_parameters_give_way(project: Path) -> Non
     console = Console(width=40, record=True, file=io.StringIO())
     console.print(tables.trials(study_of(project), [trial(1234, 0.5)], endings=True))
     assert re.search(r"1234 +complete +0\.5000 +20 s .*…", console.export_text())
+
+
+def test_after_a_confirmation_the_overview_has_the_trial_it_chose(project: Path) -> None:
+    study = study_of(project)
+    line = text_of(tables.overview([(study, confirmed(study))])).splitlines()[2]
+    assert line.split()[:5] == ["toy", "3/6", "eval_f1", "↑", "0.7400"]
 
 
 def test_an_interrupted_summary_says_how_to_go_on(project: Path) -> None:

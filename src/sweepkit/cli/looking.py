@@ -119,6 +119,7 @@ def list_(as_json: Json = False) -> None:
     """List the studies of this project that ran or are running."""
     from sweepkit import results
     from sweepkit.cli import tables
+    from sweepkit.finish import winners
 
     found = []
     for folder in studies.folders():
@@ -128,7 +129,7 @@ def list_(as_json: Json = False) -> None:
         except SweepError as error:  # a database may be away, or want a password that is not recorded
             typer.echo(f"{study.name}: {error}", err=True)
     if as_json:
-        lines = [results.study_json(study, rows) for study, rows in found]
+        lines = [results.study_json(study, rows, winners(study, rows)) for study, rows in found]
         typer.echo(json.dumps({"studies": lines}, indent=2))
     elif found:
         tables.show(tables.overview(found))

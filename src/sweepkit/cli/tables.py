@@ -250,11 +250,13 @@ def _over_new_seeds(verdict: Mapping[str, Any], best: Trial) -> Text:
 
 def overview(found: Sequence[tuple[Study, Sequence[Trial]]]) -> Table:
     """Return one line per study: how far it is, its best, and whether it runs."""
+    from sweepkit.finish import winners
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", padding=(0, 1, 0, 0))
     for title in ("study", "trials", "objective", "best", "started", "state"):
         table.add_column(title, justify="right" if title in ("trials", "best") else "left", no_wrap=True)
     for study, rows in found:
-        winners = results.winners(study, rows)
+        ahead = winners(study, rows)
         single = len(study.objective.goals) == 1
         ended = sum(row.ending.counts for row in rows)
         started = min((row.started for row in rows if row.started), default="–")
@@ -262,7 +264,7 @@ def overview(found: Sequence[tuple[Study, Sequence[Trial]]]) -> Table:
             Text(study.name, style="bold"),
             f"{ended}/{study.budget.trials}" if study.budget.trials is not None else str(ended),
             goals(study),
-            words.value(winners[0].value if winners else None) if single else f"front of {len(winners)}",
+            words.value(ahead[0].value if ahead else None) if single else f"front of {len(ahead)}",
             started.replace("T", " ")[:16],
             Text("running", style="cyan") if results.driver(study.place) else Text("–", style="dim"),
         )
