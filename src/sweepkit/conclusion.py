@@ -14,12 +14,11 @@ from typing import Any
 
 from sweepkit import words
 from sweepkit.errors import StudyFailed
-from sweepkit.events import Event
 from sweepkit.finish.confirmation import ORIGIN, Confirmation, tested, tested_file, write
 from sweepkit.study import Study
 from sweepkit.trackers import Courier, Tracker
 from sweepkit.trial import Trial, TrialSpec
-from sweepkit.watch import Outcome, Status, Watcher
+from sweepkit.watch import Quiet, Status, Watcher
 
 Drive = Callable[[Courier, Watcher], tuple[Status, str]]
 Job = Callable[..., dict[str, Any]]
@@ -92,8 +91,11 @@ def _test(study: Study, row: Trial, means: Means) -> None:
     )
 
 
-class _Lines:
-    """Says each confirmation run's end in a line of the study's own watcher, whose trials these are not."""
+class _Lines(Quiet):
+    """Says each confirmation run's end in a line of the study's own watcher, whose trials these are not.
+
+    What a run says on its way is in its log.
+    """
 
     def __init__(self, watch: Watcher, confirmation: Confirmation, total: int) -> None:
         self._watch = watch
@@ -105,24 +107,15 @@ class _Lines:
             rest = f", {done} done before" if done else ""
             watch.said(f"confirming trials {numbers} with new seeds: {words.plural(total, 'run')}{rest}")
 
-    def opened(self, study: Study, rows: list[Trial]) -> None:
-        """Do nothing."""
-
     def said(self, text: str) -> None:
         """Pass the line on."""
         self._watch.said(text)
-
-    def event(self, event: Event) -> None:
-        """Do nothing: what a run says on its way is in its log."""
 
     def ended(self, row: Trial) -> None:
         """Say which trial was confirmed, and its value."""
         self._done += 1
         what = words.value(row.value) if row.ending.ranks else f"{row.ending} ({words.first_line(row.cause)})"
         self._watch.said(f"confirm {self._done}/{self._total}: trial {row.origin.removeprefix(ORIGIN)} → {what}")
-
-    def closed(self, outcome: Outcome) -> None:
-        """Do nothing."""
 
 
 __all__ = ["Means", "conclude"]

@@ -171,6 +171,22 @@ class Identity:
         draft.replace(place.study_json)
 
 
+def refuse_changed(place: Place, study: Study) -> Identity | None:
+    """Return the study's identity as it was last run, or None where it never ran.
+
+    Raises StudyChanged when trials were run with a study that differs in a way that matters.
+    """
+    old = Identity.load(place)
+    refused = [change for change in changes(old.study, plain_study(study)) if not change.allowed] if old else []
+    if refused:
+        listed = "\n".join(f"  {change}" for change in refused)
+        raise StudyChanged(
+            f"study {study.name} changed since its trials were run:\n{listed}\n"
+            "run it with --fresh (the earlier trials are archived, not deleted) or give it a new name"
+        )
+    return old
+
+
 def identify(place: Place, study: Study) -> Identity:
     """Return the study's identity, made now if it has none, after recording the study as it is.
 
@@ -182,17 +198,10 @@ def identify(place: Place, study: Study) -> Identity:
 
 
 def _identify(place: Place, study: Study) -> Identity:
-    old, plain, home = Identity.load(place), plain_study(study), os.path.relpath(place.home, place.root)
+    old, plain, home = refuse_changed(place, study), plain_study(study), os.path.relpath(place.home, place.root)
     if old is None:
         identity = Identity(uuid.uuid4().hex[:12], datetime.now().isoformat(timespec="seconds"), plain, home)
     else:
-        refused = [change for change in changes(old.study, plain) if not change.allowed]
-        if refused:
-            listed = "\n".join(f"  {change}" for change in refused)
-            raise StudyChanged(
-                f"study {study.name} changed since its trials were run:\n{listed}\n"
-                "run it with --fresh (the earlier trials are archived, not deleted) or give it a new name"
-            )
         identity = Identity(old.id, old.created, plain, home)
     if old != identity:
         identity.save(place)

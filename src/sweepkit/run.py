@@ -22,7 +22,7 @@ from sweepkit.errors import FULL_DISK, MissingExtra, StudyFailed, StudyFileError
 from sweepkit.events import FULL
 from sweepkit.executor import Executor
 from sweepkit.finish import Confirmation, answer
-from sweepkit.identity import StudyLock, archive, identify, lock_owners
+from sweepkit.identity import StudyLock, archive, identify, lock_owners, refuse_changed
 from sweepkit.load import known_values
 from sweepkit.preparation import executor_of, second_check
 from sweepkit.proposal import Proposer
@@ -80,6 +80,7 @@ def run_checked(
     with StudyLock(place, shared=several_drivers(study)), ExitStack() as stack:
         if fresh:
             archive(place)
+        refuse_changed(place, study)  # again when it is recorded; here, so that nobody waits for a warm process first
         if len(lock_owners(place)) == 1:
             shutil.rmtree(place.scratch, ignore_errors=True)
         inspected: Mapping[str, Any] = {}

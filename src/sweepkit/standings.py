@@ -1,4 +1,4 @@
-"""What a study's stored trials amount to: all of them, one, the ranking, the front. Knows no sampler and asks for nothing."""
+"""What a study's stored trials amount to: all of them, one, the ranking. Knows no sampler and asks for nothing."""
 
 from __future__ import annotations
 
@@ -32,12 +32,6 @@ class Standings:
         """Return the best complete trial (in the deciding goal), or None."""
         self._read()
         return self._ledger.rows[self._ledger.ranking[0][1]] if self._ledger.ranking else None
-
-    def pareto(self) -> list[Trial]:
-        """Return the complete trials that no other beats in every goal, by number; with one goal the best ones."""
-        rows = sorted(self.ranked(), key=lambda row: row.number)
-        front = {trial.number for trial in self._records.look().best_trials} if rows else set()
-        return [row for row in rows if row.number in front]
 
     def _read(self) -> list[FrozenTrial]:
         with self._ledger.turn:

@@ -365,6 +365,20 @@ def test_stop_signals_the_process_that_runs_the_study(ran: Study) -> None:
     assert heard == [signal.SIGTERM]
 
 
+def test_a_changed_study_is_refused_before_a_process_is_started_for_it(ran: Study) -> None:
+    (ran.home / "study.yaml").write_text(STUDY.replace("1e-6", "1e-5"))
+    assert "changed since its trials were run" in str(sweep("run", "studies/toy").exception)
+    assert not (ran.place.folder / "warm.log").exists()
+
+
+def test_try_refuses_names_and_values_that_nothing_takes(study: Study) -> None:
+    refused = sweep("try", "studies/toy", "-p", "learning_rte=1e-3", "-p", "weight_decay=x", "-p", "optim=sgd")
+    assert str(refused.exception).splitlines() == [
+        "learning_rte: is no TrainingArguments field; did you mean learning_rate?",
+        "weight_decay: expected a number, got 'x' (text)",
+    ]
+
+
 def test_sync_and_ui_of_a_study_recorded_nowhere_say_so(ran: Study) -> None:
     assert "there is nothing to deliver" in sweep("sync", "toy").output
     assert "there is nothing to see" in str(sweep("ui", "toy").exception)

@@ -5,6 +5,9 @@ Knows no file and no line (``load`` adds those), and imports none of torch, tran
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sweepkit.check.configurations import check_baseline, check_configuration
 from sweepkit.check.consumers import Consumers, consumers_of, known_values
 from sweepkit.check.formulas import check_formulas
@@ -13,8 +16,9 @@ from sweepkit.check.population import check_population
 from sweepkit.check.schedules import check_metrics, check_schedule, evaluations
 from sweepkit.check.searching import check_searching
 from sweepkit.check.spaces import check_names
-from sweepkit.check.values import typed
+from sweepkit.check.values import mismatch, typed
 from sweepkit.errors import Problem
+from sweepkit.space import walk
 from sweepkit.study import Study
 
 __all__ = [
@@ -25,6 +29,7 @@ __all__ = [
     "evaluations",
     "known_values",
     "typed",
+    "wrong_values",
 ]
 
 
@@ -50,3 +55,17 @@ def check(study: Study) -> list[Problem]:
         problems += check_configuration(study, values, f"enqueue[{index}]")
     problems += check_backend(study)
     return list(dict.fromkeys(problems))
+
+
+def wrong_values(study: Study, values: Mapping[str, Any]) -> list[Problem]:
+    """Return what is wrong with one trial's values, which may lie outside of the space: names and types alone."""
+    consumers, _ = consumers_of(study)
+    searched = {name for _, name, _ in walk(study.space)}
+    problems = []
+    for name, value in values.items():
+        field, wrong = consumers.resolve(name)
+        if field is not None:
+            wrong = mismatch(name, field, value)
+        if wrong and (field is not None or name not in searched):
+            problems.append(Problem(name, wrong))
+    return problems

@@ -136,10 +136,16 @@ def within_space(study: Study, values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def completed(study: Study, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one trial's hyperparameters: the values, what follows from them, defaults for the rest of the space."""
+    """Return one trial's hyperparameters: the values, what follows from them, defaults for the rest of the space.
+
+    The values may lie outside of the space. Raises StudyFileError for names that nothing takes, values that do not fit.
+    """
+    from sweepkit.check import wrong_values
     from sweepkit.load import known_values
     from sweepkit.proposal import Proposer
 
+    if problems := wrong_values(study, values):
+        raise StudyFileError(problems)
     return dict(Proposer(study, known_values(study)).baseline(values).hyperparameters)
 
 

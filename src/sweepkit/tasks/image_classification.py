@@ -66,13 +66,7 @@ class ImageClassification(Task):
         """Return the model with a fresh head for the data's classes."""
         from transformers import AutoModelForImageClassification
 
-        names = self.splits["train"].features["labels"].names
-        head = {
-            "num_labels": len(names),
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: number for number, name in enumerate(names)},
-            "problem_type": "single_label_classification",
-        }
+        head = models.classes(self.splits["train"].features["labels"].names)
         return models.model(
             AutoModelForImageClassification,
             self.model,

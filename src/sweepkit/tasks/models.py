@@ -5,7 +5,7 @@ Knows neither data nor training; transformers is imported when something is load
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,16 @@ def model(
         return loaded
     except (OSError, ValueError) as error:
         raise _unreadable(source, error) from error
+
+
+def classes(names: Sequence[str]) -> dict[str, Any]:
+    """Return what a model's configuration holds of the classes that its head tells apart."""
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: number for number, name in enumerate(names)},
+        "problem_type": "single_label_classification",
+    }
 
 
 def tokenizer(ref: ModelRef, home: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

@@ -28,13 +28,7 @@ class TextClassification(TextTask):
         """Return the model with a fresh head for the data's classes."""
         from transformers import AutoModelForSequenceClassification
 
-        names = self.splits["train"].features["labels"].names
-        head = {
-            "num_labels": len(names),
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: number for number, name in enumerate(names)},
-            "problem_type": "single_label_classification",
-        }
+        head = models.classes(self.splits["train"].features["labels"].names)
         overrides = {**head, **self._padding(), **config}
         return models.model(
             AutoModelForSequenceClassification,
