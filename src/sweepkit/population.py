@@ -111,5 +111,4 @@ class Population:
         for evaluation, turns in held.items():
             if number in turns and evaluation < here:
                 given |= turns[number].hyperparameters
-        values = [value] * (self._rule.deciding + 1)
-        return Member(self._rule.key(values), {name: given[name] for name in self._names if name in given})
+        return Member(self._rule.key_of(value), {name: given[name] for name in self._names if name in given})

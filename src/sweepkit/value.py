@@ -60,5 +60,8 @@ class ValueRule:
 
     def key(self, values: Values) -> float:
         """Return a sort key for values: higher is better, NaN is below everything."""
-        value = self._sign * values[self.deciding]
-        return -math.inf if math.isnan(value) else value
+        return self.key_of(values[self.deciding])
+
+    def key_of(self, value: float) -> float:
+        """Return the sort key of a value of the deciding goal."""
+        return -math.inf if math.isnan(value) else self._sign * value

@@ -42,17 +42,18 @@ class Cluster:
     """Both nodes' own disk."""
     bucket: str
 
-    def project(self, name: str) -> Path:
-        folder = self.projects / name / "studies"
+    def project(self) -> Path:
+        folder = self.projects / "toy" / "studies"
         folder.mkdir(parents=True)
         (folder.parent / "pyproject.toml").touch()
         return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     from ray.cluster_utils import Cluster as RayCluster
 
+    # Ray's sockets, on that disk, want a short path.
     projects, disk = tmp_path_factory.mktemp("projects"), tmp_path_factory.mktemp("disk")
     if subprocess.run([*APART, str(projects), "true"], check=False, capture_output=True).returncode:
         pytest.skip(
@@ -75,10 +76,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             head.shutdown()
 
 
-def test_a_node_that_does_not_see_the_studys_folder_is_refused_with_the_reason(cluster: Cluster) -> None:
-    project = cluster.project("refused")
-    study = toy_study(project, backend={"type": "ray", "address": cluster.address})
-    with pytest.raises(InputError, match=r"backend\.path: node apart of the cluster does not see .*/refused/runs/toy"):
+@pytest.fixture(params=["connects", "is connected"])
+def connecting(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[dict[str, str]]:
+    """Return the backend of a study that connects to the cluster, or runs in a process that is connected already."""
+    if request.param == "connects":
+        yield {"type": "ray", "address": cluster.address}
+    else:
+        ray.init(address=cluster.address, log_to_driver=False)
+        yield {"type": "ray"}
+        ray.shutdown()
+
+
+def test_a_node_that_does_not_see_the_studys_folder_is_refused_with_the_reason(
+    cluster: Cluster, connecting: dict[str, str]
+) -> None:
+    study = toy_study(cluster.project(), backend=connecting)
+    with pytest.raises(InputError, match=r"backend\.path: node apart of the cluster does not see .*/runs/toy"):
         run(study)
     assert not list(study.place.trials.glob("*"))
 
@@ -103,7 +116,7 @@ class Killing(Quiet):
 
 
 def test_trials_of_a_node_that_shares_nothing_come_home_through_s3_and_outlive_its_actor(cluster: Cluster) -> None:
-    project = cluster.project("travelling")
+    project = cluster.project()
     backend = {"type": "ray", "address": cluster.address, "cpus_per_trial": 1, "path": f"{cluster.bucket}/sweeps"}
     study = toy_study(project, task={"step_seconds": 0.1}, checkpoints={"keep": 6}, backend=backend)
     watch = Killing()

@@ -61,12 +61,14 @@ class RayBackend:
     def drive(self, session: Session) -> None:
         """Run trials until there is nothing left to start and nothing running.
 
-        Raises InputError for a cluster that does not answer or cannot hold a trial, StudyFailed when Ray is gone.
+        Raises InputError for a cluster that does not answer, cannot hold a trial or sees no folder for its files, StudyFailed
+        when Ray is gone.
         """
         storage = self._study.place.folder / "ray"
         shutil.rmtree(storage, ignore_errors=True)
         with self._connected():
             try:
+                self._shared_paths()
                 slot, count = self._slots()
                 self._fit(session, slot, count, storage)
             except RayError as error:
@@ -151,8 +153,6 @@ class RayBackend:
                     **quiet,
                 )
         try:
-            if address:
-                self._shared_paths()
             yield
         finally:
             with _own_signals(), _references_released():
@@ -162,13 +162,14 @@ class RayBackend:
     def _shared_paths(self) -> None:
         """Refuse a cluster where some node does not see the study's folder and no path says how files get there."""
         folder = self._study.place.folder
-        if self._study.backend.path is not None:
+        others = [node for node in _nodes() if node["NodeID"] != ray.get_runtime_context().get_node_id()]
+        if self._study.backend.path is not None or not others:
             return
         mark = folder / f".seen-{uuid.uuid4().hex}"
         folder.mkdir(parents=True, exist_ok=True)
         mark.touch()
         try:
-            blind = [node["NodeManagerHostname"] for node in _nodes() if not _sees(node["NodeID"], mark)]
+            blind = [node["NodeManagerHostname"] for node in others if not _sees(node["NodeID"], mark)]
         finally:
             mark.unlink()
         if blind:

@@ -58,7 +58,7 @@ class TuneScheduler:
 
     def decide(self, evaluation: int, members: Mapping[int, Member]) -> Mapping[int, Choice]:
         """Return every member's choice."""
-        for number in members.keys() - self._trials.keys():
+        for number in sorted(members.keys() - self._trials.keys()):
             self._trials[number] = trial = Trial("member", trial_id=f"{number:05d}", stub=True)
             trial.config = self._config(members[number])
             self._tune.on_trial_add(SimpleNamespace(search_alg=None), trial)

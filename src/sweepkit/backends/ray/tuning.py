@@ -48,14 +48,14 @@ class Conversation(_Here):
             return None
         try:
             spec = self.session.next()
-            if spec is not None:
-                self._home.send(spec)
-                ray.get(self._mailbox.take.remote(spec.number))  # what an actor that was lost did not live to hear
+            if spec is None:
+                return None
+            self._home.send(spec)
+            ray.get(self._mailbox.take.remote(spec.number))  # what an actor that was lost did not live to hear
         except Exception as error:  # noqa: BLE001  # raised again when Tune is done
             self.failure = error
             return None
-        if spec is not None:
-            self.open[trial_id] = spec.number
+        self.open[trial_id] = spec.number
         return spec
 
     def hear(self, trial_id: str, event: Event) -> None:
