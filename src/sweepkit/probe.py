@@ -22,8 +22,8 @@ from sweepkit.errors import StudyFailed
 from sweepkit.events import Finished
 from sweepkit.executor import Executor
 from sweepkit.forecast import Corner, Forecast, Ground, forecast
-from sweepkit.identity import StudyLock
 from sweepkit.load import known_values
+from sweepkit.locks import StudyLock
 from sweepkit.preparation import executor_of, second_check
 from sweepkit.proposal import Configuration, Proposer
 from sweepkit.rehearsal import MEASURED, Measured, trials_of

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweepkit.identity import lock_owner
+from sweepkit.locks import lock_owner
 from sweepkit.paths import Place
 from sweepkit.study import Goal, Study
 from sweepkit.trial import Ending, Trial

@@ -22,8 +22,9 @@ from sweepkit.errors import FULL_DISK, MissingExtra, StudyFailed, StudyFileError
 from sweepkit.events import FULL
 from sweepkit.executor import Executor
 from sweepkit.finish import Confirmation, answer
-from sweepkit.identity import StudyLock, archive, identify, lock_owners, refuse_changed
+from sweepkit.identity import archive, identify, refuse_changed
 from sweepkit.load import known_values
+from sweepkit.locks import StudyLock, lock_owners
 from sweepkit.preparation import executor_of, second_check
 from sweepkit.proposal import Proposer
 from sweepkit.results import rows as result_rows

@@ -63,6 +63,7 @@ LAYERS = (
         "paths",
         "value",
         "journal",
+        "locks",
         "identity",
         "secrets",
     ),

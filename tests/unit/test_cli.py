@@ -23,8 +23,9 @@ from sweepkit import words
 from sweepkit.cli import app, studies
 from sweepkit.cli.new import TEMPLATES
 from sweepkit.events import Evaluated, Finished
-from sweepkit.identity import StudyLock, identify
+from sweepkit.identity import identify
 from sweepkit.load import known_values, load_study
+from sweepkit.locks import StudyLock
 from sweepkit.search import Search
 from sweepkit.storage import open_storage
 from sweepkit.study import Study

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from making import toy_study
-from sweepkit.errors import StudyChanged
+from sweepkit.errors import InputError, StudyChanged
 from sweepkit.identity import changes, identify, plain_study
+from sweepkit.locks import StudyLock
 
 RATE = {"low": 1e-4, "high": 1e-2, "log": True}
 BATCH = {"choices": [4, 8]}
@@ -91,3 +92,9 @@ def test_the_refusal_lists_what_changed_and_what_to_do_and_changes_nothing(proje
         "run it with --fresh (the earlier trials are archived, not deleted) or give it a new name",
     ]
     assert identify(study.place, study) == first
+
+
+def test_a_folder_that_cannot_be_written_is_said_with_what_was_to_lie_there(project: Path) -> None:
+    (project / "runs").touch()
+    with pytest.raises(InputError, match=r"runs/toy cannot be written \(Not a directory\); it is where the results of"):
+        StudyLock(toy_study(project, name="toy").place).__enter__()

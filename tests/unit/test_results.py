@@ -13,7 +13,7 @@ import pytest
 
 from sweepkit import results
 from sweepkit.events import Evaluated, Finished
-from sweepkit.identity import StudyLock
+from sweepkit.locks import StudyLock
 from sweepkit.search import Search
 from sweepkit.storage import open_storage
 from sweepkit.study import Study

@@ -122,7 +122,7 @@ def stop(study: studies.Argument) -> None:
     import signal
     import socket
 
-    from sweepkit.identity import lock_owners
+    from sweepkit.locks import lock_owners
 
     found = studies.find_run(study)
     owners = lock_owners(found.place)
@@ -170,7 +170,7 @@ def sync(study: studies.Argument) -> None:
     """Deliver to MLflow what it has not got yet, for instance after its server was away."""
     from sweepkit import results, words
     from sweepkit.finish import SUFFIX, answer
-    from sweepkit.identity import StudyLock
+    from sweepkit.locks import StudyLock
 
     found = studies.find_run(study)
     if found.tracking.uri == "none":

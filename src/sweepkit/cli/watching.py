@@ -14,7 +14,7 @@ from sweepkit import results, words
 from sweepkit.cli import tables, view
 from sweepkit.cli.moments import moment
 from sweepkit.finish import SUFFIX, confirmed, winners
-from sweepkit.identity import lock_since
+from sweepkit.locks import lock_since
 from sweepkit.trial import Ending, Trial
 
 if TYPE_CHECKING:

@@ -81,7 +81,7 @@ class Study(data.Study):
 
     def stop(self) -> None:
         """Ask the run in the background to stop: trials checkpoint first; the second time they end at once."""
-        from sweepkit.identity import lock_owner
+        from sweepkit.locks import lock_owner
         from sweepkit.notebook.running import running
 
         if (found := running(self)) is not None:
@@ -219,7 +219,7 @@ class Study(data.Study):
         """Put a task that goes by value where the study says it lies; not while another driver runs with the last one."""
         if self._kind is None or self.task.pickle is None:
             return
-        from sweepkit.identity import StudyLock
+        from sweepkit.locks import StudyLock
 
         data = by_value.dumps(self._kind)  # as it is now: what it uses may have changed since the study was made
         with StudyLock(self.place):
