@@ -37,20 +37,20 @@ def load_study(path: Path | str, overrides: Iterable[str] = (), *, check: bool =
     home = file.resolve().parent
     document = with_recipe(read_file(file, str(path)), home, overrides)
     document = with_overrides(document, overrides)
-    outcome = validate(document.data)
-    outcome.hidden |= {problem.path for problem in document.problems if problem.path}
+    validated = validate(document.data)
+    validated.hidden |= {problem.path for problem in document.problems if problem.path}
     unread = {problem.path for problem in document.problems}
     problems = [
         _placed(problem, document)
-        for problem in (*document.problems, *(p for p in outcome.problems if p.path not in unread))
+        for problem in (*document.problems, *(p for p in validated.problems if p.path not in unread))
     ]
-    study = outcome.study.at(home) if outcome.study is not None else None
+    study = validated.study.at(home) if validated.study is not None else None
     if study is not None and check:
-        told = {problem.path for problem in outcome.problems}
+        told = {problem.path for problem in validated.problems}
         problems += [
             _placed(problem, document)
             for problem in check_study(study)
-            if not outcome.hides(problem.path) and problem.path not in told
+            if not validated.hides(problem.path) and problem.path not in told
         ]
     if problems or study is None:
         raise StudyFileError(_in_order(problems, str(path)))

@@ -25,7 +25,7 @@ _ATTEMPTS = 5
 
 
 @dataclass
-class Outcome:
+class Validated:
     """A study without its broken parts, or None where too much was broken; and what was broken."""
 
     study: Study | None
@@ -42,31 +42,31 @@ def _within(path: str, outer: str) -> bool:
     return path == outer or path.startswith((f"{outer}.", f"{outer}["))
 
 
-def validate(data: dict[Any, Any]) -> Outcome:
+def validate(data: dict[Any, Any]) -> Validated:
     """Return the study in plain data with all that breaks its data classes' rules."""
     data = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
-    outcome = Outcome(None)
-    _no_constants(data, outcome)
+    validated = Validated(None)
+    _no_constants(data, validated)
     for _ in range(_ATTEMPTS):
         try:
-            outcome.study = Study.model_validate(data)
+            validated.study = Study.model_validate(data)
             break
         except ValidationError as error:
-            before = Outcome(None, hidden=set(outcome.hidden))
+            before = Validated(None, hidden=set(validated.hidden))
             broken = dict(_broken(error, data))
             for keys, (errors, model, whole) in broken.items():
                 path = dotted(keys)
                 if not before.hides(path):
-                    outcome.problems.append(Problem(path, phrases.sentence(errors, model)))
+                    validated.problems.append(Problem(path, phrases.sentence(errors, model)))
                 # What belongs to a sampler or pruner that is not known cannot be judged.
-                outcome.hidden.add(dotted(whole[:-1] if whole[-1:] == ("type",) else whole))
+                validated.hidden.add(dotted(whole[:-1] if whole[-1:] == ("type",) else whole))
                 _leave_out(data, whole)
-            _stand_in(data, outcome)
-    _hide_uses(data, outcome)
-    return outcome
+            _stand_in(data, validated)
+    _hide_uses(data, validated)
+    return validated
 
 
-def _no_constants(data: dict[Any, Any], outcome: Outcome) -> None:
+def _no_constants(data: dict[Any, Any], validated: Validated) -> None:
     """In the space itself each name must say how it varies."""
     space = _mapping(data.get("space"))
     for name, entry in list(space.items()):
@@ -78,10 +78,10 @@ def _no_constants(data: dict[Any, Any], outcome: Outcome) -> None:
         if isinstance(entry, dict):
             hint = next((near for key in entry if (near := nearest(str(key), _WAYS))), "")
         got = phrases.show(entry)
-        outcome.problems.append(
+        validated.problems.append(
             Problem(f"space.{name}", f"must say low and high, choices or expression, got {got}{hint}")
         )
-        outcome.hidden.add(f"space.{name}")
+        validated.hidden.add(f"space.{name}")
         del space[name]
 
 
@@ -169,15 +169,15 @@ def _leave_out(data: Any, keys: Keys) -> None:
         del node[keys[-1] :]
 
 
-def _stand_in(data: dict[Any, Any], outcome: Outcome) -> None:
+def _stand_in(data: dict[Any, Any], validated: Validated) -> None:
     """Put something harmless where a study cannot do without; what the check says of it is hidden."""
     if "name" not in data:
         data["name"] = "study"
-        outcome.hidden.add("name")
+        validated.hidden.add("name")
     task = data.get("task")
     if not isinstance(task, dict) or sum(task.get(way) is not None for way in ("type", "path", "pickle")) != 1:
         data["task"] = {"type": "unknown"}
-        outcome.hidden.add("task")
+        validated.hidden.add("task")
     objective = data.get("objective")
     if not isinstance(objective, dict) or (
         "metrics" not in objective and len({"metric", "direction"} & set(objective)) < 2
@@ -185,24 +185,24 @@ def _stand_in(data: dict[Any, Any], outcome: Outcome) -> None:
         metric = _mapping(objective).get("metric")
         if not isinstance(metric, str):
             metric = "eval_loss"
-            outcome.hidden.add("objective.metric")
+            validated.hidden.add("objective.metric")
         data["objective"] = {**_mapping(objective), "metric": metric, "direction": "minimize"}
-        outcome.hidden.add("objective.direction")
+        validated.hidden.add("objective.direction")
 
 
 def _mapping(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _hide_uses(data: dict[Any, Any], outcome: Outcome) -> None:
+def _hide_uses(data: dict[Any, Any], validated: Validated) -> None:
     """What uses a parameter that was left out cannot be judged."""
-    names = {path.removeprefix("space.") for path in outcome.hidden if path.startswith("space.")}
+    names = {path.removeprefix("space.") for path in validated.hidden if path.startswith("space.")}
     for name in names:
-        outcome.hidden |= {f"baseline.{name}"}
+        validated.hidden |= {f"baseline.{name}"}
         enqueue, constraints = data.get("enqueue"), data.get("constraints")
-        outcome.hidden |= {
+        validated.hidden |= {
             f"enqueue[{index}].{name}" for index in range(len(enqueue) if isinstance(enqueue, list) else 0)
         }
         for index, text in enumerate(constraints if isinstance(constraints, list) else ()):
             if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", str(text)):
-                outcome.hidden.add(f"constraints[{index}]")
+                validated.hidden.add(f"constraints[{index}]")
