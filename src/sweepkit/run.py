@@ -233,9 +233,11 @@ def _interruptible(driver: Driver) -> Iterator[None]:
 
 
 def _import_tracker(study: Study) -> None:
-    """Import MLflow, which takes seconds, while the warm process imports torch."""
+    """Import MLflow, which takes seconds, while the warm process imports torch; a thread of its own opens the store."""
     if study.tracking.uri != "none":
-        import sweepkit.trackers.mlflow  # noqa: F401  # the import is what is wanted
+        from sweepkit.trackers.mlflow import ready
+
+        threading.Thread(target=ready, args=(study,), name="sweepkit-store", daemon=True).start()
 
 
 def _tracker(study: Study, search: Search, data: str | None) -> Tracker:

@@ -10,10 +10,13 @@ from typing import Any
 from measure import HERE, Line, Size, median, project
 
 from sweepkit.executor import Executor
+from sweepkit.load import known_values
+from sweepkit.preparation import second_check
 from sweepkit.run import run as run_study
 from sweepkit.slots import Slot
 from sweepkit.study import Study
 from sweepkit.trial import TrialSpec
+from sweepkit.watch import Quiet
 
 
 def run(size: Size) -> list[Line]:
@@ -24,9 +27,11 @@ def run(size: Size) -> list[Line]:
             assert outcome.status == "done", outcome
         times = len((folder / "tokenised").read_text().splitlines())
         rows = text_study(folder, "first").model_dump()["budget"]["trials"]
-        extra, own = weigh(text_study(folder, "weighed", large=True, steps=100_000), size.pick(3, 2))
+        extra, own, kept = weigh(text_study(folder, "weighed", large=True, steps=100_000), size.pick(3, 2))
     detail = f"two studies of {rows} trials on 4 slots"
-    weight = f"own model, gradients and optimizer {own:.0f} MB"
+    weight = (
+        f"own model, gradients and optimizer {own:.0f} MB; what malloc keeps free for the next step {kept:.0f} MB of it"
+    )
     return [
         Line("7", "times the data was tokenised", times, "", at_most=1, detail=detail),
         Line("7", "memory of an extra worker above its own", extra - own, "MB", at_most=150, detail=weight),
@@ -58,27 +63,35 @@ def text_study(folder: Path, name: str, **options: Any) -> Study:
     ).at(folder)
 
 
-def weigh(study: Study, workers: int) -> tuple[float, float]:
-    """Return the MB that a further trial adds to all processes together, and those of its weights, gradients and moments."""
-    folder = study.place.folder
+def weigh(study: Study, workers: int) -> tuple[float, float, float]:
+    """Return the MB that a further trial adds to all processes together, those of its weights, gradients and moments, and
+    those that its malloc keeps free.
+
+    All are the warm process, the trials and what is forked ahead for the next: memory that processes share counts for each
+    of them by its part, so that one left out would look like memory of the trial that comes next. The warm process is
+    prepared as before a study's first trial, with what the trials turned out to import.
+    """
+    place = study.place
     totals = []
-    with Executor(study, [Slot(threads=1)] * workers, log=folder / "warm.log") as executor:
-        prepared = executor.job("prepare", console=folder / "prepare.log")
-        assert "error" not in prepared, prepared
-        pids = [executor.warm_pid]
+    with Executor(study, [Slot(threads=1)] * workers, log=place.folder / "warm.log") as executor:
+        second_check(study, known_values(study), executor, Quiet())
         for number in range(workers):
-            place = folder / "trials" / f"{number:04d}"
-            executor.start(TrialSpec(number=number, hyperparameters={"learning_rate": 1e-4}, directory=str(place)))
-            note = place / "third-step"
+            folder = place.trial(number)
+            executor.start(TrialSpec(number=number, hyperparameters={"learning_rate": 1e-4}, directory=str(folder)))
+            note = folder / "third-step"
             end = time.monotonic() + 120
             while not note.exists():
-                assert time.monotonic() < end, (place / "console.log").read_text()
+                assert time.monotonic() < end, (folder / "console.log").read_text()
                 executor.poll(0.1)
-            pid, weights = note.read_text().split()
-            pids.append(int(pid))
-            totals.append(sum(map(proportional, pids)))
+            _, weights, kept = note.read_text().split()
+            totals.append(sum(map(proportional, [executor.warm_pid, *children(executor.warm_pid)])))
     more = [b - a for a, b in itertools.pairwise(totals)]
-    return median(more), 4 * float(weights)
+    return median(more), 4 * float(weights), float(kept)
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started and that live."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def proportional(pid: int) -> float:

@@ -17,8 +17,8 @@ from sweepkit.secrets import scrub
 if TYPE_CHECKING:
     from sweepkit.trackers import Tracker
 
-GATHERING_SECONDS = 0.5
-"""After a poke, so long is waited for more of the same."""
+GATHERING_SECONDS = 2.0
+"""After a poke, so long is waited for more of the same: a delivery costs the store as much for one number as for a hundred."""
 LONGEST_PAUSE_SECONDS = 10.0
 """A store that is away is asked again after 0.5, 1, 2, … and then every so many seconds."""
 

@@ -20,7 +20,7 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-from sweepkit.trackers.mlflow.store import serve, tracking_uri  # noqa: E402  # the environment is set before the import
+from sweepkit.trackers.mlflow.store import ready, serve, tracking_uri  # noqa: E402  # the environment is set before the import
 from sweepkit.trackers.mlflow.tracker import MLflowTracker  # noqa: E402  # the environment is set before the import
 
-__all__ = ["MLflowTracker", "serve", "tracking_uri"]
+__all__ = ["MLflowTracker", "ready", "serve", "tracking_uri"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from sweepkit.events import Finished, Started
@@ -225,23 +226,24 @@ class MLflowTracker:
             inputs = provenance.dataset(self._study, self._data, self._clean)
             if inputs:
                 store.client.log_inputs(done.run_id, inputs)
-        store.log(
-            done.run_id, metrics=metrics, params=self._params(store, done, values, log) if first else {}, tags=tags
-        )
-        if row and ending not in UNENDED:
-            self._end(store, done, row, log)
+        params = self._params(store, done, values, log) if first else {}
+        ended = row if row and ending not in UNENDED else None
+        if ended:
+            metrics += self._outcome(ended, log)
+            reason = ended.cause or (log.finished.cause if log.finished else "")
+            tags |= {"sweepkit.ending": str(ending), "reason": tag(self._clean(reason))}
+        store.log(done.run_id, metrics=metrics, params=params, tags=tags)
+        if ended:
+            ends = [event.at for event in log.refresh() if isinstance(event, Finished)]
+            at = delivery.milliseconds(ends[-1] if ends else time.time())
+            store.client.set_terminated(done.run_id, delivery.STATUS.get(ending, "FAILED"), at)
         done.offset, done.epoch_step, done.ending = offset, epoch_step, ending
         self._state.save()
 
-    def _end(self, store: Store, done: Delivered, row: Trial, log: TrialLog) -> None:
+    def _outcome(self, row: Trial, log: TrialLog) -> list[Metric]:
         started = log.started
         gpus = delivery.gpus(self._study, log.path.parent, started.device if started else "")
-        reason = row.cause or (log.finished.cause if log.finished else "")
-        tags = {"sweepkit.ending": str(row.ending), "reason": tag(self._clean(reason))}
-        store.log(done.run_id, metrics=delivery.outcome(self._study, row, log, gpus), tags=tags)
-        ends = [event.at for event in log.refresh() if isinstance(event, Finished)]
-        status = delivery.STATUS.get(row.ending, "FAILED")
-        store.client.set_terminated(done.run_id, status, delivery.milliseconds(ends[-1] if ends else time.time()))
+        return delivery.outcome(self._study, row, log, gpus)
 
     def _create(self, store: Store, number: int, row: Trial | None, log: TrialLog) -> str:
         events, _ = log.events()
