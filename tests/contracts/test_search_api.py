@@ -142,7 +142,8 @@ def weighted(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         patch.chdir(folder)
         best = sweepkit.hyperparameter_search(mine, start, n_trials=2, n_jobs=1)
     assert isinstance(best, BestRun)
-    events = [from_json(line) for path in folder.glob("runs/*/trials/0000/events.jsonl") for line in path.open()]
+    (log,) = folder.glob("runs/*/trials/0000/events.jsonl")
+    events = [from_json(line) for line in log.read_bytes().splitlines()]
     steps = [event.step for event in events if isinstance(event, Evaluated)]
     return best, [str(warning.message) for warning in caught], steps
 
