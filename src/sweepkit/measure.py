@@ -29,8 +29,8 @@ from sweepkit.trial import TrialSpec
 WARM_UP = 2
 """Steps before those that are measured: the first ones also allocate memory and choose kernels."""
 SECONDS = 5.0
-"""So long the measured steps should take, within these bounds."""
-FEWEST, MOST = 3, 100
+"""So long the measured steps should take, if a trial has so many: a stall of the machine is then a small part of them."""
+FEWEST = 3
 EVALUATED = 16
 """Batches of an evaluation that is measured; the rest of the rows is taken to last as long each."""
 
@@ -169,7 +169,7 @@ class _Course(TrainerCallback):
         """After the warm-up say how many steps to measure; after those, evaluate."""
         if self._adaptive and self._warm_up and state.global_step == self._warm_up:
             last = self._times[-1] - (self._times[-2] if len(self._times) > 1 else self._marks["begin"])
-            wanted = min(MOST, max(FEWEST, int(SECONDS / max(last, 1e-6))))
+            wanted = max(FEWEST, int(SECONDS / max(last, 1e-6)))
             self._steps = min(wanted, state.max_steps - self._warm_up)
         control.should_evaluate = state.global_step == self._warm_up + self._steps
         control.should_save = False
