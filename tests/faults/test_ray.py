@@ -62,11 +62,11 @@ class Watching(Quiet):
             act()
 
 
-def spread(project: Path, cluster: Any) -> Study:
+def spread(project: Path, cluster: Any, *, trials: int = TRIALS, step_seconds: float = 0.15) -> Study:
     return toy_study(
         project,
-        task={"step_seconds": 0.15},
-        budget={"trials": TRIALS},
+        task={"step_seconds": step_seconds},
+        budget={"trials": trials},
         backend={"type": "ray", "address": cluster.address, "cpus_per_trial": 1},
         tracking={"uri": "sqlite:///mlflow.db"},
     )
@@ -85,6 +85,13 @@ def check_whole(study: Study, outcome: Outcome) -> None:
     for found in children:
         history = client.get_metric_history(found.info.run_id, "eval_score")
         assert [metric.step for metric in history] == [4, 8, 12]
+
+
+def test_every_node_trains_also_where_trials_are_shorter_than_an_actors_start(project: Path, cluster: Any) -> None:
+    watch = Watching(lambda watch: watch.most == 3, lambda: None)
+    study = spread(project, cluster, trials=80, step_seconds=0.005)
+    assert run(study, watch=watch).status == "done"
+    assert watch.most == 3
 
 
 def test_trials_of_a_killed_node_go_on_elsewhere_from_their_checkpoints(project: Path, cluster: Any) -> None:

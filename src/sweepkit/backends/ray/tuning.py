@@ -169,7 +169,8 @@ class Warm(_Here, FIFOScheduler):
     """Runs trials in the order in which they were asked for, and keeps an actor per slot.
 
     Tune keeps no more actors than trials that wait for one; two trials that end at the same moment would cost one
-    of the actors, and the next trial a start from cold.
+    of the actors, and the next trial a start from cold. And it gives an actor that is free to the trial that waits longest,
+    and then ends the one that starts for that trial: where trials are shorter than a start, a slot would never be warm.
     """
 
     def __init__(self, count: int) -> None:
@@ -182,3 +183,11 @@ class Warm(_Here, FIFOScheduler):
             cache = tune_controller._tune_controller._actor_cache  # Tune hands out a wrapper that hides it
             cache.increase_max(trial.placement_group_factory, by=self._count)
             self._count = 0
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Give the free actor to a new trial; one that was asked for earlier has an actor under way."""
+        inside = tune_controller._tune_controller
+        new = (
+            trial for trial in inside._pending_trials_list if trial in inside._pending_trials - inside._staged_trials
+        )
+        return next(new, None) or super().choose_trial_to_run(tune_controller)
