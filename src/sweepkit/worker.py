@@ -235,8 +235,10 @@ class _Server:
             number = self._children.pop(pid, None)
             if number is not None:
                 _kill_group(pid)  # what the child left behind, data loader workers for one
-                kills, self._oom_kills = kernel.oom_kills() - self._oom_kills, kernel.oom_kills()
                 code = os.waitstatus_to_exitcode(status)
+                # Each of the kernel's kills explains one child: it may have killed several, and others end meanwhile.
+                kills = int(code == -signal.SIGKILL and kernel.oom_kills() > self._oom_kills)
+                self._oom_kills += kills
                 self._tell({"exited": number, "status": code, "oom_kills": kills, "pid": pid, "at": time.time()})
 
     def _tell(self, message: Mapping[str, Any]) -> None:
