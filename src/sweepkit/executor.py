@@ -96,7 +96,7 @@ class Executor:
             self._turn(1.0)
         self._forget(process)
         if process.answer is None:
-            end = lost(-1, process.exit["status"], process.exit["oom_kills"], 0.0)
+            end = lost(-1, process.exit["status"], process.exit["oom_killed"], 0.0)
             raise StudyFailed(f"{job} ended with {end.cause} (log: {console})")
         return process.answer
 

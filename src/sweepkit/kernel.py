@@ -73,6 +73,24 @@ def oom_kills(groups: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc"))
     return _count(proc / "vmstat") or 0
 
 
+class OomKills:
+    """The kernel's kills for memory from here on, each of which explains one process that ended by SIGKILL.
+
+    The kernel may kill several at once, and others end meanwhile: who is reaped first must not use up the explanation of the
+    rest.
+    """
+
+    def __init__(self, groups: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> None:
+        self._places = groups, proc
+        self._explained = oom_kills(groups, proc)
+
+    def explains(self, code: int) -> bool:
+        """Say whether a process that ended with this exit code was killed by the kernel for memory; ask once for each."""
+        killed = code == -signal.SIGKILL and oom_kills(*self._places) > self._explained
+        self._explained += killed
+        return killed
+
+
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text().splitlines()

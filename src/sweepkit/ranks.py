@@ -87,16 +87,16 @@ class Running:
         said = sorted((p for p in self.processes if p.finished and p.broken), key=lambda p: _at(p.finished))
         died = [process for process in self.processes if process.finished is None]
         if self.cause and died:
-            return lost(self.spec.number, died[0].status, 0, seconds, self.cause)
+            return lost(self.spec.number, died[0].status, False, seconds, self.cause)
         first = [p for p in died if not p.killed and not (said and p.status == -signal.SIGABRT)]
         if first:
             process = min(first, key=lambda p: p.exit["at"] if p.exit else 0.0)
-            oom_kills = int(process.exit["oom_kills"]) if process.exit else 0
-            return self._of(process, lost(self.spec.number, process.status, oom_kills, seconds))
+            oom_killed = bool(process.exit and process.exit["oom_killed"])
+            return self._of(process, lost(self.spec.number, process.status, oom_killed, seconds))
         told = said or [process for process in self.processes if process.finished]
         if told and told[0].finished:
             return self._of(told[0], told[0].finished)
-        return lost(self.spec.number, died[0].status, 0, seconds)
+        return lost(self.spec.number, died[0].status, False, seconds)
 
     def _of(self, process: Process, finished: Finished) -> Finished:
         if process.rank == 0 or not finished.cause:

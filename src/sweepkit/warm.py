@@ -107,7 +107,7 @@ def kill_group(pid: int) -> None:
         return
 
 
-def lost(trial: int, status: int, oom_kills: int, seconds: float, cause: str = "") -> Finished:
+def lost(trial: int, status: int, oom_killed: bool, seconds: float, cause: str = "") -> Finished:
     """Return the Finished of a trial whose process ended without saying one: its driver says it in its place."""
     if not cause:
         if status < 0:
@@ -119,6 +119,6 @@ def lost(trial: int, status: int, oom_kills: int, seconds: float, cause: str = "
         else:
             cause = f"exit code {status}"
     ending = "failed"
-    if status == -signal.SIGKILL and oom_kills > 0:
+    if oom_killed:
         ending, cause = "infeasible", "out of memory: killed by the kernel"
     return Finished(trial=trial, at=time.time(), ending=ending, cause=cause, seconds=seconds)

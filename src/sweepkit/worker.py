@@ -4,7 +4,7 @@ Started by :mod:`sweepkit.warm` as ``python -c "from sweepkit.worker import serv
 The warm process does no tensor work and never touches CUDA, so that a forked child starts clean. Knows no Optuna, no MLflow.
 
 Down the control socket come JSON lines ``{"fork": 7}``, each with one file descriptor (the child's own socket), and up go
-``{"ready": …}``, ``{"forked": id, "pid": …}``, ``{"exited": id, "status": …, "oom_kills": n}``. A child waits on its own
+``{"ready": …}``, ``{"forked": id, "pid": …}``, ``{"exited": id, "status": …, "oom_killed": bool}``. A child waits on its own
 socket for the one line that says what it is to do, so that it may be forked before anybody knows that::
 
     {"job": "trial", "spec": "/…/spec.json", "console": "/…/console.log", "threads": 1, "environment": {…}}
@@ -143,7 +143,7 @@ class _Server:
         self._study = study
         self._driver = driver
         self._children: dict[int, int] = {}
-        self._oom_kills = kernel.oom_kills()
+        self._oom_kills = kernel.OomKills()
         self._wakeup, wake = socket.socketpair()
         for end in (self._wakeup, wake):
             end.setblocking(False)
@@ -236,10 +236,8 @@ class _Server:
             if number is not None:
                 _kill_group(pid)  # what the child left behind, data loader workers for one
                 code = os.waitstatus_to_exitcode(status)
-                # Each of the kernel's kills explains one child: it may have killed several, and others end meanwhile.
-                kills = int(code == -signal.SIGKILL and kernel.oom_kills() > self._oom_kills)
-                self._oom_kills += kills
-                self._tell({"exited": number, "status": code, "oom_kills": kills, "pid": pid, "at": time.time()})
+                oom_killed = self._oom_kills.explains(code)
+                self._tell({"exited": number, "status": code, "oom_killed": oom_killed, "pid": pid, "at": time.time()})
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         try:

@@ -12,6 +12,7 @@ import pytest
 from making import finished, follow, spec, toy_study
 from sweepkit.events import Finished
 from sweepkit.executor import Executor
+from sweepkit.kernel import OomKills
 from sweepkit.slots import Slot
 
 GROUPS = Path("/sys/fs/cgroup")
@@ -42,6 +43,19 @@ def ended(executor: Executor, project: Path, options: dict[str, Any]) -> tuple[F
     executor.start(spec(project, 2, {"task.step_seconds": 0.05}))
     events = follow(executor)
     return finished(events[1]), finished(events[2])
+
+
+@pytest.mark.parametrize("codes", [[-9, -9, 0], [0, -9, -9], [-9, 1, -9, -9]])
+def test_each_kill_by_the_kernel_explains_one_process_in_whatever_order_they_are_reaped(
+    tmp_path: Path, codes: list[int]
+) -> None:
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/cgroup").write_text("0::/")
+    counts = tmp_path / "memory.events"
+    counts.write_text("oom 0\noom_kill 3\n")
+    kills = OomKills(groups=tmp_path, proc=tmp_path)
+    counts.write_text("oom 2\noom_kill 5\n")
+    assert [code for code in codes if kills.explains(code)] == [-9, -9]
 
 
 def test_an_allocation_beyond_a_limit_of_the_process_is_infeasible(project: Path) -> None:

@@ -187,7 +187,6 @@ class Warm(_Here, FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Give the free actor to a new trial; one that was asked for earlier has an actor under way."""
         inside = tune_controller._tune_controller
-        new = (
-            trial for trial in inside._pending_trials_list if trial in inside._pending_trials - inside._staged_trials
-        )
-        return next(new, None) or super().choose_trial_to_run(tune_controller)
+        new = inside._pending_trials - inside._staged_trials
+        first = next((trial for trial in inside._pending_trials_list if trial in new), None)
+        return first or super().choose_trial_to_run(tune_controller)
