@@ -233,11 +233,14 @@ def _interruptible(driver: Driver) -> Iterator[None]:
 
 
 def _import_tracker(study: Study) -> None:
-    """Import MLflow, which takes seconds, while the warm process imports torch; a thread of its own opens the store."""
+    """Import MLflow, which takes seconds, while the warm process imports torch; a thread of its own opens the store.
+
+    No daemon: a process that ends meanwhile, because the study is refused, waits until the store's tables are whole.
+    """
     if study.tracking.uri != "none":
         from sweepkit.trackers.mlflow import ready
 
-        threading.Thread(target=ready, args=(study,), name="sweepkit-store", daemon=True).start()
+        threading.Thread(target=ready, args=(study,), name="sweepkit-store").start()
 
 
 def _tracker(study: Study, search: Search, data: str | None) -> Tracker:

@@ -464,6 +464,23 @@ tracker.sync()
     assert [(driver.returncode, error) for driver, (_, error) in zip(drivers, answers, strict=True)] == [(0, "")] * 6
 
 
+def test_a_run_that_is_refused_while_the_store_is_opened_leaves_it_whole(project: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from sweepkit.run import _import_tracker
+from sweepkit.study import Study
+_import_tracker(Study.model_validate_json(sys.argv[1]).at(Path(sys.argv[2])))
+"""
+    study = trials.toy_study(project)
+    subprocess.run(
+        [sys.executable, "-c", script, study.model_dump_json(by_alias=True, exclude_none=True), str(project)],
+        check=True,
+    )
+    with sqlite3.connect(project / "mlflow.db") as store:
+        assert store.execute("SELECT name FROM experiments").fetchall() == [("Default",)]
+
+
 def test_six_drivers_may_start_at_once_on_a_fresh_store(project: Path, store: Callable[..., list[Any]]) -> None:
     _six_at_once(project)
     assert store("select count(*) from experiments where name <> 'Default'") == [(5,)]
