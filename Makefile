@@ -43,11 +43,13 @@ bench: $(READY) ## measure overheads against doing it by hand; prints a table, w
 bench-quick: $(READY) ## the same, shorter (under 3 minutes)
 	@$(BIN)/python tests/benchmarks --quick
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## ruff, the import contract and mypy
 	@echo "== ruff check"
 	@$(BIN)/ruff check src tests studies notebooks
 	@echo "== ruff format"
 	@$(BIN)/ruff format --check src tests studies notebooks
+	@echo "== import contract"
+	@$(BIN)/lint-imports --no-logo
 	@echo "== mypy --strict"
 	@$(BIN)/mypy --strict src
 

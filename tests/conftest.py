@@ -32,7 +32,7 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "CUDA_VISIBLE_DEVI
 import psutil
 import pytest
 
-from sweepkit.worker import SPARE
+from sweepkit.trial.worker import SPARE
 
 DEADLINE_SECONDS = 10.0
 """How long the processes of a finished test may take to go away by themselves."""

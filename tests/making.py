@@ -12,10 +12,10 @@ from typing import Any
 
 import psutil
 
-from sweepkit.events import Evaluated, Event, Finished
-from sweepkit.executor import Executor
-from sweepkit.study import Study
-from sweepkit.trial import TrialSpec
+from sweepkit.backends.local.executor import Executor
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Evaluated, Event, Finished
+from sweepkit.trial.trial import TrialSpec
 from toys import TOY_TASKS
 
 SCORE = {"metric": "eval_score", "direction": "maximize"}

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweepkit.events import Checkpointed, Evaluated, Event, Finished, Logged, Started
-from sweepkit.journal import TrialLog
-from sweepkit.study import Study
-from sweepkit.trial import Ending, Trial, TrialSpec
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Logged, Started
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Ending, Trial, TrialSpec
 
 BEGAN = 1_700_000_000.0
 

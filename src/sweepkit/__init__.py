@@ -6,15 +6,13 @@ This module knows the public names only; what they mean is loaded when they are 
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweepkit.notebook import Study, load_study
-    from sweepkit.run import run
-    from sweepkit.search_api import hyperparameter_search
-    from sweepkit.space import Choice, Expression, Float, Int
+    from sweepkit.api import Study, load_study
+    from sweepkit.api.trainer_search import hyperparameter_search
+    from sweepkit.driver.run import run
+    from sweepkit.study.space import Choice, Expression, Float, Int
     from sweepkit.tasks import Task
 
 __all__ = [
@@ -31,15 +29,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Choice": "sweepkit.space",
-    "Expression": "sweepkit.space",
-    "Float": "sweepkit.space",
-    "Int": "sweepkit.space",
-    "Study": "sweepkit.notebook",
+    "Choice": "sweepkit.study.space",
+    "Expression": "sweepkit.study.space",
+    "Float": "sweepkit.study.space",
+    "Int": "sweepkit.study.space",
+    "Study": "sweepkit.api",
     "Task": "sweepkit.tasks",
-    "hyperparameter_search": "sweepkit.search_api",
-    "load_study": "sweepkit.notebook",
-    "run": "sweepkit.run",
+    "hyperparameter_search": "sweepkit.api.trainer_search",
+    "load_study": "sweepkit.api",
+    "run": "sweepkit.driver.run",
 }
 
 __version__: str
@@ -61,14 +59,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keeps ``sweepkit.run`` the function: importing the module of the same name would put that in its place."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sweepkit.tasks import models, places
+from sweepkit.tasks import models
+from sweepkit.tasks import references as places
 from sweepkit.tasks.text_regression import TextRegression
 
 if TYPE_CHECKING:

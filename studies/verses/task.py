@@ -6,7 +6,7 @@ import ast
 import string
 from typing import TYPE_CHECKING, Literal
 
-from sweepkit.tasks import places
+from sweepkit.tasks import references as places
 from sweepkit.tasks.causal_lm import CausalLM
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweepkit import Task
-from sweepkit.tasks.places import package_path
+from sweepkit.tasks.references import package_path
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

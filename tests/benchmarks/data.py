@@ -9,14 +9,14 @@ from typing import Any
 
 from measure import HERE, Line, Size, median, project
 
-from sweepkit.executor import Executor
-from sweepkit.load import known_values
-from sweepkit.preparation import second_check
-from sweepkit.run import run as run_study
-from sweepkit.slots import Slot
-from sweepkit.study import Study
-from sweepkit.trial import TrialSpec
-from sweepkit.watch import Quiet
+from sweepkit.backends.local.executor import Executor
+from sweepkit.backends.slots import Slot
+from sweepkit.check.study_file import known_values
+from sweepkit.driver.prepare import second_check
+from sweepkit.driver.run import run as run_study
+from sweepkit.report.watch import Quiet
+from sweepkit.study.study import Study
+from sweepkit.trial.trial import TrialSpec
 
 
 def run(size: Size) -> list[Line]:

@@ -12,10 +12,10 @@ from typing import Any
 import psutil
 from measure import HERE, Line, Size, median, project
 
-from sweepkit.run import Quiet
-from sweepkit.run import run as run_study
-from sweepkit.study import Study
-from sweepkit.trial import Trial
+from sweepkit.driver.run import Quiet
+from sweepkit.driver.run import run as run_study
+from sweepkit.study.study import Study
+from sweepkit.trial.trial import Trial
 
 
 def run(size: Size) -> list[Line]:

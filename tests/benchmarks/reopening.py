@@ -7,12 +7,12 @@ from pathlib import Path
 
 from measure import Line, Size, median, project
 
-from sweepkit.events import Evaluated, Finished
-from sweepkit.journal import TrialLog
-from sweepkit.load import known_values
-from sweepkit.search import Search
-from sweepkit.storage import open_storage
-from sweepkit.study import Study
+from sweepkit.check.study_file import known_values
+from sweepkit.search.search import Search
+from sweepkit.search.storage import open_storage
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Evaluated, Finished
+from sweepkit.trial.log import TrialLog
 
 
 def run(size: Size) -> list[Line]:
@@ -49,7 +49,7 @@ def many(folder: Path, trials: int, sampler: str = "random") -> Study:
 
 def finished_study(folder: Path, trials: int) -> Study:
     """Write a study of so many finished trials of three evaluations, as a driver leaves it; return it."""
-    from sweepkit.identity import identify
+    from sweepkit.study.identity import identify
 
     study = many(folder, trials)
     identify(study.place, study)

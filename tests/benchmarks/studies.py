@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sweepkit.study import Study
+from sweepkit.study.study import Study
 
 HERE = Path(__file__).parent
 

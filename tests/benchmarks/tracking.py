@@ -8,8 +8,8 @@ import sqlite3
 from measure import Line, Size, median, project
 from studies import digits_study, events
 
-from sweepkit.run import run as run_study
-from sweepkit.study import Study
+from sweepkit.driver.run import run as run_study
+from sweepkit.study.study import Study
 
 NEVER = 100_000
 """Logging once in so many steps is not logging."""

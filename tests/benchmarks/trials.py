@@ -9,8 +9,8 @@ from pathlib import Path
 from measure import HERE, Line, Size, in_turn, median, project, python, tool
 from studies import digits_study, events
 
-from sweepkit.run import run as run_study
-from sweepkit.study import Study
+from sweepkit.driver.run import run as run_study
+from sweepkit.study.study import Study
 
 
 def run(size: Size) -> list[Line]:

@@ -22,11 +22,11 @@ from rich.console import Console
 
 import toys
 from making import sweep, toy_study
-from sweepkit import results
-from sweepkit.cli import studies
-from sweepkit.cli.watching import still
-from sweepkit.finish.pieces import own_task
-from sweepkit.study import Study, TaskSpec
+from sweepkit.check.find import stored_study
+from sweepkit.report import rows as results
+from sweepkit.report.pieces import own_task
+from sweepkit.report.progress import still
+from sweepkit.study.study import Study, TaskSpec
 from sweepkit.tasks import load_task
 from sweepkit.trackers.mlflow import link, tracking_uri
 
@@ -119,7 +119,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Ran:
         subprocess.run(["git", *words.split()], check=True, cwd=home)
     (home / "config.py").write_text(f'LIMIT = 2\nservice = "{TOKEN}"\n')
     said = swept("run", "study.yaml", cwd=home)
-    return Ran(studies.stored(home / "runs" / "answered"), said)
+    return Ran(stored_study(home / "runs" / "answered"), said)
 
 
 @pytest.fixture
@@ -174,8 +174,8 @@ def test_a_run_says_what_it_was_and_what_it_cost(ran: Ran, mlflow: Any) -> None:
 
 
 def test_every_logged_step_is_a_metric_once(ran: Ran) -> None:
-    from sweepkit.events import Evaluated, Logged
-    from sweepkit.journal import TrialLog
+    from sweepkit.trial.events import Evaluated, Logged
+    from sweepkit.trial.log import TrialLog
 
     expected = {}
     for row in results.read(ran.study):

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from making import toy_study
-from sweepkit.events import Checkpointed, Evaluated, Event, Finished, Started
-from sweepkit.run import run
-from sweepkit.study import Study
-from sweepkit.watch import Outcome, Quiet
+from sweepkit.driver.run import run
+from sweepkit.report.watch import Outcome, Quiet
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Started
 
 WAYS: dict[str, dict[str, Any]] = {
     "fine": {"task.x": 0.4},

@@ -8,7 +8,7 @@ from typing import Any
 
 import toys
 from making import sweep, toy_study
-from sweepkit.load import to_yaml
+from sweepkit.check.study_file import to_yaml
 
 CLASSIFY = """
 name: messages

@@ -8,12 +8,13 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from making import SCORE, toy_study
-from sweepkit.events import Evaluated, Finished
-from sweepkit.finish import Confirmation, Verdict
-from sweepkit.load import known_values
-from sweepkit.run import run_checked
-from sweepkit.search import Search
-from sweepkit.study import Study
+from sweepkit.check.study_file import known_values
+from sweepkit.driver.run import run_checked
+from sweepkit.report.confirmation import Confirmation
+from sweepkit.report.verdict import Verdict
+from sweepkit.search.search import Search
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Evaluated, Finished
 from toy_tasks import Noisy, noise, score
 
 STUDIES = 200

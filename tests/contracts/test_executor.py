@@ -11,11 +11,11 @@ import psutil
 import pytest
 
 from making import finished, follow, spec, toy_study, wait_until
-from sweepkit.errors import StudyFailed
-from sweepkit.events import Checkpointed, Evaluated, Logged, Started
-from sweepkit.executor import Executor
-from sweepkit.slots import Slot
-from sweepkit.worker import SPARE
+from sweepkit.backends.local.executor import Executor
+from sweepkit.backends.slots import Slot
+from sweepkit.study.errors import StudyFailed
+from sweepkit.trial.events import Checkpointed, Evaluated, Logged, Started
+from sweepkit.trial.worker import SPARE
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from making import spec, toy_study
-from sweepkit.inspection import inspect
+from sweepkit.trial.inspect import inspect
 
 
 @pytest.mark.parametrize(

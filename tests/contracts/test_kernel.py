@@ -12,8 +12,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from making import sweep, wait_until
-from sweepkit.events import Evaluated, Event, Started
-from sweepkit.journal import TrialLog
+from sweepkit.trial.events import Evaluated, Event, Started
+from sweepkit.trial.log import TrialLog
 
 TESTS = Path(__file__).parents[1]
 

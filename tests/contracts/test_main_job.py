@@ -13,7 +13,7 @@ import pytest
 
 import toys
 from making import sweep, toy_study
-from sweepkit.load import load_study, to_yaml
+from sweepkit.check.study_file import load_study, to_yaml
 from sweepkit.tasks import load_task
 
 

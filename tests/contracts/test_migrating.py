@@ -11,9 +11,9 @@ import optuna
 import pytest
 
 import toys
-from sweepkit.load import load_study, same
-from sweepkit.results import read
-from sweepkit.wandb import import_sweep
+from sweepkit.check.study_file import load_study, same
+from sweepkit.check.wandb import import_sweep
+from sweepkit.report.rows import read
 
 PAGE = (Path(__file__).parents[2] / "studies" / "MIGRATING.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.M | re.S)

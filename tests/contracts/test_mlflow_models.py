@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import written_trials as trials
-from sweepkit.study import Study
+from sweepkit.study.study import Study
 from sweepkit.trackers.mlflow import MLflowTracker, tracking_uri
 from sweepkit.trackers.mlflow.store import Store
-from sweepkit.trial import Ending, Trial
+from sweepkit.trial.trial import Ending, Trial
 
 QUIET = [
     # transformers' and torch's own words to each other while a model loads.

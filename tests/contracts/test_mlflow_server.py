@@ -12,11 +12,11 @@ import pytest
 
 import written_trials as trials
 from mlflow_server import DEADLINE_SECONDS, Server
-from sweepkit.study import Study
+from sweepkit.study.study import Study
 from sweepkit.trackers import Courier
 from sweepkit.trackers.mlflow import MLflowTracker
 from sweepkit.trackers.mlflow.store import Store
-from sweepkit.trial import Ending
+from sweepkit.trial.trial import Ending
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import pytest
 
 from making import sweep, toy_study, wait_until
 from mlflow_server import Server
-from sweepkit import results
-from sweepkit.events import Evaluated, Logged
-from sweepkit.journal import TrialLog
-from sweepkit.load import to_yaml
-from sweepkit.study import Study
+from sweepkit.check.study_file import to_yaml
+from sweepkit.report import rows as results
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Evaluated, Logged
+from sweepkit.trial.log import TrialLog
 
 QUESTION = (
     "select r.run_uuid, m.key, m.step from runs r join metrics m on m.run_uuid = r.run_uuid "

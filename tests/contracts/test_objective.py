@@ -9,12 +9,12 @@ import pytest
 
 from making import toy_study
 from sweepkit.check import check, known_values, typed
-from sweepkit.events import Checkpointed
-from sweepkit.journal import TrialLog
-from sweepkit.run import run_checked
-from sweepkit.study import Study
+from sweepkit.driver.run import run_checked
+from sweepkit.study.study import Study
 from sweepkit.tasks import task_class
-from sweepkit.trial import Trial
+from sweepkit.trial.events import Checkpointed
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Trial
 
 CURVES = {
     "peak": [0.5, 0.9, 0.3, 0.2, 0.1],

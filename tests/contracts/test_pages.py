@@ -18,9 +18,10 @@ import pytest
 
 from browser import chromium, console_errors, until
 from making import sweep, toy_study, wait_until
-from sweepkit import report, results
-from sweepkit.run import run
-from sweepkit.study import Study
+from sweepkit import report
+from sweepkit.driver.run import run
+from sweepkit.report import rows as results
+from sweepkit.study.study import Study
 
 SPACE = {
     "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},

@@ -19,15 +19,15 @@ import pytest
 
 from making import processes_below, spec, sweep, toy_study, wait_until
 from sweepkit.backends import Choice, Member
-from sweepkit.events import Evaluated, Scheduled, Started, from_json
-from sweepkit.journal import TrialLog
-from sweepkit.load import to_yaml
-from sweepkit.objective import run_trial
-from sweepkit.run import run
-from sweepkit.study import Study
-from sweepkit.trial import Trial, Turn, lineage
-from sweepkit.trying import try_one
-from sweepkit.watch import Outcome
+from sweepkit.backends.trying import try_one
+from sweepkit.check.study_file import to_yaml
+from sweepkit.driver.run import run
+from sweepkit.report.watch import Outcome
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Evaluated, Scheduled, Started, from_json
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.objective import run_trial
+from sweepkit.trial.trial import Trial, Turn, lineage
 from toys import TOY_TASKS
 
 pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
@@ -331,7 +331,7 @@ def test_the_options_are_tunes_own(kind: str, name: str) -> None:
     from ray.tune import schedulers
     from ray.tune.schedulers import pb2
 
-    from sweepkit.sources.searchers import pruner_options
+    from sweepkit.check.fields.searchers import pruner_options
 
     signature = inspect.signature(getattr(schedulers, name, None) or getattr(pb2, name))
     assert set(pruner_options(kind)) <= set(signature.parameters)

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from making import sweep, toy_study
-from sweepkit.events import Finished
-from sweepkit.forecast import Forecast
-from sweepkit.journal import TrialLog
-from sweepkit.load import to_yaml
-from sweepkit.paths import Place
-from sweepkit.probe import probe
-from sweepkit.run import run
-from sweepkit.study import Study
-from sweepkit.watch import Outcome
+from sweepkit.check.study_file import to_yaml
+from sweepkit.driver.forecast import Forecast
+from sweepkit.driver.probe import probe
+from sweepkit.driver.run import run
+from sweepkit.report.watch import Outcome
+from sweepkit.study.paths import Place
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Finished
+from sweepkit.trial.log import TrialLog
 
 BATCHES = {"per_device_train_batch_size": {"choices": [4, 8]}}
 

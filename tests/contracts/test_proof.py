@@ -13,17 +13,17 @@ from transformers import Trainer
 
 import toys
 from making import spec, toy_study
-from sweepkit.callback import Line
 from sweepkit.check import check, known_values, typed
-from sweepkit.errors import TrialFailed
-from sweepkit.events import Evaluated, Event, Finished, Started
-from sweepkit.journal import TrialLog
-from sweepkit.objective import build_trainer, run_trial
-from sweepkit.proof import prove, same
-from sweepkit.run import run_checked
-from sweepkit.study import TaskSpec
+from sweepkit.driver.run import run_checked
+from sweepkit.study.errors import TrialFailed
+from sweepkit.study.study import TaskSpec
+from sweepkit.study.values import Values
 from sweepkit.tasks import load_task, task_class
-from sweepkit.values import Values
+from sweepkit.trial.callback import Line
+from sweepkit.trial.events import Evaluated, Event, Finished, Started
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.objective import build_trainer, run_trial
+from sweepkit.trial.proof import prove, same
 from toys import TOY_TASKS
 
 RECORDING = f"{TOY_TASKS}:Recording"

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from making import sweep, toy_study
-from sweepkit.events import Started
-from sweepkit.journal import TrialLog
-from sweepkit.load import to_yaml
-from sweepkit.run import run
-from sweepkit.study import Study
-from sweepkit.watch import Outcome
+from sweepkit.check.study_file import to_yaml
+from sweepkit.driver.run import run
+from sweepkit.report.watch import Outcome
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Started
+from sweepkit.trial.log import TrialLog
 
 HIDDEN = """
 import sys

@@ -19,10 +19,10 @@ import pytest
 
 from making import toy_study, wait_until
 from object_store import object_store
-from sweepkit.errors import InputError
-from sweepkit.events import LOST, Evaluated, Event, Finished, Started
-from sweepkit.run import run
-from sweepkit.watch import Quiet
+from sweepkit.driver.run import run
+from sweepkit.report.watch import Quiet
+from sweepkit.study.errors import InputError
+from sweepkit.trial.events import LOST, Evaluated, Event, Finished, Started
 
 ray = pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

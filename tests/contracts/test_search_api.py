@@ -27,8 +27,8 @@ from transformers import (
 from transformers.trainer_utils import BestRun
 
 import sweepkit
-from sweepkit.errors import InputError, StudyFailed
-from sweepkit.events import Evaluated, from_json
+from sweepkit.study.errors import InputError, StudyFailed
+from sweepkit.trial.events import Evaluated, from_json
 
 # As in a script's __main__ or a notebook: what is defined here goes to other processes by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

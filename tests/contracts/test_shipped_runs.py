@@ -23,16 +23,16 @@ import psutil
 import pytest
 
 from making import sweep
-from sweepkit import results
-from sweepkit.cli import studies
-from sweepkit.events import Finished
-from sweepkit.finish.confirmation import SUFFIX
-from sweepkit.journal import TrialLog
-from sweepkit.study import Study
+from sweepkit.check.find import stored_study
+from sweepkit.report import rows as results
+from sweepkit.report.confirmation import SUFFIX
+from sweepkit.study.study import Study
 from sweepkit.tasks import load_task
 from sweepkit.tasks.text import TextTask
 from sweepkit.trackers.mlflow import tracking_uri
-from sweepkit.trial import Trial
+from sweepkit.trial.events import Finished
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -153,7 +153,7 @@ def run_whole(file: str, home: Path) -> Shipped:
     began = time.monotonic()
     _, most = said("run")
     seconds = time.monotonic() - began
-    return Shipped(studies.stored(home / "runs" / found["study"]["name"]), found["forecast"], seconds, most)
+    return Shipped(stored_study(home / "runs" / found["study"]["name"]), found["forecast"], seconds, most)
 
 
 @pytest.fixture(scope="module")

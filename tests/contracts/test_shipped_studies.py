@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 
 import toys
 from making import spec, sweep
+from sweepkit.check.study_file import load_study
 from sweepkit.cli import app
-from sweepkit.journal import TrialLog
-from sweepkit.load import load_study
-from sweepkit.objective import build_trainer
+from sweepkit.study.values import Values
 from sweepkit.tasks import load_task
 from sweepkit.tasks.prepared import prepare
-from sweepkit.values import Values
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.objective import build_trainer
 
 STUDIES = Path(__file__).parents[2] / "studies"
 FILES = sorted(str(file.relative_to(STUDIES)) for file in STUDIES.glob("*/*.yaml"))

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import toys
-from sweepkit.errors import InputError
-from sweepkit.study import TaskSpec
+from sweepkit.study.errors import InputError
+from sweepkit.study.study import TaskSpec
 from sweepkit.tasks import KINDS, Task, load_task, option_defaults, option_names, task_class
 from sweepkit.tasks.prepared import load_prepared, prepare
 
@@ -160,7 +160,7 @@ def test_every_kind_is_in_the_contract() -> None:
 
 def test_no_kind_imports_anything_heavy_to_be_checked() -> None:
     code = (
-        "import sys; from pathlib import Path; from sweepkit.study import TaskSpec; from sweepkit.tasks import *\n"
+        "import sys; from pathlib import Path; from sweepkit.study.study import TaskSpec; from sweepkit.tasks import *\n"
         "from sweepkit.tasks import KINDS, task_class\n"
         "for kind in KINDS: task_class(TaskSpec(type=kind), Path.cwd())\n"
         "heavy = {'torch', 'transformers', 'datasets', 'evaluate', 'pandas', 'sklearn'}\n"

@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 import written_trials as trials
-from sweepkit.errors import InputError, StudyNotFound
-from sweepkit.journal import TrialLog
-from sweepkit.study import Study
+from sweepkit.study.errors import InputError, StudyNotFound
+from sweepkit.study.study import Study
 from sweepkit.trackers import Courier, Silent, Tracker
 from sweepkit.trackers.mlflow import MLflowTracker, serve, tracking_uri
 from sweepkit.trackers.mlflow.store import Store, serve_environment
-from sweepkit.trial import Ending, Trial
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Ending, Trial
 
 STEPS = 30
 PER_TRIAL = STEPS * 3 + STEPS // 10 * 2
@@ -266,7 +266,7 @@ sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from pathlib import Path
 import written_trials as trials
 from sweepkit.trackers.mlflow import MLflowTracker
-from sweepkit.trial import Ending
+from sweepkit.trial.trial import Ending
 study = trials.toy_study(Path(sys.argv[1]))
 tracker = MLflowTracker(study, lambda: [trials.row(0, Ending.complete), trials.row(1, Ending.pruned)])
 tracker.open()
@@ -468,8 +468,8 @@ def test_a_run_that_is_refused_while_the_store_is_opened_leaves_it_whole(project
     script = """
 import sys
 from pathlib import Path
-from sweepkit.run import _import_tracker
-from sweepkit.study import Study
+from sweepkit.driver.run import _import_tracker
+from sweepkit.study.study import Study
 _import_tracker(Study.model_validate_json(sys.argv[1]).at(Path(sys.argv[2])))
 """
     study = trials.toy_study(project)

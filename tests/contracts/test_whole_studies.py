@@ -12,22 +12,22 @@ import pytest
 
 import toys
 from making import sweep, toy_study
-from sweepkit.backends.optuna import OptunaBackend
+from sweepkit.backends.local import OptunaBackend
+from sweepkit.backends.local.executor import Executor
+from sweepkit.backends.slots import Slot
 from sweepkit.check import check, known_values, typed
-from sweepkit.events import Started
-from sweepkit.executor import Executor
-from sweepkit.identity import identify
-from sweepkit.journal import TrialLog
-from sweepkit.load import load_study, to_yaml
-from sweepkit.run import run
-from sweepkit.search import Search
-from sweepkit.session import Driver, Given
-from sweepkit.slots import Slot
-from sweepkit.storage import open_storage
-from sweepkit.study import Study
+from sweepkit.check.study_file import load_study, to_yaml
+from sweepkit.driver.run import run
+from sweepkit.driver.session import Driver, Given
+from sweepkit.report.watch import Quiet
+from sweepkit.search.search import Search
+from sweepkit.search.storage import open_storage
+from sweepkit.study.identity import identify
+from sweepkit.study.study import Study
 from sweepkit.trackers import Courier, Silent
-from sweepkit.trial import Trial
-from sweepkit.watch import Quiet
+from sweepkit.trial.events import Started
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Trial
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "random": {},

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from making import processes_below, sweep, toy_study, wait_until
-from sweepkit.events import Checkpointed, Event, Started
-from sweepkit.journal import TrialLog
-from sweepkit.load import load_study, to_yaml
-from sweepkit.paths import Place
-from sweepkit.study import Study
+from sweepkit.check.study_file import load_study, to_yaml
+from sweepkit.study.paths import Place
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Checkpointed, Event, Started
+from sweepkit.trial.log import TrialLog
 
 TRIALS = 12
 TRIAL_SECONDS = 1.2

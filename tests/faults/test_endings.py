@@ -12,15 +12,15 @@ import psutil
 import pytest
 
 from making import processes_below, sweep, toy_study, wait_until
-from sweepkit.errors import StudyFileError, StudyLocked
-from sweepkit.events import Checkpointed, Evaluated, Event, Started
-from sweepkit.journal import TrialLog
-from sweepkit.load import to_yaml
-from sweepkit.run import run
-from sweepkit.storage import open_storage
-from sweepkit.study import Study
-from sweepkit.trial import Trial
-from sweepkit.watch import Outcome, Quiet
+from sweepkit.check.study_file import to_yaml
+from sweepkit.driver.run import run
+from sweepkit.report.watch import Outcome, Quiet
+from sweepkit.search.storage import open_storage
+from sweepkit.study.errors import StudyFileError, StudyLocked
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Checkpointed, Evaluated, Event, Started
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Trial
 
 BRANCHES: dict[str, dict[str, Any]] = {
     "fine": {"task.x": 0.4},

@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from making import finished, follow, spec, toy_study
-from sweepkit.events import Evaluated, Event, Finished
-from sweepkit.executor import Executor
-from sweepkit.slots import Slot
-from sweepkit.trial import TrialSpec
-from sweepkit.worker import SPARE
+from sweepkit.backends.local.executor import Executor
+from sweepkit.backends.slots import Slot
+from sweepkit.trial.events import Evaluated, Event, Finished
+from sweepkit.trial.trial import TrialSpec
+from sweepkit.trial.worker import SPARE
 
 SECONDS = 15.0
 """So soon after its cause a gang is gone."""

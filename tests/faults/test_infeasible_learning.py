@@ -12,9 +12,9 @@ import optuna
 import pytest
 
 from making import toy_study
-from sweepkit.events import Evaluated, Finished
-from sweepkit.search import Search
-from sweepkit.trial import Ending
+from sweepkit.search.search import Search
+from sweepkit.trial.events import Evaluated, Finished
+from sweepkit.trial.trial import Ending
 
 TRIALS, LAST, SEEDS = 60, 30, 6
 LARGEST_BATCH = 32

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from making import toy_study
-from sweepkit.run import run
-from sweepkit.storage import open_storage
-from sweepkit.study import Study
-from sweepkit.trial import Ending
+from sweepkit.driver.run import run
+from sweepkit.search.storage import open_storage
+from sweepkit.study.study import Study
+from sweepkit.trial.trial import Ending
 
 KILLED_WHILE_WRITING = """
 import os, resource, signal, sys

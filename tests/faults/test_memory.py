@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from making import finished, follow, spec, toy_study
-from sweepkit.events import Finished
-from sweepkit.executor import Executor
-from sweepkit.kernel import OomKills
-from sweepkit.slots import Slot
+from sweepkit.backends.local.executor import Executor
+from sweepkit.backends.slots import Slot
+from sweepkit.trial.events import Finished
+from sweepkit.trial.linux import OomKills
 
 GROUPS = Path("/sys/fs/cgroup")
 LIMIT_MB = 800

@@ -16,11 +16,11 @@ import psutil
 import pytest
 
 from making import processes_below, sweep, toy_study, wait_until
-from sweepkit.events import LOST, Evaluated, Event, Finished, Started
-from sweepkit.load import to_yaml
-from sweepkit.run import run
-from sweepkit.study import Study
-from sweepkit.watch import Outcome, Quiet
+from sweepkit.check.study_file import to_yaml
+from sweepkit.driver.run import run
+from sweepkit.report.watch import Outcome, Quiet
+from sweepkit.study.study import Study
+from sweepkit.trial.events import LOST, Evaluated, Event, Finished, Started
 
 ray = pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

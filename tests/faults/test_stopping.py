@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from making import processes_below, sweep, toy_study, wait_until
-from sweepkit import results
-from sweepkit.load import to_yaml
-from sweepkit.run import run
-from sweepkit.study import Study
+from sweepkit.check.study_file import to_yaml
+from sweepkit.driver.run import run
+from sweepkit.report import rows as results
+from sweepkit.study.study import Study
 
 
 def written(project: Path, **keys: Any) -> Study:

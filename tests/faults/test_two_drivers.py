@@ -12,10 +12,10 @@ import pytest
 
 from making import processes_below, sweep, toy_study, wait_until
 from postgres import postgres
-from sweepkit.load import to_yaml
-from sweepkit.results import read
-from sweepkit.study import Study
-from sweepkit.trial import Ending
+from sweepkit.check.study_file import to_yaml
+from sweepkit.report.rows import read
+from sweepkit.study.study import Study
+from sweepkit.trial.trial import Ending
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,9 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from making import toy_study
-from sweepkit.callback import Diverged, TrialCallback
-from sweepkit.events import Evaluated, Event
-from sweepkit.trial import TrialSpec
+from sweepkit.trial.callback import Diverged, TrialCallback
+from sweepkit.trial.events import Evaluated, Event
+from sweepkit.trial.trial import TrialSpec
 
 
 class Silence:

@@ -14,11 +14,11 @@ from ruamel.yaml import YAML
 
 from making import sweep
 from sweepkit.check import check, check_configuration, evaluations, known_values, typed
-from sweepkit.errors import StudyFileError
-from sweepkit.load import load_study
-from sweepkit.sources.training import training_fields
-from sweepkit.space import Choice, Float, Int
-from sweepkit.study import Study
+from sweepkit.check.fields.arguments import training_fields
+from sweepkit.check.study_file import load_study
+from sweepkit.study.errors import StudyFileError
+from sweepkit.study.space import Choice, Float, Int
+from sweepkit.study.study import Study
 
 BROKEN: dict[str, dict[str, Any]] = YAML(typ="safe").load(Path(__file__).with_name("broken_studies.yaml"))
 SECONDS = 2.0
@@ -357,7 +357,7 @@ def test_a_missing_extra_is_told_with_its_command(home: Path) -> None:
         "import sys, importlib.util as u\n"
         "find = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'peft' else find(name, *rest)\n"
-        "from sweepkit.load import load_study\n"
+        "from sweepkit.check.study_file import load_study\n"
         "load_study('study.yaml')\n"
     )
     text = BROKEN["peft"]["study"].replace("peft.rank", "peft.r").replace("peft.lora_alpha", "weight_decay")

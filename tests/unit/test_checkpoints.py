@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweepkit.checkpoints import Shelf
-from sweepkit.paths import Place
+from sweepkit.backends.checkpoints import Shelf
+from sweepkit.study.paths import Place
 
 MODEL = 1000
 

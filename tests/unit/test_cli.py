@@ -19,17 +19,18 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 import toys
-from sweepkit import words
+from sweepkit.check.find import find_run, find_study
+from sweepkit.check.study_file import known_values, load_study
 from sweepkit.cli import app, studies
 from sweepkit.cli.new import TEMPLATES
-from sweepkit.events import Evaluated, Finished
-from sweepkit.identity import identify
-from sweepkit.load import known_values, load_study
-from sweepkit.locks import StudyLock
-from sweepkit.search import Search
-from sweepkit.storage import open_storage
-from sweepkit.study import Study
+from sweepkit.search.search import Search
+from sweepkit.search.storage import open_storage
+from sweepkit.study import words
+from sweepkit.study.identity import identify
+from sweepkit.study.locks import StudyLock
+from sweepkit.study.study import Study
 from sweepkit.tasks import KINDS
+from sweepkit.trial.events import Evaluated, Finished
 
 README = Path(__file__).parents[2] / "README.md"
 STUDY = """\
@@ -203,10 +204,10 @@ def test_a_study_is_found_by_file_folder_and_name_from_anywhere_in_the_project(
     ran: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for argument in ("studies/toy/study.yaml", "studies/toy", "toy", "runs/toy"):
-        assert studies.find(argument).name == "toy"
-        assert studies.find_run(argument).place.folder == ran.place.folder
+        assert find_study(argument).name == "toy"
+        assert find_run(argument).place.folder == ran.place.folder
     monkeypatch.chdir(ran.home)
-    assert studies.find("toy").place.folder == ran.place.folder
+    assert find_study("toy").place.folder == ran.place.folder
 
 
 def test_a_misspelt_name_gets_the_nearest(ran: Study) -> None:

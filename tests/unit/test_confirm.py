@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sweepkit.finish import Candidate, Verdict, judge
+from sweepkit.report.verdict import Candidate, Verdict, judge
 
 STUDIES = 200
 SEEDS = 5

@@ -13,8 +13,8 @@ import pytest
 
 from making import spec, toy_study
 from object_store import object_store
-from sweepkit.errors import InputError
-from sweepkit.events import Checkpointed, Finished
+from sweepkit.study.errors import InputError
+from sweepkit.trial.events import Checkpointed, Finished
 
 pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
 

@@ -15,8 +15,8 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 import sweepkit
 import toys
+from sweepkit.check.study_file import load_study
 from sweepkit.cli import app
-from sweepkit.load import load_study
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

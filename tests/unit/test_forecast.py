@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console
 
 from making import toy_study
+from sweepkit.check.study_file import known_values
 from sweepkit.cli.plan import outlook
-from sweepkit.forecast import Corner, Forecast, Ground, forecast
-from sweepkit.load import known_values
-from sweepkit.probe import corners, spread
-from sweepkit.rehearsal import Measured, play
-from sweepkit.study import Study
+from sweepkit.driver.forecast import Corner, Forecast, Ground, forecast
+from sweepkit.driver.probe import corners, spread
+from sweepkit.driver.rehearsal import play
+from sweepkit.study.study import Study
+from sweepkit.trial.measured import Measured
 
 CORNER = Corner(hyperparameters={"per_device_train_batch_size": 32}, peak_memory_mb=700.0)
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from making import toy_study
-from sweepkit.finish.verdict import Candidate, judge
 from sweepkit.report.evidence import Evidence
 from sweepkit.report.health import findings
-from sweepkit.trial import Ending, Trial
+from sweepkit.report.verdict import Candidate, judge
+from sweepkit.trial.trial import Ending, Trial
 
 RATE = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from making import toy_study
-from sweepkit.errors import InputError, StudyChanged
-from sweepkit.identity import changes, identify, plain_study
-from sweepkit.locks import StudyLock
+from sweepkit.study.errors import InputError, StudyChanged
+from sweepkit.study.identity import changes, identify, plain_study
+from sweepkit.study.locks import StudyLock
 
 RATE = {"low": 1e-4, "high": 1e-2, "log": True}
 BATCH = {"choices": [4, 8]}

@@ -13,12 +13,12 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
 from sweepkit.check import check, typed
+from sweepkit.check.study_file import load_study, same
+from sweepkit.check.wandb import Imported, import_sweep
+from sweepkit.check.wandb.distributions import DISTRIBUTIONS, Fixed, Multiples, drawn
 from sweepkit.cli import app
-from sweepkit.errors import StudyFileError
-from sweepkit.load import load_study, same
-from sweepkit.space import Choice, Float, Int
-from sweepkit.wandb import Imported, import_sweep
-from sweepkit.wandb.distributions import DISTRIBUTIONS, Fixed, Multiples, drawn
+from sweepkit.study.errors import StudyFileError
+from sweepkit.study.space import Choice, Float, Int
 
 SWEEPS = Path(__file__).parent / "wandb"
 TASK = {"type": "text-classification", "model": "bert-base-uncased", "data": {"name": "imdb"}}

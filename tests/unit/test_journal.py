@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 import written_trials as trials
-from sweepkit.events import Evaluated, Finished, Logged, Scheduled
-from sweepkit.journal import TrialLog
-from sweepkit.trial import Ending
+from sweepkit.trial.events import Evaluated, Finished, Logged, Scheduled
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Ending
 
 
 def logged(step: int, **metrics: float) -> Logged:
@@ -108,8 +108,8 @@ def test_a_torn_last_line_is_not_read_and_is_cut_when_writing_goes_on(tmp_path: 
 
 WRITE_FOR_EVER = """
 import itertools, pathlib, sys
-from sweepkit.events import Logged
-from sweepkit.journal import TrialLog
+from sweepkit.trial.events import Logged
+from sweepkit.trial.log import TrialLog
 log = TrialLog(pathlib.Path(sys.argv[1]))
 for step in itertools.count(1):
     metrics = {"loss": 1 / step, "padding": float(step)}

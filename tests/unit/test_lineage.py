@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sweepkit.trial import Turn, lineage
+from sweepkit.trial.trial import Turn, lineage
 
 
 def turn(evaluation: int, rate: float, donor: int | None = None) -> Turn:

@@ -17,12 +17,12 @@ from hypothesis import strategies as some
 from ruamel.yaml import YAML
 
 import toys
-from sweepkit.errors import Problem, StudyFileError
-from sweepkit.formulas import derive
-from sweepkit.load import explain, known_values, load_study, same, schema, to_yaml
-from sweepkit.load.documents import dotted, read, split
-from sweepkit.space import Choice, Expression, Float, Int
-from sweepkit.study import Study, TaskSpec
+from sweepkit.check.study_file import explain, known_values, load_study, same, schema, to_yaml
+from sweepkit.check.yaml import dotted, read, split
+from sweepkit.study.errors import Problem, StudyFileError
+from sweepkit.study.formulas import derive
+from sweepkit.study.space import Choice, Expression, Float, Int
+from sweepkit.study.study import Study, TaskSpec
 from sweepkit.tasks import KINDS, task_class
 
 ROOT = Path(__file__).parents[2]
@@ -506,7 +506,7 @@ def test_loading_and_checking_is_quick_in_a_fresh_interpreter_and_imports_nothin
     )
     script = (
         "import sys, time\n"
-        "from sweepkit.load import load_study\n"
+        "from sweepkit.check.study_file import load_study\n"
         "load_study('study.yaml', ['sweep=finetune-adamw', 'space.peft.r={choices: [4, 8]}'])\n"
         f"print(time.process_time(), [name for name in {heavy} if name in sys.modules])\n"
     )

@@ -13,8 +13,8 @@ import torch
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
-from sweepkit.events import Evaluated, Event
-from sweepkit.measure import _Course
+from sweepkit.trial.events import Evaluated, Event
+from sweepkit.trial.measure import _Course
 
 STEPS = 6
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweepkit import metrics
-from sweepkit.errors import InputError
-from sweepkit.metrics.predictions import decide
+from sweepkit.study.errors import InputError
+from sweepkit.tasks import metrics
+from sweepkit.tasks.metrics.predictions import decide
 
 PREDICTED, TRUE = [0, 1, 1, 0, 1], [0, 1, 0, 0, 0]
 
@@ -106,9 +106,7 @@ def test_two_processes_computing_at_once_do_not_disturb_each_other() -> None:
 
 
 def test_importing_metrics_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, sweepkit.metrics; print(sorted({'numpy', 'evaluate', 'datasets', 'sklearn'} & set(sys.modules)))"
-    )
+    code = "import sys, sweepkit.tasks.metrics; print(sorted({'numpy', 'evaluate', 'datasets', 'sklearn'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import toys
-from sweepkit.errors import InputError
-from sweepkit.study import TaskSpec
+from sweepkit.study.errors import InputError
+from sweepkit.study.study import TaskSpec
 from sweepkit.tasks import Task, by_value, load_task
 from sweepkit.tasks.prepared import about, digest, hold, load_prepared, prepare
 
@@ -57,7 +57,7 @@ def test_other_options_are_prepared_apart(tmp_path: Path) -> None:
 def test_processes_that_come_at_once_prepare_once(tmp_path: Path) -> None:
     own(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from sweepkit.study import TaskSpec\n"
+        "import sys; from pathlib import Path; from sweepkit.study.study import TaskSpec\n"
         "from sweepkit.tasks import load_task\n"
         "from sweepkit.tasks.prepared import prepare; home = Path(sys.argv[1])\n"
         "print(prepare(load_task(TaskSpec(path='task.py:Counted'), home), home / 'data'))"

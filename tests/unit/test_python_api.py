@@ -11,8 +11,8 @@ import cloudpickle
 import pytest
 
 from sweepkit import Study, Task, load_study
-from sweepkit.errors import InputError, StudyFileError
-from sweepkit.load import same
+from sweepkit.check.study_file import same
+from sweepkit.study.errors import InputError, StudyFileError
 from sweepkit.tasks import by_value
 from sweepkit.tasks.text_classification import TextClassification
 

@@ -13,18 +13,19 @@ import optuna
 import pytest
 
 from making import toy_study
-from sweepkit import report, results
+from sweepkit import report
 from sweepkit.check import known_values, typed
 from sweepkit.cli import app
-from sweepkit.events import Evaluated, Finished, Started
-from sweepkit.finish.confirmation import verdict_file, write
-from sweepkit.finish.verdict import Candidate, judge
-from sweepkit.identity import identify
-from sweepkit.journal import TrialLog
+from sweepkit.report import rows as results
+from sweepkit.report.confirmation import verdict_file, write
 from sweepkit.report.mirror import importances
-from sweepkit.search import Search
-from sweepkit.storage import open_storage
-from sweepkit.study import Study
+from sweepkit.report.verdict import Candidate, judge
+from sweepkit.search.search import Search
+from sweepkit.search.storage import open_storage
+from sweepkit.study.identity import identify
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Evaluated, Finished, Started
+from sweepkit.trial.log import TrialLog
 
 
 def finished_study(project: Path, *, best_at_edge: bool, **keys: Any) -> Study:

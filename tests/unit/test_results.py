@@ -11,13 +11,13 @@ from typing import Any
 import optuna
 import pytest
 
-from sweepkit import results
-from sweepkit.events import Evaluated, Finished
-from sweepkit.locks import StudyLock
-from sweepkit.search import Search
-from sweepkit.storage import open_storage
-from sweepkit.study import Study
-from sweepkit.trial import Ending, Trial
+from sweepkit.report import rows as results
+from sweepkit.search.search import Search
+from sweepkit.search.storage import open_storage
+from sweepkit.study.locks import StudyLock
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Evaluated, Finished
+from sweepkit.trial.trial import Ending, Trial
 
 Value = float | tuple[float, ...] | None
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from making import toy_study
-from sweepkit.events import Evaluated, Finished
-from sweepkit.load import known_values
-from sweepkit.search import Search
-from sweepkit.storage import open_storage, together
-from sweepkit.study import Study
+from sweepkit.check.study_file import known_values
+from sweepkit.search.search import Search
+from sweepkit.search.storage import open_storage, together
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Evaluated, Finished
 from toy_tasks import score
 
 TRIALS = 6

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from sweepkit.errors import InputError
-from sweepkit.slots import Machine, Slot, plan
-from sweepkit.study import BackendSpec
+from sweepkit.backends.slots import Machine, Slot, plan
+from sweepkit.study.errors import InputError
+from sweepkit.study.study import BackendSpec
 
 EIGHT = Machine(gpus=tuple("01234567"), cores=64, memory_mb=512_000)
 LAPTOP = Machine(gpus=(), cores=4, memory_mb=16_000)

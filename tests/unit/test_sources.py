@@ -11,19 +11,12 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweepkit.sources import UNKNOWN, Field
-from sweepkit.sources.classes import read_class, read_signature
-from sweepkit.sources.models import configuration_fields
-from sweepkit.sources.searchers import PRUNERS, SAMPLERS, pruner_options, sampler_options
-from sweepkit.sources.training import (
-    OWNED,
-    RATIOS,
-    REMOVED,
-    RENAMED,
-    SWEEPKIT_DEFAULTS,
-    lora_fields,
-    training_fields,
-)
+from sweepkit.check.fields import UNKNOWN, Field
+from sweepkit.check.fields.arguments import RATIOS, REMOVED, RENAMED, lora_fields, training_fields
+from sweepkit.check.fields.classes import read_class, read_signature
+from sweepkit.check.fields.models import configuration_fields
+from sweepkit.check.fields.searchers import PRUNERS, SAMPLERS, pruner_options, sampler_options
+from sweepkit.tasks.arguments import OWNED, SWEEPKIT_DEFAULTS
 
 SOURCE = """
 from __future__ import annotations
@@ -196,7 +189,7 @@ def test_pruner_options_are_parameters_of_optunas_class(kind: str) -> None:
 def test_reading_imports_nothing_of_what_it_reads() -> None:
     script = (
         "import sys\n"
-        "from sweepkit.sources import training, models, searchers\n"
+        "from sweepkit.check.fields import arguments, models, searchers\n"
         "training.training_fields(), training.lora_fields(), models.configuration_fields('bert')\n"
         "searchers.sampler_options('tpe'), searchers.pruner_options('asha')\n"
         "print([name for name in ('torch', 'transformers', 'peft', 'optuna', 'numpy') if name in sys.modules])\n"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sweepkit.errors import InputError
-from sweepkit.space import Choice, Float, Int
+from sweepkit.study.errors import InputError
+from sweepkit.study.space import Choice, Float, Int
 
 pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from sweepkit.study import Objective
-from sweepkit.value import ValueRule
+from sweepkit.study.rule import ValueRule
+from sweepkit.study.study import Objective
 
 SECOND_IS_BEST = [(0.5,), (0.9,), (0.1,)]
 GOALS = [{"metric": "eval_f1", "direction": "maximize"}, {"metric": "eval_loss", "direction": "minimize"}]

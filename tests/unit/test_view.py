@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweepkit.cli import moments, tables, view
-from sweepkit.events import Evaluated, Finished, Logged, Started
-from sweepkit.finish.confirmation import verdict_file, write
-from sweepkit.finish.verdict import Candidate, judge
-from sweepkit.study import Study
-from sweepkit.trial import Ending, Trial
-from sweepkit.watch import Outcome
+from sweepkit.report import live as view
+from sweepkit.report import moments, tables
+from sweepkit.report.confirmation import verdict_file, write
+from sweepkit.report.verdict import Candidate, judge
+from sweepkit.report.watch import Outcome
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Evaluated, Finished, Logged, Started
+from sweepkit.trial.trial import Ending, Trial
 
 GOALS = [{"metric": "eval_f1", "direction": "maximize"}, {"metric": "eval_loss", "direction": "minimize"}]
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sweepkit.events import Event
-from sweepkit.trial import TrialSpec
+from sweepkit.trial.events import Event
+from sweepkit.trial.trial import TrialSpec
 
 
 class Session(Protocol):

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sweepkit.check.configurations import check_baseline, check_configuration
-from sweepkit.check.consumers import Consumers, consumers_of, known_values
-from sweepkit.check.formulas import check_formulas
-from sweepkit.check.places import check_backend, check_task
-from sweepkit.check.population import check_population
-from sweepkit.check.schedules import check_metrics, check_schedule, evaluations
-from sweepkit.check.searching import check_searching
-from sweepkit.check.spaces import check_names
-from sweepkit.check.values import mismatch, typed
-from sweepkit.errors import Problem
-from sweepkit.space import walk
-from sweepkit.study import Study
+from sweepkit.check.rules.configurations import check_baseline, check_configuration
+from sweepkit.check.rules.formulas import check_formulas
+from sweepkit.check.rules.names import Consumers, consumers_of, known_values
+from sweepkit.check.rules.population import check_population
+from sweepkit.check.rules.schedules import check_metrics, check_schedule, evaluations
+from sweepkit.check.rules.searching import check_searching
+from sweepkit.check.rules.spaces import check_names
+from sweepkit.check.rules.task import check_backend, check_task
+from sweepkit.check.rules.values import mismatch, typed
+from sweepkit.study.errors import Problem
+from sweepkit.study.space import walk
+from sweepkit.study.study import Study
 
 __all__ = [
     "Consumers",

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sweepkit.cli import looking, reporting, running, writing
-from sweepkit.errors import StudyFileError, SweepError
+from sweepkit.study.errors import StudyFileError, SweepError
 
 DEBUG = "SWEEPKIT_DEBUG"
 
@@ -58,9 +58,9 @@ for panel, commands in COMMANDS.items():
 
 def _version(wanted: bool) -> None:
     if wanted:
-        import sweepkit
+        from importlib.metadata import version as installed
 
-        typer.echo(f"sweepkit {sweepkit.__version__}")
+        typer.echo(f"sweepkit {installed('sweepkit')}")
         raise typer.Exit
 
 

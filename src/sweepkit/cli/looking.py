@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweepkit.cli import studies
-from sweepkit.errors import InputError, StudyNotFound, SweepError
-from sweepkit.paths import project_root
+from sweepkit.study.errors import InputError, StudyNotFound, SweepError
+from sweepkit.study.paths import project_root
 
 if TYPE_CHECKING:
-    from sweepkit.study import Study
-    from sweepkit.trial import Trial
+    from sweepkit.study.study import Study
+    from sweepkit.trial.trial import Trial
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys instead.")]
 
@@ -36,14 +36,15 @@ def show(
 
     On a terminal, a study that is running is followed live; Ctrl-C ends the looking, not the study.
     """
-    from sweepkit import results
+    from sweepkit.check.find import find_run
+    from sweepkit.report import rows as results
 
-    found = studies.find_run(study)
+    found = find_run(study)
     if as_json:
         typer.echo(json.dumps(results.to_json(found, results.read(found)), indent=2))
         return
-    from sweepkit.cli import tables
-    from sweepkit.cli.watching import follow, still
+    from sweepkit.report import tables
+    from sweepkit.report.progress import follow, still
 
     if not every and not once and sys.stdout.isatty() and results.driver(found.place):
         follow(found)
@@ -68,10 +69,11 @@ def best(
     After a confirmation the best is the trial with the best mean over new seeds. With several goals: one path for each
     trial of the Pareto front. --export writes the model, its hyperparameters, a model card and a plain training script.
     """
-    from sweepkit import results
-    from sweepkit.finish import winners
+    from sweepkit.check.find import find_run
+    from sweepkit.report import rows as results
+    from sweepkit.report.confirmation import winners
 
-    found = studies.find_run(study)
+    found = find_run(study)
     rows = results.read(found)
     ahead = winners(found, rows)
     if as_json:
@@ -86,7 +88,7 @@ def best(
         _export(found, rows, ahead, export)
         return
     if sys.stdout.isatty():
-        from sweepkit.cli import tables
+        from sweepkit.report import tables
 
         tables.console(stderr=True).print(tables.answer(found, rows))
     for row in ahead:
@@ -95,8 +97,8 @@ def best(
 
 
 def _export(study: Study, rows: list[Trial], winners: list[Trial], folder: Path) -> None:
-    from sweepkit.cli import tables
-    from sweepkit.finish import export
+    from sweepkit.report import tables
+    from sweepkit.report.export import export
 
     for row in winners:
         target = folder if len(winners) == 1 else folder / f"trial-{row.number:04d}"
@@ -117,13 +119,14 @@ def _refuse_nothing(study: Study, rows: list[Trial], winners: list[Trial]) -> No
 
 def list_(as_json: Json = False) -> None:
     """List the studies of this project that ran or are running."""
-    from sweepkit import results
-    from sweepkit.cli import tables
-    from sweepkit.finish import winners
+    from sweepkit.check.find import stored_study, study_folders, study_names
+    from sweepkit.report import rows as results
+    from sweepkit.report import tables
+    from sweepkit.report.confirmation import winners
 
     found = []
-    for folder in studies.folders():
-        study = studies.stored(folder)
+    for folder in study_folders():
+        study = stored_study(folder)
         try:
             found.append((study, results.read(study)))
         except SweepError as error:  # a database may be away, or want a password that is not recorded
@@ -133,7 +136,7 @@ def list_(as_json: Json = False) -> None:
         typer.echo(json.dumps({"studies": lines}, indent=2))
     elif found:
         tables.show(tables.overview(found))
-    elif not studies.names():
+    elif not study_names():
         typer.echo(f"no study has run in {tables.shown(project_root(Path.cwd()))} yet")
 
 
@@ -144,9 +147,10 @@ def ui(
     ] = 5000,
 ) -> None:
     """Serve MLflow on this machine and print the link that compares the study's runs; Ctrl-C ends it."""
-    from sweepkit import results
+    from sweepkit.check.find import find_run
+    from sweepkit.report import rows as results
 
-    found = studies.find_run(study)
+    found = find_run(study)
     if found.tracking.uri == "none":
         raise InputError(f"{found.name} is recorded nowhere (tracking.uri: none); there is nothing to see")
     from sweepkit.cli.serving import free_port, wait_for

@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweepkit import load
-from sweepkit.errors import InputError, nearest
-from sweepkit.study import TaskSpec
+from sweepkit.check import study_file as load
+from sweepkit.study.errors import InputError, nearest
+from sweepkit.study.study import TaskSpec
 from sweepkit.tasks import option_defaults, task_class
 
 PACKAGE = "package:"

@@ -12,14 +12,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweepkit import words
-from sweepkit.checkpoints import RESUMABLE_PER_MODEL
-from sweepkit.cli import tables
-from sweepkit.forecast import Forecast
-from sweepkit.secrets import scrub
-from sweepkit.sources.models import locate
-from sweepkit.space import Choice, Expression, Float, Int
-from sweepkit.study import Study
+from sweepkit.backends.checkpoints import RESUMABLE_PER_MODEL
+from sweepkit.check.fields.models import locate
+from sweepkit.driver.forecast import Forecast
+from sweepkit.report import tables
+from sweepkit.study import words
+from sweepkit.study.secrets import scrub
+from sweepkit.study.space import Choice, Expression, Float, Int
+from sweepkit.study.study import Study
 
 
 def plan(study: Study, argument: str, ahead: Forecast | None = None) -> RenderableType:

@@ -21,9 +21,10 @@ def report(
     The page is also put among the files of the study's run in MLflow.
     """
     from sweepkit import report as teaching
-    from sweepkit.cli import tables
+    from sweepkit.check.find import find_run
+    from sweepkit.report import tables
 
-    found = studies.find_run(study)
+    found = find_run(study)
     for finding in teaching.findings(found):
         typer.echo(f"{finding.says} {finding.do}")
     path = teaching.write(found, output)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sweepkit.cli import studies
-from sweepkit.errors import InputError
+from sweepkit.study.errors import InputError
 
 EXIT_CODES = {"done": 0, "failed": 1, "interrupted": 130}
 
@@ -40,13 +40,15 @@ def run(
 
     Exit codes: 0 done, 1 failed (the study, or a trial that was not run again), 2 bad input, 130 interrupted.
     """
-    from sweepkit import results
-    from sweepkit.cli import tables, view
-    from sweepkit.run import run as run_study
+    from sweepkit.check.find import find_study
+    from sweepkit.driver.run import run as run_study
+    from sweepkit.report import live as view
+    from sweepkit.report import rows as results
+    from sweepkit.report import tables
 
     short = {"backend.type": backend, "backend.parallel": parallel}
     asked = [f"{key}={value}" for key, value in short.items() if value is not None]
-    found = studies.find(study, [*(overrides or []), *asked])
+    found = find_study(study, [*(overrides or []), *asked])
     with view.watcher() as watcher:
         outcome = run_study(found, fresh=fresh, watch=watcher)
     tables.show(tables.summary(outcome, found))
@@ -79,11 +81,12 @@ def try_(
 
     Hyperparameters that are not given are the trial's, else the baseline's, else their consumer's default.
     """
-    from sweepkit import words
-    from sweepkit.cli import tables
-    from sweepkit.trying import try_one
+    from sweepkit.backends.trying import try_one
+    from sweepkit.check.find import find_study
+    from sweepkit.report import tables
+    from sweepkit.study import words
 
-    found = studies.find(study, overrides)
+    found = find_study(study, overrides)
     given, turns = studies.trained(found, trial) if trial is not None else (found.baseline or {}, ())
     finished = try_one(found, studies.completed(found, {**given, **studies.assignments(param or [])}), turns)
     goals = zip(found.objective.goals, finished.values, strict=False)
@@ -105,9 +108,11 @@ def enqueue(
     ],
 ) -> None:
     """Put a hand-picked configuration in line, for a study that runs or will: it is the next to be tried."""
-    from sweepkit import results, words
+    from sweepkit.check.find import find_study
+    from sweepkit.report import rows as results
+    from sweepkit.study import words
 
-    found = studies.find(study)
+    found = find_study(study)
     params = studies.within_space(found, studies.assignments(values))
     number = studies.search(found).enqueue(params)
     typer.echo(f"trial {number} of {found.name} will be {words.settings(params)}")
@@ -122,9 +127,10 @@ def stop(study: studies.Argument) -> None:
     import signal
     import socket
 
-    from sweepkit.locks import lock_owners
+    from sweepkit.check.find import find_run
+    from sweepkit.study.locks import lock_owners
 
-    found = studies.find_run(study)
+    found = find_run(study)
     owners = lock_owners(found.place)
     here = [pid for pid, host in owners if host == socket.gethostname()]
     if not owners:
@@ -150,11 +156,13 @@ def retry(
     ] = None,
 ) -> None:
     """Put trials in line again with the same hyperparameters, as new trials that name the old ones."""
-    from sweepkit import results, words
+    from sweepkit.check.find import find_run
+    from sweepkit.report import rows as results
+    from sweepkit.study import words
 
     if not failed and not trial:
         raise InputError("say which trials: --failed for every failed one, --trial 7 for one of them")
-    found = studies.find_run(study)
+    found = find_run(study)
     broken = [row.number for row in results.failed(results.read(found))] if failed else []
     chosen = sorted({*(trial or []), *broken})
     if not chosen:
@@ -168,11 +176,13 @@ def retry(
 
 def sync(study: studies.Argument) -> None:
     """Deliver to MLflow what it has not got yet, for instance after its server was away."""
-    from sweepkit import results, words
-    from sweepkit.finish import SUFFIX, answer
-    from sweepkit.locks import StudyLock
+    from sweepkit.check.find import find_run
+    from sweepkit.report import rows as results
+    from sweepkit.report.confirmation import SUFFIX, answer
+    from sweepkit.study import words
+    from sweepkit.study.locks import StudyLock
 
-    found = studies.find_run(study)
+    found = find_run(study)
     if found.tracking.uri == "none":
         typer.echo(f"{found.name} is recorded nowhere (tracking.uri: none); there is nothing to deliver")
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from sweepkit.errors import SweepError
+from sweepkit.study.errors import SweepError
 
 LOOPBACK = "127.0.0.1"
 PORTS_TRIED = 50

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweepkit.errors import InputError, Problem, StudyFileError, StudyNotFound, nearest
-from sweepkit.paths import Place, project_root
+from sweepkit.study.errors import InputError, Problem, StudyFileError, StudyNotFound
 
 if TYPE_CHECKING:
-    from sweepkit.search import Search
-    from sweepkit.study import Study
-    from sweepkit.trial import Turn
-
-STUDY_FILE = "study.yaml"
+    from sweepkit.search.search import Search
+    from sweepkit.study.study import Study
+    from sweepkit.trial.trial import Turn
 
 
 def complete(incomplete: str) -> list[str]:
     """Return what STUDY may go on as: names of studies that ran, and study files near here."""
+    from sweepkit.check.find import STUDY_FILE, study_names
+
     near = sorted(str(path) for depth in ("", "*/", "*/*/") for path in Path().glob(f"{depth}{STUDY_FILE}"))
-    return [text for text in (*names(), *near) if text.startswith(incomplete)]
+    return [text for text in (*study_names(), *near) if text.startswith(incomplete)]
 
 
 Argument = Annotated[
@@ -49,72 +47,9 @@ Overrides = Annotated[
 """The option ``--set`` of a command."""
 
 
-def folders() -> Iterator[Path]:
-    """Yield the folders of the project's studies that ran, by name."""
-    runs = project_root(Path.cwd()) / "runs"
-    yield from sorted(path.parent for path in runs.glob("[!.]*/study.json"))
-
-
-def names() -> list[str]:
-    """Return the names of the project's studies that ran."""
-    return [folder.name for folder in folders()]
-
-
-def find(argument: str, overrides: Iterable[str] | None = None, *, check: bool = True) -> Study:
-    """Return the study a person means: a file, a folder with a study file, a folder under ``runs/``, or a name there.
-
-    A file wins over a name. Raises StudyNotFound, StudyFileError.
-    """
-    from sweepkit.load import load_study
-
-    path, wanted = Path(argument), list(overrides or [])
-    if path.is_file() or path.suffix in (".yaml", ".yml"):
-        return load_study(argument, wanted, check=check)
-    if (path / STUDY_FILE).is_file():
-        return load_study(path / STUDY_FILE, wanted, check=check)
-    folder = _ran(argument)
-    if folder is None:
-        known = names()
-        listed = (
-            f"studies of this project that ran: {', '.join(known)}" if known else "no study of this project ran yet"
-        )
-        raise StudyNotFound(f"there is no file, folder or study {argument}{nearest(argument, known)} ({listed})")
-    if wanted:
-        raise InputError(f"--set goes with a study file; {argument} is the name of one that ran")
-    return stored(folder)
-
-
-def _ran(argument: str) -> Path | None:
-    named = project_root(Path.cwd()) / "runs" / argument
-    return next((folder for folder in (Path(argument), named) if (folder / "study.json").is_file()), None)
-
-
-def stored(folder: Path) -> Study:
-    """Return the study as it last ran, from its folder under ``runs/``."""
-    from sweepkit.identity import Identity
-    from sweepkit.study import Study
-
-    folder = folder.resolve()
-    root = folder.parents[1]
-    found = Identity.load(Place(root, root, folder.name))
-    assert found is not None
-    return Study.model_validate_json(json.dumps(found.study)).at(root / found.home)
-
-
-def find_run(argument: str) -> Study:
-    """Return a study as it last ran, for commands that look at results; a file that never ran stands for itself."""
-    found = find(argument, check=False)
-    folder = found.place.folder
-    if not (folder / "study.json").is_file():
-        return found
-    ran = stored(folder)
-    # Passwords in addresses are not recorded, so what the file says of them wins.
-    return ran.model_copy(update={"storage": found.storage, "tracking": found.tracking}).at(found.home)
-
-
 def assignments(texts: Iterable[str]) -> dict[str, Any]:
     """Return name → value of ``name=value`` texts; values are read as in a study file. Raises InputError."""
-    from sweepkit.load.documents import read
+    from sweepkit.check.yaml import read
 
     values: dict[str, Any] = {}
     for text in texts:
@@ -141,8 +76,8 @@ def completed(study: Study, values: Mapping[str, Any]) -> dict[str, Any]:
     The values may lie outside of the space. Raises StudyFileError for names that nothing takes, values that do not fit.
     """
     from sweepkit.check import wrong_values
-    from sweepkit.load import known_values
-    from sweepkit.proposal import Proposer
+    from sweepkit.check.study_file import known_values
+    from sweepkit.search.configurations import Proposer
 
     if problems := wrong_values(study, values):
         raise StudyFileError(problems)
@@ -154,10 +89,10 @@ def trained(study: Study, number: int) -> tuple[Mapping[str, Any], Sequence[Turn
 
     Raises StudyNotFound where there is no such trial.
     """
-    from sweepkit import results
-    from sweepkit.journal import TrialLog
-    from sweepkit.trial import lineage
-    from sweepkit.value import ValueRule
+    from sweepkit.report import rows as results
+    from sweepkit.study.rule import ValueRule
+    from sweepkit.trial.log import TrialLog
+    from sweepkit.trial.trial import lineage
 
     rows = {row.number: row for row in results.read(study)}
     if number not in rows:
@@ -171,8 +106,8 @@ def trained(study: Study, number: int) -> tuple[Mapping[str, Any], Sequence[Turn
 
 def search(study: Study) -> Search:
     """Return the study's search, for commands that add trials to it."""
-    from sweepkit.load import known_values
-    from sweepkit.search import Search
-    from sweepkit.storage import open_storage
+    from sweepkit.check.study_file import known_values
+    from sweepkit.search.search import Search
+    from sweepkit.search.storage import open_storage
 
     return Search(study, open_storage(study.place, study), known=known_values(study))

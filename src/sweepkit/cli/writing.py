@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweepkit.cli import studies
-from sweepkit.errors import InputError, StudyFileError
+from sweepkit.study.errors import InputError, StudyFileError
 
 if TYPE_CHECKING:
-    from sweepkit.forecast import Forecast
-    from sweepkit.study import Study
+    from sweepkit.driver.forecast import Forecast
+    from sweepkit.study.study import Study
 
 KINDS = ["text-classification", "text-regression", "image-classification", "causal-lm"]
 Kind = Annotated[
@@ -45,8 +45,8 @@ def new(
 
     For example: sweep new mystudy --kind text-classification --data my.csv --model bert-base-uncased --metric f1
     """
-    from sweepkit.cli import tables
     from sweepkit.cli.new import write
+    from sweepkit.report import tables
 
     written = write(folder, kind=kind, data=data, model=model, metric=metric)
     for path in written:
@@ -68,10 +68,11 @@ def import_(
 
     For example: sweep import wandb-sweep.yaml --kind text-classification --data my.csv --model bert-base-uncased
     """
-    from sweepkit.cli import tables
+    from sweepkit.check.find import find_study
+    from sweepkit.check.wandb import import_sweep
     from sweepkit.cli.new import data_reference, reference
+    from sweepkit.report import tables
     from sweepkit.tasks import KINDS as BUILT_IN
-    from sweepkit.wandb import import_sweep
 
     if output.exists():
         raise InputError(f"{output} exists already and is not overwritten; choose another with --output")
@@ -94,7 +95,7 @@ def import_(
     typer.echo(f"wrote {file}")
     to_do = [f"fill in task.{option}" for option, given in (("model", model), ("data", data)) if not given]
     try:
-        studies.find(str(output), None)
+        find_study(str(output), None)
     except StudyFileError as error:
         to_do += map(str, error.problems)
     if to_do:
@@ -119,8 +120,10 @@ def check(
 
     With --probe it exits with 1 where the study should not be run as it is, for instance where memory is not enough.
     """
+    from sweepkit.check.find import find_study
+
     try:
-        found = studies.find(study, overrides)
+        found = find_study(study, overrides)
     except StudyFileError as error:
         if as_json:
             problems = [{"file": p.file, "line": p.line, "path": p.path, "message": p.message} for p in error.problems]
@@ -130,14 +133,14 @@ def check(
     ahead = _probed(found) if probe else None
     against = ahead.objections(found) if ahead else []
     if as_json:
-        from sweepkit.identity import plain_study
+        from sweepkit.study.identity import plain_study
 
         resolved = plain_study(found)
         told = {"forecast": {**ahead.plain(), "objections": against}} if ahead else {}
         typer.echo(json.dumps({"ok": True, "problems": [], **told, "study": resolved}, indent=2))
     else:
-        from sweepkit.cli import tables
         from sweepkit.cli.plan import plan
+        from sweepkit.report import tables
 
         tables.show(plan(found, study, ahead))
     raise typer.Exit(1 if against else 0)
@@ -145,8 +148,8 @@ def check(
 
 def _probed(found: Study) -> Forecast:
     """Probe a study, telling on standard error what goes on."""
-    from sweepkit.probe import probe
-    from sweepkit.watch import Quiet
+    from sweepkit.driver.probe import probe
+    from sweepkit.report.watch import Quiet
 
     class Telling(Quiet):
         def said(self, text: str) -> None:
@@ -165,7 +168,7 @@ def schema(
     ] = False,
 ) -> None:
     """Print the JSON schema of study files, so that editors complete and check them."""
-    from sweepkit import load
+    from sweepkit.check import study_file as load
 
     text = load.explain() if explain else json.dumps(load.schema(), indent=2, ensure_ascii=False)
     _write(text, output)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sweepkit.report.health import Finding
-    from sweepkit.study import Study
+    from sweepkit.study.study import Study
 
 FILE = "report.html"
 
@@ -42,7 +42,7 @@ def record(study: Study, path: Path) -> str:
     """
     if study.tracking.uri == "none":
         return ""
-    from sweepkit.results import read
+    from sweepkit.report.rows import read
     from sweepkit.trackers.courier import in_words
     from sweepkit.trackers.mlflow import MLflowTracker
 

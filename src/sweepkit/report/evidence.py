@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweepkit import results
-from sweepkit.events import Evaluated, Event, Finished, Logged, Started
-from sweepkit.finish.confirmation import SUFFIX, confirmed, tested
-from sweepkit.journal import TrialLog
-from sweepkit.space import Choice, Dimension, Float, Int, Scalar, axes, contains
-from sweepkit.study import Goal, Study
-from sweepkit.trial import Ending, Trial
+from sweepkit.report import rows as results
+from sweepkit.report.confirmation import SUFFIX, confirmed, tested
+from sweepkit.study.space import Choice, Dimension, Float, Int, Scalar, axes, contains
+from sweepkit.study.study import Goal, Study
+from sweepkit.trial.events import Evaluated, Event, Finished, Logged, Started
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Ending, Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Evidence:
     confirmed: Sequence[Trial] = ()
     """Trainings of known configurations with other seeds."""
     verdict: Mapping[str, Any] | None = None
-    """What the confirmation concluded, as plain data (:class:`sweepkit.finish.Verdict`)."""
+    """What the confirmation concluded, as plain data (:class:`sweepkit.report.verdict.Verdict`)."""
     test: Mapping[str, Any] | None = None
     """What the one evaluation on the test split gave."""
     slot_hours: float | None = None

@@ -12,11 +12,11 @@ from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweepkit.backends.sampling import distribution, knowingly
 from sweepkit.report.evidence import Evidence, configuration
-from sweepkit.space import Dimension, Scalar
-from sweepkit.study import Direction
-from sweepkit.trial import Ending, Trial
+from sweepkit.search.samplers import distribution, knowingly
+from sweepkit.study.space import Dimension, Scalar
+from sweepkit.study.study import Direction
+from sweepkit.trial.trial import Ending, Trial
 
 STATES = {
     Ending.complete: TrialState.COMPLETE,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import jinja2
@@ -17,15 +18,16 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from sweepkit import __version__, results, words
-from sweepkit.load import to_yaml
+from sweepkit.check.study_file import to_yaml
 from sweepkit.report import figures
+from sweepkit.report import rows as results
 from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.report.figures.style import ENDINGS
 from sweepkit.report.health import findings
-from sweepkit.secrets import of_url, scrub
-from sweepkit.space import Choice, Dimension
-from sweepkit.trial import Trial
+from sweepkit.study import words
+from sweepkit.study.secrets import of_url, scrub
+from sweepkit.study.space import Choice, Dimension
+from sweepkit.trial.trial import Trial
 
 MOST_TRIALS = 500
 """So many trials the page lists; the others are in ``sweep show --all``."""
@@ -74,7 +76,7 @@ def html(evidence: Evidence) -> str:
         colors={str(ending): color for ending, color in ENDINGS.items()},
         plotly=Markup(get_plotlyjs()),  # plotly's own file, as it is
         written=f"{datetime.now().astimezone():%-d %B %Y, %H:%M}",
-        version=__version__,
+        version=version("sweepkit"),
     )
     return page
 
@@ -147,7 +149,7 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     study, ended = evidence.study, evidence.ended
     of = f" of {study.budget.trials}" if study.budget.trials else ""
     yield "trials", f"{len(ended)}{of}"
-    yield "ended", words.endings(ended) or "–"
+    yield "ended", results.endings(ended) or "–"
     hours = results.ledger(evidence.rows, confirmed=evidence.confirmed, slot_hours=evidence.slot_hours)
     yield "hours on slots", words.span(3600 * sum(hours.values())) if sum(hours.values()) else "–"
     pruner = f", {study.pruner.type}" if study.pruner.type != "none" else ""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sweepkit.backends.sampling import knowingly, make_pruner
 from sweepkit.report.evidence import Evidence
 from sweepkit.report.mirror import empty, optuna_study
-from sweepkit.study import Direction
-from sweepkit.trial import Trial
+from sweepkit.search.samplers import knowingly, make_pruner
+from sweepkit.study.study import Direction
+from sweepkit.trial.trial import Trial
 
 
 def stopped_at(evidence: Evidence, row: Trial) -> int | None:

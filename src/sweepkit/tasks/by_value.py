@@ -15,7 +15,7 @@ from typing import Any
 
 import cloudpickle
 
-from sweepkit.errors import InputError
+from sweepkit.study.errors import InputError
 from sweepkit.tasks.task import Task
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from sweepkit.errors import InputError
-from sweepkit.tasks import places
+from sweepkit.study.errors import InputError
+from sweepkit.tasks import references as places
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

@@ -16,7 +16,7 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from sweepkit.errors import InputError
+from sweepkit.study.errors import InputError
 
 __path__: list[str] = []  # makes this module a package, whose modules only the finder below finds
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from sweepkit.errors import InputError
+from sweepkit.study.errors import InputError
 from sweepkit.tasks import Task, models
 from sweepkit.tasks.data import DataSpec, read
 from sweepkit.tasks.models import FromConfig, ModelRef

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from sweepkit.errors import InputError, nearest
-from sweepkit.tasks import places
+from sweepkit.study.errors import InputError, nearest
+from sweepkit.tasks import references as places
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

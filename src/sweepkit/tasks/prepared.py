@@ -20,7 +20,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from sweepkit.errors import InputError, SweepError
+from sweepkit.study.errors import InputError, SweepError
 from sweepkit.tasks import Task, by_value, files
 
 if TYPE_CHECKING:

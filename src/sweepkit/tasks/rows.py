@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sweepkit.errors import InputError, nearest
+from sweepkit.study.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, field_validator
 
-from sweepkit import metrics as metric_modules
+from sweepkit.tasks import metrics as metric_modules
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -147,7 +147,7 @@ class Task(BaseModel):
 
     def _score(self, metrics: list[str | dict[str, dict[str, Any]]], prediction: EvalPrediction) -> dict[str, float]:
         """Name → value of each of these metrics."""
-        from sweepkit.metrics.predictions import decide, negative_log_likelihoods
+        from sweepkit.tasks.metrics.predictions import decide, negative_log_likelihoods
 
         decided = decide(prediction.predictions, prediction.label_ids)
         result: dict[str, float] = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, PrivateAttr
 
-from sweepkit.errors import InputError
+from sweepkit.study.errors import InputError
 from sweepkit.tasks import Task, models
 from sweepkit.tasks.data import DataSpec, read
 from sweepkit.tasks.models import ModelRef

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweepkit.errors import InputError
+from sweepkit.study.errors import InputError
 from sweepkit.tasks import ALWAYS_REPORTED, models
 from sweepkit.tasks.text import TextTask
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sweepkit.secrets import scrub
+from sweepkit.study.secrets import scrub
 
 if TYPE_CHECKING:
     from sweepkit.trackers import Tracker

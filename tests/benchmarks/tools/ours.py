@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 from studies import digits_study
 
-from sweepkit.run import Quiet, run
-from sweepkit.trial import Trial
+from sweepkit.driver.run import Quiet, run
+from sweepkit.trial.trial import Trial
 
 
 class Ended(Quiet):

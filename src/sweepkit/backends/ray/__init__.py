@@ -46,9 +46,9 @@ from sweepkit.backends import Session
 from sweepkit.backends.ray.actor import Actor, Mailbox
 from sweepkit.backends.ray.travel import Home
 from sweepkit.backends.ray.tuning import Asker, Conversation, Hearer, Warm
-from sweepkit.errors import InputError, StudyFailed
-from sweepkit.slots import Machine, Slot, plan
-from sweepkit.study import Study
+from sweepkit.backends.slots import Machine, Slot, plan
+from sweepkit.study.errors import InputError, StudyFailed
+from sweepkit.study.study import Study
 
 
 class RayBackend:

@@ -9,12 +9,12 @@ from typing import Any
 import ray
 from ray import tune
 
+from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.ray.travel import Node
-from sweepkit.events import Event, Finished, Logged
-from sweepkit.executor import Executor
-from sweepkit.slots import Slot
-from sweepkit.study import Study
-from sweepkit.trial import TrialSpec
+from sweepkit.backends.slots import Slot
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Event, Finished, Logged
+from sweepkit.trial.trial import TrialSpec
 
 POLL_SECONDS = 0.1
 """How often an actor looks for a word (stop, prune) while its trial trains."""

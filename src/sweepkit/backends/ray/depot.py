@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sweepkit.checkpoints import remove
+from sweepkit.backends.checkpoints import remove
 
 _WHOLE = ".whole"
 """Ends the name of the mark that says that everything under a key is there."""

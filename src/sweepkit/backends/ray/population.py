@@ -21,10 +21,9 @@ from ray.tune.schedulers import PopulationBasedTraining
 from ray.tune.schedulers.pb2 import PB2
 
 from sweepkit.backends import Choice, Member
-from sweepkit.backends.sampling import trial_seed
-from sweepkit.space import Choice as Choices
-from sweepkit.space import Float, dimensions
-from sweepkit.study import Study
+from sweepkit.study.space import Choice as Choices
+from sweepkit.study.space import Float, dimensions, trial_seed
+from sweepkit.study.study import Study
 
 
 class TuneScheduler:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import psutil
 
+from sweepkit.backends.checkpoints import remove
 from sweepkit.backends.ray.depot import Depot
-from sweepkit.checkpoints import remove
-from sweepkit.errors import InputError
-from sweepkit.events import Checkpointed, Event, Finished
-from sweepkit.study import Study
-from sweepkit.trial import TrialSpec
+from sweepkit.study.errors import InputError
+from sweepkit.study.study import Study
+from sweepkit.trial.events import Checkpointed, Event, Finished
+from sweepkit.trial.trial import TrialSpec
 
 _TOLD_AT_THE_END = ("spec.json", "console.log")
 _SCRATCH = "sweepkit-"

@@ -17,9 +17,9 @@ from ray.tune.search import Searcher
 
 from sweepkit.backends import Session
 from sweepkit.backends.ray.travel import Home
-from sweepkit.errors import StudyFailed
-from sweepkit.events import LOST, Evaluated, Event, Finished, from_json
-from sweepkit.trial import TrialSpec
+from sweepkit.study.errors import StudyFailed
+from sweepkit.trial.events import LOST, Evaluated, Event, Finished, from_json
+from sweepkit.trial.trial import TrialSpec
 
 
 class _Here:

@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from sweepkit.report.evidence import Course, Evidence, configuration, gather
 from sweepkit.report.figures import style
 from sweepkit.report.figures.hover import of_trial
-from sweepkit.space import Dimension, Scalar
-from sweepkit.study import Study
-from sweepkit.trial import Trial
+from sweepkit.study.space import Dimension, Scalar
+from sweepkit.study.study import Study
+from sweepkit.trial.trial import Trial
 
 POINTS = 20_000
 """So many points all curves together have, about; longer ones are thinned."""

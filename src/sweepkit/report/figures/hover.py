@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from sweepkit import words
-from sweepkit.trial import Trial
+from sweepkit.study import words
+from sweepkit.trial.trial import Trial
 
 LINES = 14
 

@@ -8,12 +8,13 @@ from itertools import combinations
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sweepkit import results, words
+from sweepkit.report import rows as results
 from sweepkit.report.evidence import Evidence, gather
 from sweepkit.report.figures import style
 from sweepkit.report.figures.hover import of_trial
-from sweepkit.study import Study
-from sweepkit.trial import Ending, Trial
+from sweepkit.study import words
+from sweepkit.study.study import Study
+from sweepkit.trial.trial import Ending, Trial
 
 
 def history(about: Study | Evidence, *, goal: int = 0) -> go.Figure:

@@ -9,15 +9,15 @@ import optuna
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sweepkit.backends.sampling import knowingly
 from sweepkit.report.evidence import Evidence, configuration, gather
 from sweepkit.report.figures import style
 from sweepkit.report.figures.hover import of_trial
 from sweepkit.report.mirror import importances as shares
 from sweepkit.report.mirror import optuna_study
-from sweepkit.space import Choice, Dimension, Scalar
-from sweepkit.study import Study
-from sweepkit.trial import Ending, Trial
+from sweepkit.search.samplers import knowingly
+from sweepkit.study.space import Choice, Dimension, Scalar
+from sweepkit.study.study import Study
+from sweepkit.trial.trial import Ending, Trial
 
 FEWEST = 4
 """With fewer trained trials than this, importances mean nothing."""

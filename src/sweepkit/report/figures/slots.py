@@ -7,11 +7,11 @@ from datetime import datetime
 
 import plotly.graph_objects as go
 
-from sweepkit import words
 from sweepkit.report.evidence import Course, Evidence, Stint, gather
 from sweepkit.report.figures import style
 from sweepkit.report.figures.hover import of_trial
-from sweepkit.study import Study
+from sweepkit.study import words
+from sweepkit.study.study import Study
 
 PAUSE_SECONDS = 60.0
 """A shorter time in which no trial ran is no pause."""

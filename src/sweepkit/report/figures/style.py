@@ -13,8 +13,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from sweepkit.space import Choice, Dimension, Float, Int
-from sweepkit.trial import Ending
+from sweepkit.study.space import Choice, Dimension, Float, Int
+from sweepkit.trial.trial import Ending
 
 INK = "#1f2a33"
 SOFT = "#6b7680"
@@ -155,7 +155,7 @@ def _part(parameter: Float | Int, value: float) -> float:
 
 def ticks(dimension: Dimension) -> tuple[list[float], list[str]]:
     """Return (position, text) of the marks a colour bar shows for a parameter."""
-    from sweepkit.words import setting
+    from sweepkit.study.words import setting
 
     parameter = dimension.parameter
     if isinstance(parameter, Choice):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
-from sweepkit import results, words
+from sweepkit.report import rows as results
 from sweepkit.report.evidence import Evidence
 from sweepkit.report.health.finding import Finding
+from sweepkit.study import words
 
 LATE = 0.2
 """The last part of the trials: an improvement there means that the search was still finding."""

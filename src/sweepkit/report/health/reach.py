@@ -6,11 +6,12 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 
-from sweepkit import results, words
+from sweepkit.report import rows as results
 from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.report.health.finding import Finding
-from sweepkit.space import Choice, Float, Int, contains
-from sweepkit.trial import Trial
+from sweepkit.study import words
+from sweepkit.study.space import Choice, Float, Int, contains
+from sweepkit.trial.trial import Trial
 
 EDGE = 0.05
 """A best value this near to an end of its range, as a part of the range, lies at the edge."""

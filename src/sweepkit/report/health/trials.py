@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sweepkit import words
 from sweepkit.report.evidence import Evidence
 from sweepkit.report.health.finding import Finding
-from sweepkit.trial import Ending, Trial
+from sweepkit.study import words
+from sweepkit.trial.trial import Ending, Trial
 
 TOO_MANY = 0.2
 """Part of the trials that may go wrong, or be repeated, before it is said."""

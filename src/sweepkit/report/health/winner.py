@@ -5,10 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
-from sweepkit import results, words
+from sweepkit.report import rows as results
 from sweepkit.report.evidence import Evidence
 from sweepkit.report.health.finding import Finding
-from sweepkit.trial import Ending
+from sweepkit.study import words
+from sweepkit.trial.trial import Ending
 
 ENOUGH = 5
 """With fewer trials than this nothing can be expected of a search."""

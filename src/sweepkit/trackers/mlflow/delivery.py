@@ -10,14 +10,14 @@ from typing import Any
 
 from mlflow.entities import Metric
 
-from sweepkit.events import Evaluated, Event, Finished, Logged, Scheduled, Started
-from sweepkit.journal import TrialLog
-from sweepkit.secrets import HIDDEN, secret_name
-from sweepkit.space import Choice, Float, Int, walk
-from sweepkit.study import Study
+from sweepkit.study.rule import ValueRule
+from sweepkit.study.secrets import HIDDEN, secret_name
+from sweepkit.study.space import Choice, Float, Int, walk
+from sweepkit.study.study import Study
 from sweepkit.trackers.mlflow.store import key
-from sweepkit.trial import Ending, Trial
-from sweepkit.value import ValueRule
+from sweepkit.trial.events import Evaluated, Event, Finished, Logged, Scheduled, Started
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Ending, Trial
 
 STATUS = {Ending.complete: "FINISHED", Ending.pruned: "KILLED", Ending.stopped: "KILLED"}
 """Ending → MLflow's status; all others are FAILED."""

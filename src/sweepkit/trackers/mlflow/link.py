@@ -11,9 +11,9 @@ import json
 import zlib
 from typing import Any
 
-from sweepkit.errors import StudyNotFound
-from sweepkit.space import Choice, Float, Int, walk
-from sweepkit.study import Study
+from sweepkit.study.errors import StudyNotFound
+from sweepkit.study.space import Choice, Float, Int, walk
+from sweepkit.study.study import Study
 from sweepkit.trackers.mlflow.state import State
 from sweepkit.trackers.mlflow.store import Store, key
 

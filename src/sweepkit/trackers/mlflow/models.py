@@ -20,12 +20,12 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from sweepkit.journal import TrialLog
-from sweepkit.paths import Place
-from sweepkit.study import Study
+from sweepkit.study.paths import Place
+from sweepkit.study.study import Study
 from sweepkit.trackers.mlflow import delivery, flavor
 from sweepkit.trackers.mlflow.state import Delivered, State
 from sweepkit.trackers.mlflow.store import Store, fits, plain
+from sweepkit.trial.log import TrialLog
 
 CHAMPION = "champion"
 VERSIONS = "mlflow.modelVersions"

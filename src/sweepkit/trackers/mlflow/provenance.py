@@ -15,7 +15,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE, MAX_DATASET_NAME_SIZE
 
-from sweepkit.study import Study
+from sweepkit.study.study import Study
 from sweepkit.trackers.mlflow.delivery import text
 from sweepkit.trackers.mlflow.store import tag
 
@@ -48,7 +48,7 @@ def description(study: Study, clean: Clean) -> dict[str, str]:
     lines += [f"Pruner: {study.pruner.type}. Searched: {', '.join(study.space) or 'nothing'}."]
     return {
         "mlflow.note.content": tag(clean("\n".join(lines).strip())),
-        "sweepkit.objective": clean(goals),
+        "sweepkit.trial.objective": clean(goals),
         "sweepkit.sampler": study.sampler.type,
         "sweepkit.pruner": study.pruner.type,
     }

@@ -23,9 +23,9 @@ from mlflow.utils.validation import (
     MAX_TAG_VAL_LENGTH,
 )
 
-from sweepkit.errors import InputError
-from sweepkit.paths import Place
-from sweepkit.study import Study
+from sweepkit.study.errors import InputError
+from sweepkit.study.paths import Place
+from sweepkit.study.study import Study
 
 T = TypeVar("T")
 

@@ -17,16 +17,16 @@ from filelock import FileLock
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
-from sweepkit.events import Finished, Started
-from sweepkit.journal import TrialLog
-from sweepkit.paths import Place
-from sweepkit.secrets import of_url, scrub
-from sweepkit.study import Study
+from sweepkit.study.paths import Place
+from sweepkit.study.secrets import of_url, scrub
+from sweepkit.study.study import Study
 from sweepkit.trackers.mlflow import delivery, link, provenance
 from sweepkit.trackers.mlflow.models import Models
 from sweepkit.trackers.mlflow.state import Delivered, State, in_turn
 from sweepkit.trackers.mlflow.store import Store, fits, tag, tracking_uri
-from sweepkit.trial import Ending, Trial
+from sweepkit.trial.events import Finished, Started
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Ending, Trial
 
 UNENDED = (Ending.running, Ending.waiting)
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")

@@ -1,0 +1,168 @@
+"""Which checkpoints stay on disk: the best K trials' and what a running trial needs to go on. Knows no results.
+
+A trial is told before it writes whether there is room, so that the limit holds at every moment and not just afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sweepkit.study.paths import Place
+
+PARTS = ("best", "best.new", "best.old", "last", "last.new")
+RESUMABLE_PER_MODEL = 3.0
+"""A resumable checkpoint is the model and, with Adam, two numbers more per weight."""
+
+
+class Shelf:
+    """The checkpoints of one study.
+
+    ``model_bytes`` is the size of a model, where it is known before the first one is written. Trials in ``pinned`` have a
+    best checkpoint that others use as well: it may leave the shelf, but not the disk.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        keep: int,
+        limit_bytes: float | None,
+        model_bytes: float = 0.0,
+        pinned: Iterable[int] = (),
+    ) -> None:
+        self._place = place
+        self._keep = keep
+        self._limit = limit_bytes
+        self._sizes = {"best": model_bytes, "last": RESUMABLE_PER_MODEL * model_bytes}
+        self._coming: dict[int, dict[str, float]] = {}
+        self._pinned = frozenset(pinned)
+        folders = place.trials.iterdir() if place.trials.exists() else ()
+        self._holding = {int(folder.name) for folder in folders if any(os.path.lexists(folder / p) for p in PARTS)}
+
+    def recover(self, number: int) -> None:
+        """Bring a trial's folder into a whole state after its process died in the middle of writing."""
+        folder = self._place.trial(number)
+        best, old = folder / "best", folder / "best.old"
+        if old.exists() and not best.exists():
+            os.rename(old, best)
+        for rest in (old, *folder.glob("*.new")):
+            remove(rest)
+
+    def resumable(self, number: int) -> tuple[Path | None, int]:
+        """Return the checkpoint a trial can go on from and its step; (None, 0) where there is none.
+
+        What lies in ``last/`` is whole, whether or not its trial lived to say so.
+        """
+        found = [(int(path.name.rpartition("-")[2]), path) for path in (self._place.trial(number) / "last").glob("*-*")]
+        step, path = max(found, default=(0, None))
+        return path, step
+
+    def adopt(self, number: int, donor: int) -> None:
+        """Let a trial go on from another's resumable checkpoint, which both then have (once on disk).
+
+        What the trial had itself is gone. Doing it again changes nothing but ends what was done in half. The donor, which
+        waits at a meeting, has a checkpoint.
+        """
+        checkpoint, _ = self.resumable(donor)
+        assert checkpoint is not None
+        last = self._place.trial(number) / "last"
+        found = last / f"from-{donor}-{checkpoint.name}"
+        if not found.exists():
+            new = last.with_name("last.new") / found.name
+            remove(new)
+            shutil.copytree(checkpoint, new, copy_function=_link)
+            last.mkdir(exist_ok=True)
+            os.rename(new, found)
+        for other in last.iterdir():
+            if other != found:
+                remove(other)
+
+    def wrote(self, number: int, role: str, path: Path) -> None:
+        """Take note of a checkpoint (``best`` or ``last``) that is whole on disk."""
+        self._holding.add(number)
+        self._sizes[role] = float(_bytes([path]))
+        self._coming.get(number, {}).pop(role, None)
+
+    def ended(self, number: int, *, keeps_best: bool) -> None:
+        """A trial ended for good: it needs no resumable checkpoint any more, and its best only if it may be ranked."""
+        folder = self._place.trial(number)
+        self._coming.pop(number, None)
+        self.recover(number)
+        remove(folder / "last")
+        if not keeps_best:
+            best = folder / "best"
+            if best.is_symlink() and number not in self._pinned:
+                remove(best.resolve())
+            remove(best)
+            self._holding.discard(number)
+
+    def surplus(self, ranked: Sequence[int]) -> list[int]:
+        """Return the ranked trials (best first) whose best checkpoint should go.
+
+        Those are the ones beyond K, then, worst first, what is over the disk limit; never the study's best.
+        """
+        return self._going(ranked)[0]
+
+    def before_writing(self, number: int, ranked: Sequence[int]) -> tuple[list[int], bool]:
+        """Return what has to go before a running trial writes, and whether its resumable checkpoint then has room.
+
+        Where nothing that may go makes room for both, only the best has it; that one is always written.
+        """
+        for parts in (("best", "last"), ("best",)):
+            self._coming[number] = {part: self._sizes[part] for part in parts}
+            going, fits = self._going(ranked)
+            if fits:
+                break
+        self._holding.add(number)
+        return going, fits and "last" in self._coming[number]
+
+    def size(self, number: int) -> int:
+        """Bytes of a trial's best checkpoint."""
+        return _bytes([self._place.trial(number) / "best"])
+
+    def used(self) -> int:
+        """Bytes of all checkpoints of the study."""
+        return _bytes(self._place.trial(number) / part for number in self._holding for part in PARTS)
+
+    def _going(self, ranked: Sequence[int]) -> tuple[list[int], bool]:
+        held = [number for number in ranked if number in self._holding]
+        holders = [number for number in held if os.path.lexists(self._place.trial(number) / "best")]
+        kept, going = holders[: self._keep], holders[self._keep :]
+        if self._limit is None:
+            return going, True
+        coming = sum(sum(parts.values()) for parts in self._coming.values())
+        excess = self.used() + coming - sum(self.size(number) for number in going) - self._limit
+        while excess > 0 and len(kept) > 1:
+            excess -= self.size(kept[-1])
+            going.append(kept.pop())
+        return going, excess <= 0
+
+
+def remove(path: Path) -> None:
+    """Remove a file, folder or link (and not what the link points to), if it is there."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
+
+
+def _bytes(folders: Iterable[Path]) -> int:
+    total = 0
+    for folder in folders:
+        for parent, _, names in os.walk(folder.resolve() if folder.is_symlink() else folder):
+            for name in names:
+                try:
+                    total += (Path(parent) / name).stat().st_size
+                except OSError:
+                    continue  # removed meanwhile
+    return total

@@ -1,0 +1,73 @@
+"""From what a person types for a study, a file, a folder or a name, to the study: as written, or as it last ran."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sweepkit.check.study_file import load_study
+from sweepkit.study.errors import InputError, StudyNotFound, nearest
+from sweepkit.study.identity import Identity
+from sweepkit.study.paths import Place, project_root
+from sweepkit.study.study import Study
+
+STUDY_FILE = "study.yaml"
+
+
+def study_folders() -> Iterator[Path]:
+    """Yield the folders of the project's studies that ran, by name."""
+    runs = project_root(Path.cwd()) / "runs"
+    yield from sorted(path.parent for path in runs.glob("[!.]*/study.json"))
+
+
+def study_names() -> list[str]:
+    """Return the names of the project's studies that ran."""
+    return [folder.name for folder in study_folders()]
+
+
+def find_study(argument: str, overrides: Iterable[str] | None = None, *, check: bool = True) -> Study:
+    """Return the study a person means: a file, a folder with a study file, a folder under ``runs/``, or a name there.
+
+    A file wins over a name. Raises StudyNotFound, StudyFileError.
+    """
+    path, wanted = Path(argument), list(overrides or [])
+    if path.is_file() or path.suffix in (".yaml", ".yml"):
+        return load_study(argument, wanted, check=check)
+    if (path / STUDY_FILE).is_file():
+        return load_study(path / STUDY_FILE, wanted, check=check)
+    folder = _ran(argument)
+    if folder is None:
+        known = study_names()
+        listed = (
+            f"studies of this project that ran: {', '.join(known)}" if known else "no study of this project ran yet"
+        )
+        raise StudyNotFound(f"there is no file, folder or study {argument}{nearest(argument, known)} ({listed})")
+    if wanted:
+        raise InputError(f"--set goes with a study file; {argument} is the name of one that ran")
+    return stored_study(folder)
+
+
+def _ran(argument: str) -> Path | None:
+    named = project_root(Path.cwd()) / "runs" / argument
+    return next((folder for folder in (Path(argument), named) if (folder / "study.json").is_file()), None)
+
+
+def stored_study(folder: Path) -> Study:
+    """Return the study as it last ran, from its folder under ``runs/``."""
+    folder = folder.resolve()
+    root = folder.parents[1]
+    found = Identity.load(Place(root, root, folder.name))
+    assert found is not None
+    return Study.model_validate_json(json.dumps(found.study)).at(root / found.home)
+
+
+def find_run(argument: str) -> Study:
+    """Return a study as it last ran, for commands that look at results; a file that never ran stands for itself."""
+    found = find_study(argument, check=False)
+    folder = found.place.folder
+    if not (folder / "study.json").is_file():
+        return found
+    ran = stored_study(folder)
+    # Passwords in addresses are not recorded, so what the file says of them wins.
+    return ran.model_copy(update={"storage": found.storage, "tracking": found.tracking}).at(found.home)

@@ -1,0 +1,209 @@
+"""Recipe beneath study, ``--set`` on top: one document, every key with its origin. Knows no rules of the keys."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sweepkit.check.yaml import Document, Keys, Origin, read, read_file, split
+from sweepkit.study.errors import Problem, StudyFileError, nearest
+from sweepkit.study.paths import project_root
+
+PACKAGED = Path(__file__).with_name("recipes")
+"""The recipes that come with sweepkit: the repository's ``sweeps/``."""
+RECIPE_KEYS = (
+    "training",
+    "space",
+    "constraints",
+    "duplicates",
+    "sampler",
+    "pruner",
+    "baseline",
+    "enqueue",
+    "budget",
+    "checkpoints",
+    "retries",
+    "confirm",
+)
+"""What a recipe may say: how to search, not what was asked."""
+_NAMESPACES = ("model", "peft", "task")
+_NAMED = ("training", "space", "baseline", "enqueue")
+
+
+def recipe_folders(home: Path) -> list[Path]:
+    """Return where recipes are looked up by name: the project's ``sweeps/``, then those that come with sweepkit."""
+    return [project_root(home) / "sweeps", PACKAGED]
+
+
+def find_recipe(name: str, home: Path) -> Path:
+    """Return the file of a recipe given by name or by path (relative to ``home``). Raises ValueError."""
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        path = (home / Path(name).expanduser()).resolve()
+        if not path.is_file():
+            raise ValueError(f"there is no file {name} (looked in {home})")
+        return path
+    folders = recipe_folders(home)
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    raise ValueError(f"there is no recipe {name}{nearest(name, known) or '; there are ' + ', '.join(known)}")
+
+
+def with_recipe(document: Document, home: Path, overrides: Iterable[str]) -> Document:
+    """Return the study's document with its recipe beneath; problems of the recipe are added to its own."""
+    name, where = document.data.get("sweep"), ("sweep",)
+    origin = document.origin(where)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if key.strip() == "sweep" and equals:
+            name, origin = read(text, f"--set {key}", line=False).data, Origin(f"--set {key}")
+    if not isinstance(name, str):
+        return document
+    try:
+        file = find_recipe(name, home)
+        recipe = read_file(file, label_of(file))
+    except ValueError as error:
+        assert origin is not None
+        document.problems.append(Problem("sweep", str(error), origin.file, origin.line))
+        return document
+    except StudyFileError as error:
+        document.problems.extend(error.problems)
+        return document
+    return _beneath(document, recipe)
+
+
+def label_of(file: Path) -> str:
+    """Return a path as messages write it: relative to the current folder where it lies inside."""
+    relative = os.path.relpath(file)
+    return str(file) if relative.startswith("..") else relative
+
+
+def _beneath(study: Document, recipe: Document) -> Document:
+    merged = Document(dict(study.data), dict(study.origins), [*study.problems, *recipe.problems])
+    for key, value in recipe.data.items():
+        if key not in RECIPE_KEYS:
+            origin = recipe.origin((key,))
+            message = f"a recipe says how to search; expected one of {', '.join(RECIPE_KEYS)}"
+            merged.problems.append(
+                Problem(str(key), message, origin.file if origin else None, origin.line if origin else None)
+            )
+            continue
+        if key not in study.data:
+            merged.data[key] = value
+            _adopt(merged, recipe, (key,))
+        elif isinstance(value, dict) and isinstance(study.data[key], dict):
+            own = study.data[key]
+            kept = _of_its_type(value, own)
+            merged.data[key] = {**kept, **own}
+            for name in kept:
+                if name not in own:
+                    _adopt(merged, recipe, (key, name))
+    _give_way(merged, study.data, recipe.origins[()].file)
+    return merged
+
+
+def _adopt(merged: Document, source: Document, keys: Keys) -> None:
+    merged.origins |= {at: origin for at, origin in source.origins.items() if at[: len(keys)] == keys}
+
+
+def _of_its_type(section: dict[Any, Any], wins: dict[Any, Any]) -> dict[Any, Any]:
+    """What stays of a sampler's or pruner's section where another ``type`` wins: its options mean nothing to that."""
+    if "type" in wins and wins["type"] != section.get("type"):
+        return {name: value for name, value in section.items() if name == "seed"}
+    return section
+
+
+def _give_way(document: Document, winner: dict[Any, Any], loser: str | None) -> None:
+    """Drop names that ``winner`` fixes from the space, and those it searches from what is fixed.
+
+    ``loser``: the file whose keys give way; None for any.
+    """
+    fixed = {*_mapping(winner.get("training")), *(f"task.{name}" for name in _mapping(winner.get("task")))}
+    searched = set(_mapping(winner.get("space")))
+    for section, names in (("space", fixed), ("baseline", fixed), ("training", searched)):
+        for name in names & set(_mapping(document.data.get(section))):
+            origin = document.origin((section, name))
+            mine = name in _mapping(winner.get(section))
+            if not mine and (loser is None or (origin is not None and origin.file == loser)):
+                document.data[section] = {key: value for key, value in document.data[section].items() if key != name}
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def with_overrides(document: Document, overrides: Iterable[str]) -> Document:
+    """Return the document with each ``a.b=value`` laid over it; the value is read as YAML."""
+    result = Document(_copy(document.data), dict(document.origins), list(document.problems))
+    set_by_hand: dict[Any, Any] = {}
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        path = path.strip()
+        label = f"--set {path}"
+        if not equals or not path:
+            result.problems.append(Problem("", f"expected KEY=VALUE, got {override!r}", "--set"))
+            continue
+        try:
+            value = read(text, label, line=False)
+            keys = _put(result.data, split(path), value.data)
+        except StudyFileError as error:
+            result.problems.append(Problem("", error.problems[0].message, label))
+            continue
+        except ValueError as error:
+            result.problems.append(Problem(path, str(error), label))
+            continue
+        result.problems.extend(value.problems)
+        result.origins = {at: origin for at, origin in result.origins.items() if at[: len(keys)] != keys}
+        for length in range(1, len(keys)):
+            result.origins.setdefault(keys[:length], Origin(label))
+        result.origins[keys] = Origin(label)
+        if keys[-1] == "type" and len(keys) == 2 and keys[0] in ("sampler", "pruner"):
+            before = _mapping(_mapping(document.data).get(keys[0]))
+            for name in set(before) - set(_of_its_type(before, {"type": value.data})) - {"type"}:
+                if result.origins.get((keys[0], name)) == document.origins.get((keys[0], name)):
+                    del result.data[keys[0]][name]
+        if len(keys) == 2:
+            set_by_hand.setdefault(keys[0], {})[keys[1]] = value.data
+    _give_way(result, set_by_hand, None)
+    return result
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(each) for key, each in value.items()}
+    return [_copy(each) for each in value] if isinstance(value, list) else value
+
+
+def _put(data: Any, parts: list[str | int], value: Any) -> Keys:
+    """Put a value where the parts say, making mappings on the way; return its keys. Raises ValueError."""
+    keys: list[str | int] = []
+    node = data
+    while True:
+        key = _next(node, parts, keys)
+        parts = parts[1 if isinstance(key, int) else len(split(key)) :]
+        keys.append(key)
+        if not parts:
+            node[key] = value
+            return tuple(keys)
+        if isinstance(node, dict) and node.get(key) is None:
+            node[key] = {}
+        node = node[key]
+
+
+def _next(node: Any, parts: list[str | int], above: list[str | int]) -> str | int:
+    if isinstance(node, list):
+        if isinstance(parts[0], int) and parts[0] < len(node):
+            return parts[0]
+        raise ValueError(f"expected a place from 0 to {len(node) - 1} in the list, got {parts[0]}")
+    if not isinstance(node, dict):
+        raise ValueError(f"{'.'.join(map(str, above))} holds {node!r}, which has no key {parts[0]}")
+    for length in range(len(parts), 0, -1):
+        key = ".".join(map(str, parts[:length]))
+        if key in node:
+            return key
+    if above and above[0] in _NAMED and parts[0] in _NAMESPACES and len(parts) > 1:
+        return f"{parts[0]}.{parts[1]}"
+    return str(parts[0])

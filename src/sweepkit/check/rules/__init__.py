@@ -1,0 +1,1 @@
+"""The rules of the static check, one file for each part of a study."""

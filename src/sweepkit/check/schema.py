@@ -1,0 +1,133 @@
+"""What a study file may say: as a JSON schema for editors and as text for people, both from the fields' docstrings."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from sweepkit.check.fields import UNKNOWN, Field
+from sweepkit.check.fields.arguments import lora_fields, training_fields
+from sweepkit.study.space import Choice, Expression, Float, Int
+from sweepkit.study.study import Study
+from sweepkit.tasks import KINDS
+from sweepkit.tasks.arguments import owned
+
+_JSON = {
+    "bool": "boolean",
+    "int": "integer",
+    "float": "number",
+    "str": "string",
+    "dict": "object",
+    "list": "array",
+    "none": "null",
+}
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a study file (draft 2020-12); TrainingArguments and LoraConfig are those installed."""
+    found = _open_unions(Study.model_json_schema(by_alias=True))
+    parameter = {"anyOf": [{"$ref": f"#/$defs/{cls.__name__}"} for cls in (Float, Int, Choice, Expression)]}
+    properties = found["properties"]
+    for name, field in Study.model_fields.items():
+        # Pydantic leaves a section's own sentence out where it refers to the section's class.
+        properties[field.alias or name].setdefault("description", field.description)
+    names = dict(_fields())
+    properties["training"]["properties"] = {name: _json(field) for name, field in names.items()}
+    properties["space"]["properties"] = dict.fromkeys(names, parameter)
+    properties["space"]["additionalProperties"] = parameter
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **found,
+        "title": "sweepkit study",
+        "description": (Study.__doc__ or "").strip(),
+    }
+
+
+def _fields() -> Iterator[tuple[str, Field]]:
+    for name, field in training_fields().items():
+        if owned(name) is None:
+            yield name, field
+    for name, field in (lora_fields() or {}).items():
+        yield f"peft.{name}", field
+
+
+def _json(field: Field) -> dict[str, Any]:
+    result: dict[str, Any] = {"type": [_JSON[kind] for kind in sorted(field.kinds)]} if field.kinds else {}
+    if field.choices and field.kinds <= {"str", "none"}:
+        result["enum"] = [*field.choices, *([None] if "none" in field.kinds else [])]
+    if field.default is not UNKNOWN:
+        result["default"] = field.default
+    return result
+
+
+def _open_unions(node: Any) -> Any:
+    """Pydantic writes ``oneOf`` for parameters, but whatever is a parameter is also any value: ``anyOf``."""
+    if isinstance(node, dict):
+        return {("anyOf" if key == "oneOf" else key): _open_unions(value) for key, value in node.items()}
+    return [_open_unions(each) for each in node] if isinstance(node, list) else node
+
+
+def explain() -> str:
+    """Return the reference of the study file as Markdown: every key with its default and its meaning."""
+    lines = ["# Study file", "", *_section(Study), "", "## space: parameters", ""]
+    for parameter in (Float, Int, Choice, Expression):
+        lines += _about(parameter.__name__, parameter)
+    lines += ["## task: options of the built-in kinds", ""]
+    parts: dict[str, type[BaseModel]] = {}
+    for kind, place in KINDS.items():
+        module, _, name = place.partition(":")
+        task = getattr(import_module(module), name)
+        lines += _about(kind, task)
+        for option, field in task.model_fields.items():
+            for part in _models(field.annotation):
+                parts[f"task.{field.alias or option}"] = part
+    for option, part in parts.items():
+        lines += _about(option, part)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _about(title: str, model: type[BaseModel]) -> list[str]:
+    return [f"### {title}", "", " ".join((model.__doc__ or "").split()), "", *_rows(model), ""]
+
+
+def _section(model: type[BaseModel], path: str = "") -> list[str]:
+    lines = [" ".join((model.__doc__ or "").split()), "", *_rows(model)]
+    for name, field in model.model_fields.items():
+        for inner in _models(field.annotation):
+            where = f"{path}{field.alias or name}"
+            if inner not in (Float, Int, Choice, Expression):
+                lines += ["", f"## {where}", "", *_section(inner, f"{where}.")]
+    return lines
+
+
+def _rows(model: type[BaseModel]) -> list[str]:
+    rows = []
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True) if not field.is_required() else PydanticUndefined
+        plain = isinstance(default, (bool, int, float, str)) and default != ""
+        note = (
+            " (needed)"
+            if field.is_required()
+            else f" (default {str(default).lower() if isinstance(default, bool) else default})"
+            if plain
+            else ""
+        )
+        rows.append(f"- `{field.alias or name}`{note}: {' '.join((field.description or '').split())}")
+    return rows
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        return
+    seen: list[type[BaseModel]] = []
+    for argument in typing.get_args(annotation):
+        for model in _models(argument):
+            if model not in seen:
+                seen.append(model)
+                yield model

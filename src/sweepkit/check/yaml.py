@@ -1,0 +1,193 @@
+"""YAML 1.2 text as plain data in which every key remembers its file and line. Knows no study."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from sweepkit.study.errors import Problem, StudyFileError
+
+Keys: TypeAlias = tuple[str | int, ...]
+"""Where something stands: mapping keys and list indices from the top."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a key was written: a file and its line (from 1), or an option of the command line (no line)."""
+
+    file: str
+    line: int | None = None
+
+
+@dataclass
+class Document:
+    """Plain data with the origin of its keys."""
+
+    data: Any
+    origins: dict[Keys, Origin] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def origin(self, keys: Keys) -> Origin | None:
+        """Return the origin of the nearest key that is written down, going up; None for a document without keys."""
+        for length in range(len(keys), -1, -1):
+            if keys[:length] in self.origins:
+                return self.origins[keys[:length]]
+        return None
+
+    def cause(self, keys: Keys) -> Origin | None:
+        """Return what a problem here is put down to: the command line option that changed a part of it, if any."""
+        if len(keys) > 1:
+            for at, origin in self.origins.items():
+                if origin.line is None and at[: len(keys)] == keys:
+                    return origin
+        return self.origin(keys)
+
+    def locate(self, path: str) -> Keys:
+        """Return the keys behind a dotted path as messages write it, as far as they exist.
+
+        Keys may hold dots themselves (``space.model.dropout``), and a branch stands without the word ``choices``.
+        """
+        parts, keys, node = split(path), [], self.data
+        while parts:
+            taken, node = _step(node, parts)
+            if not taken:
+                break
+            keys += taken
+            parts = parts[len(split(str(taken[-1]))) :] if isinstance(taken[-1], str) else parts[1:]
+        return tuple(keys)
+
+
+def _step(node: Any, parts: list[str | int]) -> tuple[list[str | int], Any]:
+    """Return the key (after ``choices`` where that is silent) that the next parts name, and what it leads to."""
+    if isinstance(node, list) and isinstance(parts[0], int) and parts[0] < len(node):
+        return [parts[0]], node[parts[0]]
+    if isinstance(node, Mapping):
+        for length in range(len(parts), 0, -1):
+            key = ".".join(str(part) for part in parts[:length])
+            if key in node:
+                return [key], node[key]
+        if isinstance(node.get("choices"), Mapping):
+            taken, found = _step(node["choices"], parts)
+            return (["choices", *taken], found) if taken else ([], None)
+    return [], None
+
+
+def split(path: str) -> list[str | int]:
+    """Return the parts of a dotted path; ``enqueue[0].x`` and ``enqueue.0.x`` both hold the number 0."""
+    parts = [part for part in re.split(r"\.|\[|\]", path) if part]
+    return [int(part) if part.isdecimal() else part for part in parts]
+
+
+def dotted(keys: Keys) -> str:
+    """Return keys as messages write them: ``space.optim.adamw_torch.adam_beta2``, ``enqueue[0].learning_rate``."""
+    path = ""
+    for index, key in enumerate(keys):
+        if keys[0] == "space" and key == "choices" and 1 < index < len(keys) - 1:
+            continue
+        path += f"[{key}]" if isinstance(key, int) else f".{key}" if path else str(key)
+    return path
+
+
+def read(text: str, file: str, *, line: bool = True) -> Document:
+    """Return the document in a text. Raises StudyFileError where it is no YAML."""
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        node = yaml.compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise StudyFileError(
+            [_broken(str(error.problem or error.context), file, mark.line + 1 if mark else None)]
+        ) from error
+    except YAMLError as error:
+        raise StudyFileError([_broken(str(error).splitlines()[0], file, None)]) from error
+    document = Document(None)
+    document.origins[()] = Origin(file, 1 if line else None)
+    if node is not None:
+        document.data = _Reader(yaml, document, file, line).plain(node, ())
+    return document
+
+
+def _broken(what: str, file: str, line: int | None) -> Problem:
+    return Problem("", f"is no YAML: {what}", file, line)
+
+
+class _Reader:
+    def __init__(self, yaml: YAML, document: Document, file: str, line: bool) -> None:
+        self.yaml, self.document, self.file, self.line = yaml, document, file, line
+        self.above: list[Node] = []
+
+    def plain(self, node: Node, keys: Keys) -> Any:
+        if any(node is each for each in self.above):
+            self.complain(node, keys, "an alias leads back to itself")
+            return None
+        self.above.append(node)
+        try:
+            if isinstance(node, MappingNode):
+                return {key: self.plain(value, (*keys, key)) for key, value in self.pairs(node, keys)}
+            if isinstance(node, SequenceNode):
+                return [self.item(each, (*keys, index)) for index, each in enumerate(node.value)]
+            return self.scalar(node, keys)
+        finally:
+            self.above.pop()
+
+    def item(self, node: Node, keys: Keys) -> Any:
+        self.document.origins[keys] = self.origin(node)
+        return self.plain(node, keys)
+
+    def pairs(self, node: MappingNode, keys: Keys) -> Iterator[tuple[Any, Node]]:
+        seen: dict[Any, int] = {}
+        for key_node, value in node.value:
+            if not isinstance(key_node, ScalarNode):
+                self.complain(key_node, keys, "a key must be a text")
+                continue
+            if key_node.value == "<<" and not key_node.style:
+                self.complain(key_node, keys, "<< is not read; what several studies share belongs in a recipe (sweep)")
+                continue
+            key = self.scalar(key_node, keys)
+            if key in seen:
+                self.complain(key_node, (*keys, key), f"is written twice, first in line {seen[key]}")
+            else:
+                seen[key] = key_node.start_mark.line + 1
+                self.document.origins[(*keys, key)] = self.origin(key_node)
+                yield key, value
+
+    def scalar(self, node: Node, keys: Keys) -> Any:
+        try:
+            return self.yaml.constructor.construct_object(node)
+        except (YAMLError, ValueError) as error:
+            problem = getattr(error, "problem", None) or str(error)
+            self.complain(node, keys, f"cannot be read: {problem}")
+            return None
+
+    def origin(self, node: Node) -> Origin:
+        return Origin(self.file, node.start_mark.line + 1 if self.line else None)
+
+    def complain(self, node: Node, keys: Keys, message: str) -> None:
+        origin = self.origin(node)
+        self.document.problems.append(Problem(dotted(keys), message, origin.file, origin.line))
+
+
+def read_file(path: Path, label: str) -> Document:
+    """Return the document in a file. Raises StudyFileError where it is missing or holds no mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StudyFileError([Problem("", "there is no such file", label)]) from None
+    except IsADirectoryError:
+        inside = f"; did you mean {Path(label) / 'study.yaml'}?" if (path / "study.yaml").is_file() else ""
+        raise StudyFileError([Problem("", f"is a folder, not a study file{inside}", label)]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise StudyFileError([Problem("", f"cannot be read: {reason}", label)]) from error
+    document = read(text, label)
+    if not isinstance(document.data, dict):
+        found = "it is empty" if document.data is None else f"it holds {document.data!r}"
+        raise StudyFileError([Problem("", f"expected keys with values, but {found}", label, 1)])
+    return document

@@ -1,0 +1,63 @@
+"""Whether a study has spent enough: driver time kept over resumes, GPU time, the target. Knows no trial's story."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from filelock import FileLock
+
+from sweepkit.study.study import Study
+from sweepkit.trial.trial import Trial
+
+
+class Spent:
+    """Driver seconds of a study, and the seconds its slots were there for trials, summed over resumes and drivers.
+
+    Kept in the study's folder; several drivers add to the same file.
+    """
+
+    def __init__(self, path: Path, *, slots: int = 0) -> None:
+        self._path = path
+        self._slots = slots
+        self._known = self._read()
+        self._since = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Driver seconds so far."""
+        return self._known["seconds"] + time.monotonic() - self._since
+
+    def save(self, *, at_least_every: float = 0.0) -> None:
+        """Write the sum, unless that was done less than so many seconds ago."""
+        now = time.monotonic()
+        if now - self._since < at_least_every:
+            return
+        with FileLock(self._path.with_suffix(".lock")):
+            known = self._read()
+            known["seconds"] += now - self._since
+            known["slot_seconds"] += (now - self._since) * self._slots
+            temporary = self._path.with_suffix(".new")
+            temporary.write_text(json.dumps(known))
+            os.replace(temporary, self._path)
+        self._known, self._since = known, now
+
+    def _read(self) -> dict[str, float]:
+        found = json.loads(self._path.read_text()) if self._path.exists() else {}
+        return {"seconds": 0.0, "slot_seconds": 0.0, **found}
+
+
+def reached(study: Study, *, seconds: float, gpu_seconds: float, best: Trial | None) -> str:
+    """Return which budget other than the number of trials is reached, in words; nothing while none is."""
+    budget = study.budget
+    if budget.hours is not None and seconds >= budget.hours * 3600:
+        return f"budget.hours: {budget.hours:g} h are used"
+    if budget.gpu_hours is not None and gpu_seconds >= budget.gpu_hours * 3600:
+        return f"budget.gpu_hours: {budget.gpu_hours:g} GPU-hours are used"
+    if budget.target is not None and best is not None and best.value is not None:
+        up = study.objective.goals[0].direction == "maximize"
+        if (best.value >= budget.target) if up else (best.value <= budget.target):
+            return f"budget.target: trial {best.number} reached {best.value:g}"
+    return ""

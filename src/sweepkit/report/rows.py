@@ -1,0 +1,304 @@
+"""What a study has found: its trials as rows, the best of them, hours by ending. Knows no process and no terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweepkit.study.locks import lock_owner
+from sweepkit.study.paths import Place
+from sweepkit.study.study import Goal, Study
+from sweepkit.trial.trial import Ending, Trial
+
+if TYPE_CHECKING:
+    import pandas
+    from optuna.storages import BaseStorage
+
+    from sweepkit.search.search import Search
+
+LEDGER = {
+    Ending.complete: "won",
+    Ending.pruned: "pruned",
+    Ending.infeasible: "infeasible",
+    Ending.diverged: "diverged",
+    Ending.failed: "failed",
+    Ending.stopped: "stopped",
+    Ending.running: "running",
+}
+"""Ending → its line in the ledger, in the order shown."""
+CONFIRMED = "confirmed"
+"""What the hours of confirmation runs are called."""
+
+
+def rows(place: Place, search: Search) -> list[Trial]:
+    """Return the trials of a search with their checkpoints and MLflow runs."""
+    return join(place, search.trials())
+
+
+def join(place: Place, trials: Iterable[Trial]) -> list[Trial]:
+    """Return the trials with ``checkpoint`` (where ``best/`` exists) and ``mlflow_run`` (where one was delivered)."""
+    runs = _runs(place)
+    joined = []
+    for trial in trials:
+        folder = place.trial(trial.number) / "best"
+        joined.append(
+            replace(trial, checkpoint=folder if folder.exists() else None, mlflow_run=runs.get(str(trial.number)))
+        )
+    return joined
+
+
+def registered(place: Place) -> list[int]:
+    """Return the trials whose best checkpoint is a registered model's version: it must stay where it is."""
+    return [int(number) for number, run in _delivered(place).items() if run.get("model") == "registered"]
+
+
+def _runs(place: Place) -> dict[str, str]:
+    return {number: run["run_id"] for number, run in _delivered(place).items() if run.get("run_id")}
+
+
+def _delivered(place: Place) -> Mapping[str, Mapping[str, Any]]:
+    try:
+        trials: Mapping[str, Mapping[str, Any]] = json.loads(place.mlflow_json.read_text()).get("trials", {})
+    except FileNotFoundError:
+        return {}
+    return trials
+
+
+def _rank(goal: Goal, trial: Trial) -> float:
+    assert trial.value is not None
+    return -trial.value if goal.direction == "maximize" else trial.value
+
+
+def ranked(study: Study, rows: Iterable[Trial]) -> list[Trial]:
+    """Return the trials whose value may be called best, best first; equal ones in the order they were tried.
+
+    With several goals: ordered by the first.
+    """
+    goal = study.objective.goals[0]
+    able = [row for row in rows if row.ending.ranks and row.values and all(map(math.isfinite, row.values))]
+    return sorted(able, key=lambda row: (_rank(goal, row), row.number))
+
+
+def best(study: Study, rows: Iterable[Trial]) -> Trial | None:
+    """Return the trial with the best value, or None while there is none or when there are several goals."""
+    found = ranked(study, rows)
+    return found[0] if found and len(study.objective.goals) == 1 else None
+
+
+def front(study: Study, rows: Iterable[Trial]) -> list[Trial]:
+    """Return the trials that no other beats in every goal (the Pareto front), ordered by the first goal."""
+    signs = [-1.0 if goal.direction == "maximize" else 1.0 for goal in study.objective.goals]
+    able = ranked(study, rows)
+    costs = [tuple(sign * value for sign, value in zip(signs, row.values, strict=True)) for row in able]
+
+    def beaten(cost: tuple[float, ...]) -> bool:
+        return any(other != cost and all(o <= c for o, c in zip(other, cost, strict=True)) for other in costs)
+
+    return [row for row, cost in zip(able, costs, strict=True) if not beaten(cost)]
+
+
+def winners(study: Study, rows: Iterable[Trial]) -> list[Trial]:
+    """Return the best trial alone, or with several goals the Pareto front; empty while there is none."""
+    if len(study.objective.goals) > 1:
+        return front(study, rows)
+    found = best(study, rows)
+    return [found] if found else []
+
+
+def baseline(rows: Iterable[Trial]) -> Trial | None:
+    """Return the baseline trial, or None where the study has none."""
+    return next((row for row in rows if row.origin == "baseline"), None)
+
+
+def failed(rows: Iterable[Trial]) -> list[Trial]:
+    """Return the trials that failed and were not run again."""
+    there = list(rows)
+    again = {row.origin.removeprefix("retry of ") for row in there}
+    return [row for row in there if row.ending is Ending.failed and str(row.number) not in again]
+
+
+def gain(study: Study, trial: Trial, against: Trial | None) -> float | None:
+    """Return how much better a trial is than another in the first goal (negative: worse); None without both values."""
+    if against is None or against.value is None or trial.value is None:
+        return None
+    goal = study.objective.goals[0]
+    return _rank(goal, against) - _rank(goal, trial)
+
+
+def ledger(
+    rows: Iterable[Trial], *, confirmed: Iterable[Trial] = (), slot_hours: float | None = None
+) -> dict[str, float]:
+    """Return hours by ending (``won``, ``pruned``, …); with ``slot_hours`` also ``idle``, the hours no trial used.
+
+    ``confirmed`` are confirmation runs, whose hours are their own; ``slot_hours`` is driver time times the number of slots.
+    """
+    hours = dict.fromkeys(("won", "pruned", "infeasible", "diverged", "failed"), 0.0)
+    for row in rows:
+        if row.ending in LEDGER and row.seconds:
+            name = LEDGER[row.ending]
+            hours[name] = hours.get(name, 0.0) + row.seconds / 3600
+    hours[CONFIRMED] = sum(row.seconds or 0.0 for row in confirmed) / 3600
+    if slot_hours is not None:
+        hours["idle"] = max(0.0, slot_hours - sum(hours.values()))
+    return hours
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON knows it: NaN and infinities become None, paths text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def trial_json(study: Study, row: Trial) -> dict[str, Any]:
+    """Return one trial as plain data with stable keys; ``value`` is a list where the study has several goals.
+
+    The members of a population have a ``schedule`` besides.
+    """
+    several = len(study.objective.goals) > 1
+    return {
+        "number": row.number,
+        "ending": row.ending.value,
+        "cause": row.cause,
+        "params": _plain(row.params),
+        "value": _plain(row.values) if several and row.values else _plain(row.value),
+        "started": row.started,
+        "seconds": row.seconds,
+        "checkpoint": _plain(row.checkpoint),
+        "mlflow_run": row.mlflow_run,
+        **({"schedule": [_plain(asdict(turn)) for turn in row.schedule]} if row.schedule else {}),
+    }
+
+
+def to_json(study: Study, rows: Iterable[Trial]) -> dict[str, Any]:
+    """Return a study's trials as plain data with stable keys: what ``sweep show --json`` prints."""
+    return {"study": study.name, "trials": [trial_json(study, row) for row in rows]}
+
+
+def study_json(study: Study, rows: Sequence[Trial], ahead: Sequence[Trial]) -> dict[str, Any]:
+    """Return a study's line in ``sweep list --json``, with stable keys; ``best`` is a trial (several goals: a list).
+
+    ``ahead`` are the trials that are its answer.
+    """
+    found = [trial_json(study, row) for row in ahead]
+    several = len(study.objective.goals) > 1
+    return {
+        "name": study.name,
+        "question": study.question,
+        "goals": [goal.model_dump() for goal in study.objective.goals],
+        "trials": sum(row.ending.counts for row in rows),
+        "budget_trials": study.budget.trials,
+        "running": driver(study.place) is not None,
+        "started": min((row.started for row in rows if row.started), default=None),
+        "best": found if several else (found[0] if found else None),
+        "folder": str(study.place.folder),
+    }
+
+
+def answer(study: Study, rows: Sequence[Trial], *, status: str = "done", reason: str = "") -> dict[str, Any]:
+    """Return what a study ended with, as trackers record it."""
+    found, against = best(study, rows), baseline(rows)
+    return {
+        "status": status,
+        "reason": reason,
+        "best": found.number if found else None,
+        "value": found.value if found else None,
+        "baseline": against.value if against else None,
+    }
+
+
+def frame(study: Study, rows: Iterable[Trial]) -> pandas.DataFrame:
+    """Return one line per trial: its facts, a column per goal (the metric's name), and ``params.NAME`` columns."""
+    import pandas
+
+    lines = []
+    for row in rows:
+        facts = trial_json(study, row)
+        params = facts.pop("params")
+        del facts["value"]
+        goals = {
+            goal.metric: row.values[index] if index < len(row.values) else math.nan
+            for index, goal in enumerate(study.objective.goals)
+        }
+        origin = {"origin": row.origin, "attempts": row.attempts}
+        lines.append({**facts, **origin, **goals, **{f"params.{name}": value for name, value in params.items()}})
+    return pandas.DataFrame(lines)
+
+
+def driver(place: Place) -> tuple[int, str] | None:
+    """Return process id and host of the driver that runs the study now, or None."""
+    return lock_owner(place)
+
+
+def slot_hours(place: Place) -> float | None:
+    """Return hours that slots were there for trials, summed over resumes; None where that was not recorded."""
+    try:
+        seconds = json.loads((place.folder / "spent.json").read_text()).get("slot_seconds")
+    except FileNotFoundError:
+        return None
+    return None if seconds is None else float(seconds) / 3600
+
+
+class Reader:
+    """A study's trials as storage has them now, read without a lock and without writing: nobody is disturbed."""
+
+    def __init__(self, study: Study, *, suffix: str = "") -> None:
+        self._study = study
+        self.place = replace(study.place, name=study.name + suffix)
+        """Where the trials lie; with a suffix those beside the study's own (confirmation runs)."""
+        self._storage: BaseStorage | None = None
+
+    def rows(self) -> list[Trial]:
+        """Return the trials at this moment, none while the study never ran; one whose driver is gone is ``stopped``."""
+        from sweepkit.search.ledger import row_of
+
+        storage = self._open()
+        if storage is None:
+            return []
+        try:
+            study_id = storage.get_study_id_from_name(self.place.name)
+        except KeyError:
+            return []
+        trials = join(self.place, map(row_of, storage.get_all_trials(study_id, deepcopy=False)))
+        if self._study.storage != "journal" or driver(self._study.place) is not None:
+            return trials
+        return [replace(row, ending=Ending.stopped) if row.ending is Ending.running else row for row in trials]
+
+    def beside(self, suffix: str) -> Reader:
+        """Return a reader of another search in the same storage, which is read once for both."""
+        other = Reader(self._study, suffix=suffix)
+        other._storage = self._open()
+        return other
+
+    def _open(self) -> BaseStorage | None:
+        if self._storage is None:
+            if self._study.storage != "journal":
+                from sweepkit.search.storage import open_storage
+
+                self._storage = open_storage(self._study.place, self._study)
+            elif self._study.place.journal.exists():
+                from optuna.storages import JournalStorage
+                from optuna.storages.journal import JournalFileBackend
+
+                self._storage = JournalStorage(JournalFileBackend(str(self._study.place.journal)))
+        return self._storage
+
+
+def read(study: Study) -> list[Trial]:
+    """Return a study's trials at this moment; see :class:`Reader`."""
+    return Reader(study).rows()
+
+
+def endings(rows: Iterable[Trial]) -> str:
+    """Return how many trials ended how, for example ``8 complete, 3 pruned, 1 failed``."""
+    counts = Counter(row.ending for row in rows)
+    return ", ".join(f"{counts[ending]} {ending}" for ending in Ending if counts[ending])

@@ -1,0 +1,312 @@
+"""A study's trials as tables and short texts, for ``run``, ``show``, ``best``, ``list``. Knows no process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sweepkit.report import rows as results
+from sweepkit.report.moments import Moment, fraction
+from sweepkit.study import words
+from sweepkit.study.paths import Place, project_root
+from sweepkit.study.study import Study
+from sweepkit.trial.trial import Ending, Trial, lineage
+
+if TYPE_CHECKING:
+    from sweepkit.report.watch import Outcome
+
+COLUMNS_MOST = 6
+"""Hyperparameters that get a column each; more are written in one."""
+PARAMETERS_WIDTH = 80
+"""So many characters their columns may take."""
+PIPED_WIDTH = 120
+STYLES = {
+    Ending.complete: "green",
+    Ending.pruned: "yellow",
+    Ending.infeasible: "magenta",
+    Ending.diverged: "magenta",
+    Ending.failed: "red",
+    Ending.stopped: "dim",
+    Ending.running: "cyan",
+    Ending.waiting: "dim",
+}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that also writes wide enough tables into a pipe."""
+    found = Console(stderr=stderr, highlight=False)
+    if not found.is_terminal:
+        found = Console(stderr=stderr, highlight=False, width=PIPED_WIDTH)
+    return found
+
+
+def show(content: RenderableType) -> None:
+    """Print to standard output; into a pipe without the blanks that fill up lines on a terminal."""
+    out = console()
+    if out.is_terminal:
+        out.print(content)
+        return
+    with out.capture() as captured:
+        out.print(content)
+    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def goals(study: Study) -> str:
+    """Return what is optimised, for example ``eval_f1 ↑``."""
+    return ", ".join(f"{goal.metric} {'↑' if goal.direction == 'maximize' else '↓'}" for goal in study.objective.goals)
+
+
+def heading(study: Study) -> Text:
+    """Return the line a study is introduced with."""
+    facts = f"{study.sampler.type}" + (f" + {study.pruner.type}" if study.pruner.type != "none" else "")
+    return Text.assemble((study.name, "bold"), ("  ", ""), (f"{goals(study)} · {facts}", "dim"))
+
+
+def shown(path: Path) -> str:
+    """Return a path as short as it can be typed from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def argument(place: Place) -> str:
+    """Return what to type for STUDY here: its name inside the project, its folder elsewhere."""
+    return place.name if project_root(Path.cwd()) == place.root else quote(shown(place.folder))
+
+
+def trials(study: Study, rows: Sequence[Trial], *, against: Trial | None = None, endings: bool = False) -> Table:
+    """Return one line per trial; with ``against`` (the baseline) a column for the gain over it."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", padding=(0, 1, 0, 0))
+    table.add_column("trial", justify="right", no_wrap=True)
+    if endings:
+        table.add_column("ending", no_wrap=True)
+    for goal in study.objective.goals:
+        table.add_column(goal.metric, justify="right", no_wrap=True)
+    against = against if len(study.objective.goals) == 1 else None
+    if against:
+        table.add_column("gain", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    names = list(dict.fromkeys(name for row in rows for name in row.params))
+    single = len(names) > COLUMNS_MOST or sum(_width(name, rows) for name in names) > PARAMETERS_WIDTH
+    for name in ["parameters"] if single else names:
+        # Where there is no room for all, the parameters give way: only a column that may wrap becomes narrower.
+        table.add_column(Text(words.name(name), no_wrap=True, overflow="ellipsis"))
+    for place, row in enumerate(rows):
+        cells = [Text(str(row.number))]
+        if endings:
+            cells.append(Text(row.ending, style=STYLES[row.ending]))
+        for index in range(len(study.objective.goals)):
+            cells.append(Text(words.value(row.values[index] if index < len(row.values) else None)))
+        if against:
+            cells.append(Text(_gain(study, row, against)))
+        cells.append(Text("–" if row.seconds is None else words.span(row.seconds)))
+        settings = [words.settings(row.params)] if single else [_setting(name, row) for name in names]
+        cells += [Text(text, no_wrap=True, overflow="ellipsis") for text in settings]
+        table.add_row(*cells)
+        if place == 0 and against:
+            table.rows[0].style = "bold"
+    return table
+
+
+def _setting(name: str, row: Trial) -> str:
+    return words.setting(row.params[name]) if name in row.params else ""
+
+
+def _width(name: str, rows: Sequence[Trial]) -> int:
+    """Characters a hyperparameter's column takes, with the blanks between it and the next."""
+    return 2 + max(len(words.name(name)), *(len(_setting(name, row)) for row in rows))
+
+
+def _gain(study: Study, row: Trial, against: Trial) -> str:
+    if row.number == against.number:
+        return "baseline"
+    gain = results.gain(study, row, against)
+    return "" if gain is None else words.difference(gain)
+
+
+def running(study: Study, moments: Mapping[int, Moment]) -> Table:
+    """Return one line per trial in training: number, parameters, how far it is, last and best value."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for column in range(6):
+        # Where there is no room for all, the parameters give way: only a column that may wrap becomes narrower.
+        table.add_column(justify="left" if column else "right", no_wrap=column != 1, overflow="ellipsis")
+    single = len(study.objective.goals) == 1
+    for number, moment in moments.items():
+        done, last = fraction(study, moment), ", ".join(map(words.value, moment.values))
+        table.add_row(
+            Text(str(number), style="cyan"),
+            Text(words.settings(moment.params), no_wrap=True, overflow="ellipsis"),
+            Text() if done is None else ProgressBar(1.0, done, width=12, complete_style="cyan", finished_style="cyan"),
+            Text(f"step {moment.step} epoch {moment.epoch:.3g}" if moment.step else "starting", style="dim"),
+            Text(f"last {last}" if last else ""),
+            # With several goals no evaluation of a trial is its best.
+            Text(f"best {words.value(_best(study, moment))}" if single and len(moment.history) > 1 else ""),
+        )
+    return table
+
+
+def _best(study: Study, moment: Moment) -> float:
+    return (max if study.objective.goals[0].direction == "maximize" else min)(moment.history)
+
+
+def parameters(trial: Trial, rows: Iterable[Trial] = ()) -> Table:
+    """Return a configuration, one name and value per line; of a population's member, what its weights were trained with.
+
+    ``rows`` are the study's trials, among which a member's weights may have a past.
+    """
+    known = {row.number: row for row in rows} | {trial.number: trial}
+    root, turns = lineage({number: row.schedule for number, row in known.items()}, trial.number)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, content in known.get(root, trial).params.items():
+        contents = [content, *(turn.hyperparameters.get(name, content) for turn in turns)]
+        values = [key for key, _ in groupby(words.setting(each, width=80) for each in contents)]
+        table.add_row(Text(name, style="dim"), Text(" → ".join(values)))
+    return table
+
+
+def failures(study: Study, rows: Iterable[Trial], *, most: int = 5) -> RenderableType | None:
+    """Return what went wrong, equal causes together, and where one of them said it; None where nothing did."""
+    wrong = [row for row in rows if row.ending in (Ending.failed, Ending.infeasible, Ending.diverged)]
+    if not wrong:
+        return None
+    causes = Counter((row.ending, row.cause) for row in wrong)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for (ending, cause), count in causes.most_common(most):
+        numbers = [row.number for row in wrong if (row.ending, row.cause) == (ending, cause)]
+        who = ", ".join(map(str, numbers[:4])) + (" …" if count > 4 else "")
+        first = words.first_line(cause) or "no cause recorded"
+        table.add_row(Text(f"trial{'s' if count > 1 else ''} {who}"), Text(ending, style=STYLES[ending]), Text(first))
+    if len(causes) > most:
+        table.add_row(Text(f"{len(causes) - most} more causes", style="dim"), Text(""), Text(""))
+    log = study.place.trial(wrong[0].number) / "console.log"
+    return Group(table, Text(f"see {shown(log)}", style="dim")) if log.exists() else table
+
+
+def hours(ledger: Mapping[str, float]) -> Text:
+    """Return the ledger in one line; lines without hours are left out."""
+    spent = [f"{name} {words.span(amount * 3600)}" for name, amount in ledger.items() if amount > 0]
+    return Text.assemble(("spent  ", "dim"), " · ".join(spent) or "nothing yet")
+
+
+def answer(study: Study, rows: Sequence[Trial]) -> RenderableType | None:
+    """Return the trial that is chosen with its gain, parameters and checkpoint; with several goals the Pareto front."""
+    from sweepkit.report.confirmation import confirmed, winners
+
+    found = winners(study, rows)
+    if not found:
+        return None
+    if len(study.objective.goals) > 1:
+        count = words.plural(len(found), "trial")
+        return Group(
+            Text(f"Pareto front: {count} that no other beats in every goal", style="bold"), trials(study, found)
+        )
+    [best] = found
+    verdict = confirmed(study, rows)
+    line = Text.assemble(("best  ", "dim"), (f"trial {best.number}", "bold"), f"  {study.objective.goals[0].metric} ")
+    line += _over_new_seeds(verdict, best) if verdict else _over_the_baseline(study, rows, best)
+    lines: list[RenderableType] = [line, Padding(parameters(best, rows), (0, 0, 0, 6))]
+    if best.checkpoint is not None:
+        lines.append(Text.assemble(("      checkpoint  ", "dim"), shown(best.checkpoint)))
+    return Group(*lines)
+
+
+def _over_the_baseline(study: Study, rows: Sequence[Trial], best: Trial) -> Text:
+    """Its value in the search, and the gain."""
+    against = results.baseline(rows)
+    line, gain = Text(words.value(best.value), style="bold green"), results.gain(study, best, against)
+    if against is not None and best.number == against.number:
+        return Text.assemble(line, "  the baseline itself; no trial beat it")
+    if against is None or gain is None:
+        return line
+    told = f" (trial {against.number}: {words.value(against.value)})"
+    return Text.assemble(line, f"  {words.difference(gain)} over the baseline", (told, "dim"))
+
+
+def _over_new_seeds(verdict: Mapping[str, Any], best: Trial) -> Text:
+    """Its mean over new seeds, and the gain of that; what the search saw of it."""
+    estimates = {estimate["number"]: estimate for estimate in verdict["estimates"]}
+    mine, baseline = estimates[best.number], next((e for e in estimates.values() if e["baseline"]), None)
+    value = f"{words.value(mine['mean'])} ± {words.value(mine['std'])}"
+    line = Text.assemble((value, "bold green"), f" over {words.plural(len(mine['values']), 'new seed')}")
+    if baseline is mine:
+        line.append("  the baseline itself; nothing beat it")
+    elif baseline is not None:
+        line.append(f"  {words.difference(abs(mine['mean'] - baseline['mean']))} over the baseline")
+        line.append(f" (trial {baseline['number']}: {words.value(baseline['mean'])})", style="dim")
+    return line.append(f"\n      {words.value(best.value)} in the search", style="dim")
+
+
+def overview(found: Sequence[tuple[Study, Sequence[Trial]]]) -> Table:
+    """Return one line per study: how far it is, its best, and whether it runs."""
+    from sweepkit.report.confirmation import winners
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", padding=(0, 1, 0, 0))
+    for title in ("study", "trials", "objective", "best", "started", "state"):
+        table.add_column(title, justify="right" if title in ("trials", "best") else "left", no_wrap=True)
+    for study, rows in found:
+        ahead = winners(study, rows)
+        single = len(study.objective.goals) == 1
+        ended = sum(row.ending.counts for row in rows)
+        started = min((row.started for row in rows if row.started), default="–")
+        table.add_row(
+            Text(study.name, style="bold"),
+            f"{ended}/{study.budget.trials}" if study.budget.trials is not None else str(ended),
+            goals(study),
+            words.value(ahead[0].value if ahead else None) if single else f"front of {len(ahead)}",
+            started.replace("T", " ")[:16],
+            Text("running", style="cyan") if results.driver(study.place) else Text("–", style="dim"),
+        )
+    return table
+
+
+def commands(study: Study, rows: Sequence[Trial]) -> RenderableType:
+    """Return what to type next; what would only be refused is left out."""
+    name = argument(study.place)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for command, meaning, serves in (
+        ("show {}", "every trial, and where the hours went", True),
+        ("retry {} --failed", "the failed trials once more, when their cause is mended", results.failed(rows)),
+        ("best {}", "the checkpoint's path, for $(…)", results.winners(study, rows)),
+        ("ui {}", "curves and parameters in MLflow", study.tracking.uri != "none"),
+    ):
+        if serves:
+            table.add_row(Text(f"  sweep {command.format(name)}", style="cyan"), Text(meaning, style="dim"))
+    return Group(Text("next", style="dim"), table)
+
+
+def summary(outcome: Outcome, study: Study) -> RenderableType:
+    """Return what ``sweep run`` ends with: the best trial and its gain, what failed, and the next commands."""
+    styles = {"done": "green", "failed": "red", "interrupted": "yellow"}
+    ended = [row for row in outcome.rows if row.ending.counts]
+    counts = f" ({results.endings(ended)})" if ended else ""
+    head = Text.assemble(
+        (study.name, "bold"),
+        "  ",
+        (outcome.status, styles[outcome.status]),
+        f"  {words.plural(len(ended), 'trial')}{counts} in {words.span(outcome.seconds)}",
+    )
+    parts: list[RenderableType] = [Text(), head]
+    if outcome.reason and outcome.reason != outcome.status:
+        parts.append(Text(outcome.reason, style="" if outcome.status == "done" else styles[outcome.status]))
+    if outcome.status == "interrupted":
+        parts.append(Text("Nothing finished is lost: the same command goes on where this one stopped."))
+    if (found := answer(study, outcome.rows)) is not None:
+        parts += [Text(), found]
+    elif ended:
+        parts += [Text(), Text("No trial was trained to its end, so there is no best one.")]
+    if (wrong := failures(study, outcome.rows)) is not None:
+        parts += [Text(), Text("went wrong", style="dim"), Padding(wrong, (0, 0, 0, 2))]
+    return Group(*parts, Text(), commands(study, outcome.rows))

@@ -1,0 +1,1 @@
+"""What was tried and what to try next: Optuna's storage in the words of this project."""

@@ -1,0 +1,92 @@
+"""A space that is a function: ``hp_space(trial)`` asks for values as it goes, as in Optuna's own loop. Knows no Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+
+from sweepkit.search.configurations import Configuration, Proposer
+from sweepkit.search.samplers import distribution, knowingly
+from sweepkit.study.space import Choice, Float, Int
+from sweepkit.study.study import Study
+
+
+class DefinedByRun(Proposer):
+    """Proposes by running ``space`` with a trial that asks the sampler as it goes, as Optuna's own loop does.
+
+    Values under names that ``applies`` refuses are not trained; ``name`` is told the trial and what ``space`` returned.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        space: Callable[[Suggesting], Mapping[str, Any]],
+        *,
+        applies: Callable[[str], bool],
+        name: Callable[[Suggesting, Mapping[str, Any]], str] | None = None,
+        sampler: BaseSampler | None = None,
+    ) -> None:
+        super().__init__(study, {})
+        self._space = space
+        self._applies = applies
+        self._name = name
+        self._own = sampler
+        self.left: set[str] = set()
+        """Names that were not trained so far."""
+
+    def sample(
+        self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, fixed: Mapping[str, Any]
+    ) -> Configuration | None:
+        """Return what ``hp_space`` makes of the sampler's proposals."""
+        asking = Suggesting(self._own or sampler, study, trial, self.distributions)
+        with knowingly():
+            values = dict(self._space(asking))
+        used = {name: value for name, value in values.items() if self._applies(name)}
+        self.left |= values.keys() - used.keys()
+        return Configuration(dict(asking.params), used, self._name(asking, values) if self._name else "")
+
+
+class Suggesting:
+    """The trial that ``hp_space`` gets: Optuna's ``suggest_*``, answered by the study's sampler."""
+
+    def __init__(
+        self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, distributions: dict[str, BaseDistribution]
+    ) -> None:
+        self._sampler = sampler
+        self._study = study
+        self._trial = trial
+        self._distributions = distributions
+        self.number = trial.number
+        self.params: dict[str, Any] = {}
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Return a number between low and high, both included."""
+        return float(self._suggest(name, FloatDistribution(low, high, log=log, step=step)))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Return a whole number between low and high, both included."""
+        return int(self._suggest(name, IntDistribution(low, high, log=log, step=step)))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Return one of the choices."""
+        return self._suggest(name, CategoricalDistribution(choices))
+
+    def suggest(self, name: str, parameter: Float | Int | Choice) -> Any:
+        """Return a value of a parameter of ours; a choice is one of plain values."""
+        if isinstance(parameter, Choice):
+            return self.suggest_categorical(name, list(parameter.choices))
+        return self._suggest(name, distribution(parameter))
+
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        if name not in self.params:
+            self._distributions[name] = distribution
+            drawn = self._sampler.sample_independent(self._study, self._trial, name, distribution)
+            self.params[name] = drawn.item() if hasattr(drawn, "item") else drawn
+        return self.params[name]

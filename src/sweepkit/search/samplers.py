@@ -1,0 +1,248 @@
+"""Our words for samplers and pruners made into Optuna's objects. Knows no trial and keeps no state.
+
+A sampler is made anew for every trial, seeded from the study's seed and the trial's number, so that what it proposes
+follows from the stored trials alone and not from the life of a process. What Optuna marks experimental is used knowingly:
+its warnings are silenced here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial
+
+from sweepkit.study.errors import InputError
+from sweepkit.study.space import Choice, Dimension, Float, Int, Scalar, draw, trial_seed
+from sweepkit.study.study import Study
+
+GRID_LIMIT = 100_000
+"""So many combinations a grid may have."""
+
+_PRUNERS: Mapping[str, type[BasePruner]] = {
+    "none": optuna.pruners.NopPruner,
+    "median": optuna.pruners.MedianPruner,
+    "percentile": optuna.pruners.PercentilePruner,
+    "asha": optuna.pruners.SuccessiveHalvingPruner,
+    "hyperband": optuna.pruners.HyperbandPruner,
+    "threshold": optuna.pruners.ThresholdPruner,
+    "patient": optuna.pruners.PatientPruner,
+    "wilcoxon": optuna.pruners.WilcoxonPruner,
+    # A population's scheduler lets the hopeless go on with another's weights; it stops none.
+    "pbt": optuna.pruners.NopPruner,
+    "pb2": optuna.pruners.NopPruner,
+}
+
+
+@contextmanager
+def knowingly() -> Iterator[None]:
+    """Use what Optuna marks experimental, and infinite values, without being warned of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        # An infeasible trial has the worst value there can be while there is no other; GP clips it, and says so each time.
+        warnings.filterwarnings("ignore", message="Clip non-finite values", category=UserWarning)
+        # GP once it has converged: no point but the best has any chance, and the chances are divided by their sum.
+        warnings.filterwarnings("ignore", message="invalid value encountered in divide", category=RuntimeWarning)
+        # Importances of few trials; the report says how many there were.
+        few = "Target and region quantiles|Some regimes for parameter"
+        warnings.filterwarnings("ignore", message=few, category=UserWarning)
+        yield
+
+
+def distribution(parameter: Float | Int | Choice) -> BaseDistribution:
+    """Return Optuna's word for a parameter's domain."""
+    if isinstance(parameter, Choice):
+        return CategoricalDistribution(parameter.labels)
+    if isinstance(parameter, Int):
+        high = parameter.low + (parameter.high - parameter.low) // parameter.step * parameter.step
+        return IntDistribution(parameter.low, high, log=parameter.log, step=parameter.step)
+    if parameter.step is None or parameter.log:
+        return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+    return FloatDistribution(parameter.low, _steps(parameter)[-1], step=parameter.step)
+
+
+def _steps(parameter: Float) -> list[float]:
+    assert parameter.step is not None
+    low, high, step = (_decimal(number) for number in (parameter.low, parameter.high, parameter.step))
+    return [float(low + step * n) for n in range(int((high - low) // step) + 1)]
+
+
+def _decimal(number: float) -> Any:
+    from decimal import Decimal
+
+    return Decimal(repr(number))
+
+
+def make_sampler(
+    study: Study, number: int, *, point: int = 0, grid: Sequence[Mapping[str, Scalar]] | None = None
+) -> BaseSampler:
+    """Return the sampler of one trial.
+
+    ``point`` is where qmc and grid stand in their sequence; ``grid`` are the combinations, where they were made before.
+    Raises InputError for options Optuna refuses.
+    """
+    kind, options = study.sampler.type, study.sampler.options
+    seed = trial_seed(study.sampler.seed, number)
+    try:
+        with knowingly():
+            match kind:
+                case "random":
+                    return optuna.samplers.RandomSampler(**options, seed=seed)
+                case "tpe":
+                    # Conditional parameters are drawn branch by branch anyway, which is what `group` is for.
+                    options.pop("group", None)
+                    return optuna.samplers.TPESampler(**{"multivariate": True, **options}, seed=seed)
+                case "gp":
+                    return optuna.samplers.GPSampler(**{"warn_independent_sampling": False, **options}, seed=seed)
+                case "cmaes":
+                    return optuna.samplers.CmaEsSampler(**{"warn_independent_sampling": False, **options}, seed=seed)
+                case "nsga2":
+                    return optuna.samplers.NSGAIISampler(**options, seed=seed)
+                case "qmc":
+                    return Quasi({"scramble": True, **options}, point=point, seed=study.sampler.seed)
+                case "grid":
+                    return Grid(combinations(study) if grid is None else grid, point=point)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"sampler {kind}: {error}") from None
+
+
+def make_pruner(study: Study) -> BasePruner:
+    """Return the study's pruner; Raises InputError for options Optuna refuses."""
+    return _pruner(study.pruner.type, {} if study.pruner.population else study.pruner.options)
+
+
+def _pruner(kind: str, options: Mapping[str, Any]) -> BasePruner:
+    options = dict(options)
+    if kind == "patient":
+        inner = options.get("wrapped_pruner")
+        inner = {"type": inner} if isinstance(inner, str) else inner
+        options["wrapped_pruner"] = (
+            None
+            if inner is None
+            else _pruner(inner.get("type", "none"), {k: v for k, v in inner.items() if k != "type"})
+        )
+    try:
+        with knowingly():
+            return _PRUNERS[kind](**options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"pruner {kind}: {error}") from None
+
+
+def combinations(study: Study) -> list[dict[str, Scalar]]:
+    """Return every combination of the space, branches included, each once, in an order that the seed shuffles.
+
+    Raises InputError for a parameter without steps and for more than GRID_LIMIT combinations.
+    """
+    found: list[dict[str, Scalar]] = []
+    digits: list[int] = []
+    while True:
+        sizes: list[int] = []
+        chosen: dict[str, Scalar] = {}
+
+        def suggest(dimension: Dimension, sizes: list[int] = sizes, chosen: dict[str, Scalar] = chosen) -> Scalar:
+            if dimension.key not in chosen:
+                options = _options(dimension)
+                if len(digits) == len(sizes):
+                    digits.append(0)
+                chosen[dimension.key] = options[digits[len(sizes)]]
+                sizes.append(len(options))
+            return chosen[dimension.key]
+
+        draw(study.space, suggest)
+        found.append(chosen)
+        if len(found) > GRID_LIMIT:
+            raise InputError(f"sampler grid: more than {GRID_LIMIT:,} combinations; use qmc or random, or fewer values")
+        while digits and digits[-1] == sizes[len(digits) - 1] - 1:
+            digits.pop()
+        if not digits:
+            break
+        digits[-1] += 1
+    random.Random(study.sampler.seed).shuffle(found)
+    return found
+
+
+def _options(dimension: Dimension) -> Sequence[Scalar]:
+    parameter = dimension.parameter
+    if isinstance(parameter, Choice):
+        return parameter.labels
+    if isinstance(parameter, Int):
+        return range(parameter.low, parameter.high + 1, parameter.step)
+    if parameter.step is not None and not parameter.log:
+        return _steps(parameter)
+    raise InputError(f"sampler grid: {dimension.path} needs a step or choices, for a grid counts its values")
+
+
+class Grid(BaseSampler):
+    """Every combination once. Optuna's own grid knows no conditional parameters, its brute force no constraints.
+
+    Returns nothing once all combinations are used up.
+    """
+
+    def __init__(self, grid: Sequence[Mapping[str, Scalar]], *, point: int) -> None:
+        self._grid = grid
+        self.point = point
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return nothing: the combinations say what there is."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the next combination."""
+        self.point += 1
+        return dict(self._grid[self.point - 1]) if self.point <= len(self._grid) else {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Never called: a combination is whole."""
+        raise NotImplementedError
+
+
+class Quasi(BaseSampler):
+    """Optuna's quasi-random sequence, read at a given point.
+
+    Optuna counts the points in the study, and a driver killed between counting and storing the trial would skip one. Here
+    the count is the trial's, and Optuna counts in a study of its own that is thrown away.
+    """
+
+    def __init__(self, options: Mapping[str, Any], *, point: int, seed: int) -> None:
+        self._sampler = optuna.samplers.QMCSampler(**{"warn_independent_sampling": False, **options}, seed=seed)
+        self.point = point
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return nothing: the caller knows the space."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the next point."""
+        if not search_space:
+            return {}
+        storage = InMemoryStorage()
+        scratch = optuna.create_study(storage=storage, study_name="scratch")
+        scratch_id = storage.get_study_id_from_name("scratch")
+        sample = self._sampler.sample_relative(scratch, trial, search_space)
+        if self.point:
+            for key in storage.get_study_system_attrs(scratch_id):
+                storage.set_study_system_attr(scratch_id, key, self.point - 1)
+            sample = self._sampler.sample_relative(scratch, trial, search_space)
+        self.point += 1
+        return sample
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return a random value (single-valued parameters have no place in the sequence)."""
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)

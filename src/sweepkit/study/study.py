@@ -1,0 +1,312 @@
+"""The study: the question as frozen, validated data, every key with its meaning. Knows no file, no library, no process.
+
+The docstrings below are the reference of the study file (``sweep schema --explain``) and of its JSON schema.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from sweepkit.study.paths import Place
+from sweepkit.study.space import Choice, Expression, Float, Int, Space
+
+Direction = Literal["maximize", "minimize"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, strict=True)
+
+
+class _Open(BaseModel):
+    """A section whose further keys are options of what ``type`` names; they are checked against its own signature."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True, strict=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that belong to what ``type`` names."""
+        return dict(self.model_extra or {})
+
+
+class TaskSpec(_Open):
+    """What is trained. Further keys are options of the task."""
+
+    type: str | None = None
+    """Built-in kind: text-classification, image-classification, text-regression or causal-lm."""
+    path: str | None = None
+    """``file.py:Class``, relative to the study file: a Task of one's own. Exactly one of type and path."""
+    pickle: str | None = None
+    """File that holds a Task by value; written for Tasks made in Python (a notebook's cell), not by hand."""
+
+    @model_validator(mode="after")
+    def _one(self) -> TaskSpec:
+        if [self.type, self.path, self.pickle].count(None) != 2:
+            raise ValueError("exactly one of type (a built-in kind) and path (file.py:Class) is needed")
+        return self
+
+
+class Goal(_Section):
+    """One metric to optimise."""
+
+    metric: str
+    """Name as the Trainer reports it, for example ``eval_accuracy`` or ``eval_loss``."""
+    direction: Direction
+    """``maximize`` or ``minimize``; there is no default, a wrong guess costs a study."""
+
+
+class Objective(_Section):
+    """The rule that turns a trial's evaluations into one value, or several."""
+
+    metric: str | None = None
+    """Name as the Trainer reports it, for example ``eval_accuracy`` or ``eval_loss``."""
+    direction: Direction | None = None
+    """``maximize`` or ``minimize``; there is no default, a wrong guess costs a study."""
+    value: str = "best"
+    """``best`` evaluation, ``last`` evaluation, or ``mean(k)`` of the last k; the pruner, the ranking, the kept
+    checkpoint and MLflow all use this rule."""
+    metrics: list[Goal] | None = None
+    """Several goals instead of metric and direction: the study returns a Pareto front."""
+    prune_on: str | None = None
+    """With several goals: the metric the pruner looks at; needed as soon as there is a pruner."""
+    nan: Literal["diverged", "ignore"] = "diverged"
+    """What a NaN or infinite training loss means: ``diverged`` ends the trial at once, ``ignore`` trains on."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Objective:
+        if self.metrics is not None:
+            if self.metric is not None or self.direction is not None:
+                raise ValueError("metrics (several goals) and metric/direction (one goal) exclude each other")
+            if len({goal.metric for goal in self.metrics}) != len(self.metrics) or len(self.metrics) < 2:
+                raise ValueError("metrics needs at least two goals with different metrics")
+            if self.prune_on is not None and self.prune_on not in {goal.metric for goal in self.metrics}:
+                raise ValueError(f"prune_on must be one of the metrics, got {self.prune_on}")
+        else:
+            if self.metric is None:
+                raise ValueError("metric is needed, for example metric: eval_accuracy")
+            if self.direction is None:
+                raise ValueError("direction is needed: maximize or minimize")
+            if self.prune_on is not None:
+                raise ValueError("prune_on belongs to studies with several metrics; with one metric leave it out")
+        return self
+
+    @field_validator("value")
+    @classmethod
+    def _rule(cls, value: str) -> str:
+        if not re.fullmatch(r"best|last|mean\([1-9][0-9]*\)", value):
+            raise ValueError(f"must be best, last or mean(k) with k of 1 or more, got {value}")
+        return value
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """All goals, in order; one for a plain study."""
+        if self.metrics is not None:
+            return tuple(self.metrics)
+        assert self.metric is not None and self.direction is not None
+        return (Goal(metric=self.metric, direction=self.direction),)
+
+    @property
+    def mean_of(self) -> int | None:
+        """k of ``mean(k)``, else None."""
+        match = re.fullmatch(r"mean\((\d+)\)", self.value)
+        return int(match.group(1)) if match else None
+
+
+class SamplerSpec(_Open):
+    """How Optuna proposes configurations. Further keys are the Optuna sampler's own options."""
+
+    type: Literal["random", "tpe", "gp", "cmaes", "qmc", "grid", "nsga2"] = "tpe"
+    """random, tpe, gp, cmaes, qmc, grid (every combination once), nsga2 (several objectives)."""
+    seed: int = 0
+    """Seed of the search; the same seed and one worker give the same sequence of trials, also over interruptions."""
+
+
+class PrunerSpec(_Open):
+    """When a hopeless trial is stopped. Further keys are the Optuna pruner's own options; they count evaluations."""
+
+    type: Literal[
+        "none", "median", "percentile", "asha", "hyperband", "threshold", "patient", "wilcoxon", "pbt", "pb2"
+    ] = "none"
+    """none, median, percentile, asha (successive halving), hyperband, threshold, patient, wilcoxon; pbt and pb2
+    (population-based; they need the ray backend): the budget's trials train side by side, and at evaluations the
+    worst take over the weights of the best and go on with other values. Their options are Ray Tune's, in evaluations:
+    perturbation_interval (1), quantile_fraction (0.25) and, for pbt, burn_in_period (0), resample_probability (0.25) and
+    perturbation_factors ([1.2, 0.8])."""
+
+    @property
+    def population(self) -> bool:
+        """Whether trials train side by side and take over each other's weights."""
+        return self.type in ("pbt", "pb2")
+
+
+class Budget(_Section):
+    """How much may be spent; whatever is reached first ends the study."""
+
+    trials: int | None = Field(default=None, ge=1)
+    """Total number of trials, counted over all resumes."""
+    hours: float | None = Field(default=None, gt=0)
+    """Hours of driver time, summed over resumes."""
+    gpu_hours: float | None = Field(default=None, gt=0)
+    """GPU-hours, all trials together."""
+    trial_hours: float | None = Field(default=None, gt=0)
+    """Hours after which a single trial is ended as failed (deadline)."""
+    target: float | None = None
+    """Stop as soon as a trial reaches this value of the objective."""
+    disk_gb: float | None = Field(default=None, gt=0)
+    """Gigabytes (10^9 bytes) that all checkpoints together may take."""
+    grace_minutes: float = Field(default=5.0, ge=0)
+    """How long running trials may go on after hours, gpu_hours or target is reached; then they checkpoint and stop."""
+
+
+class Checkpoints(_Section):
+    """Which checkpoints are kept."""
+
+    keep: int = Field(default=3, ge=1)
+    """Best checkpoints kept, one per trial, of the best trials."""
+    every: Literal["evaluation", "never"] = "evaluation"
+    """When a resumable checkpoint is written: at each evaluation, or never (an interrupted trial then starts over)."""
+
+
+class Retries(_Section):
+    """How often a trial is started again, by cause."""
+
+    crash: int = Field(default=0, ge=0)
+    """After an exception, an exit or a signal; the trial goes on from its last checkpoint."""
+    out_of_memory: int = Field(default=1, ge=0)
+    """After running out of memory: each time with half the micro-batch and double the accumulation."""
+
+
+class Confirm(_Section):
+    """Training the best trials again with new seeds, to tell skill from luck."""
+
+    top: int = Field(default=3, ge=1)
+    """How many of the best trials are trained again (the baseline always is)."""
+    seeds: int = Field(default=5, ge=2)
+    """How many new seeds each."""
+    test: Literal["never", "once"] = "never"
+    """``once``: the chosen model is evaluated on the test split, one time."""
+
+
+class BackendSpec(_Section):
+    """Where trials run."""
+
+    type: Literal["optuna", "ray"] = "optuna"
+    """``optuna``: this machine. ``ray``: Ray Tune, one machine or a cluster."""
+    parallel: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Trials at the same time; ``auto``: as many as GPUs, else cores, and memory allow."""
+    gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    """GPUs each trial sees: 0, a fraction such as 0.5, or a whole number; ``auto``: 1 where there is a GPU."""
+    cpus_per_trial: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Threads each trial computes with; ``auto``: the cores shared out."""
+    ranks_per_trial: int = Field(default=1, ge=1)
+    """Processes of one distributed trial (torch.distributed); whole GPUs are shared out among them."""
+    address: str | None = None
+    """Ray only: address of the cluster, or ``auto``; without it Ray starts on this machine."""
+    path: str | None = None
+    """Ray only: folder or fsspec URL (``s3://…`` with s3fs installed) that every node reaches, for clusters whose nodes do
+    not see the study's folder: checkpoints and logs travel through it, and the study's folder has them all. Task, data
+    files and environment are each node's own."""
+
+
+class Tracking(_Section):
+    """Where runs are recorded."""
+
+    uri: str = "sqlite:///mlflow.db"
+    """MLflow tracking URI; a relative SQLite path lies under the project root. ``none`` records nothing."""
+    register_as: str | None = Field(default=None, alias="register")
+    """Name under which the winner is registered, with alias ``champion``."""
+    experiment: str | None = None
+    """Experiment name; by default the study's name."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        strict=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+
+class Study(_Section):
+    """A study: which task, what may vary, which metric counts, how much may be spent."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    """Letters, digits, dot, dash and underscore; the study's folder and MLflow experiment bear it."""
+    question: str = ""
+    """What the study is to find out, in one sentence; shown in MLflow and the report."""
+    task: TaskSpec
+    """What is trained."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Fixed values of every trial: TrainingArguments by their own names, ``model.*`` and ``peft.*``."""
+    objective: Objective
+    """Which metric counts, and how."""
+    sweep: str | None = None
+    """Recipe by name or path; what the study says itself wins over it."""
+    space: Space = Field(default_factory=dict)
+    """What may vary: name → parameter."""
+    constraints: list[str] = Field(default_factory=list)
+    """Arithmetic conditions over hyperparameters; proposals that break one are drawn again and cost no trial."""
+    duplicates: Literal["redraw", "train"] = "redraw"
+    """A configuration that was tried already: ``redraw`` proposes another, ``train`` trains it again."""
+    sampler: SamplerSpec = Field(default_factory=SamplerSpec)
+    """How configurations are proposed."""
+    pruner: PrunerSpec = Field(default_factory=PrunerSpec)
+    """When hopeless trials are stopped."""
+    baseline: dict[str, Any] | None = None
+    """Trial 0: what one would do without tuning; names left out take their consumer's default."""
+    enqueue: list[dict[str, Any]] = Field(default_factory=list)
+    """Configurations tried right after the baseline; names left out are sampled."""
+    budget: Budget = Field(default_factory=Budget)
+    """How much may be spent."""
+    checkpoints: Checkpoints = Field(default_factory=Checkpoints)
+    """Which checkpoints are kept."""
+    retries: Retries = Field(default_factory=Retries)
+    """How often a trial is started again."""
+    confirm: Confirm | None = None
+    """Train the best again with new seeds at the end."""
+    seed_per_trial: bool = False
+    """Give each trial its own seed (training.seed + trial number) instead of one for all."""
+    backend: BackendSpec = Field(default_factory=BackendSpec)
+    """Where trials run."""
+    storage: str = "journal"
+    """``journal`` (a file in the study's folder) or an Optuna storage URL, for example postgresql://…"""
+    tracking: Tracking = Field(default_factory=Tracking)
+    """Where runs are recorded."""
+    trust_remote_code: bool = False
+    """Allow models and datasets of the hub to run their own code."""
+
+    _home: Path | None = PrivateAttr(default=None)
+
+    @property
+    def home(self) -> Path:
+        """Folder that relative paths start from: the study file's, or the current one for a study made in Python."""
+        return self._home or Path.cwd()
+
+    def at(self, home: Path) -> Self:
+        """Return the same study with its relative paths starting from ``home``."""
+        copy = self.model_copy()
+        copy._home = home.resolve()
+        return copy
+
+    @property
+    def place(self) -> Place:
+        """Where the study's things lie on disk."""
+        return Place.of(self.name, self.home)
+
+    @field_validator("space")
+    @classmethod
+    def _parameters(cls, space: Space) -> Space:
+        for name, parameter in space.items():
+            if not isinstance(parameter, (Float, Int, Choice, Expression)):
+                rule = "must say low and high, choices or expression"
+                raise ValueError(f"{name} {rule}, got {parameter!r}; a fixed value belongs in training")
+        return space
+
+    @property
+    def seed(self) -> int:
+        """The seed shared by all trials (transformers' default 42 unless ``training.seed`` says otherwise)."""
+        return int(self.training.get("seed", 42))

@@ -1,0 +1,253 @@
+"""Reads every hyperparameter back from where it acts and compares; knows no process and no storage.
+
+What differs fails the trial; what cannot be read back is listed as unproved, never called proved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from sweepkit.study.errors import TrialFailed
+from sweepkit.study.values import Values
+from sweepkit.trial.trial import TrialSpec
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+    from sweepkit.tasks import Task
+
+_UNREADABLE = object()
+
+
+def restore(trainer: Trainer) -> None:
+    """After a checkpoint was loaded: let optimizer and scheduler run with this trial's values again.
+
+    Values that are equal are left alone; a changed base learning rate moves the current one by the schedule's factor.
+    """
+    fresh: tuple[list[dict[str, Any]], list[float]] | None = getattr(trainer, "_sweepkit_fresh", None)
+    optimizer = trainer.optimizer
+    scheduler: Any = trainer.lr_scheduler
+    if fresh is None or optimizer is None or trainer.state.global_step == 0:
+        return
+    groups, base_rates = fresh
+    for group, own in zip(optimizer.param_groups, groups, strict=True):
+        for key, value in own.items():
+            if group.get(key) != value:
+                group[key] = value
+    old_rates = list(getattr(scheduler, "base_lrs", []))
+    if not base_rates or old_rates == base_rates:
+        return
+    scheduler.base_lrs = list(base_rates)
+    factors = getattr(scheduler, "lr_lambdas", None)
+    for index, (group, old, new) in enumerate(zip(optimizer.param_groups, old_rates, base_rates, strict=True)):
+        factor = factors[index](scheduler.last_epoch) if factors else (group["lr"] / old if old else 1.0)
+        group["lr"] = new * factor
+    scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+
+
+def prove(trainer: Trainer, task: Task, values: Values, spec: TrialSpec) -> tuple[list[str], list[str]]:
+    """Compare every value with what is found where it acts; return (proved, unproved) names.
+
+    Called when the optimizer and the scheduler exist. Raises TrialFailed naming every parameter that differs, the value
+    that was asked for and the value that was found.
+    """
+    differences: list[str] = []
+    proved: list[str] = []
+    unproved: list[str] = []
+    places: list[tuple[str, Mapping[str, Any], Callable[[str], list[Any]]]] = [
+        ("", _expected_arguments(values.training, spec), lambda name: _found_arguments(trainer, name)),
+        ("model.", values.model, lambda name: [_read(_configuration(trainer), name)]),
+        ("peft.", values.peft, lambda name: _found_adapter(trainer, name, values.peft[name])),
+        ("task.", values.task, lambda name: [_read(task, name)]),
+    ]
+    for prefix, expected, found_for in places:
+        for name, value in expected.items():
+            found = found_for(name)
+            readable = [each for each in found if each is not _UNREADABLE]
+            wrong = [each for each in readable if not same(value, each)]
+            if wrong:
+                differences.append(f"{prefix}{name}: asked for {value!r}, found {_plain(wrong[0])!r}")
+            else:
+                (proved if readable else unproved).append(f"{prefix}{name}")
+    if differences:
+        raise TrialFailed("what is trained is not what was sampled: " + "; ".join(differences))
+    return sorted(proved), sorted(unproved)
+
+
+def same(expected: Any, found: Any) -> bool:
+    """Whether two values are the same: enums by their value, numbers to 1e-12 (relative), a bool only a bool."""
+    expected, found = _plain(expected), _plain(found)
+    if isinstance(expected, bool) or isinstance(found, bool):
+        return expected is found
+    if isinstance(expected, (int, float)) and isinstance(found, (int, float)):
+        return math.isclose(expected, found, rel_tol=1e-12, abs_tol=0.0) or (math.isnan(expected) and math.isnan(found))
+    if isinstance(expected, (list, tuple)) and isinstance(found, (list, tuple)):
+        return len(expected) == len(found) and all(map(same, expected, found))
+    if isinstance(found, (set, frozenset)) and isinstance(expected, (list, tuple, set)):
+        return set(expected) == set(found)
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        return expected.keys() <= found.keys() and all(same(value, found[key]) for key, value in expected.items())
+    return bool(expected == found)
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
+
+
+def _read(owner: Any, name: str) -> Any:
+    for part in name.split("."):
+        owner = owner.get(part, _UNREADABLE) if isinstance(owner, Mapping) else getattr(owner, part, _UNREADABLE)
+    return owner
+
+
+def _expected_arguments(training: Mapping[str, Any], spec: TrialSpec) -> dict[str, Any]:
+    """What the arguments must hold: the sampled values, the batch as split for memory, the trial's seed."""
+    expected = dict(training)
+    divisor = spec.micro_batch_divisor
+    if divisor > 1:
+        batch = expected.get("per_device_train_batch_size", 8)
+        expected["per_device_train_batch_size"] = batch // divisor
+        expected["gradient_accumulation_steps"] = expected.get("gradient_accumulation_steps", 1) * divisor
+    if spec.seed is not None:
+        expected["seed"] = spec.seed
+    return expected
+
+
+def _configuration(trainer: Trainer) -> Any:
+    model = trainer.accelerator.unwrap_model(trainer.model) if trainer.model is not None else None
+    return getattr(model, "config", None)
+
+
+def _adapter(trainer: Trainer) -> Any:
+    adapters = getattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config", {})
+    return next(iter(adapters.values()), None)
+
+
+def _found_adapter(trainer: Trainer, name: str, asked: Any) -> list[Any]:
+    """Every place where an adapter's value shows: its configuration, and the adapted model."""
+    if name == "target_modules" and str(asked).lower() == "all-linear":
+        # PEFT puts the layers' names in the place of these words, so the layers themselves are asked.
+        return [_without_adapter(trainer) or asked]
+    return [_read(_adapter(trainer), name), *_found_rank(trainer, name)]
+
+
+def _without_adapter(trainer: Trainer) -> list[str]:
+    """The linear layers that neither have an adapter nor belong to a head, which is trained whole."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    left_out = [model.get_output_embeddings()]
+    left_out += [part for part in model.modules() if isinstance(part, (BaseTunerLayer, AuxiliaryTrainingWrapper))]
+    below = {id(module) for part in left_out if part is not None for module in part.modules()}
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and id(module) not in below
+    ]
+
+
+def _found_rank(trainer: Trainer, name: str) -> list[Any]:
+    """The rank as the adapter's weights have it: rows of every lora_A matrix."""
+    if name != "r" or trainer.model is None:
+        return []
+    adapter = _adapter(trainer)
+    if getattr(adapter, "rank_pattern", None):
+        return []
+    return [p.shape[0] for key, p in trainer.model.named_parameters() if "lora_A" in key and p.dim() == 2]
+
+
+def _found_arguments(trainer: Trainer, name: str) -> list[Any]:
+    """Every place where a training argument shows: the arguments, and optimizer, scheduler or data loader."""
+    found = [_read(trainer.args, name)]
+    acting = _ACTING.get(name)
+    if acting and trainer.optimizer is not None:
+        found.extend(acting(trainer))
+    return found
+
+
+def _groups(trainer: Trainer) -> list[dict[str, Any]]:
+    return list(trainer.optimizer.param_groups) if trainer.optimizer is not None else []
+
+
+def _learning_rates(trainer: Trainer) -> list[Any]:
+    if _own_optimizer(trainer):
+        return []
+    return [group["initial_lr"] for group in _groups(trainer) if "initial_lr" in group]
+
+
+def _weight_decays(trainer: Trainer) -> list[Any]:
+    """The decaying group (Trainer puts biases and norms into a second one without decay)."""
+    if _own_optimizer(trainer) or trainer.args.weight_decay == 0.0:
+        return []
+    decays = [group["weight_decay"] for group in _groups(trainer) if "weight_decay" in group]
+    return [max(decays)] if decays else []
+
+
+def _betas(index: int) -> Callable[[Trainer], list[Any]]:
+    def read(trainer: Trainer) -> list[Any]:
+        if _own_optimizer(trainer):
+            return []
+        return [group["betas"][index] for group in _groups(trainer) if "betas" in group]
+
+    return read
+
+
+def _epsilons(trainer: Trainer) -> list[Any]:
+    if _own_optimizer(trainer) or "adam" not in str(_plain(trainer.args.optim)):
+        return []
+    return [group["eps"] for group in _groups(trainer) if isinstance(group.get("eps"), float)]
+
+
+def _own_optimizer(trainer: Trainer) -> bool:
+    """Whether a subclass makes its own optimizer: then arguments need not show in its groups."""
+    from transformers import Trainer
+
+    return type(trainer).create_optimizer is not Trainer.create_optimizer
+
+
+def _batch_sizes(trainer: Trainer) -> list[Any]:
+    loader = trainer.callback_handler.train_dataloader
+    total = getattr(loader, "total_batch_size", None) or getattr(loader, "batch_size", None)
+    if total is None:
+        return []
+    shown = total // max(1, trainer.args.world_size) if getattr(loader, "total_batch_size", None) else total
+    return [shown // max(1, trainer.args.n_gpu)] if trainer.args.n_gpu > 1 else [shown]
+
+
+def _warmup(trainer: Trainer) -> list[Any]:
+    """The scheduler's warm-up read from its shape: the first step whose factor reaches 1."""
+    factors = getattr(trainer.lr_scheduler, "lr_lambdas", None)
+    total = trainer.state.max_steps
+    asked = trainer.args.warmup_steps
+    steps = trainer.args.get_warmup_steps(total)
+    if not factors or steps <= 0 or steps >= total or type(trainer).create_scheduler is not _plain_scheduler():
+        return []
+    rising = all(factors[0](step) < 1.0 for step in range(max(0, steps - 2), steps))
+    return [
+        asked
+        if rising and math.isclose(factors[0](steps), 1.0, abs_tol=1e-6)
+        else f"a peak that is not at step {steps}"
+    ]
+
+
+def _plain_scheduler() -> Any:
+    from transformers import Trainer
+
+    return Trainer.create_scheduler
+
+
+_ACTING: Mapping[str, Callable[[Trainer], list[Any]]] = {
+    "learning_rate": _learning_rates,
+    "weight_decay": _weight_decays,
+    "adam_beta1": _betas(0),
+    "adam_beta2": _betas(1),
+    "adam_epsilon": _epsilons,
+    "per_device_train_batch_size": _batch_sizes,
+    "warmup_steps": _warmup,
+}

@@ -1,0 +1,276 @@
+"""The trial's side of the pipe: a warm process that imports once and forks a child per job, and what such a child does.
+
+Started by :mod:`sweepkit.backends.local.warm` with one end of a socket: ``from sweepkit.trial.worker import serve; serve(FD)``.
+The warm process does no tensor work and never touches CUDA, so that a forked child starts clean. Knows no Optuna, no MLflow.
+
+Down the control socket come JSON lines ``{"fork": 7}``, each with one file descriptor (the child's own socket), and up go
+``{"ready": …}``, ``{"forked": id, "pid": …}``, ``{"exited": id, "status": …, "oom_killed": bool}``. A child waits on its own
+socket for the one line that says what it is to do, so that it may be forked before anybody knows that::
+
+    {"job": "trial", "spec": "/…/spec.json", "console": "/…/console.log", "threads": 1, "environment": {…}}
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import linecache
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sweepkit.study.study import Study
+from sweepkit.trial import linux as kernel
+from sweepkit.trial.jobs import JOBS, told
+
+WARM_PACKAGES = (
+    "sweepkit",
+    "torch",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "peft",
+    "tokenizers",
+    "safetensors",
+    "evaluate",
+    "sklearn",
+    "scipy",
+)
+"""Packages whose modules, once a child needed them, the warm process imports as well."""
+
+STACK = (
+    "sweepkit.trial.worker",
+    "sweepkit.trial.jobs",
+    "sweepkit.trial.objective",
+    "sweepkit.tasks.task",
+    "transformers.trainer",
+    "transformers.trainer_utils",
+    "torch.random",
+    "torch.cuda",
+    "torch.cuda.random",
+)
+"""Modules whose functions are on the stack where a trial sets its seed."""
+
+SPARE = "sweep spare"
+"""What ``top`` calls a child that has nothing to do yet; then it is ``sweep trial``, for one."""
+
+
+def serve(fd: int) -> None:
+    """Be the warm process until the control socket closes; then end every child."""
+    kernel.adopt_orphans()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=fd)
+    began = time.monotonic()
+    with control.makefile("rb", buffering=0) as lines:
+        home = json.loads(lines.readline())
+    study = Study.model_validate_json(home["study"]).at(Path(home["home"]))
+    with _dying_with(home["driver"]):
+        failure = _warm(study)
+    _Server(control, study, home["driver"], time.monotonic() - began, failure).run()
+
+
+@contextmanager
+def _dying_with(driver: int) -> Iterator[None]:
+    """Let the kernel end this process when its driver dies, while it imports and so does not look at the socket."""
+    kernel.die_with_parent()
+    if os.getppid() != driver:
+        os._exit(1)
+    try:
+        yield
+    finally:
+        kernel.die_with_parent(False)
+
+
+def _warm(study: Study) -> str:
+    """Import what every trial needs; return what went wrong with the task's own code, or nothing."""
+    import sweepkit.tasks
+    import sweepkit.trial.objective
+
+    _fill_caches()
+    try:
+        sweepkit.tasks.load_task(study.task, study.home, trust_remote_code=study.trust_remote_code)
+    except Exception as error:  # noqa: BLE001  # an edge: the task is the user's code
+        return f"{type(error).__name__}: {error}"
+    _hold(study)
+    _freeze()
+    return ""
+
+
+def _hold(study: Study) -> None:
+    """Open the data that trials read, if it is prepared by now; what is wrong with it, whoever prepares it says."""
+    from sweepkit.tasks import load_task, prepared
+
+    with suppress(Exception):
+        task = load_task(study.task, study.home, trust_remote_code=study.trust_remote_code)
+        prepared.hold(task, study.place.data)
+
+
+def _fill_caches() -> None:
+    """Let libraries fill, once, what each child would otherwise fill anew before its first step.
+
+    The table of renamed weights, which every model's first save and load looks into, compiles some 900 regular expressions
+    (35 ms of CPU). Torch notes the stack of every seed that is set, with its lines (15 ms to read those files).
+    """
+    for name in STACK:
+        linecache.getlines(sys.modules[name].__file__ or "")
+    try:
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+    except ImportError:  # another transformers, which builds it elsewhere or not at all
+        return
+    get_checkpoint_conversion_mapping("")
+
+
+def _freeze() -> None:
+    """Keep the garbage collector off what all children share, and let the kernel share it in large pages."""
+    gc.collect()
+    gc.freeze()
+    kernel.large_pages()
+
+
+class _Server:
+    """The warm process's loop: one thread, never blocking on a child."""
+
+    def __init__(self, control: socket.socket, study: Study, driver: int, seconds: float, failure: str) -> None:
+        self._control = control
+        self._study = study
+        self._driver = driver
+        self._children: dict[int, int] = {}
+        self._oom_kills = kernel.OomKills()
+        self._wakeup, wake = socket.socketpair()
+        for end in (self._wakeup, wake):
+            end.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        self._wake = wake
+        self._buffer = b""
+        self._fds: list[int] = []
+        self._tell({"ready": seconds, "failure": failure, "pid": os.getpid()})
+
+    def run(self) -> None:
+        """Fork on request and report exits until the driver is gone."""
+        while True:
+            readable, _, _ = select.select([self._control, self._wakeup], [], [])
+            if self._wakeup in readable:
+                self._wakeup.recv(4096)
+                self._reap()
+            if self._control in readable and not self._read():
+                break
+        for pid in self._children:
+            _kill_group(pid)
+            os.kill(pid, signal.SIGKILL)  # forked a moment ago, it may not yet lead its own group
+        for pid in self._children:
+            os.waitpid(pid, 0)
+        os._exit(0)
+
+    def _read(self) -> bool:
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, 65536, 16)
+        except ConnectionError:
+            return False
+        if not data:
+            return False
+        self._fds.extend(fds)
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            request = json.loads(line)
+            if "import" in request:
+                self._import(request["import"])
+            else:
+                self._fork(request["fork"], self._fds.pop(0))
+        return True
+
+    def _import(self, names: list[str]) -> None:
+        with _dying_with(self._driver):
+            for name in names:
+                if name.partition(".")[0] in WARM_PACKAGES and name not in sys.modules:
+                    try:
+                        importlib.import_module(name)
+                    except Exception as error:  # noqa: BLE001  # then the children import it, as they did before
+                        sys.stderr.write(f"not preloaded: {name}: {error}\n")
+            _hold(self._study)
+        _freeze()
+
+    def _fork(self, number: int, fd: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            status = 70
+            try:
+                server = os.getppid()
+                for sock in (self._control, self._wakeup, self._wake):
+                    signal.set_wakeup_fd(-1)
+                    sock.close()
+                _become_child(server)
+                sock = socket.socket(fileno=fd)
+                request = told(sock)
+                _settle(request)
+                status = JOBS[request["job"]](self._study, request, sock)
+            except BaseException:  # noqa: BLE001  # an edge: a child must never return into the warm process's loop
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        os.close(fd)
+        self._children[pid] = number
+        self._tell({"forked": number, "pid": pid})
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            number = self._children.pop(pid, None)
+            if number is not None:
+                _kill_group(pid)  # what the child left behind, data loader workers for one
+                code = os.waitstatus_to_exitcode(status)
+                oom_killed = self._oom_kills.explains(code)
+                self._tell({"exited": number, "status": code, "oom_killed": oom_killed, "pid": pid, "at": time.time()})
+
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        try:
+            self._control.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            pass  # the driver is gone; the loop sees the closed socket next
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _become_child(server: int) -> None:
+    """Make a forked process one of its own: session, death with the server, first to go when memory is short."""
+    os.setsid()
+    kernel.die_with_parent()
+    if os.getppid() != server:
+        os._exit(1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    kernel.note(oom_score_adj="500", comm=SPARE)
+
+
+def _settle(request: Mapping[str, Any]) -> None:
+    """Give a child what its job is to have: name, console, environment, threads."""
+    kernel.note(comm=f"sweep {request['job']}")
+    console = os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for target in (1, 2):
+        os.dup2(console, target)
+    os.close(console)
+    os.environ.update(request.get("environment", {}))
+    import torch
+
+    torch.set_num_threads(max(1, int(request.get("threads", 1))))
