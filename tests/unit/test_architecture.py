@@ -1,4 +1,4 @@
-"""Holds what the import contract in pyproject.toml cannot: where the heavy libraries are, what light commands load, docstrings."""
+"""Holds what the import contract in pyproject.toml cannot: heavy libraries, what light commands load, docstrings."""
 
 from __future__ import annotations
 

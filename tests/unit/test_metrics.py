@@ -95,7 +95,7 @@ def test_an_unknown_metric_names_the_bundled_ones_and_the_nearest() -> None:
 
 def test_two_processes_computing_at_once_do_not_disturb_each_other() -> None:
     code = (
-        "import json, sys; from sweepkit import metrics; n = int(sys.argv[1])\n"
+        "import json, sys; from sweepkit.tasks import metrics; n = int(sys.argv[1])\n"
         "f = metrics.load('accuracy')\n"
         "print(json.dumps([f.compute(predictions=[1] * 10, references=[1] * n + [0] * (10 - n))['accuracy']"
         " for _ in range(20)]))"

@@ -190,7 +190,7 @@ def test_reading_imports_nothing_of_what_it_reads() -> None:
     script = (
         "import sys\n"
         "from sweepkit.check.fields import arguments, models, searchers\n"
-        "training.training_fields(), training.lora_fields(), models.configuration_fields('bert')\n"
+        "arguments.training_fields(), arguments.lora_fields(), models.configuration_fields('bert')\n"
         "searchers.sampler_options('tpe'), searchers.pruner_options('asha')\n"
         "print([name for name in ('torch', 'transformers', 'peft', 'optuna', 'numpy') if name in sys.modules])\n"
     )
