@@ -13,7 +13,7 @@ TWO       := -n 2 --dist loadfile --no-loadscope-reorder
 PYTHONS   := $(PYTHON) python3.11 python3.12 python3.13 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all bench bench-quick lint format pins clean
+.PHONY: help quickstart test test-unit test-all bench bench-quick lint format pins clean
 # A clean must not race with what it cleans.
 .NOTPARALLEL:
 
@@ -26,6 +26,9 @@ help: ## list these targets
 
 quickstart: $(READY) ## tune a pretrained MiniLM on real text messages (under 4 minutes once installed)
 	@$(BIN)/sweep run studies/spam/study.yaml
+
+test-unit: $(READY) ## the tests that start nothing (under a minute)
+	@$(BIN)/python -m pytest -m "not slow and not real" $(TWO)
 
 test: lint ## the checks and tests of every commit (under 15 minutes)
 	@echo "== tests"

@@ -20,6 +20,9 @@ from sweepkit.study.study import Study
 from sweepkit.trial.events import Checkpointed, Event, Started
 from sweepkit.trial.log import TrialLog
 
+pytestmark = pytest.mark.real
+
+
 TRIALS = 12
 TRIAL_SECONDS = 1.2
 """A trial takes at least so long; some are pruned and take less."""

@@ -22,6 +22,9 @@ from sweepkit.trial.events import Checkpointed, Evaluated, Event, Started
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Trial
 
+pytestmark = pytest.mark.real
+
+
 BRANCHES: dict[str, dict[str, Any]] = {
     "fine": {"task.x": 0.4},
     "raises": {"task.fail_at_step": 2},

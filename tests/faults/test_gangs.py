@@ -18,6 +18,9 @@ from sweepkit.trial.events import Evaluated, Event, Finished
 from sweepkit.trial.trial import TrialSpec
 from sweepkit.trial.worker import SPARE
 
+pytestmark = pytest.mark.real
+
+
 SECONDS = 15.0
 """So soon after its cause a gang is gone."""
 

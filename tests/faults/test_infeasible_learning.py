@@ -16,6 +16,9 @@ from sweepkit.search.search import Search
 from sweepkit.trial.events import Evaluated, Finished
 from sweepkit.trial.trial import Ending
 
+pytestmark = pytest.mark.real
+
+
 TRIALS, LAST, SEEDS = 60, 30, 6
 LARGEST_BATCH = 32
 """Half of the choices do not fit: a sampler that learnt nothing would draw 15 such trials among the last 30."""

@@ -16,6 +16,9 @@ from sweepkit.search.storage import open_storage
 from sweepkit.study.study import Study
 from sweepkit.trial.trial import Ending
 
+pytestmark = pytest.mark.real
+
+
 KILLED_WHILE_WRITING = """
 import os, resource, signal, sys
 from optuna.storages import JournalStorage

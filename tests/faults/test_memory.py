@@ -15,6 +15,9 @@ from sweepkit.backends.slots import Slot
 from sweepkit.trial.events import Finished
 from sweepkit.trial.linux import OomKills
 
+pytestmark = pytest.mark.real
+
+
 GROUPS = Path("/sys/fs/cgroup")
 LIMIT_MB = 800
 """More than two trials need together, less than what one of them takes."""

@@ -23,7 +23,7 @@ from sweepkit.study.study import Study
 from sweepkit.trial.events import LOST, Evaluated, Event, Finished, Started
 
 ray = pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
 TRIALS = 24
 
 

@@ -18,6 +18,8 @@ from sweepkit.driver.run import run
 from sweepkit.report import rows as results
 from sweepkit.study.study import Study
 
+pytestmark = pytest.mark.real
+
 
 def written(project: Path, **keys: Any) -> Study:
     """Return a study that is also ``study.yaml`` in the project."""

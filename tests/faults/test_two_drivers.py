@@ -17,7 +17,7 @@ from sweepkit.report.rows import read
 from sweepkit.study.study import Study
 from sweepkit.trial.trial import Ending
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

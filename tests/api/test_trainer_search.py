@@ -1,0 +1,380 @@
+"""``hyperparameter_search`` against the documented behaviour of the Trainer's own method of that name."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import optuna
+import pytest
+import torch
+from datasets import Dataset
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from transformers import (
+    EarlyStoppingCallback,
+    PretrainedConfig,
+    PreTrainedModel,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.trainer_utils import BestRun
+
+import sweepkit
+from sweepkit.study.errors import InputError, StudyFailed
+from sweepkit.trial.events import Evaluated, from_json
+
+pytestmark = pytest.mark.real
+
+
+# As in a script's __main__ or a notebook: what is defined here goes to other processes by value.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class LineConfig(PretrainedConfig):
+    model_type = "toy-line"
+
+    def __init__(self, a: float = 0.0, **kwargs: Any) -> None:
+        self.a = a
+        super().__init__(**kwargs)
+
+
+class Line(PreTrainedModel):
+    config_class = LineConfig
+
+    def __init__(self, config: LineConfig) -> None:
+        super().__init__(config)
+        self.a = torch.nn.Parameter(torch.tensor(config.a))
+        self.post_init()
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        pass
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        loss = ((self.a * x - labels) ** 2).mean() if labels is not None else None
+        return {"loss": loss, "logits": self.a * x}
+
+
+def line(trial: Any) -> Line:
+    return Line(LineConfig())
+
+
+def line_of(trial: Any) -> Line:
+    return Line(LineConfig(a=float(trial.params["a"]) if trial else 0.0))
+
+
+class Weighted(Trainer):
+    """Adds ``weight`` to every loss."""
+
+    def __init__(self, *args: Any, weight: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.weight = weight
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        return (loss + self.weight, outputs) if return_outputs else loss + self.weight
+
+
+class Forgetful(Trainer):
+    """Does not keep what it is made of."""
+
+    def __init__(self, *args: Any, weight: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+def thousand_more(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+    loss: torch.Tensor = ((outputs["logits"] - labels) ** 2).mean() + 1000
+    return loss
+
+
+def start(trial: Any) -> dict[str, Any]:
+    """``a`` is the model's alone; so is ``nothing``, which was not even suggested."""
+    return {"a": trial.suggest_int("a", 5, 6), "nothing": 1, "seed": trial.suggest_int("seed", 1, 3)}
+
+
+def trainer(folder: Path, **arguments: Any) -> Trainer:
+    rows = [{"x": [float(i)], "labels": [2.0 * i]} for i in range(8)]
+    data = Dataset.from_list(rows)
+    given = {
+        "max_steps": 4,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "use_cpu": True,
+        "report_to": "none",
+        **arguments,
+    }
+    args = TrainingArguments(output_dir=str(folder / "out"), **given)
+    return Trainer(args=args, model_init=line, train_dataset=data, eval_dataset=data)
+
+
+def learning_rate(trial: Any) -> dict[str, Any]:
+    return {"learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-1, log=True)}
+
+
+Ran = tuple[BestRun, list[str], list[int]]
+"""The best run, the warnings, and the steps at which trial 0 was evaluated."""
+
+
+@pytest.fixture(scope="module")
+def weighted(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The best run, and the warnings, of a Trainer subclass with a loss, an optimizer and an argument of its own.
+
+    Its optimizer never moves the model, so that the loss tells what took part: (a - 2)² · 17.5 + 1000 + weight.
+    """
+    folder = tmp_path_factory.mktemp("weighted")
+    (folder / "pyproject.toml").write_text('[project]\nname = "toy"\nversion = "0"\n')
+    plain = trainer(folder, max_steps=20, metric_for_best_model="loss")
+    mine = Weighted(
+        args=plain.args,
+        model_init=line_of,
+        train_dataset=plain.train_dataset,
+        eval_dataset=plain.eval_dataset,
+        compute_loss_func=thousand_more,
+        optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.0}),
+        weight=0.25,
+        callbacks=[EarlyStoppingCallback(1)],
+    )
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        patch.chdir(folder)
+        best = sweepkit.hyperparameter_search(mine, start, n_trials=2, n_jobs=1)
+    assert isinstance(best, BestRun)
+    (log,) = folder.glob("runs/*/trials/0000/events.jsonl")
+    events = [from_json(line) for line in log.read_bytes().splitlines()]
+    steps = [event.step for event in events if isinstance(event, Evaluated)]
+    return best, [str(warning.message) for warning in caught], steps
+
+
+def test_a_loss_function_of_its_own_is_trained(weighted: Ran) -> None:
+    assert weighted[0].objective > 1000
+
+
+def test_a_trainer_that_stops_early_does(weighted: Ran) -> None:
+    assert weighted[2] == [2, 4]
+
+
+def test_an_argument_of_a_trainer_subclass_is_kept(weighted: Ran) -> None:
+    assert (weighted[0].objective - 0.25) % 17.5 == pytest.approx(1000 % 17.5)
+
+
+def test_model_init_gets_the_trial_and_the_optimizer_is_the_trainers_own(weighted: Ran) -> None:
+    best = weighted[0]
+    assert best.objective == pytest.approx((best.hyperparameters["a"] - 2) ** 2 * 17.5 + 1000.25)
+
+
+def test_hyperparameters_are_what_was_suggested(weighted: Ran) -> None:
+    assert set(weighted[0].hyperparameters) == {"a", "seed"}
+
+
+def test_names_that_the_arguments_do_not_have_are_left_to_model_init(weighted: Ran) -> None:
+    assert [text for text in weighted[1] if text.startswith("hp_space:")] == [
+        "hp_space: a, nothing: no field of the Trainer's arguments; left to model_init"
+    ]
+
+
+def test_a_subclass_that_forgets_an_argument_is_refused(project: Path) -> None:
+    plain = trainer(project)
+    mine = Forgetful(
+        args=plain.args, model_init=line, train_dataset=plain.train_dataset, eval_dataset=plain.eval_dataset
+    )
+    with pytest.raises(InputError, match=r"Forgetful takes weight and does not keep it.*set self.weight = weight"):
+        sweepkit.hyperparameter_search(mine, learning_rate)
+
+
+@pytest.mark.slow
+def test_a_pruner_prunes(project: Path) -> None:
+    pruner = optuna.pruners.ThresholdPruner(upper=1e-9)
+    with pytest.raises(StudyFailed, match="no trial completed"):
+        sweepkit.hyperparameter_search(trainer(project), learning_rate, n_trials=1, pruner=pruner)
+
+
+def test_the_median_pruner_prunes_by_default(project: Path) -> None:
+    def space(trial: Any) -> dict[str, Any]:
+        low = 2.0 if trial.number < 5 else 50.0  # the median pruner looks on for five trials
+        return {
+            "a": trial.suggest_float("a", low, low + 1),
+            "learning_rate": trial.suggest_float("learning_rate", 0, 0),
+        }
+
+    mine = trainer(project)
+    mine.model_init = line_of
+    with pytest.warns(UserWarning, match="hp_space: a: no field"):
+        sweepkit.hyperparameter_search(mine, space, n_trials=6, n_jobs=1, study_name="median")
+    storage = JournalStorage(JournalFileBackend(str(project / "runs/median/optuna.journal")))
+    study = optuna.load_study(study_name="median", storage=storage)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 5 + ["PRUNED"]
+
+
+def test_it_returns_the_best_run(project: Path) -> None:
+    best = sweepkit.hyperparameter_search(trainer(project), hp_space=learning_rate, n_trials=4, direction="minimize")
+    assert isinstance(best, BestRun)
+    assert set(best.hyperparameters) == {"learning_rate"}
+    assert isinstance(best.objective, float)
+    assert 0 <= int(best.run_id) < 4
+
+
+def test_compute_objective_conditional_space_and_names(project: Path) -> None:
+    def space(trial: Any) -> dict[str, Any]:
+        values = {"optim": trial.suggest_categorical("optim", ["sgd", "adamw_torch"])}
+        if values["optim"] == "adamw_torch":
+            values["adam_beta2"] = trial.suggest_float("adam_beta2", 0.9, 0.999)
+        return values
+
+    def objective(metrics: dict[str, float]) -> float:
+        return -metrics["eval_loss"]
+
+    best = sweepkit.hyperparameter_search(
+        trainer(project),
+        hp_space=space,
+        compute_objective=objective,
+        hp_name=lambda trial: f"mine-{trial.number}",
+        n_trials=6,
+        direction="maximize",
+        study_name="named",
+    )
+    assert isinstance(best, BestRun) and best.objective < 0
+    assert ("adam_beta2" in best.hyperparameters) == (best.hyperparameters["optim"] == "adamw_torch")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "named"]
+    names = {run.info.run_name for run in client.search_runs([experiment.experiment_id])}
+    assert {f"mine-{number}" for number in range(6)} < names
+
+
+def test_several_directions_return_the_pareto_front(project: Path) -> None:
+    def objective(metrics: dict[str, float]) -> list[float]:
+        return [metrics["eval_loss"], metrics["epoch"]]
+
+    front = sweepkit.hyperparameter_search(
+        trainer(project),
+        hp_space=learning_rate,
+        compute_objective=objective,
+        n_trials=3,
+        direction=["minimize", "maximize"],
+    )
+    assert isinstance(front, list) and all(isinstance(run.objective, list) for run in front)
+
+
+def test_without_an_evaluation_strategy_it_evaluates_at_the_end(project: Path) -> None:
+    best = sweepkit.hyperparameter_search(
+        trainer(project, eval_strategy="no", eval_steps=None), hp_space=learning_rate, n_trials=1
+    )
+    assert isinstance(best, BestRun)
+
+
+def test_a_study_name_goes_on_where_it_stopped(project: Path) -> None:
+    first = sweepkit.hyperparameter_search(trainer(project), learning_rate, n_trials=2, study_name="twice")
+    again = sweepkit.hyperparameter_search(trainer(project), learning_rate, n_trials=3, study_name="twice")
+    assert isinstance(first, BestRun) and isinstance(again, BestRun)
+    assert again.objective <= first.objective
+    assert len(list((project / "runs/twice/trials").iterdir())) == 3
+    with pytest.raises(InputError, match="study twice exists; leave load_if_exists=False out"):
+        sweepkit.hyperparameter_search(
+            trainer(project), learning_rate, n_trials=3, study_name="twice", load_if_exists=False
+        )
+
+
+def test_a_trainer_that_cannot_be_sent_runs_here_and_says_so(project: Path) -> None:
+    mine = trainer(project)
+    lock = threading.Lock()
+
+    def init() -> Line:
+        with lock:
+            return Line(LineConfig())
+
+    mine.model_init = init
+    with pytest.warns(UserWarning, match="cannot be sent to another process .* its trials run in this one"):
+        best = sweepkit.hyperparameter_search(mine, learning_rate, n_trials=2)
+    assert isinstance(best, BestRun)
+
+
+def test_a_seq2seq_trainer_keeps_its_own_arguments(project: Path) -> None:
+    plain = trainer(project)
+    args = Seq2SeqTrainingArguments(
+        output_dir="out",
+        max_steps=2,
+        eval_strategy="steps",
+        eval_steps=2,
+        use_cpu=True,
+        report_to="none",
+        generation_max_length=7,
+    )
+    mine = Seq2SeqTrainer(
+        args=args, model_init=line, train_dataset=plain.train_dataset, eval_dataset=plain.eval_dataset
+    )
+    best = sweepkit.hyperparameter_search(mine, learning_rate, n_trials=1)
+    assert isinstance(best, BestRun)
+
+
+def test_what_it_cannot_do_is_said(project: Path) -> None:
+    bare = trainer(project)
+    bare.model_init = None
+    with pytest.raises(InputError, match="needs a model_init"):
+        sweepkit.hyperparameter_search(bare, learning_rate)
+    with pytest.raises(InputError, match="unknown n_trails"):
+        sweepkit.hyperparameter_search(trainer(project), learning_rate, n_trails=3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"n_jobs": -1}, "n_jobs is a whole number from 1 on, got -1"),
+        ({"n_trials": 0}, "n_trials is a whole number from 1 on, got 0"),
+        ({"study_name": "my study"}, "study_name names a folder: .*, got 'my study'"),
+        ({"direction": "down"}, "direction is minimize or maximize, or a list of these, got 'down'"),
+        ({"timeout": -1}, "timeout is a number of seconds above 0, got -1"),
+        ({"storage": optuna.storages.InMemoryStorage()}, "storage is a URL .*, got a InMemoryStorage"),
+        ({"catch": (ValueError,)}, "catch: every failing trial ends alone"),
+        ({"direction": ["minimize"] * 2, "pruner": optuna.pruners.NopPruner()}, "Optuna prunes with one direction"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_done_as_asked_is_said_in_plain_words(
+    project: Path, asked: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        sweepkit.hyperparameter_search(trainer(project), learning_rate, **asked)
+
+
+def in_tunes_words(trial: Any) -> dict[str, Any]:
+    from ray import tune
+
+    return {"learning_rate": tune.loguniform(1e-3, 1e-1), "seed": tune.uniform(1, 4), "a": tune.randint(5, 6)}
+
+
+def line_of_dict(configuration: Any) -> Line:
+    return Line(LineConfig(a=float(configuration["a"]) if configuration else 0.0))
+
+
+def test_ray_tunes_distributions_are_searched_on_ray(project: Path) -> None:
+    pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
+    mine = trainer(project)
+    mine.model_init = line_of_dict
+    with pytest.warns(UserWarning, match="hp_space: a: no field"):
+        best = sweepkit.hyperparameter_search(
+            mine,
+            in_tunes_words,
+            compute_objective=lambda metrics: -metrics["eval_loss"],
+            hp_name=lambda configuration: f"mine-{configuration['seed']}",
+            n_trials=2,
+            n_jobs=1,
+            direction="maximize",
+            backend="ray",
+            study_name="named",
+        )
+    assert isinstance(best, BestRun) and best.objective < 0
+    assert best.hyperparameters["a"] == 5 and best.hyperparameters["seed"] in (1, 2, 3)
+    assert 1e-3 <= best.hyperparameters["learning_rate"] <= 1e-1
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "named"]
+    names = {run.info.run_name for run in client.search_runs([experiment.experiment_id])}
+    assert f"mine-{best.hyperparameters['seed']}" in names

@@ -1,0 +1,167 @@
+"""The executor with real processes: one warm process, trials that do everything wrong, and what is left of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from making import finished, follow, spec, toy_study, wait_until
+from sweepkit.backends.local.executor import Executor
+from sweepkit.backends.slots import Slot
+from sweepkit.study.errors import StudyFailed
+from sweepkit.trial.events import Checkpointed, Evaluated, Logged, Started
+from sweepkit.trial.worker import SPARE
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "pyproject.toml").touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def executor(project: Path) -> Iterator[Executor]:
+    with Executor(toy_study(project), [Slot(), Slot()], log=project / "warm.log") as executor:
+        executor.wait_ready()
+        yield executor
+
+
+def test_the_warm_process_has_one_thread_and_touched_no_gpu(executor: Executor) -> None:
+    warm = psutil.Process(executor.warm_pid)
+    assert warm.num_threads() == 1
+    assert not [file for file in warm.open_files() if "nvidia" in file.path]
+
+
+def test_a_trial_tells_its_story_in_order(executor: Executor, project: Path) -> None:
+    executor.start(spec(project, 1))
+    events = follow(executor)[1]
+    end = finished(events)
+    assert (end.ending, end.cause, end.step) == ("complete", "", 12)
+    assert isinstance(events[0], Started) and events[0].proved == ("learning_rate", "use_cpu")
+    assert [event.number for event in events if isinstance(event, Evaluated)] == [1, 2, 3]
+    assert [event.step for event in events if isinstance(event, Evaluated)] == [4, 8, 12]
+    assert [e.step for e in events if isinstance(e, Checkpointed) and e.role == "last"] == [4, 8]
+    assert any(isinstance(event, Logged) and "loss" in event.metrics for event in events)
+    assert end.values == (max(e.values[0] for e in events if isinstance(e, Evaluated)),)
+    assert (project / "runs/toy/trials/0001/best/config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "ending", "cause"),
+    [
+        ({"task.fail_at_step": 2}, "failed", "RuntimeError: toy failure at step 2"),
+        ({"task.exit_code": 3}, "failed", "exit code 3"),
+        ({"task.exit_code": 0}, "failed", "exit code 0"),
+        ({"task.segfault": True}, "failed", "signal 11 (SIGSEGV)"),
+        ({"task.kill": True}, "failed", "signal 9 (SIGKILL)"),
+        ({"task.nan_at_step": 3}, "diverged", "training loss is not finite at step 3"),
+        ({"task.out_of_memory_above": 4}, "infeasible", "out of memory: toy out of memory with a micro-batch of 8"),
+        ({"task.broken": "data"}, "failed", "Quadratic.data() raised RuntimeError: toy data is broken"),
+        ({"task.broken": "model"}, "failed", "RuntimeError: toy model is broken"),
+        ({"task.curve": [float("nan")]}, "diverged", "eval_score is not finite at step 4"),
+    ],
+)
+def test_what_goes_wrong_is_the_trials_end_with_its_cause(
+    executor: Executor, project: Path, options: dict[str, object], ending: str, cause: str
+) -> None:
+    executor.start(spec(project, 2, options))
+    executor.start(spec(project, 3))
+    events = follow(executor)
+    assert (finished(events[2]).ending, finished(events[2]).cause) == (ending, cause)
+    assert finished(events[3]).ending == "complete"
+
+
+def test_a_pruned_trial_says_nothing_more(executor: Executor, project: Path) -> None:
+    executor.start(spec(project, 4))
+    events = follow(executor, lambda event: "prune" if event.number == 2 else "continue")[4]
+    assert finished(events).ending == "pruned"
+    assert isinstance(events[-2], Evaluated) and events[-2].number == 2
+
+
+def test_a_stopped_trial_goes_on_from_its_checkpoint_as_if_nothing_had_been(executor: Executor, project: Path) -> None:
+    executor.start(spec(project, 5))
+    straight = follow(executor)[5]
+    executor.start(spec(project, 6))
+    first = follow(executor, lambda event: "stop" if event.number == 2 else "continue")[6]
+    assert finished(first).ending == "stopped"
+    last = [e for e in first if isinstance(e, Checkpointed) and e.role == "last"][-1]
+    said = tuple({"number": e.number, "step": e.step, "values": e.values} for e in first if isinstance(e, Evaluated))
+    executor.start(spec(project, 6, resume_from=last.path, evaluations=said, attempt=2))
+    second = follow(executor)[6]
+    assert isinstance(second[0], Started) and (second[0].resumed, second[0].attempt) == (8, 2)
+    assert finished(second).values == finished(straight).values
+    third_straight, third = ([e for e in events if isinstance(e, Evaluated)][-1] for events in (straight, second))
+    assert third.metrics["eval_loss"] == third_straight.metrics["eval_loss"]
+
+
+def test_a_trial_past_its_deadline_is_ended(project: Path) -> None:
+    with Executor(toy_study(project), [Slot()], log=project / "warm.log", deadline_seconds=1.5) as executor:
+        executor.wait_ready()
+        executor.start(spec(project, 7, {"task.hang": True}))
+        end = finished(follow(executor)[7])
+    assert (end.ending, end.cause) == ("failed", "deadline: ran longer than 1.5 s")
+
+
+def test_two_ranks_train_as_one_and_end_as_one(project: Path) -> None:
+    study = toy_study(project, training={"ddp_backend": "gloo"})
+    with Executor(study, [Slot(ranks=2)], log=project / "warm.log") as executor:
+        executor.wait_ready()
+        executor.start(spec(project, 8))
+        assert finished(follow(executor)[8]).ending == "complete"
+        executor.start(spec(project, 9))
+        assert finished(follow(executor, lambda event: "prune")[9]).ending == "pruned"
+        executor.start(spec(project, 10, {"task.kill": True, "task.once": str(project / "one-rank-only")}))
+        end = finished(follow(executor)[10])
+        assert (end.ending, "signal 9" in end.cause) == ("failed", True)
+        assert {child.name() for child in psutil.Process(executor.warm_pid).children()} <= {SPARE}
+
+
+def test_a_dead_warm_process_takes_its_trials_with_it(project: Path) -> None:
+    with Executor(toy_study(project), [Slot()], log=project / "warm.log") as executor:
+        executor.wait_ready()
+        executor.start(spec(project, 11, {"task.hang": True}))
+        warm = psutil.Process(executor.warm_pid)
+        wait_until(lambda: len(warm.children()) == 2, what="the trial is forked, and the next one's process")
+        children = warm.children()
+        os.kill(warm.pid, signal.SIGKILL)
+        with pytest.raises(StudyFailed, match="the warm process ended with status -9"):
+            follow(executor)
+        wait_until(lambda: not any(child.is_running() for child in children), 5, "both are gone")
+
+
+def test_a_task_that_cannot_be_imported_is_said_at_once(project: Path) -> None:
+    (project / "broken_task.py").write_text("import does_not_exist\n")
+    study = toy_study(project).model_copy(
+        update={"task": toy_study(project).task.model_copy(update={"path": "broken_task.py:X"})}
+    )
+    warm = Executor(study.at(project), [Slot()], log=project / "warm.log")
+    with warm as executor, pytest.raises(StudyFailed, match="does_not_exist"):
+        executor.wait_ready()
+
+
+def test_the_next_trials_process_is_forked_ahead_and_anew_after_a_late_import(project: Path) -> None:
+    def spares() -> list[int]:
+        return [child.pid for child in psutil.Process(executor.warm_pid).children() if child.name() == SPARE]
+
+    with Executor(toy_study(project), [Slot()], log=project / "warm.log") as executor:
+        executor.wait_ready()
+        executor.start(spec(project, 30))
+        follow(executor)
+        (ahead,) = wait_until(spares)
+        executor.start(spec(project, 31))
+        (started, *_) = follow(executor)[31]
+        assert isinstance(started, Started) and started.pid == ahead
+        (stale,) = wait_until(spares)
+        executor.preload(["sklearn.metrics"])
+        executor.start(spec(project, 32))
+        events = follow(executor)[32]
+        assert isinstance(events[0], Started) and events[0].pid != stale
+        assert finished(events).ending == "complete"

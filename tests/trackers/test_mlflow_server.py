@@ -1,0 +1,167 @@
+"""Against a real ``mlflow server``: what it takes in, it takes in once, also when it is killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import written_trials as trials
+from mlflow_server import DEADLINE_SECONDS, Server
+from sweepkit.study.study import Study
+from sweepkit.trackers import Courier
+from sweepkit.trackers.mlflow import MLflowTracker
+from sweepkit.trackers.mlflow.store import Store
+from sweepkit.trial.trial import Ending
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def named(project: Path, server: Server) -> Callable[[str], Study]:
+    """Return a function that makes a study of this name on the server."""
+    return lambda name: trials.toy_study(project, name=name, tracking={"uri": server.uri, "register": f"{name}-model"})
+
+
+def counts(server: Server, study: Study) -> dict[str, tuple[str, int]]:
+    """Return run name → (status, number of metrics) of the study's trials."""
+    rows = server.ask(
+        "select r.name, r.status, count(m.key) from runs r join experiments e on e.experiment_id = r.experiment_id "
+        f"left join metrics m on m.run_uuid = r.run_uuid where e.name = '{study.name}' group by r.run_uuid"
+    )
+    assert len({name for name, _, _ in rows}) == len(rows)
+    return {name: (status, metrics) for name, status, metrics in rows}
+
+
+def expected(steps: int) -> int:
+    """Return the number of metrics of a whole trial: three a step, two an evaluation, four at its end."""
+    return steps * 3 + steps // 10 * 2 + 4
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[Server]:
+    """Return a server of the test's own, which it may kill."""
+    server = Server(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_a_server_killed_in_the_middle_has_everything_once_in_the_end(project: Path, mortal: Server) -> None:
+    server, study = mortal, trials.toy_study(project, name="killed", tracking={"uri": mortal.uri})
+    steps, said = 200, list[str]()
+    rows = {number: trials.row(number, Ending.running) for number in range(4)}
+    courier = Courier(MLflowTracker(study, lambda: list(rows.values())), warn=said.append)
+    courier.open()
+
+    def train(number: int, some: range) -> None:
+        for event in trials.training(number, some):
+            trials.write(study, number, [event])
+            courier.poke()
+
+    def until(holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not holds():
+            assert time.monotonic() < deadline, said
+            threading.Event().wait(0.02)
+
+    for number in rows:
+        trials.write(study, number, [trials.started(number)])
+        train(number, range(1, 51))
+    until(lambda: sum(n for _, n in counts(server, study).values()) > 100)
+    server.kill()
+    for number in rows:
+        train(number, range(51, 101))
+    until(lambda: len(said) == 1)
+    server.start()
+    for number in rows:
+        train(number, range(101, steps + 1))
+        trials.write(study, number, [trials.finished(number, Ending.complete, step=steps)])
+        rows[number] = trials.row(number, Ending.complete)
+    assert courier.close({"best": 3, "value": 0.6}, timeout_seconds=DEADLINE_SECONDS) == ""
+    found = counts(server, study)
+    assert found.pop("killed") == ("FINISHED", 0)
+    assert list(found.values()) == [("FINISHED", expected(steps))] * 4
+    assert said[0].startswith("tracking: MlflowException: API request to http://127.0.0.1")
+
+
+def test_an_answer_that_was_lost_makes_no_second_run(server: Server, named: Callable[[str], Study]) -> None:
+    study = named("lost")
+    rows = [trials.whole(study, number) for number in range(3)]
+    tracker = MLflowTracker(study, lambda: rows)
+    tracker.open()
+    create = Store(server.uri, study.place).client.create_run
+    run = create(
+        server.ask("select experiment_id from experiments where name = 'lost'")[0][0],
+        tags={
+            "sweepkit.id": server.ask("select value from tags where key = 'sweepkit.id' order by rowid desc")[0][0],
+            "sweepkit.study": "lost",
+            "sweepkit.role": "trial",
+            "sweepkit.trial": "1",
+            "mlflow.parentRunId": str(tracker.parent_run_id),
+        },
+        run_name="made, but nobody knew",
+    )
+    again = MLflowTracker(study, lambda: rows)
+    again.open()
+    again.sync()
+    assert counts(server, study)["made, but nobody knew"] == ("FINISHED", expected(30))
+    assert len(counts(server, study)) == 4
+    assert json.loads(study.place.mlflow_json.read_text())["trials"]["1"]["run_id"] == run.info.run_id
+
+
+def test_delivering_twice_to_a_server_doubles_nothing(server: Server, named: Callable[[str], Study]) -> None:
+    study = named("twice")
+    rows = [trials.whole(study, 0), trials.whole(study, 1, Ending.pruned)]
+    for _ in range(2):
+        tracker = MLflowTracker(study, lambda: rows)
+        tracker.open()
+        tracker.sync()
+        study.place.mlflow_json.unlink()
+    assert sorted(counts(server, study).values()) == [
+        ("FINISHED", expected(30)),
+        ("KILLED", expected(30)),
+        ("RUNNING", 0),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_a_checkpoint_is_uploaded_and_stays_where_it_was(
+    server: Server, named: Callable[[str], Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow.transformers as flavor
+
+    study = named("uploaded")
+    rows = [trials.whole(study, 0), trials.whole(study, 1)]
+    classifier = trials.tiny_classifier(tmp_path)
+    best = [trials.keeps_best(study, number, classifier) for number in (0, 1)]
+    tracker = MLflowTracker(study, lambda: rows)
+    tracker.open()
+    tracker.sync()
+    for number in (0, 1):
+        tracker.keep(number)
+    tracker.close({"best": 1})
+    assert [folder.is_dir() and not folder.is_symlink() for folder in best] == [True, True]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", server.uri)
+    loaded = flavor.load_model("models:/uploaded-model@champion")
+    assert loaded("free prize")[0]["label"] in ("ham", "spam")
+    assert len(list((server.folder / "files").rglob("model.safetensors"))) == 2
+    tracker.drop(0)
+    assert not best[0].exists()
+    (left,) = (server.folder / "files").rglob("model.safetensors")
+    tracker.drop(1)
+    assert not best[1].exists()
+    assert left.exists(), "a registered model stays"

@@ -1,0 +1,38 @@
+"""What is found out about a task before anything of its study is recorded: what ends the study, what is only said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from making import spec, toy_study
+from sweepkit.trial.inspect import inspect
+
+pytestmark = pytest.mark.real
+
+
+@pytest.mark.parametrize(
+    ("task", "problems", "notes"),
+    [
+        ({}, [], []),
+        ({"broken": "model"}, [("task", "a trial cannot be built: RuntimeError: toy model is broken")], []),
+        (
+            {"fail_at_step": 1},
+            [],
+            ["a step and an evaluation did not work (RuntimeError: toy failure at step 1); trials may fail alike"],
+        ),
+        (
+            {"broken": "save"},
+            [],
+            ["the model cannot be saved (RuntimeError: toy model cannot be written); trials may fail alike"],
+        ),
+    ],
+    ids=["sound", "cannot be built", "fails in its first step", "cannot be saved"],
+)
+def test_what_a_task_cannot_do_is_known_before_its_first_trial(
+    project: Path, task: dict[str, Any], problems: list[tuple[str, str]], notes: list[str]
+) -> None:
+    found = inspect(toy_study(project, task=task), spec(project, 0))
+    assert (found["problems"], found["notes"]) == (problems, notes)
