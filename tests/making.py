@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from sweepkit.backends.local.executor import Executor
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Finished
 from sweepkit.trial.trial import TrialSpec
 from toys import TOY_TASKS
@@ -21,7 +21,7 @@ from toys import TOY_TASKS
 SCORE = {"metric": "eval_score", "direction": "maximize"}
 
 
-def toy_study(project: Path, **keys: Any) -> Study:
+def toy_study(project: Path, **keys: Any) -> StudyData:
     """Return a study of toy_tasks.Quadratic: 3 epochs of 4 steps, an evaluation each, nothing tracked."""
     task = {"path": f"{TOY_TASKS}:Quadratic", **keys.pop("task", {})}
     whole = {
@@ -35,7 +35,7 @@ def toy_study(project: Path, **keys: Any) -> Study:
         "tracking": {"uri": "none"},
         **keys,
     }
-    return Study.model_validate(whole).at(project)
+    return StudyData.model_validate(whole).at(project)
 
 
 def follow(executor: Executor, answer: Callable[[Evaluated], str] = lambda event: "continue") -> dict[int, list[Event]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Logged, Started
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Trial, TrialSpec
@@ -16,9 +16,9 @@ from sweepkit.trial.trial import Ending, Trial, TrialSpec
 BEGAN = 1_700_000_000.0
 
 
-def toy_study(home: Path, **more: Any) -> Study:
+def toy_study(home: Path, **more: Any) -> StudyData:
     """Return a study of two hyperparameters that lies in ``home``."""
-    return Study.model_validate(
+    return StudyData.model_validate(
         {
             "name": "toy",
             "question": "Which learning rate?",
@@ -76,7 +76,9 @@ def finished(number: int, ending: Ending, *, step: int = 30, attempt: int = 1, *
     return Finished(trial=number, at=at, ending=ending, step=step, seconds=20.0, peak_memory_mb=120.0, **more)
 
 
-def write(study: Study, number: int, events: Sequence[Event], hyperparameters: Mapping[str, Any] | None = None) -> None:
+def write(
+    study: StudyData, number: int, events: Sequence[Event], hyperparameters: Mapping[str, Any] | None = None
+) -> None:
     """Append events to a trial's log, beside the spec its driver wrote before."""
     folder = study.place.trial(number)
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,14 +102,14 @@ def row(number: int, ending: Ending, **more: Any) -> Trial:
     )
 
 
-def whole(study: Study, number: int, ending: Ending = Ending.complete, **more: Any) -> Trial:
+def whole(study: StudyData, number: int, ending: Ending = Ending.complete, **more: Any) -> Trial:
     """Write a trial of one attempt and 30 steps from its start to its end; return its row."""
     end = finished(number, ending, cause=str(more.get("cause", "")))
     write(study, number, [started(number), *training(number, range(1, 31)), end])
     return row(number, ending, **more)
 
 
-def keeps_best(study: Study, number: int, model: Path) -> Path:
+def keeps_best(study: StudyData, number: int, model: Path) -> Path:
     """Put a copy of a model folder where the trial's best checkpoint lies, and say so in its log; return it."""
     best = study.place.trial(number) / "best"
     best.mkdir(parents=True)

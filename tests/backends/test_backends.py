@@ -17,7 +17,7 @@ import pytest
 from making import toy_study
 from sweepkit.driver.run import run
 from sweepkit.report.watch import Outcome, Quiet
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Started
 
 pytestmark = pytest.mark.real
@@ -54,7 +54,7 @@ STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "diver
 class Told(Quiet):
     """One study as its backend ran it: every event in the order it was heard, and the outcome."""
 
-    study: Study
+    study: StudyData
     events: list[Event] = field(default_factory=list)
     outcome: Outcome | None = None
 
@@ -69,13 +69,13 @@ class Told(Quiet):
         return {row.number: row for row in self.outcome.rows}
 
 
-def told(study: Study) -> Told:
+def told(study: StudyData) -> Told:
     watch = Told(study)
     watch.outcome = run(study, watch=watch)
     return watch
 
 
-def ways(project: Path, backend: Mapping[str, Any]) -> Study:
+def ways(project: Path, backend: Mapping[str, Any]) -> StudyData:
     """Ten trials, each ending its own way, two at a time."""
     once = {name: str(project / value) if name == "task.once" else value for name, value in WAYS["once"].items()}
     branches = {**WAYS, "once": once}
@@ -97,7 +97,7 @@ def ways(project: Path, backend: Mapping[str, Any]) -> Study:
     )
 
 
-def sequence(project: Path, backend: Mapping[str, Any]) -> Study:
+def sequence(project: Path, backend: Mapping[str, Any]) -> StudyData:
     """Ten sampled trials one after the other, some of them pruned."""
     return toy_study(
         project,

@@ -23,7 +23,7 @@ from sweepkit.backends.trying import try_one
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import run
 from sweepkit.report.watch import Outcome
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Scheduled, Started, from_json
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.objective import run_trial
@@ -39,7 +39,7 @@ MEMBERS = [1.6, 0.8, 0.4, 0.2]
 """The learning rates that the members begin with."""
 
 
-def falling(project: Path, **keys: Any) -> Study:
+def falling(project: Path, **keys: Any) -> StudyData:
     """Four members that evaluate after each of eight epochs of four steps, and meet there."""
     return toy_study(
         project,
@@ -73,7 +73,7 @@ def falling(project: Path, **keys: Any) -> Study:
 class Held:
     """What a population left."""
 
-    study: Study
+    study: StudyData
     outcome: Outcome
 
     @property
@@ -94,13 +94,13 @@ class Held:
         return lineage({row.number: row.schedule for row in self.outcome.rows}, self.best.number, until)
 
 
-def stored(study: Study) -> list[optuna.trial.FrozenTrial]:
+def stored(study: StudyData) -> list[optuna.trial.FrozenTrial]:
     """Return the trials as any program finds them that opens Optuna's journal."""
     backend = optuna.storages.journal.JournalFileBackend(str(study.place.journal))
     return optuna.load_study(study_name=study.name, storage=optuna.storages.JournalStorage(backend)).trials
 
 
-def trained(study: Study) -> Held:
+def trained(study: StudyData) -> Held:
     outcome = run(study)
     assert outcome.status == "done", outcome.reason
     return Held(study, outcome)
@@ -177,7 +177,7 @@ def test_the_winners_learning_rate_falls(population: Held) -> None:
     assert rates[-1] <= rates[0] / 3
 
 
-def constant(study: Study, project: Path, rate: float) -> float:
+def constant(study: StudyData, project: Path, rate: float) -> float:
     """Return how far a learning rate gets that stays as it is."""
 
     class Going:

@@ -14,7 +14,7 @@ from making import sweep, toy_study
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import run
 from sweepkit.report.watch import Outcome
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Started
 from sweepkit.trial.log import TrialLog
 
@@ -129,7 +129,7 @@ def test_checkpoints_travel_through_a_path_where_nodes_do_not_share_the_studys_f
     assert not list((tmp_path / "depot").iterdir())
 
 
-def continued(project: Path) -> tuple[Study, Outcome]:
+def continued(project: Path) -> tuple[StudyData, Outcome]:
     """Two trials on this machine, two more on Ray that share a GPU, and a last one on this machine again."""
     file: dict[str, Any] = {"budget": {"trials": 2}}
     assert run(toy_study(project, **file)).status == "done"

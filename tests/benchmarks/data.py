@@ -15,7 +15,7 @@ from sweepkit.check.study_file import known_values
 from sweepkit.driver.prepare import second_check
 from sweepkit.driver.run import run as run_study
 from sweepkit.report.watch import Quiet
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import TrialSpec
 
 
@@ -38,10 +38,10 @@ def run(size: Size) -> list[Line]:
     ]
 
 
-def text_study(folder: Path, name: str, **options: Any) -> Study:
+def text_study(folder: Path, name: str, **options: Any) -> StudyData:
     """Return a study of a small language model."""
     steps = options.pop("steps", 2)
-    return Study.model_validate(
+    return StudyData.model_validate(
         {
             "name": name,
             "task": {"path": f"{HERE / 'text.py'}:Words", **options},
@@ -63,7 +63,7 @@ def text_study(folder: Path, name: str, **options: Any) -> Study:
     ).at(folder)
 
 
-def weigh(study: Study, workers: int) -> tuple[float, float, float]:
+def weigh(study: StudyData, workers: int) -> tuple[float, float, float]:
     """Return the MB that a further trial adds to all processes together, those of its weights, gradients and moments, and
     those that its malloc keeps free.
 

@@ -14,7 +14,7 @@ from measure import HERE, Line, Size, median, project
 
 from sweepkit.driver.run import Quiet
 from sweepkit.driver.run import run as run_study
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Trial
 
 
@@ -23,9 +23,9 @@ def run(size: Size) -> list[Line]:
     return [*busy(size.pick(200, 16)), *empty(size.pick(5000, 80))]
 
 
-def noop_study(folder: Path, **keys: Any) -> Study:
+def noop_study(folder: Path, **keys: Any) -> StudyData:
     """Return a study of trials that train nothing."""
-    return Study.model_validate(
+    return StudyData.model_validate(
         {
             "name": "noop",
             "objective": {"metric": "eval_loss", "direction": "minimize"},
@@ -47,7 +47,7 @@ class Clock(Quiet):
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def opened(self, study: Study, rows: list[Trial]) -> None:
+    def opened(self, study: StudyData, rows: list[Trial]) -> None:
         """Note the time."""
         self.began = time.perf_counter()
 

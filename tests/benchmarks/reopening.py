@@ -10,7 +10,7 @@ from measure import Line, Size, median, project
 from sweepkit.check.study_file import known_values
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
 from sweepkit.trial.log import TrialLog
 
@@ -36,7 +36,7 @@ def reopen(folder: Path, trials: int, sampler: str) -> float:
     return time.perf_counter() - began
 
 
-def many(folder: Path, trials: int, sampler: str = "random") -> Study:
+def many(folder: Path, trials: int, sampler: str = "random") -> StudyData:
     """Return a study of two parameters with room for so many trials."""
     from orchestration import noop_study
 
@@ -47,7 +47,7 @@ def many(folder: Path, trials: int, sampler: str = "random") -> Study:
     return noop_study(folder, space=space, budget={"trials": trials}, sampler={"type": sampler, "seed": 0})
 
 
-def finished_study(folder: Path, trials: int) -> Study:
+def finished_study(folder: Path, trials: int) -> StudyData:
     """Write a study of so many finished trials of three evaluations, as a driver leaves it; return it."""
     from sweepkit.study.identity import identify
 

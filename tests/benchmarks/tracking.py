@@ -9,7 +9,7 @@ from measure import Line, Size, median, project
 from studies import digits_study, events
 
 from sweepkit.driver.run import run as run_study
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 NEVER = 100_000
 """Logging once in so many steps is not logging."""
@@ -61,7 +61,7 @@ def run(size: Size) -> list[Line]:
     ]
 
 
-def _count(study: Study) -> tuple[int, int]:
+def _count(study: StudyData) -> tuple[int, int]:
     """Return how many numbers the trials said, and how many of them MLflow has."""
 
     said = 0

@@ -10,7 +10,7 @@ from measure import HERE, Line, Size, in_turn, median, project, python, tool
 from studies import digits_study, events
 
 from sweepkit.driver.run import run as run_study
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 
 def run(size: Size) -> list[Line]:
@@ -54,7 +54,7 @@ def run(size: Size) -> list[Line]:
     ]
 
 
-def _evaluating_and_saving(study: Study, number: int) -> float:
+def _evaluating_and_saving(study: StudyData, number: int) -> float:
     """Return the seconds of a trial's one evaluation, and from its end to the model being saved."""
     evaluated, saved = (events(study, number, kind)[-1] for kind in ("evaluated", "checkpointed"))
     return float(evaluated["metrics"]["eval_runtime"] + saved["at"] - evaluated["at"])
@@ -68,7 +68,7 @@ def cold() -> float:
         return time.perf_counter() - began
 
 
-def short_study(folder: Path, steps: list[int]) -> Study:
+def short_study(folder: Path, steps: list[int]) -> StudyData:
     """Return a study on one slot whose trials train so many steps each, and evaluate at their end."""
     base = digits_study(folder)
     values = base.enqueue[0]

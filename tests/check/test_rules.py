@@ -18,7 +18,7 @@ from sweepkit.check.fields.arguments import training_fields
 from sweepkit.check.study_file import load_study
 from sweepkit.study.errors import StudyFileError
 from sweepkit.study.space import Choice, Float, Int
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 BROKEN: dict[str, dict[str, Any]] = YAML(typ="safe").load(Path(__file__).with_name("broken_studies.yaml"))
 SECONDS = 2.0
@@ -89,7 +89,7 @@ def told(text: str, home: Path, *overrides: str) -> list[str]:
     return []
 
 
-def study(**sections: Any) -> Study:
+def study(**sections: Any) -> StudyData:
     """Return a study made in Python that has nothing wrong with it, other sections laid over it."""
     data: dict[str, Any] = {
         "name": "toy",
@@ -98,7 +98,7 @@ def study(**sections: Any) -> Study:
         "space": {"learning_rate": {"low": 1e-6, "high": 1e-3, "log": True}},
         "budget": {"trials": 40},
     }
-    return Study.model_validate({**data, **sections})
+    return StudyData.model_validate({**data, **sections})
 
 
 def problems(**sections: Any) -> list[str]:
@@ -377,7 +377,7 @@ def test_a_tasks_file_is_read_again_when_it_was_edited(project: Path) -> None:
         "space": {"task.width": {"low": 1, "high": 2}},
         "budget": {"trials": 1},
     }
-    study = Study.model_validate(keys).at(project)
+    study = StudyData.model_validate(keys).at(project)
     told = []
     for field in ("length", "width"):
         file.write_text(f"from sweepkit import Task\n\n\nclass Edited(Task):\n    {field}: int = 1\n")

@@ -22,7 +22,7 @@ from sweepkit.check.yaml import dotted, read, split
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.formulas import derive
 from sweepkit.study.space import Choice, Expression, Float, Int
-from sweepkit.study.study import Study, TaskSpec
+from sweepkit.study.study import StudyData, TaskSpec
 from sweepkit.tasks import KINDS, task_class
 
 ROOT = Path(__file__).parents[2]
@@ -357,7 +357,7 @@ goals = some.sampled_from(["maximize", "minimize"]).flatmap(
     )
 )
 studies = some.builds(
-    lambda found: Study.model_validate(found),
+    lambda found: StudyData.model_validate(found),
     some.fixed_dictionaries(
         {
             "name": some.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
@@ -389,7 +389,7 @@ studies = some.builds(
 @settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
-def test_a_study_that_is_written_and_read_again_is_the_same(tmp_path: Path, study: Study) -> None:
+def test_a_study_that_is_written_and_read_again_is_the_same(tmp_path: Path, study: StudyData) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(to_yaml(study), encoding="utf-8")
     assert same(load_study(file, check=False), study)

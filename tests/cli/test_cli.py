@@ -28,7 +28,7 @@ from sweepkit.search.storage import open_storage
 from sweepkit.study import words
 from sweepkit.study.identity import identify
 from sweepkit.study.locks import StudyLock
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.tasks import KINDS
 from sweepkit.trial.events import Evaluated, Finished
 
@@ -63,7 +63,7 @@ class Toy(Task):
 
 
 @pytest.fixture
-def study(project: Path) -> Study:
+def study(project: Path) -> StudyData:
     """Return the study of ``studies/toy/study.yaml``, which has not run yet."""
     folder = project / "studies" / "toy"
     folder.mkdir(parents=True)
@@ -73,7 +73,7 @@ def study(project: Path) -> Study:
 
 
 @pytest.fixture
-def ran(study: Study) -> Study:
+def ran(study: StudyData) -> StudyData:
     """Return the same study after three trials: the best with a checkpoint, a pruned one, and a failed one."""
     identify(study.place, study)
     search = Search(study, open_storage(study.place, study), known=known_values(study))
@@ -181,7 +181,7 @@ def test_the_version_is_the_packages(project: Path) -> None:
     ],
 )
 def test_bad_input_ends_with_2_and_one_plain_sentence(
-    study: Study, arguments: list[str], code: int, message: str
+    study: StudyData, arguments: list[str], code: int, message: str
 ) -> None:
     done = typed(*arguments)
     assert (done.returncode, done.stderr, done.stdout) == (code, message, "")
@@ -191,7 +191,7 @@ def test_a_wrong_option_ends_with_2(project: Path) -> None:
     assert typed("show", "toy", "--colour").returncode == 2
 
 
-def test_the_unexpected_ends_with_1_and_says_how_to_see_more(study: Study) -> None:
+def test_the_unexpected_ends_with_1_and_says_how_to_see_more(study: StudyData) -> None:
     study.place.folder.mkdir(parents=True)
     study.place.study_json.write_text("{}")
     short = typed("show", "toy")
@@ -201,7 +201,7 @@ def test_the_unexpected_ends_with_1_and_says_how_to_see_more(study: Study) -> No
 
 
 def test_a_study_is_found_by_file_folder_and_name_from_anywhere_in_the_project(
-    ran: Study, monkeypatch: pytest.MonkeyPatch
+    ran: StudyData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for argument in ("studies/toy/study.yaml", "studies/toy", "toy", "runs/toy"):
         assert find_study(argument).name == "toy"
@@ -210,19 +210,19 @@ def test_a_study_is_found_by_file_folder_and_name_from_anywhere_in_the_project(
     assert find_study("toy").place.folder == ran.place.folder
 
 
-def test_a_misspelt_name_gets_the_nearest(ran: Study) -> None:
+def test_a_misspelt_name_gets_the_nearest(ran: StudyData) -> None:
     error = sweep("show", "toi").exception
     assert (
         str(error) == "there is no file, folder or study toi; did you mean toy? (studies of this project that ran: toy)"
     )
 
 
-def test_completion_offers_names_and_files(ran: Study) -> None:
+def test_completion_offers_names_and_files(ran: StudyData) -> None:
     assert studies.complete("") == ["toy", "studies/toy/study.yaml"]
     assert studies.complete("st") == ["studies/toy/study.yaml"]
 
 
-def test_show_prints_exactly_the_promised_json(ran: Study) -> None:
+def test_show_prints_exactly_the_promised_json(ran: StudyData) -> None:
     shown = json.loads(sweep("show", "toy", "--json").output)
     assert list(shown) == ["study", "trials"]
     keys = ["number", "ending", "cause", "params", "value", "started", "seconds", "checkpoint", "mlflow_run"]
@@ -236,7 +236,7 @@ def test_show_prints_exactly_the_promised_json(ran: Study) -> None:
     assert shown["trials"][0]["checkpoint"] == str(ran.place.trial(0) / "best")
 
 
-def test_show_tells_the_best_the_failures_and_the_hours(ran: Study) -> None:
+def test_show_tells_the_best_the_failures_and_the_hours(ran: StudyData) -> None:
     assert sweep("show", "toy").output.splitlines() == [
         "toy  eval_f1 ↑ · tpe",
         "3 of 10 trials (1 complete, 1 pruned, 1 failed) · not running, sweep run goes on with it",
@@ -254,7 +254,7 @@ def test_show_tells_the_best_the_failures_and_the_hours(ran: Study) -> None:
     ]
 
 
-def test_show_all_lists_every_trial_in_the_order_tried(ran: Study) -> None:
+def test_show_all_lists_every_trial_in_the_order_tried(ran: StudyData) -> None:
     lines = sweep("show", "toy", "--all").output.splitlines()
     assert [line.split()[:2] for line in lines[6:9]] == [["0", "complete"], ["1", "pruned"], ["2", "failed"]]
 
@@ -272,7 +272,7 @@ class Memory(BaseJournalBackend):
         self.logs += logs
 
 
-def test_show_of_a_thousand_trials_is_quick(study: Study) -> None:
+def test_show_of_a_thousand_trials_is_quick(study: StudyData) -> None:
     identify(study.place, study)
     journal = Memory()
     storage = optuna.storages.JournalStorage(journal)
@@ -296,25 +296,25 @@ def test_show_of_a_thousand_trials_is_quick(study: Study) -> None:
     assert seconds < 1.5
 
 
-def test_best_prints_the_path_alone_into_a_pipe(ran: Study) -> None:
+def test_best_prints_the_path_alone_into_a_pipe(ran: StudyData) -> None:
     done = typed("best", "toy")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{ran.place.trial(0) / 'best'}\n", "")
 
 
-def test_best_as_json_is_a_trial_with_its_goal(ran: Study) -> None:
+def test_best_as_json_is_a_trial_with_its_goal(ran: StudyData) -> None:
     found = json.loads(sweep("best", "toy", "--json").output)
     assert (found["study"], found["goals"]) == ("toy", [{"metric": "eval_f1", "direction": "maximize"}])
     assert (found["best"]["number"], found["best"]["value"]) == (0, 1e-3)
 
 
-def test_best_says_when_the_checkpoint_is_gone(ran: Study) -> None:
+def test_best_says_when_the_checkpoint_is_gone(ran: StudyData) -> None:
     (ran.place.trial(0) / "best").rmdir()
     assert "trial 0 is the best of toy, but its checkpoint is not on this machine" in str(
         sweep("best", "toy").exception
     )
 
 
-def test_list_shows_the_projects_studies(ran: Study) -> None:
+def test_list_shows_the_projects_studies(ran: StudyData) -> None:
     header, _, line = sweep("list").output.splitlines()
     assert header.split() == ["study", "trials", "objective", "best", "started", "state"]
     assert line.split()[:5] == ["toy", "3/10", "eval_f1", "↑", "0.0010"]
@@ -327,7 +327,7 @@ def test_list_of_an_empty_project_says_so(project: Path) -> None:
     assert sweep("list").output == "no study has run in . yet\n"
 
 
-def test_enqueue_puts_a_configuration_in_line(ran: Study) -> None:
+def test_enqueue_puts_a_configuration_in_line(ran: StudyData) -> None:
     said = sweep("enqueue", "toy", "learning_rate=3e-5", "optim=adamw_torch", "adam_beta2=0.95")
     assert said.output == "trial 3 of toy will be lr=3e-5 optim=adamw_torch adam_beta2=0.95\n"
     assert [row["ending"] for row in json.loads(sweep("show", "toy", "--json").output)["trials"]][-1] == "waiting"
@@ -341,21 +341,21 @@ def test_enqueue_puts_a_configuration_in_line(ran: Study) -> None:
         (["learning_rate"], "expected NAME=VALUE, got 'learning_rate'"),
     ],
 )
-def test_enqueue_refuses_what_the_space_does_not_have(ran: Study, values: list[str], message: str) -> None:
+def test_enqueue_refuses_what_the_space_does_not_have(ran: StudyData, values: list[str], message: str) -> None:
     assert str(sweep("enqueue", "toy", *values).exception).strip() == message
 
 
-def test_retry_makes_new_trials_of_failed_ones_once(ran: Study) -> None:
+def test_retry_makes_new_trials_of_failed_ones_once(ran: StudyData) -> None:
     again = sweep("retry", "toy", "--failed")
     assert again.output == "trial 3 will be trial 2 again\nsweep run toy trains 1 trial again\n"
     assert sweep("retry", "toy", "--failed").output == "toy has no failed trial that was not tried again\n"
 
 
-def test_stop_of_a_study_that_does_not_run_is_no_error(ran: Study) -> None:
+def test_stop_of_a_study_that_does_not_run_is_no_error(ran: StudyData) -> None:
     assert sweep("stop", "toy").output == "toy is not running\n"
 
 
-def test_stop_signals_the_process_that_runs_the_study(ran: Study) -> None:
+def test_stop_signals_the_process_that_runs_the_study(ran: StudyData) -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
@@ -367,13 +367,13 @@ def test_stop_signals_the_process_that_runs_the_study(ran: Study) -> None:
     assert heard == [signal.SIGTERM]
 
 
-def test_a_changed_study_is_refused_before_a_process_is_started_for_it(ran: Study) -> None:
+def test_a_changed_study_is_refused_before_a_process_is_started_for_it(ran: StudyData) -> None:
     (ran.home / "study.yaml").write_text(STUDY.replace("1e-6", "1e-5"))
     assert "changed since its trials were run" in str(sweep("run", "studies/toy").exception)
     assert not (ran.place.folder / "warm.log").exists()
 
 
-def test_try_refuses_names_and_values_that_nothing_takes(study: Study) -> None:
+def test_try_refuses_names_and_values_that_nothing_takes(study: StudyData) -> None:
     refused = sweep("try", "studies/toy", "-p", "learning_rte=1e-3", "-p", "weight_decay=x", "-p", "optim=sgd")
     assert str(refused.exception).splitlines() == [
         "learning_rte: is no TrainingArguments field; did you mean learning_rate?",
@@ -381,12 +381,12 @@ def test_try_refuses_names_and_values_that_nothing_takes(study: Study) -> None:
     ]
 
 
-def test_sync_and_ui_of_a_study_recorded_nowhere_say_so(ran: Study) -> None:
+def test_sync_and_ui_of_a_study_recorded_nowhere_say_so(ran: StudyData) -> None:
     assert "there is nothing to deliver" in sweep("sync", "toy").output
     assert "there is nothing to see" in str(sweep("ui", "toy").exception)
 
 
-def test_check_tells_what_a_study_will_do(study: Study) -> None:
+def test_check_tells_what_a_study_will_do(study: StudyData) -> None:
     shown = sweep("check", "studies/toy")
     assert shown.exit_code == 0
     assert "searches  learning_rate   1e-6 … 0.1, log" in shown.output
@@ -394,12 +394,12 @@ def test_check_tells_what_a_study_will_do(study: Study) -> None:
     assert shown.output.endswith("next  sweep run studies/toy\n")
 
 
-def test_a_command_to_type_next_can_be_typed_as_it_stands(study: Study) -> None:
+def test_a_command_to_type_next_can_be_typed_as_it_stands(study: StudyData) -> None:
     study.home.rename(study.home.with_name("my toy"))
     assert sweep("check", "studies/my toy").output.endswith("next  sweep run 'studies/my toy'\n")
 
 
-def test_check_forecasts_the_disk_from_the_weights_the_study_begins_with(study: Study, tiny_bert: Path) -> None:
+def test_check_forecasts_the_disk_from_the_weights_the_study_begins_with(study: StudyData, tiny_bert: Path) -> None:
     assert (
         "disk      3 best models kept; their size is known once a trial was built"
         in sweep("check", "studies/toy").output
@@ -415,7 +415,7 @@ def test_check_forecasts_the_disk_from_the_weights_the_study_begins_with(study: 
     assert told in sweep("check", "studies/toy").output
 
 
-def test_check_as_json_has_the_resolved_study_or_every_problem(study: Study) -> None:
+def test_check_as_json_has_the_resolved_study_or_every_problem(study: StudyData) -> None:
     fine = json.loads(sweep("check", "studies/toy", "--set", "budget.trials=3", "--json").output)
     assert (fine["ok"], fine["problems"], fine["study"]["budget"]["trials"]) == (True, [], 3)
     (study.home / "study.yaml").write_text(STUDY.replace("question", "questoin").replace("low: 1e-6", "low: 1"))

@@ -13,7 +13,7 @@ from sweepkit.driver.run import run_checked
 from sweepkit.report.confirmation import Confirmation
 from sweepkit.report.verdict import Verdict
 from sweepkit.search.search import Search
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
 from toy_tasks import Noisy, noise, score
 
@@ -27,7 +27,7 @@ X = (0.0, 0.4, 0.6)
 TRUTH = {number: score(1e-3, x) for number, x in enumerate(X)}
 
 
-def study_of(project: Path, seed: int) -> Study:
+def study_of(project: Path, seed: int) -> StudyData:
     return toy_study(
         project,
         task={"path": toy_study(project).task.path.replace("Quadratic", "Noisy"), "noise": NOISE},
@@ -41,7 +41,7 @@ def study_of(project: Path, seed: int) -> Study:
     )
 
 
-def train(study: Study, search: Search) -> None:
+def train(study: StudyData, search: Search) -> None:
     """End every trial with the value its seed gives it, as the task's Trainer does."""
     while (asked := search.ask()) is not None:
         seed = study.seed if asked.seed is None else asked.seed

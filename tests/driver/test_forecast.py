@@ -15,7 +15,7 @@ from sweepkit.cli.plan import outlook
 from sweepkit.driver.forecast import Corner, Forecast, Ground, forecast
 from sweepkit.driver.probe import corners, spread
 from sweepkit.driver.rehearsal import play
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.measured import Measured
 
 CORNER = Corner(hyperparameters={"per_device_train_batch_size": 32}, peak_memory_mb=700.0)
@@ -39,12 +39,12 @@ def measured(**keys: Any) -> Measured:
     return Measured(**{**whole, **keys})
 
 
-def of(study: Study, *, slots: int = 2, corner: Corner = CORNER, **keys: Any) -> Forecast:
+def of(study: StudyData, *, slots: int = 2, corner: Corner = CORNER, **keys: Any) -> Forecast:
     ground = {"slots": slots, "start_seconds": 10.0, "data_bytes": 5000, "free_memory_mb": 4000.0, **keys}
     return forecast(study, corner, [measured()], Ground(**ground))
 
 
-def told(study: Study, found: Forecast) -> list[str]:
+def told(study: StudyData, found: Forecast) -> list[str]:
     """Return the lines that sweep check prints of a forecast."""
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(outlook(study, found))

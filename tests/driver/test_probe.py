@@ -16,7 +16,7 @@ from sweepkit.driver.probe import probe
 from sweepkit.driver.run import run
 from sweepkit.report.watch import Outcome
 from sweepkit.study.paths import Place
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Finished
 from sweepkit.trial.log import TrialLog
 
@@ -30,7 +30,7 @@ BATCHES = {"per_device_train_batch_size": {"choices": [4, 8]}}
 class Both:
     """A forecast and what came of it."""
 
-    study: Study
+    study: StudyData
     ahead: Forecast
     outcome: Outcome
 

@@ -23,7 +23,7 @@ from sweepkit.report.watch import Quiet
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study.identity import identify
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trackers import Courier, Silent
 from sweepkit.trial.events import Started
 from sweepkit.trial.log import TrialLog
@@ -70,7 +70,7 @@ def executor(home: Path) -> Iterator[Executor]:
         yield executor
 
 
-def run_on(executor: Executor, study: Study) -> list[Trial]:
+def run_on(executor: Executor, study: StudyData) -> list[Trial]:
     """Run a study on a warm process that is there already; everything else is as in ``sweepkit.run``."""
     assert check(study) == []
     study = typed(study)
@@ -166,7 +166,7 @@ def test_lora_is_searched_trained_and_kept(project: Path, tiny_gpt2: Path) -> No
         budget={"trials": 3},
     )
     spec = {"type": "causal-lm", "model": str(tiny_gpt2), "data": {"path": "text.txt"}, "block_size": 16}
-    study = Study.model_validate({**study.model_dump(exclude={"task"}), "task": spec}).at(project)
+    study = StudyData.model_validate({**study.model_dump(exclude={"task"}), "task": spec}).at(project)
     outcome = run(study)
     assert [row.cause for row in outcome.rows] == [""] * 3
     best = outcome.best

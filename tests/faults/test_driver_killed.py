@@ -16,7 +16,7 @@ import pytest
 from making import processes_below, sweep, toy_study, wait_until
 from sweepkit.check.study_file import load_study, to_yaml
 from sweepkit.study.paths import Place
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Event, Started
 from sweepkit.trial.log import TrialLog
 
@@ -136,7 +136,7 @@ def check_nothing_is_left(place: Place, environment: dict[str, str]) -> None:
     assert {path.name.partition("_")[0] for path in Path(environment["TMPDIR"]).iterdir()} <= {"torchinductor"}
 
 
-def check_optuna_and_mlflow_agree(study: Study, project: Path) -> None:
+def check_optuna_and_mlflow_agree(study: StudyData, project: Path) -> None:
     import optuna
     from mlflow import MlflowClient
 

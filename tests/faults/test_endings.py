@@ -17,7 +17,7 @@ from sweepkit.driver.run import run
 from sweepkit.report.watch import Outcome, Quiet
 from sweepkit.search.storage import open_storage
 from sweepkit.study.errors import StudyFileError, StudyLocked
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Started
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Trial
@@ -38,7 +38,7 @@ BRANCHES: dict[str, dict[str, Any]] = {
 }
 
 
-def everything(project: Path, **keys: Any) -> Study:
+def everything(project: Path, **keys: Any) -> StudyData:
     """A study whose trials are tried in the order of BRANCHES, each ending its own way."""
     return toy_study(
         project,
@@ -106,7 +106,7 @@ class Wide(Quadratic):
 """
 
 
-def own(study: Study, name: str) -> Study:
+def own(study: StudyData, name: str) -> StudyData:
     """Return the study with a task of OWN_TASKS."""
     (study.home / "task.py").write_text(OWN_TASKS)
     return study.model_copy(update={"task": study.task.model_copy(update={"path": f"task.py:{name}"})}).at(study.home)

@@ -13,7 +13,7 @@ import pytest
 from making import toy_study
 from sweepkit.driver.run import run
 from sweepkit.search.storage import open_storage
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending
 
 pytestmark = pytest.mark.real
@@ -35,7 +35,7 @@ storage.set_study_user_attr(study, "note", "a record much longer than what there
 
 
 @pytest.fixture
-def torn(project: Path) -> Study:
+def torn(project: Path) -> StudyData:
     """Return a study of two trials whose journal was left by a process that was killed in the middle of a record."""
     study = toy_study(project, budget={"trials": 2}, backend={"parallel": 1})
     run(study)
@@ -47,7 +47,7 @@ def torn(project: Path) -> Study:
     return study
 
 
-def test_the_same_command_goes_on_and_keeps_a_copy_of_what_it_cut(torn: Study, project: Path) -> None:
+def test_the_same_command_goes_on_and_keeps_a_copy_of_what_it_cut(torn: StudyData, project: Path) -> None:
     before = torn.place.journal.read_bytes()
     outcome = run(toy_study(project, budget={"trials": 4}, backend={"parallel": 1}))
     assert [(row.number, row.ending) for row in outcome.rows] == [(number, Ending.complete) for number in range(4)]
@@ -56,7 +56,7 @@ def test_the_same_command_goes_on_and_keeps_a_copy_of_what_it_cut(torn: Study, p
     assert torn.place.journal.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
 
 
-def test_a_stale_lock_is_not_waited_for(torn: Study) -> None:
+def test_a_stale_lock_is_not_waited_for(torn: StudyData) -> None:
     began = time.monotonic()
     storage = open_storage(torn.place, torn, repair=True)
     storage.set_study_user_attr(storage.get_study_id_from_name("toy"), "note", 1)

@@ -19,7 +19,7 @@ from making import processes_below, sweep, toy_study, wait_until
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import run
 from sweepkit.report.watch import Outcome, Quiet
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import LOST, Evaluated, Event, Finished, Started
 
 ray = pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
@@ -62,7 +62,7 @@ class Watching(Quiet):
             act()
 
 
-def spread(project: Path, cluster: Any, *, trials: int = TRIALS, step_seconds: float = 0.15) -> Study:
+def spread(project: Path, cluster: Any, *, trials: int = TRIALS, step_seconds: float = 0.15) -> StudyData:
     return toy_study(
         project,
         task={"step_seconds": step_seconds},
@@ -72,7 +72,7 @@ def spread(project: Path, cluster: Any, *, trials: int = TRIALS, step_seconds: f
     )
 
 
-def check_whole(study: Study, outcome: Outcome) -> None:
+def check_whole(study: StudyData, outcome: Outcome) -> None:
     from mlflow import MlflowClient
 
     assert outcome.status == "done", outcome.reason

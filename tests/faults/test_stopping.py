@@ -16,12 +16,12 @@ from making import processes_below, sweep, toy_study, wait_until
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import run
 from sweepkit.report import rows as results
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 pytestmark = pytest.mark.real
 
 
-def written(project: Path, **keys: Any) -> Study:
+def written(project: Path, **keys: Any) -> StudyData:
     """Return a study that is also ``study.yaml`` in the project."""
     study = toy_study(project, **keys)
     (project / "study.yaml").write_text(to_yaml(study))
@@ -41,7 +41,7 @@ def left_of(process: subprocess.Popen[str], project: Path, code: int, seconds: f
     return output
 
 
-def endings(study: Study) -> list[str]:
+def endings(study: StudyData) -> list[str]:
     return [str(row.ending) for row in results.read(study)]
 
 

@@ -14,7 +14,7 @@ from making import processes_below, sweep, toy_study, wait_until
 from postgres import postgres
 from sweepkit.check.study_file import to_yaml
 from sweepkit.report.rows import read
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -27,14 +27,14 @@ def server() -> Iterator[str]:
         yield url
 
 
-def written(project: Path, server: str, **keys: Any) -> tuple[Study, Path]:
+def written(project: Path, server: str, **keys: Any) -> tuple[StudyData, Path]:
     study = toy_study(project, storage=server, **keys)
     file = project / "study.yaml"
     file.write_text(to_yaml(study))
     return study, file
 
 
-def drivers_of(study: Study, server: str) -> list[str]:
+def drivers_of(study: StudyData, server: str) -> list[str]:
     """Return which driver ran each trial, by number."""
     import optuna
     import sqlalchemy

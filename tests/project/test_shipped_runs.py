@@ -26,7 +26,7 @@ from making import sweep
 from sweepkit.check.find import stored_study
 from sweepkit.report import rows as results
 from sweepkit.report.confirmation import SUFFIX
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.tasks import load_task
 from sweepkit.tasks.text import TextTask
 from sweepkit.trackers.mlflow import tracking_uri
@@ -61,7 +61,7 @@ class Most:
 class Shipped:
     """A shipped study, what was forecast of it, and what then happened."""
 
-    study: Study
+    study: StudyData
     ahead: Mapping[str, Any]
     seconds: float
     """From the command to its end."""

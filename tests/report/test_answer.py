@@ -26,7 +26,7 @@ from sweepkit.check.find import stored_study
 from sweepkit.report import rows as results
 from sweepkit.report.pieces import own_task
 from sweepkit.report.progress import still
-from sweepkit.study.study import Study, TaskSpec
+from sweepkit.study.study import StudyData, TaskSpec
 from sweepkit.tasks import load_task
 from sweepkit.trackers.mlflow import link, tracking_uri
 
@@ -69,7 +69,7 @@ SEARCHED = ("learning_rate", "per_device_train_batch_size")
 class Ran:
     """A study that ran, and what its command said."""
 
-    study: Study
+    study: StudyData
     said: str
 
     @property

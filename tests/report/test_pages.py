@@ -21,7 +21,7 @@ from making import sweep, toy_study, wait_until
 from sweepkit import report
 from sweepkit.driver.run import run
 from sweepkit.report import rows as results
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 pytestmark = pytest.mark.real
 
@@ -34,7 +34,7 @@ SPACE = {
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyData:
     """A study of eight trials that ran and is recorded."""
     home = tmp_path_factory.mktemp("looked-at")
     (home / "pyproject.toml").touch()
@@ -64,7 +64,7 @@ def answer(url: str) -> Any:
         return None
 
 
-def test_optuna_dashboard_opens_the_studys_storage(study: Study, tmp_path: Path) -> None:
+def test_optuna_dashboard_opens_the_studys_storage(study: StudyData, tmp_path: Path) -> None:
     pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is missing: pip install 'sweepkit[dev]'")
     port = free_port()
     code = "import sys; from optuna_dashboard._cli import main; main()"
@@ -82,7 +82,7 @@ def test_optuna_dashboard_opens_the_studys_storage(study: Study, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_the_report_is_drawn_without_a_network_and_without_an_error(study: Study, tmp_path: Path) -> None:
+def test_the_report_is_drawn_without_a_network_and_without_an_error(study: StudyData, tmp_path: Path) -> None:
     page = report.write(study)
     with chromium(tmp_path / "profile", width=1100, height=6400) as driver:
         driver.execute_cdp_cmd("Network.enable", {})
@@ -102,7 +102,7 @@ def test_the_report_is_drawn_without_a_network_and_without_an_error(study: Study
 
 
 @pytest.mark.slow
-def test_the_link_of_sweep_ui_shows_the_runs_and_the_parallel_coordinates(study: Study, tmp_path: Path) -> None:
+def test_the_link_of_sweep_ui_shows_the_runs_and_the_parallel_coordinates(study: StudyData, tmp_path: Path) -> None:
     served = sweep("ui", "toy", "--port", str(free_port()), cwd=study.place.root, env={**os.environ})
     try:
         assert served.stdout is not None

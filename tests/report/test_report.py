@@ -23,12 +23,12 @@ from sweepkit.report.verdict import Candidate, judge
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study.identity import identify
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished, Started
 from sweepkit.trial.log import TrialLog
 
 
-def finished_study(project: Path, *, best_at_edge: bool, **keys: Any) -> Study:
+def finished_study(project: Path, *, best_at_edge: bool, **keys: Any) -> StudyData:
     """Return a study of twelve trials whose value rises towards one end of the learning rate, or peaks in its middle."""
     study = typed(toy_study(project, **{"budget": {"trials": 12}, "sampler": {"type": "qmc", "seed": 0}, **keys}))
     identify(study.place, study)

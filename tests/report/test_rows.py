@@ -15,14 +15,14 @@ from sweepkit.report import rows as results
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study.locks import StudyLock
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
 from sweepkit.trial.trial import Ending, Trial
 
 Value = float | tuple[float, ...] | None
 
 
-def study_of(home: Path, **changes: Any) -> Study:
+def study_of(home: Path, **changes: Any) -> StudyData:
     """Return a small study whose file would lie in ``home``."""
     data: dict[str, Any] = {
         "name": "toy",
@@ -32,7 +32,7 @@ def study_of(home: Path, **changes: Any) -> Study:
         "budget": {"trials": 10},
         "tracking": {"uri": "none"},
     }
-    return Study.model_validate({**data, **changes}).at(home)
+    return StudyData.model_validate({**data, **changes}).at(home)
 
 
 def trial(number: int, value: Value, ending: Ending = Ending.complete, **facts: Any) -> Trial:
@@ -41,7 +41,7 @@ def trial(number: int, value: Value, ending: Ending = Ending.complete, **facts: 
     return Trial(number=number, ending=ending, values=values, **facts)
 
 
-def record(study: Study, ends: list[tuple[float, str | None, str]]) -> Search:
+def record(study: StudyData, ends: list[tuple[float, str | None, str]]) -> Search:
     """Run these trials (learning rate, ending or None for one that is never told, cause) through a real search."""
     search = Search(study, open_storage(study.place, study), known={})
     for rate, ending, cause in ends:

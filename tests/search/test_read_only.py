@@ -18,14 +18,14 @@ from sweepkit.report import moments, tables
 from sweepkit.report.confirmation import verdict_file, write
 from sweepkit.report.verdict import Candidate, judge
 from sweepkit.report.watch import Outcome
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished, Logged, Started
 from sweepkit.trial.trial import Ending, Trial
 
 GOALS = [{"metric": "eval_f1", "direction": "maximize"}, {"metric": "eval_loss", "direction": "minimize"}]
 
 
-def study_of(home: Path, **changes: Any) -> Study:
+def study_of(home: Path, **changes: Any) -> StudyData:
     """Return a study of six trials over two parameters."""
     data: dict[str, Any] = {
         "name": "toy",
@@ -36,7 +36,7 @@ def study_of(home: Path, **changes: Any) -> Study:
         "pruner": {"type": "asha"},
         "budget": {"trials": 6},
     }
-    return Study.model_validate({**data, **changes}).at(home)
+    return StudyData.model_validate({**data, **changes}).at(home)
 
 
 def trial(number: int, value: float | None, ending: Ending = Ending.complete, **facts: Any) -> Trial:
@@ -66,7 +66,7 @@ def text_of(content: Any, width: int = 100) -> str:
     return "\n".join(line.rstrip() for line in lines).strip()
 
 
-def started(study: Study, number: int, **params: Any) -> Started:
+def started(study: StudyData, number: int, **params: Any) -> Started:
     """Return the start of a trial whose spec is on disk."""
     folder = study.place.trial(number)
     folder.mkdir(parents=True, exist_ok=True)
@@ -233,7 +233,7 @@ def test_the_summary_ends_with_the_best_its_checkpoint_and_what_to_type_next(pro
     ]
 
 
-def confirmed(study: Study) -> list[Trial]:
+def confirmed(study: StudyData) -> list[Trial]:
     """Return trials of which a confirmation prefers the second best, its verdict written beside them."""
     rows = [
         trial(0, 0.5, origin="baseline"),

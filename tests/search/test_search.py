@@ -14,7 +14,7 @@ from making import toy_study
 from sweepkit.check.study_file import known_values
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, together
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
 from toy_tasks import score
 
@@ -43,7 +43,7 @@ GRID = {
 }
 
 
-def opened(study: Study) -> Search:
+def opened(study: StudyData) -> Search:
     """Return the study's search as a new process has it."""
     study.place.folder.mkdir(parents=True, exist_ok=True)
     return Search(study, open_storage(study.place, study, repair=True), known=known_values(study))
@@ -69,7 +69,7 @@ def sequence(search: Search) -> list[dict[str, Any]]:
     return found
 
 
-def study_of(project: Path, kind: str, name: str, **keys: Any) -> Study:
+def study_of(project: Path, kind: str, name: str, **keys: Any) -> StudyData:
     space = GRID if kind == "grid" else SPACE
     sampler = {"type": kind, "seed": 5, **SAMPLERS[kind]}
     return toy_study(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import written_trials as trials
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow import MLflowTracker, tracking_uri
 from sweepkit.trackers.mlflow.store import Store
 from sweepkit.trial.trial import Ending, Trial
@@ -47,7 +47,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trials.tiny_classifier(tmp_path_factory.mktemp("classifier"))
 
 
-def kept(study: Study, numbers: list[int], model: Path) -> MLflowTracker:
+def kept(study: StudyData, numbers: list[int], model: Path) -> MLflowTracker:
     """Return a tracker that delivered complete trials and keeps the best checkpoint of each."""
     rows = []
     for number in numbers:
@@ -61,7 +61,7 @@ def kept(study: Study, numbers: list[int], model: Path) -> MLflowTracker:
     return tracker
 
 
-def models(study: Study) -> list[Any]:
+def models(study: StudyData) -> list[Any]:
     """Return the logged models that MLflow has, oldest first."""
     client = Store(tracking_uri(study), study.place).client
     return list(client.search_logged_models(["1"], order_by=[{"field_name": "creation_timestamp", "ascending": True}]))
@@ -94,7 +94,7 @@ class TestAKeptCheckpoint:
         return folder
 
     @pytest.fixture(scope="class")
-    def study(self, home: Path, classifier: Path) -> Study:
+    def study(self, home: Path, classifier: Path) -> StudyData:
         study = trials.toy_study(home, tracking={"register": "toy-model"})
         tracker = kept(study, [0, 1], classifier)
         for _ in range(2):
@@ -102,7 +102,7 @@ class TestAKeptCheckpoint:
         return study
 
     @pytest.fixture
-    def mlflow(self, study: Study) -> Any:
+    def mlflow(self, study: StudyData) -> Any:
         import mlflow
 
         mlflow.set_tracking_uri(tracking_uri(study))
@@ -113,16 +113,16 @@ class TestAKeptCheckpoint:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         os.environ.pop("MLFLOW_REGISTRY_URI", None)
 
-    def test_it_is_stored_once(self, study: Study, home: Path) -> None:
+    def test_it_is_stored_once(self, study: StudyData, home: Path) -> None:
         assert len(weights(home)) == 2
         best = study.place.trial(1) / "best"
         assert best.is_symlink() and not best.readlink().is_absolute()
         assert home / "mlartifacts" in best.resolve().parents
 
-    def test_transformers_loads_it_from_where_best_was(self, study: Study, classifier: Path) -> None:
+    def test_transformers_loads_it_from_where_best_was(self, study: StudyData, classifier: Path) -> None:
         assert scores(study.place.trial(1) / "best") == scores(classifier)
 
-    def test_mlflow_loads_it_by_its_id_and_by_its_alias(self, study: Study, mlflow: Any) -> None:
+    def test_mlflow_loads_it_by_its_id_and_by_its_alias(self, study: StudyData, mlflow: Any) -> None:
         import mlflow.transformers as flavor
 
         model = models(study)[1]
@@ -130,12 +130,12 @@ class TestAKeptCheckpoint:
         assert direct == flavor.load_model("models:/toy-model@champion")(TEXT)
         assert direct[0]["label"] in ("ham", "spam")
 
-    def test_the_champion_predicts_with_its_signature_from_its_example(self, study: Study, mlflow: Any) -> None:
+    def test_the_champion_predicts_with_its_signature_from_its_example(self, study: StudyData, mlflow: Any) -> None:
         champion = mlflow.pyfunc.load_model("models:/toy-model@champion")
         assert list(champion.predict([TEXT]).columns) == ["label", "score"]
         assert champion.metadata.signature.outputs.input_names() == ["label", "score"]
 
-    def test_it_is_ready_and_carries_the_metrics_of_its_evaluation(self, study: Study) -> None:
+    def test_it_is_ready_and_carries_the_metrics_of_its_evaluation(self, study: StudyData) -> None:
         first, second = models(study)
         assert [str(model.status) for model in (first, second)] == ["READY", "READY"]
         assert {(metric.key, metric.step) for metric in second.metrics} == {("eval_f1", 20), ("eval_loss", 20)}
@@ -144,7 +144,7 @@ class TestAKeptCheckpoint:
         run = Store(tracking_uri(study), study.place).client.get_run(second.source_run_id)
         assert [(output.model_id, output.step) for output in run.outputs.model_outputs] == [(second.model_id, 20)]
 
-    def test_it_is_registered_once(self, study: Study) -> None:
+    def test_it_is_registered_once(self, study: StudyData) -> None:
         client = Store(tracking_uri(study), study.place).client
         (version,) = client.search_model_versions("name = 'toy-model'")
         model = models(study)[1]

@@ -12,7 +12,7 @@ import pytest
 
 import written_trials as trials
 from mlflow_server import DEADLINE_SECONDS, Server
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trackers import Courier
 from sweepkit.trackers.mlflow import MLflowTracker
 from sweepkit.trackers.mlflow.store import Store
@@ -30,12 +30,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def named(project: Path, server: Server) -> Callable[[str], Study]:
+def named(project: Path, server: Server) -> Callable[[str], StudyData]:
     """Return a function that makes a study of this name on the server."""
     return lambda name: trials.toy_study(project, name=name, tracking={"uri": server.uri, "register": f"{name}-model"})
 
 
-def counts(server: Server, study: Study) -> dict[str, tuple[str, int]]:
+def counts(server: Server, study: StudyData) -> dict[str, tuple[str, int]]:
     """Return run name → (status, number of metrics) of the study's trials."""
     rows = server.ask(
         "select r.name, r.status, count(m.key) from runs r join experiments e on e.experiment_id = r.experiment_id "
@@ -97,7 +97,7 @@ def test_a_server_killed_in_the_middle_has_everything_once_in_the_end(project: P
     assert said[0].startswith("tracking: MlflowException: API request to http://127.0.0.1")
 
 
-def test_an_answer_that_was_lost_makes_no_second_run(server: Server, named: Callable[[str], Study]) -> None:
+def test_an_answer_that_was_lost_makes_no_second_run(server: Server, named: Callable[[str], StudyData]) -> None:
     study = named("lost")
     rows = [trials.whole(study, number) for number in range(3)]
     tracker = MLflowTracker(study, lambda: rows)
@@ -122,7 +122,7 @@ def test_an_answer_that_was_lost_makes_no_second_run(server: Server, named: Call
     assert json.loads(study.place.mlflow_json.read_text())["trials"]["1"]["run_id"] == run.info.run_id
 
 
-def test_delivering_twice_to_a_server_doubles_nothing(server: Server, named: Callable[[str], Study]) -> None:
+def test_delivering_twice_to_a_server_doubles_nothing(server: Server, named: Callable[[str], StudyData]) -> None:
     study = named("twice")
     rows = [trials.whole(study, 0), trials.whole(study, 1, Ending.pruned)]
     for _ in range(2):
@@ -139,7 +139,7 @@ def test_delivering_twice_to_a_server_doubles_nothing(server: Server, named: Cal
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_a_checkpoint_is_uploaded_and_stays_where_it_was(
-    server: Server, named: Callable[[str], Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, named: Callable[[str], StudyData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow.transformers as flavor
 

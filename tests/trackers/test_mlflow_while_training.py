@@ -14,7 +14,7 @@ from making import sweep, toy_study, wait_until
 from mlflow_server import Server
 from sweepkit.check.study_file import to_yaml
 from sweepkit.report import rows as results
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Logged
 from sweepkit.trial.log import TrialLog
 
@@ -36,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.kill()
 
 
-def study_of(project: Path, uri: str, **keys: object) -> Study:
+def study_of(project: Path, uri: str, **keys: object) -> StudyData:
     """Write and return a study of eight trials of 40 steps, all at once, every step logged."""
     whole = {
         "training": {"use_cpu": True, "logging_steps": 1, "num_train_epochs": 10},
@@ -49,7 +49,7 @@ def study_of(project: Path, uri: str, **keys: object) -> Study:
     return study
 
 
-def logged(study: Study) -> Counter[tuple[str | None, str, int]]:
+def logged(study: StudyData) -> Counter[tuple[str | None, str, int]]:
     """Return (run, metric, step) of everything the trials themselves wrote down."""
     return Counter(
         (row.mlflow_run, name, event.step)

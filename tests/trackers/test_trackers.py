@@ -19,7 +19,7 @@ import pytest
 
 import written_trials as trials
 from sweepkit.study.errors import InputError, StudyNotFound
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trackers import Courier, Silent, Tracker
 from sweepkit.trackers.mlflow import MLflowTracker, serve, tracking_uri
 from sweepkit.trackers.mlflow.store import Store, serve_environment
@@ -53,7 +53,7 @@ def home(project: Path, empty_store: Path) -> Path:
 
 
 @pytest.fixture
-def study(home: Path) -> Study:
+def study(home: Path) -> StudyData:
     return trials.toy_study(home)
 
 
@@ -72,7 +72,7 @@ def store(project: Path) -> Iterator[Callable[..., list[Any]]]:
         connection.close()
 
 
-def delivered(study: Study, rows: list[Trial], **more: Any) -> MLflowTracker:
+def delivered(study: StudyData, rows: list[Trial], **more: Any) -> MLflowTracker:
     """Return a tracker that opened and delivered these rows."""
     tracker = MLflowTracker(study, lambda: rows, **more)
     tracker.open()
@@ -80,7 +80,7 @@ def delivered(study: Study, rows: list[Trial], **more: Any) -> MLflowTracker:
     return tracker
 
 
-def runs(study: Study) -> dict[str, Any]:
+def runs(study: StudyData) -> dict[str, Any]:
     """Return MLflow's runs by their names."""
     from mlflow.tracking import MlflowClient
 
@@ -91,7 +91,7 @@ def runs(study: Study) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["silent", "mlflow"])
-def test_every_method_may_be_called_again(study: Study, kind: str) -> None:
+def test_every_method_may_be_called_again(study: StudyData, kind: str) -> None:
     rows = [trials.whole(study, 0)]
     tracker: Tracker = Silent() if kind == "silent" else MLflowTracker(study, lambda: rows)
     for _ in range(2):
@@ -103,7 +103,7 @@ def test_every_method_may_be_called_again(study: Study, kind: str) -> None:
         assert tracker.behind() == 0
 
 
-def test_one_parent_and_a_child_per_trial_bear_the_searched_values(study: Study) -> None:
+def test_one_parent_and_a_child_per_trial_bear_the_searched_values(study: StudyData) -> None:
     delivered(study, [trials.whole(study, 0), trials.whole(study, 7)])
     found = runs(study)
     assert set(found) == {"toy", "0000 baseline lr=3e-5 bs=16", "0007 lr=2.4e-4 bs=16"}
@@ -129,7 +129,7 @@ def test_one_parent_and_a_child_per_trial_bear_the_searched_values(study: Study)
         (Ending.running, "RUNNING"),
     ],
 )
-def test_an_ending_becomes_a_status_with_its_reason(study: Study, ending: Ending, status: str) -> None:
+def test_an_ending_becomes_a_status_with_its_reason(study: StudyData, ending: Ending, status: str) -> None:
     if ending is Ending.running:
         trials.write(study, 3, [trials.started(3)])
         row = trials.row(3, ending)
@@ -143,13 +143,13 @@ def test_an_ending_becomes_a_status_with_its_reason(study: Study, ending: Ending
     assert ("objective" in run.data.metrics) == (ending in (Ending.complete, Ending.pruned))
 
 
-def test_a_trial_that_never_started_has_a_run_too(study: Study) -> None:
+def test_a_trial_that_never_started_has_a_run_too(study: StudyData) -> None:
     delivered(study, [trials.row(2, Ending.failed, cause="no such file")])
     run = runs(study)["0002 lr=9e-5 bs=16"]
     assert (run.info.status, run.data.tags["reason"]) == ("FAILED", "no such file")
 
 
-def test_training_and_evaluation_are_delivered_with_global_step_and_epoch(study: Study) -> None:
+def test_training_and_evaluation_are_delivered_with_global_step_and_epoch(study: StudyData) -> None:
     from mlflow.tracking import MlflowClient
 
     row = trials.whole(study, 0)
@@ -195,7 +195,7 @@ def test_several_goals_are_all_delivered_and_the_deciding_one_is_the_objective(h
 
 
 def test_delivering_again_after_every_memory_is_lost_doubles_nothing(
-    study: Study, store: Callable[..., list[Any]]
+    study: StudyData, store: Callable[..., list[Any]]
 ) -> None:
     rows = [trials.whole(study, number) for number in range(3)]
     delivered(study, rows)
@@ -213,7 +213,7 @@ def test_delivering_again_after_every_memory_is_lost_doubles_nothing(
     assert (store("select count(*) from metrics"), store("select count(*) from runs")) == before
 
 
-def test_what_comes_bit_by_bit_is_what_comes_at_once(study: Study, store: Callable[..., list[Any]]) -> None:
+def test_what_comes_bit_by_bit_is_what_comes_at_once(study: StudyData, store: Callable[..., list[Any]]) -> None:
     rows = [trials.row(0, Ending.running)]
     tracker = MLflowTracker(study, lambda: rows)
     tracker.open()
@@ -229,7 +229,7 @@ def test_what_comes_bit_by_bit_is_what_comes_at_once(study: Study, store: Callab
     assert runs(study)["0000 baseline lr=3e-5 bs=16"].info.status == "FINISHED"
 
 
-def test_what_the_store_refused_once_is_whole_afterwards(study: Study, project: Path) -> None:
+def test_what_the_store_refused_once_is_whole_afterwards(study: StudyData, project: Path) -> None:
     rows = [trials.row(0, Ending.running)]
     tracker = MLflowTracker(study, lambda: rows)
     tracker.open()
@@ -248,7 +248,7 @@ def test_what_the_store_refused_once_is_whole_afterwards(study: Study, project: 
     database.close()
 
 
-def test_a_deleted_database_is_filled_again_from_the_logs(project: Path, study: Study) -> None:
+def test_a_deleted_database_is_filled_again_from_the_logs(project: Path, study: StudyData) -> None:
     rows = [trials.whole(study, 0), trials.whole(study, 1, Ending.pruned)]
     delivered(study, rows)
     before = {name: (run.info.status, run.data.params, run.data.metrics) for name, run in runs(study).items()}
@@ -280,7 +280,7 @@ assert not heavy, heavy
 """Another process, so that nothing of the old store is remembered; a driver that loads no torch, too."""
 
 
-def test_a_run_deleted_by_hand_stays_deleted_and_holds_nobody_up(study: Study) -> None:
+def test_a_run_deleted_by_hand_stays_deleted_and_holds_nobody_up(study: StudyData) -> None:
     from mlflow.tracking import MlflowClient
 
     rows = [trials.row(0, Ending.running), trials.row(1, Ending.running)]
@@ -299,7 +299,7 @@ def test_a_run_deleted_by_hand_stays_deleted_and_holds_nobody_up(study: Study) -
     }
 
 
-def test_a_stopped_trial_goes_on_in_the_same_run(study: Study, store: Callable[..., list[Any]]) -> None:
+def test_a_stopped_trial_goes_on_in_the_same_run(study: StudyData, store: Callable[..., list[Any]]) -> None:
     stop = trials.finished(0, Ending.stopped, step=15)
     trials.write(study, 0, [trials.started(0), *trials.training(0, range(1, 16)), stop])
     rows = [trials.row(0, Ending.stopped)]
@@ -320,7 +320,7 @@ def test_a_stopped_trial_goes_on_in_the_same_run(study: Study, store: Callable[.
     assert store("select count(*) from metrics where key in ('loss', 'eval_f1', 'epoch')") == [(STEPS * 2 + 3,)]
 
 
-def test_another_attempt_with_other_arguments_says_what_differs(study: Study) -> None:
+def test_another_attempt_with_other_arguments_says_what_differs(study: StudyData) -> None:
     crash = trials.finished(0, Ending.infeasible, step=0)
     smaller = {**trials.started(0).effective, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
     second = trials.started(0, attempt=2, effective=smaller)
@@ -335,7 +335,7 @@ def test_another_attempt_with_other_arguments_says_what_differs(study: Study) ->
     }
 
 
-def test_a_value_too_long_for_a_parameter_is_whole_in_a_file(study: Study, project: Path) -> None:
+def test_a_value_too_long_for_a_parameter_is_whole_in_a_file(study: StudyData, project: Path) -> None:
     long = {"learning_rate": 1e-4, "task.prompt": "word " * 2000}
     trials.write(study, 0, [trials.started(0)], long)
     delivered(study, [trials.row(0, Ending.running)])
@@ -345,7 +345,7 @@ def test_a_value_too_long_for_a_parameter_is_whole_in_a_file(study: Study, proje
     assert json.loads(file.read_text())["task.prompt"] == long["task.prompt"]
 
 
-def test_confirmation_runs_lie_under_the_same_parent(study: Study) -> None:
+def test_confirmation_runs_lie_under_the_same_parent(study: StudyData) -> None:
     delivered(study, [trials.whole(study, 0)])
     again = replace(study.place, name="toy/confirm")
     delivered(study, [trials.row(0, Ending.failed)], place=again)
@@ -413,7 +413,7 @@ def test_passwords_and_tokens_reach_neither_store_nor_files(home: Path, monkeypa
 
 
 def test_eight_trials_that_log_every_step_lose_nothing_through_a_courier(
-    study: Study, store: Callable[..., list[Any]]
+    study: StudyData, store: Callable[..., list[Any]]
 ) -> None:
     steps, numbers = 300, range(8)
     rows = {number: trials.row(number, Ending.running) for number in numbers}
@@ -576,7 +576,7 @@ def test_a_store_that_never_answers_holds_up_nobody() -> None:
     release.set()
 
 
-def test_the_link_shows_this_studys_runs_with_what_was_searched_and_the_objective(study: Study) -> None:
+def test_the_link_shows_this_studys_runs_with_what_was_searched_and_the_objective(study: StudyData) -> None:
     from mlflow.tracking import MlflowClient
 
     tracker = MLflowTracker(study, list)
@@ -598,7 +598,7 @@ def test_the_link_shows_this_studys_runs_with_what_was_searched_and_the_objectiv
     assert view["searchFilter"] == f"{mine} AND tags.`sweepkit.study` = 'toy'", "confirmation runs have the same parent"
 
 
-def test_the_ui_is_served_on_this_machine_only(study: Study, project: Path) -> None:
+def test_the_ui_is_served_on_this_machine_only(study: StudyData, project: Path) -> None:
     command, url = serve(study, 5123)
     assert command[1:] == [
         *("-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", "5123", "--workers", "1"),

@@ -10,7 +10,7 @@ import pytest
 from making import toy_study
 from sweepkit.check import check, known_values, typed
 from sweepkit.driver.run import run_checked
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.tasks import task_class
 from sweepkit.trial.events import Checkpointed
 from sweepkit.trial.log import TrialLog
@@ -27,7 +27,7 @@ CURVES = {
 """``eval_score`` of five epochs of four steps; the first one's second epoch is its best and its last is its worst."""
 
 
-def study_of(project: Path, value: str, **keys: Any) -> Study:
+def study_of(project: Path, value: str, **keys: Any) -> StudyData:
     """Return a study that tries each curve once, in their order."""
     study = toy_study(
         project,
@@ -43,7 +43,7 @@ def study_of(project: Path, value: str, **keys: Any) -> Study:
     return typed(study)
 
 
-def ran(study: Study) -> list[Trial]:
+def ran(study: StudyData) -> list[Trial]:
     """Run the study in this process, one trial after the other."""
     kind = task_class(study.task, study.home)
     return run_checked(study, known_values(study), here=kind).rows

@@ -14,13 +14,13 @@ from sweepkit.driver.run import run as run_study
 from sweepkit.report.watch import Outcome, Switch
 from sweepkit.study.errors import InputError, StudyFileError
 from sweepkit.study.identity import changes, plain_study
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 
 class Running:
     """A study in a thread of its own."""
 
-    def __init__(self, study: Study, fresh: bool, watch: Watching) -> None:
+    def __init__(self, study: StudyData, fresh: bool, watch: Watching) -> None:
         self.study, self.switch, self.watch = study, Switch(), watch
         self.outcome: Outcome | None = None
         self.error: BaseException | None = None
@@ -53,18 +53,18 @@ _LAST: dict[Path, Running] = {}
 """A study's folder → its last run in the background."""
 
 
-def last(study: Study) -> Running | None:
+def last(study: StudyData) -> Running | None:
     """Return the study's last run in the background of this process."""
     return _LAST.get(study.place.folder)
 
 
-def running(study: Study) -> Running | None:
+def running(study: StudyData) -> Running | None:
     """Return the run in the background that goes on now."""
     found = last(study)
     return found if found is not None and found.alive else None
 
 
-def run(study: Study, *, fresh: bool) -> Outcome:
+def run(study: StudyData, *, fresh: bool) -> Outcome:
     """Run a study here and now, and show it."""
     with watching() as watch:
         outcome = run_study(study, fresh=fresh, watch=watch)
@@ -74,7 +74,7 @@ def run(study: Study, *, fresh: bool) -> Outcome:
     return outcome
 
 
-def start(study: Study, *, fresh: bool) -> None:
+def start(study: StudyData, *, fresh: bool) -> None:
     """Run a study in the background; where it runs already, show it again."""
     found = running(study)
     if found is not None:

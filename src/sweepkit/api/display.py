@@ -13,7 +13,7 @@ from sweepkit.api import picture
 from sweepkit.report import live as view
 from sweepkit.report import tables
 from sweepkit.report.watch import Outcome, Watcher
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Started
 from sweepkit.trial.trial import Trial
 
@@ -34,7 +34,7 @@ class Watching(Watcher, Protocol):
     def again(self) -> None:
         """Show it in this place too."""
 
-    def summary(self, outcome: Outcome, study: Study) -> None:
+    def summary(self, outcome: Outcome, study: StudyData) -> None:
         """Say what came out, where the view has not said it."""
 
 
@@ -55,7 +55,7 @@ class _Picture(view.Picture):
     def again(self) -> None:
         """Do nothing: a terminal shows it once."""
 
-    def summary(self, outcome: Outcome, study: Study) -> None:
+    def summary(self, outcome: Outcome, study: StudyData) -> None:
         """Print what ``sweep run`` ends with."""
         tables.show(tables.summary(outcome, study))
 
@@ -64,7 +64,7 @@ class _Lines(view.Lines):
     def again(self) -> None:
         """Do nothing: lines are written once."""
 
-    def summary(self, outcome: Outcome, study: Study) -> None:
+    def summary(self, outcome: Outcome, study: StudyData) -> None:
         """Print what ``sweep run`` ends with."""
         tables.show(tables.summary(outcome, study))
 
@@ -100,7 +100,7 @@ class Live:
         """Show it in the cell that runs now; every place it was shown in goes on."""
         self._publish(update=False)
 
-    def summary(self, outcome: Outcome, study: Study) -> None:
+    def summary(self, outcome: Outcome, study: StudyData) -> None:
         """Do nothing: the picture says it."""
 
     def _tick(self) -> None:
@@ -126,7 +126,7 @@ class Live:
     def _text(self) -> str:
         return picture.text(self._board, self._outcome, self._error)
 
-    def opened(self, study: Study, rows: list[Trial]) -> None:
+    def opened(self, study: StudyData, rows: list[Trial]) -> None:
         """Begin the picture with what was there before."""
         from sweepkit.report.evidence import courses
 

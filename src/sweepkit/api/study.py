@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sweepkit.trial.trial import Trial
 
 
-class Study(data.Study):
+class Study(data.StudyData):
     """A study: which task, what may vary, which metric counts, how much may be spent. Its keys are those of the file.
 
     ``task`` may also be a Task or its class. One that was made in a cell or a script goes to the trials by value; where
@@ -49,7 +49,7 @@ class Study(data.Study):
             raise StudyFileError(problems)
 
     @classmethod
-    def of(cls, study: data.Study) -> Self:
+    def of(cls, study: data.StudyData) -> Self:
         """Return a study that was read from a file, with the verbs."""
         made = cls.model_construct(_fields_set=study.model_fields_set, **dict(study))
         made._home = study.home
@@ -266,7 +266,7 @@ def _options(task: Task) -> dict[str, Any]:
         ) from error
 
 
-def _wrong_options(study: data.Study, kind: type[Task]) -> list[Problem]:
+def _wrong_options(study: data.StudyData, kind: type[Task]) -> list[Problem]:
     """Return what a class that no file holds does not take, or lacks, of what the study gives it as ``task.NAME``.
 
     Of a range both ends are tried, of a choice every value.

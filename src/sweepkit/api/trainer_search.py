@@ -22,7 +22,7 @@ from sweepkit.report.rows import read, winners
 from sweepkit.report.watch import Quiet, Watcher
 from sweepkit.search.by_run import DefinedByRun, Suggesting
 from sweepkit.study.errors import InputError, MissingExtra, StudyFailed
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.tasks import Task, by_value
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS, owned
 from sweepkit.trial.trial import Trial
@@ -159,7 +159,7 @@ def _best_run(row: Trial) -> BestRun:
 
 def _study(
     trainer: Trainer, name: str, directions: list[str], n_trials: int, backend: str, kwargs: Mapping[str, Any]
-) -> Study:
+) -> StudyData:
     objective: dict[str, Any] = {"metric": OBJECTIVE, "direction": directions[0], "value": "last"}
     if len(directions) > 1:
         goals = [{"metric": f"{OBJECTIVE}_{i}", "direction": each} for i, each in enumerate(directions)]
@@ -167,7 +167,7 @@ def _study(
     budget: dict[str, Any] = {"trials": n_trials}
     if kwargs.get("timeout"):
         budget["hours"] = kwargs["timeout"] / 3600
-    return Study.model_validate(
+    return StudyData.model_validate(
         {
             "name": name,
             "question": "Which hyperparameters does this Trainer do best with?",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 
 from sweepkit.backends import Session
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.tasks import Task
 from sweepkit.trial.events import Evaluated, Event
 from sweepkit.trial.objective import run_trial
@@ -17,7 +17,7 @@ from sweepkit.trial.objective import run_trial
 class HereBackend:
     """Runs a session's trials in this process; ``kind`` is the task's class."""
 
-    def __init__(self, study: Study, kind: type[Task]) -> None:
+    def __init__(self, study: StudyData, kind: type[Task]) -> None:
         self._study = study
         self._kind = kind
 

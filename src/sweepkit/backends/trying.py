@@ -7,13 +7,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished
 from sweepkit.trial.objective import run_trial
 from sweepkit.trial.trial import Ending, TrialSpec, Turn
 
 
-def try_one(study: Study, params: Mapping[str, Any], turns: Sequence[Turn] = ()) -> Finished:
+def try_one(study: StudyData, params: Mapping[str, Any], turns: Sequence[Turn] = ()) -> Finished:
     """Train hyperparameters, given by name; those left out take their consumer's default.
 
     With ``turns`` one run follows the schedule: at each turn's evaluation it goes on from its own checkpoint with the

@@ -19,7 +19,7 @@ from sweepkit.check.rules.task import check_backend, check_task
 from sweepkit.check.rules.values import mismatch, typed
 from sweepkit.study.errors import Problem
 from sweepkit.study.space import walk
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 __all__ = [
     "Consumers",
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 
-def check(study: Study) -> list[Problem]:
+def check(study: StudyData) -> list[Problem]:
     """Return every broken rule; none means that the study may start.
 
     Numbers are judged as :func:`typed` fits them to their fields, whether or not the study went through it.
@@ -57,7 +57,7 @@ def check(study: Study) -> list[Problem]:
     return list(dict.fromkeys(problems))
 
 
-def wrong_values(study: Study, values: Mapping[str, Any]) -> list[Problem]:
+def wrong_values(study: StudyData, values: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with one trial's values, which may lie outside of the space: names and types alone."""
     consumers, _ = consumers_of(study)
     searched = {name for _, name, _ in walk(study.space)}

@@ -10,7 +10,7 @@ from sweepkit.check.study_file import load_study
 from sweepkit.study.errors import InputError, StudyNotFound, nearest
 from sweepkit.study.identity import Identity
 from sweepkit.study.paths import Place, project_root
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 STUDY_FILE = "study.yaml"
 
@@ -26,7 +26,7 @@ def study_names() -> list[str]:
     return [folder.name for folder in study_folders()]
 
 
-def find_study(argument: str, overrides: Iterable[str] | None = None, *, check: bool = True) -> Study:
+def find_study(argument: str, overrides: Iterable[str] | None = None, *, check: bool = True) -> StudyData:
     """Return the study a person means: a file, a folder with a study file, a folder under ``runs/``, or a name there.
 
     A file wins over a name. Raises StudyNotFound, StudyFileError.
@@ -53,16 +53,16 @@ def _ran(argument: str) -> Path | None:
     return next((folder for folder in (Path(argument), named) if (folder / "study.json").is_file()), None)
 
 
-def stored_study(folder: Path) -> Study:
+def stored_study(folder: Path) -> StudyData:
     """Return the study as it last ran, from its folder under ``runs/``."""
     folder = folder.resolve()
     root = folder.parents[1]
     found = Identity.load(Place(root, root, folder.name))
     assert found is not None
-    return Study.model_validate_json(json.dumps(found.study)).at(root / found.home)
+    return StudyData.model_validate_json(json.dumps(found.study)).at(root / found.home)
 
 
-def find_run(argument: str) -> Study:
+def find_run(argument: str) -> StudyData:
     """Return a study as it last ran, for commands that look at results; a file that never ran stands for itself."""
     found = find_study(argument, check=False)
     folder = found.place.folder

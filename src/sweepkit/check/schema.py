@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 from sweepkit.check.fields import UNKNOWN, Field
 from sweepkit.check.fields.arguments import lora_fields, training_fields
 from sweepkit.study.space import Choice, Expression, Float, Int
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.tasks import KINDS
 from sweepkit.tasks.arguments import owned
 
@@ -30,10 +30,10 @@ _JSON = {
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of a study file (draft 2020-12); TrainingArguments and LoraConfig are those installed."""
-    found = _open_unions(Study.model_json_schema(by_alias=True))
+    found = _open_unions(StudyData.model_json_schema(by_alias=True))
     parameter = {"anyOf": [{"$ref": f"#/$defs/{cls.__name__}"} for cls in (Float, Int, Choice, Expression)]}
     properties = found["properties"]
-    for name, field in Study.model_fields.items():
+    for name, field in StudyData.model_fields.items():
         # Pydantic leaves a section's own sentence out where it refers to the section's class.
         properties[field.alias or name].setdefault("description", field.description)
     names = dict(_fields())
@@ -44,7 +44,7 @@ def schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **found,
         "title": "sweepkit study",
-        "description": (Study.__doc__ or "").strip(),
+        "description": (StudyData.__doc__ or "").strip(),
     }
 
 
@@ -74,7 +74,7 @@ def _open_unions(node: Any) -> Any:
 
 def explain() -> str:
     """Return the reference of the study file as Markdown: every key with its default and its meaning."""
-    lines = ["# Study file", "", *_section(Study), "", "## space: parameters", ""]
+    lines = ["# Study file", "", *_section(StudyData), "", "## space: parameters", ""]
     for parameter in (Float, Int, Choice, Expression):
         lines += _about(parameter.__name__, parameter)
     lines += ["## task: options of the built-in kinds", ""]

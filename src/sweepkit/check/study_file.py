@@ -21,12 +21,12 @@ from sweepkit.check.validation import validate
 from sweepkit.check.yaml import Document, read_file
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.space import Choice, Expression, Float, Int
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 __all__ = ["explain", "known_values", "load_study", "same", "schema", "to_yaml"]
 
 
-def load_study(path: Path | str, overrides: Iterable[str] = (), *, check: bool = True) -> Study:
+def load_study(path: Path | str, overrides: Iterable[str] = (), *, check: bool = True) -> StudyData:
     """Return the study in a file, its numbers fitted to the fields that consume them.
 
     ``overrides`` are ``a.b=value`` texts as ``--set`` takes them; values are YAML. ``check`` also holds the rules that
@@ -72,7 +72,7 @@ def _in_order(problems: Iterable[Problem], first: str) -> list[Problem]:
     )
 
 
-def to_yaml(study: Study) -> str:
+def to_yaml(study: StudyData) -> str:
     """Return the study as a study file; loading that gives an equal study (see :func:`same`).
 
     A study with a recipe is written with its defaults too, because what it leaves out the recipe would say again.
@@ -81,7 +81,7 @@ def to_yaml(study: Study) -> str:
     plain |= {"name": study.name, "task": study.task.model_dump(exclude_none=True)}
     if study.space:
         plain["space"] = _plain_space(study.space)
-    ordered = {key: plain[key] for key in (f.alias or n for n, f in Study.model_fields.items()) if key in plain}
+    ordered = {key: plain[key] for key in (f.alias or n for n, f in StudyData.model_fields.items()) if key in plain}
     yaml = YAML()
     yaml.width = 120
     yaml.representer.ignore_aliases = lambda *_: True
@@ -118,6 +118,6 @@ def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
-def same(one: Study, other: Study) -> bool:
+def same(one: StudyData, other: StudyData) -> bool:
     """Whether two studies ask the same, wherever their files lie."""
-    return all(getattr(one, name) == getattr(other, name) for name in Study.model_fields)
+    return all(getattr(one, name) == getattr(other, name) for name in StudyData.model_fields)

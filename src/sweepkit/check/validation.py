@@ -17,7 +17,7 @@ from sweepkit.check.yaml import Keys, dotted
 from sweepkit.study import messages as phrases
 from sweepkit.study.errors import Problem, nearest
 from sweepkit.study.space import Choice, Expression, Float, Int
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 _PARAMETERS: Mapping[str, type[BaseModel]] = {"float": Float, "int": Int, "choice": Choice, "expression": Expression}
 _WAYS = ("low", "high", "choices", "expression")
@@ -28,7 +28,7 @@ _ATTEMPTS = 5
 class Validated:
     """A study without its broken parts, or None where too much was broken; and what was broken."""
 
-    study: Study | None
+    study: StudyData | None
     problems: list[Problem] = field(default_factory=list)
     hidden: set[str] = field(default_factory=set)
     """Paths that were left out; what the check says of them is no news."""
@@ -49,7 +49,7 @@ def validate(data: dict[Any, Any]) -> Validated:
     _no_constants(data, validated)
     for _ in range(_ATTEMPTS):
         try:
-            validated.study = Study.model_validate(data)
+            validated.study = StudyData.model_validate(data)
             break
         except ValidationError as error:
             before = Validated(None, hidden=set(validated.hidden))
@@ -111,7 +111,7 @@ def _place(error: ErrorDetails, data: Any) -> tuple[Keys, type[BaseModel] | None
         elif not (error["type"] == "missing" and index == len(loc) - 1):
             continue
         keys.append(part)
-    return tuple(keys), phrases.section(Study, keys[:-1]), tuple(keys)
+    return tuple(keys), phrases.section(StudyData, keys[:-1]), tuple(keys)
 
 
 def _holds(node: Any, part: str | int) -> bool:

@@ -16,7 +16,7 @@ from sweepkit.study.errors import InputError, StudyNotFound, SweepError
 from sweepkit.study.paths import project_root
 
 if TYPE_CHECKING:
-    from sweepkit.study.study import Study
+    from sweepkit.study.study import StudyData
     from sweepkit.trial.trial import Trial
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys instead.")]
@@ -96,7 +96,7 @@ def best(
             typer.echo(str(row.checkpoint))
 
 
-def _export(study: Study, rows: list[Trial], winners: list[Trial], folder: Path) -> None:
+def _export(study: StudyData, rows: list[Trial], winners: list[Trial], folder: Path) -> None:
     from sweepkit.report import tables
     from sweepkit.report.export import export
 
@@ -106,7 +106,7 @@ def _export(study: Study, rows: list[Trial], winners: list[Trial], folder: Path)
             typer.echo(f"wrote {tables.shown(path)}")
 
 
-def _refuse_nothing(study: Study, rows: list[Trial], winners: list[Trial]) -> None:
+def _refuse_nothing(study: StudyData, rows: list[Trial], winners: list[Trial]) -> None:
     if not winners:
         count = f"none of its {len(rows)} trials was trained to its end" if rows else "it has no trials yet"
         raise StudyNotFound(f"{study.name} has no best trial: {count}")

@@ -19,10 +19,10 @@ from sweepkit.report import tables
 from sweepkit.study import words
 from sweepkit.study.secrets import scrub
 from sweepkit.study.space import Choice, Expression, Float, Int
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 
-def plan(study: Study, argument: str, ahead: Forecast | None = None) -> RenderableType:
+def plan(study: StudyData, argument: str, ahead: Forecast | None = None) -> RenderableType:
     """Return what a study searches, holds fixed and may spend, where its results will lie, and a forecast if there is one."""
     table = Table.grid(padding=(0, 2, 0, 0))
     if study.question:
@@ -50,7 +50,7 @@ def plan(study: Study, argument: str, ahead: Forecast | None = None) -> Renderab
     return Group(verdict, Text(), table, Text(), *([outlook(study, ahead), Text()] if ahead else []), step)
 
 
-def budget(study: Study) -> str:
+def budget(study: StudyData) -> str:
     """Return what may be spent, for example ``40 trials, 6 hours``."""
     spent = study.budget
     parts = [
@@ -64,7 +64,7 @@ def budget(study: Study) -> str:
     return ", ".join(part for part in parts if part) or "no limit: runs until it is stopped"
 
 
-def disk(study: Study) -> str:
+def disk(study: StudyData) -> str:
     """Return what checkpoints will take, from the size of the weights the study begins with; LoRA keeps adapters only."""
     model = study.task.options.get("model")
     folder = locate(model, study.home)[0] if isinstance(model, str) else None
@@ -81,7 +81,7 @@ def disk(study: Study) -> str:
     return f"{text}, and {most}{words.size(running)} for each running trial"
 
 
-def outlook(study: Study, forecast: Forecast) -> RenderableType:
+def outlook(study: StudyData, forecast: Forecast) -> RenderableType:
     """Return what a study is going to take, what it was forecast from, and what stands against it."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for title, text in _forecast(study, forecast):
@@ -96,7 +96,7 @@ def outlook(study: Study, forecast: Forecast) -> RenderableType:
     return Group(Text("forecast", style="bold"), Text(), table, Text(), Text(said, style="dim"), *against)
 
 
-def _forecast(study: Study, forecast: Forecast) -> Iterator[tuple[str, str]]:
+def _forecast(study: StudyData, forecast: Forecast) -> Iterator[tuple[str, str]]:
     corner, ground, pruner = forecast.corner, forecast.ground, study.pruner.type
     peaks = sorted(1e6 * one.peak_memory_mb for one in forecast.measured)
     most = (

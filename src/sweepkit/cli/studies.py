@@ -12,7 +12,7 @@ from sweepkit.study.errors import InputError, Problem, StudyFileError, StudyNotF
 
 if TYPE_CHECKING:
     from sweepkit.search.search import Search
-    from sweepkit.study.study import Study
+    from sweepkit.study.study import StudyData
     from sweepkit.trial.trial import Turn
 
 
@@ -60,7 +60,7 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def within_space(study: Study, values: Mapping[str, Any]) -> Mapping[str, Any]:
+def within_space(study: StudyData, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the values when the study's space has them. Raises StudyFileError with everything that is wrong."""
     from sweepkit.check import check_configuration
 
@@ -70,7 +70,7 @@ def within_space(study: Study, values: Mapping[str, Any]) -> Mapping[str, Any]:
     return values
 
 
-def completed(study: Study, values: Mapping[str, Any]) -> dict[str, Any]:
+def completed(study: StudyData, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return one trial's hyperparameters: the values, what follows from them, defaults for the rest of the space.
 
     The values may lie outside of the space. Raises StudyFileError for names that nothing takes, values that do not fit.
@@ -84,7 +84,7 @@ def completed(study: Study, values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(Proposer(study, known_values(study)).baseline(values).hyperparameters)
 
 
-def trained(study: Study, number: int) -> tuple[Mapping[str, Any], Sequence[Turn]]:
+def trained(study: StudyData, number: int) -> tuple[Mapping[str, Any], Sequence[Turn]]:
     """Return what a trial was trained with: at first, and at the turns of its schedule up to what stands for it.
 
     Raises StudyNotFound where there is no such trial.
@@ -104,7 +104,7 @@ def trained(study: Study, number: int) -> tuple[Mapping[str, Any], Sequence[Turn
     return rows[root].params, turns
 
 
-def search(study: Study) -> Search:
+def search(study: StudyData) -> Search:
     """Return the study's search, for commands that add trials to it."""
     from sweepkit.check.study_file import known_values
     from sweepkit.search.search import Search

@@ -14,7 +14,7 @@ from sweepkit.study.errors import InputError, StudyFileError
 
 if TYPE_CHECKING:
     from sweepkit.driver.forecast import Forecast
-    from sweepkit.study.study import Study
+    from sweepkit.study.study import StudyData
 
 KINDS = ["text-classification", "text-regression", "image-classification", "causal-lm"]
 Kind = Annotated[
@@ -146,7 +146,7 @@ def check(
     raise typer.Exit(1 if against else 0)
 
 
-def _probed(found: Study) -> Forecast:
+def _probed(found: StudyData) -> Forecast:
     """Probe a study, telling on standard error what goes on."""
     from sweepkit.driver.probe import probe
     from sweepkit.report.watch import Quiet

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Trial
 
 
@@ -49,7 +49,7 @@ class Spent:
         return {"seconds": 0.0, "slot_seconds": 0.0, **found}
 
 
-def reached(study: Study, *, seconds: float, gpu_seconds: float, best: Trial | None) -> str:
+def reached(study: StudyData, *, seconds: float, gpu_seconds: float, best: Trial | None) -> str:
     """Return which budget other than the number of trials is reached, in words; nothing while none is."""
     budget = study.budget
     if budget.hours is not None and seconds >= budget.hours * 3600:

@@ -16,7 +16,7 @@ from sweepkit.report.confirmation import ORIGIN, Confirmation, tested, tested_fi
 from sweepkit.report.watch import Quiet, Status, Watcher
 from sweepkit.study import words
 from sweepkit.study.errors import StudyFailed
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trackers import Courier, Tracker
 from sweepkit.trial.trial import Trial, TrialSpec
 
@@ -61,7 +61,7 @@ def conclude(confirmation: Confirmation, searched: list[Trial], means: Means) ->
     return status, reason
 
 
-def _test(study: Study, row: Trial, means: Means) -> None:
+def _test(study: StudyData, row: Trial, means: Means) -> None:
     """Evaluate the trial's model on the test split and record it; what is recorded is never done again."""
     said = means.watch.said
     found = tested(study)

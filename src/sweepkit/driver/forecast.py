@@ -12,7 +12,7 @@ from typing import Any
 
 from sweepkit.driver.rehearsal import PLAYED_TRIALS, makespan, play, trials_of
 from sweepkit.study import words
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.measured import Measured
 
 PER_LOGGED = 8
@@ -115,7 +115,7 @@ class Forecast:
     def _own_memory_mb(self) -> float:
         return max(0.0, self.corner.peak_memory_mb - self.ground.shared_memory_mb)
 
-    def objections(self, study: Study) -> list[str]:
+    def objections(self, study: StudyData) -> list[str]:
         """Return what stands against running the study as it is, each with what to do about it."""
         return [*_memory(self), *_limits(study, self)]
 
@@ -128,7 +128,7 @@ class Forecast:
         }
 
 
-def forecast(study: Study, corner: Corner, measured: Sequence[Measured], ground: Ground) -> Forecast:
+def forecast(study: StudyData, corner: Corner, measured: Sequence[Measured], ground: Ground) -> Forecast:
     """Return what a study will take whose trials are as these measured ones are."""
     trials, slots = trials_of(study), ground.slots
     played = play(study, measured, trials or PLAYED_TRIALS, slots)
@@ -156,7 +156,7 @@ def forecast(study: Study, corner: Corner, measured: Sequence[Measured], ground:
     )
 
 
-def _records(study: Study, trials: int, log_bytes: float) -> float:
+def _records(study: StudyData, trials: int, log_bytes: float) -> float:
     """Bytes of what is written about trials: the report is mostly plotly's own file, and lies beside MLflow's run again."""
     plotly = find_spec("plotly")
     script = Path(plotly.origin).parent / "package_data" / "plotly.min.js" if plotly and plotly.origin else None
@@ -185,7 +185,7 @@ def _fitting(found: Forecast) -> int:
     return max(1, int(room / max(1.0, found._own_memory_mb)))
 
 
-def _limits(study: Study, found: Forecast) -> Iterator[str]:
+def _limits(study: StudyData, found: Forecast) -> Iterator[str]:
     budget, slowest = study.budget, max(one.seconds for one in found.measured)
     if budget.trial_hours is not None and slowest > 3600 * budget.trial_hours:
         took = f"the slowest trial measured takes {words.span(slowest)}"

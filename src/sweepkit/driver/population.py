@@ -13,7 +13,7 @@ from sweepkit.backends import Member, Scheduler
 from sweepkit.backends.checkpoints import Shelf
 from sweepkit.search.search import Search
 from sweepkit.study.rule import ValueRule
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Scheduled
 from sweepkit.trial.trial import Turn
 
@@ -21,7 +21,7 @@ from sweepkit.trial.trial import Turn
 class Population:
     """The members that train side by side; a member that waits has written its checkpoint and left its slot."""
 
-    def __init__(self, study: Study, search: Search, shelf: Shelf, scheduler: Scheduler | None) -> None:
+    def __init__(self, study: StudyData, search: Search, shelf: Shelf, scheduler: Scheduler | None) -> None:
         self._search = search
         self._shelf = shelf
         self._scheduler = scheduler

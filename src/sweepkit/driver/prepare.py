@@ -15,18 +15,18 @@ from sweepkit.report.watch import Watcher
 from sweepkit.study.errors import InputError, Problem, StudyFileError
 from sweepkit.study.formulas import derive
 from sweepkit.study.space import Choice, draw
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import TrialSpec
 
 
-def executor_of(study: Study) -> Executor:
+def executor_of(study: StudyData) -> Executor:
     """Return the study's executor, still without slots; its warm process starts when it is entered."""
     hours = study.budget.trial_hours
     log = study.place.folder / "warm.log"
     return Executor(study, [], log=log, deadline_seconds=hours * 3600 if hours else None)
 
 
-def second_check(study: Study, known: Mapping[str, Any], executor: Executor, watch: Watcher) -> dict[str, Any]:
+def second_check(study: StudyData, known: Mapping[str, Any], executor: Executor, watch: Watcher) -> dict[str, Any]:
     """Prepare the data, build what a trial builds, and refuse, before anything is recorded, what only that can tell.
 
     Return what ``inspect`` found, and ``data``, the folder of the prepared data. Raises InputError, StudyFileError.
@@ -59,7 +59,7 @@ def second_check(study: Study, known: Mapping[str, Any], executor: Executor, wat
     return {**inspected, "data": prepared["folder"]}
 
 
-def _first(study: Study, known: Mapping[str, Any]) -> dict[str, Any]:
+def _first(study: StudyData, known: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration to try the task with: the lowest or first value of every parameter."""
     values = draw(study.space, lambda d: d.parameter.labels[0] if isinstance(d.parameter, Choice) else d.parameter.low)
     values = derive(study.space, values, known)

@@ -30,7 +30,7 @@ from sweepkit.study import words
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.locks import StudyLock
 from sweepkit.study.space import Choice, Dimension, Float, Int, Scalar, dimensions
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Finished
 from sweepkit.trial.measured import MEASURED, Measured
 from sweepkit.trial.trial import Ending, TrialSpec
@@ -47,7 +47,7 @@ DIVISORS = (2, 4, 8)
 """How the micro-batch is divided where the most demanding configuration runs out of memory."""
 
 
-def probe(study: Study, watch: Watcher | None = None) -> Forecast:
+def probe(study: StudyData, watch: Watcher | None = None) -> Forecast:
     """Measure a checked study and return the forecast.
 
     Raises what a run would raise before its first trial, and StudyFailed where no configuration could be measured.
@@ -84,7 +84,7 @@ def probe(study: Study, watch: Watcher | None = None) -> Forecast:
     return forecast(study, corner, measured, ground)
 
 
-def _data_bytes(study: Study, known: Mapping[str, Any], prepared: set[Path]) -> float:
+def _data_bytes(study: StudyData, known: Mapping[str, Any], prepared: set[Path]) -> float:
     """Return what the prepared data of all trials takes: those that differ in an option of the task have their own."""
     proposer, dice = Proposer(study, known), random.Random(study.sampler.seed)
     asked = set[str]()
@@ -100,7 +100,7 @@ def _options(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     return {k.removeprefix(prefix): v for k, v in hyperparameters.items() if k.startswith(prefix)}
 
 
-def _count(study: Study, slots: int) -> int:
+def _count(study: StudyData, slots: int) -> int:
     """Enough to be spread out, and every slot busy as in the run, for its neighbours make a trial slower."""
     if not study.space:
         return slots
@@ -111,7 +111,7 @@ def _count(study: Study, slots: int) -> int:
 class _Probing:
     """Measures configurations on an executor's slots, in folders that are thrown away."""
 
-    def __init__(self, study: Study, executor: Executor, scratch: Path) -> None:
+    def __init__(self, study: StudyData, executor: Executor, scratch: Path) -> None:
         self._study = study
         self._executor = executor
         self._scratch = scratch
@@ -204,7 +204,7 @@ def at(parameter: Float | Int | Choice, share: float) -> Scalar:
     return round(value) if isinstance(parameter, Int) else float(f"{value:.12g}")
 
 
-def spread(study: Study, known: Mapping[str, Any], count: int) -> list[Configuration]:
+def spread(study: StudyData, known: Mapping[str, Any], count: int) -> list[Configuration]:
     """Return configurations spread evenly over each parameter's domain, the same for the same study."""
     proposer, axes, dice = Proposer(study, known), dimensions(study.space), random.Random(study.sampler.seed)
     found: list[Configuration] = []
@@ -245,7 +245,9 @@ def _ends(dimension: Dimension) -> list[Scalar]:
     return [values[-1]] if dimension.name.endswith("_batch_size") else [values[-1], values[0]]
 
 
-def corners(study: Study, known: Mapping[str, Any]) -> tuple[dict[str, Scalar], Callable[..., Configuration | None]]:
+def corners(
+    study: StudyData, known: Mapping[str, Any]
+) -> tuple[dict[str, Scalar], Callable[..., Configuration | None]]:
     """Return the answers that should need most memory, and what makes a configuration of answers.
 
     Where the upper ends together break a constraint, the largest ends that keep them are taken.
@@ -270,7 +272,7 @@ def corners(study: Study, known: Mapping[str, Any]) -> tuple[dict[str, Scalar], 
     return best, make
 
 
-def _corner(study: Study, known: Mapping[str, Any], probing: _Probing) -> Corner:
+def _corner(study: StudyData, known: Mapping[str, Any], probing: _Probing) -> Corner:
     """Look for the configuration that needs most memory: from the upper ends, one parameter after the other."""
     answers, make = corners(study, known)
     found = make(answers)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.measured import Measured
 
 PLAYED = 10
@@ -36,7 +36,7 @@ class Played:
     evaluations: float
 
 
-def trials_of(study: Study) -> int | None:
+def trials_of(study: StudyData) -> int | None:
     """Return how many trials the search will have, None where nothing says."""
     from sweepkit.search.samplers import combinations
 
@@ -59,7 +59,7 @@ def makespan(seconds: Sequence[float], runs: int, slots: int) -> float:
     return max(free)
 
 
-def play(study: Study, measured: Sequence[Measured], trials: int, slots: int) -> Played:
+def play(study: StudyData, measured: Sequence[Measured], trials: int, slots: int) -> Played:
     """Return averages of made-up studies of so many trials on slots, judged by the study's own pruner."""
     import optuna
 
@@ -71,7 +71,7 @@ def play(study: Study, measured: Sequence[Measured], trials: int, slots: int) ->
 
 
 def _game(
-    study: Study, measured: Sequence[Measured], trials: int, slots: int, dice: random.Random
+    study: StudyData, measured: Sequence[Measured], trials: int, slots: int, dice: random.Random
 ) -> tuple[float, float, float]:
     """Play one study; return its seconds, and a trial's seconds and evaluations on average."""
     import optuna
@@ -115,7 +115,7 @@ def _game(
     return now, spent / trials, evaluated / trials
 
 
-def _pruner(study: Study) -> Any:
+def _pruner(study: StudyData) -> Any:
     """The study's pruner, or none where what it does depends on the metric's own scale."""
     import optuna
 

@@ -32,7 +32,7 @@ from sweepkit.search.storage import open_storage, set_aside, several_drivers
 from sweepkit.study.errors import FULL_DISK, MissingExtra, StudyFailed, StudyFileError
 from sweepkit.study.identity import archive, identify, refuse_changed
 from sweepkit.study.locks import StudyLock, lock_owners
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.tasks import Task
 from sweepkit.trackers import Courier, Silent, Tracker
 from sweepkit.trackers.courier import prompt
@@ -45,7 +45,9 @@ REPORTED_SECONDS = 60.0
 """A run that took so long ends with the report, which takes two seconds; after a shorter one `sweep report` writes it."""
 
 
-def run(study: Study, *, fresh: bool = False, watch: Watcher | None = None, switch: Switch | None = None) -> Outcome:
+def run(
+    study: StudyData, *, fresh: bool = False, watch: Watcher | None = None, switch: Switch | None = None
+) -> Outcome:
     """Run a study until its budget is spent, going on where an earlier run stopped.
 
     ``fresh`` archives what was run under this name before; ``switch`` stops the run from another thread. Raises
@@ -60,7 +62,7 @@ def run(study: Study, *, fresh: bool = False, watch: Watcher | None = None, swit
 
 
 def run_checked(
-    study: Study,
+    study: StudyData,
     known: Mapping[str, Any],
     *,
     fresh: bool = False,
@@ -139,7 +141,7 @@ def run_checked(
         return _outcome(study, search, status, reason, time.monotonic() - began, watch)
 
 
-def _outcome(study: Study, search: Search, status: Status, reason: str, seconds: float, watch: Watcher) -> Outcome:
+def _outcome(study: StudyData, search: Search, status: Status, reason: str, seconds: float, watch: Watcher) -> Outcome:
     rows = result_rows(study.place, search)
     best = search.best()
     if status == "done" and best is None:
@@ -156,7 +158,7 @@ def _outcome(study: Study, search: Search, status: Status, reason: str, seconds:
     return outcome
 
 
-def _ray_backend(study: Study, trial_memory_mb: float) -> Backend:
+def _ray_backend(study: StudyData, trial_memory_mb: float) -> Backend:
     try:
         from sweepkit.backends.ray import RayBackend
     except ImportError as error:
@@ -164,7 +166,7 @@ def _ray_backend(study: Study, trial_memory_mb: float) -> Backend:
     return RayBackend(study, trial_memory_mb=trial_memory_mb)
 
 
-def _scheduler(study: Study) -> Scheduler | None:
+def _scheduler(study: StudyData) -> Scheduler | None:
     if not study.pruner.population:
         return None
     from sweepkit.backends.ray.population import TuneScheduler
@@ -172,13 +174,13 @@ def _scheduler(study: Study) -> Scheduler | None:
     return TuneScheduler(study)
 
 
-def _here_backend(study: Study, kind: type[Task]) -> Backend:
+def _here_backend(study: StudyData, kind: type[Task]) -> Backend:
     from sweepkit.backends.inline import HereBackend
 
     return HereBackend(study, kind)
 
 
-def _job(study: Study, executor: Executor | None, job: str, **request: Any) -> dict[str, Any]:
+def _job(study: StudyData, executor: Executor | None, job: str, **request: Any) -> dict[str, Any]:
     """Do a job in the study's warm process, or, where its trials run elsewhere, in one made for it."""
     if executor is not None and study.backend.type == "optuna":
         return executor.job(job, **request)
@@ -232,7 +234,7 @@ def _interruptible(driver: Driver) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _import_tracker(study: Study) -> None:
+def _import_tracker(study: StudyData) -> None:
     """Import MLflow, which takes seconds, while the warm process imports torch; a thread of its own opens the store.
 
     No daemon: a process that ends meanwhile, because the study is refused, waits until the store's tables are whole.
@@ -243,7 +245,7 @@ def _import_tracker(study: Study) -> None:
         threading.Thread(target=ready, args=(study,), name="sweepkit-store").start()
 
 
-def _tracker(study: Study, search: Search, data: str | None) -> Tracker:
+def _tracker(study: StudyData, search: Search, data: str | None) -> Tracker:
     if study.tracking.uri == "none":
         return Silent()
     from sweepkit.trackers.mlflow import MLflowTracker

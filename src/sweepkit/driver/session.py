@@ -20,7 +20,7 @@ from sweepkit.report.rows import registered
 from sweepkit.report.watch import Watcher
 from sweepkit.search.search import Asked, Search
 from sweepkit.study.errors import FULL_DISK, StudyFailed
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trackers import Courier
 from sweepkit.trial.events import FULL, LOST, Checkpointed, Evaluated, Event, Finished
 from sweepkit.trial.log import TrialLog
@@ -52,7 +52,7 @@ class Given:
 class Driver:
     """Drives one study; a :class:`sweepkit.backends.Session`."""
 
-    def __init__(self, study: Study, search: Search, *, courier: Courier, watch: Watcher, given: Given) -> None:
+    def __init__(self, study: StudyData, search: Search, *, courier: Courier, watch: Watcher, given: Given) -> None:
         self._study = study
         self._place = search.place
         self._search = search

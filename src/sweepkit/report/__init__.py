@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sweepkit.report.health import Finding
-    from sweepkit.study.study import Study
+    from sweepkit.study.study import StudyData
 
 FILE = "report.html"
 
 
-def findings(study: Study) -> list[Finding]:
+def findings(study: StudyData) -> list[Finding]:
     """Return what is not as it should be in a study, each with what to do; the most pressing first."""
     from sweepkit.report.evidence import gather
     from sweepkit.report.health import findings
@@ -24,7 +24,7 @@ def findings(study: Study) -> list[Finding]:
     return findings(gather(study))
 
 
-def write(study: Study, path: Path | None = None) -> Path:
+def write(study: StudyData, path: Path | None = None) -> Path:
     """Write the report as one HTML file that needs no network, and return it; by default in the study's folder."""
     from sweepkit.report.evidence import gather
     from sweepkit.report.page import html
@@ -35,7 +35,7 @@ def write(study: Study, path: Path | None = None) -> Path:
     return path
 
 
-def record(study: Study, path: Path) -> str:
+def record(study: StudyData, path: Path) -> str:
     """Put a written report among the files of the study's run in MLflow; return what came of it in words.
 
     Empty where the study is recorded nowhere. A store that is away costs nothing but the sentence.
@@ -53,7 +53,7 @@ def record(study: Study, path: Path) -> str:
     return "logged to MLflow with the study's run" if there else "MLflow has no run of the study yet"
 
 
-def conclude(study: Study) -> str:
+def conclude(study: StudyData) -> str:
     """Write the report and put it into MLflow; return what came of it in words. What goes wrong costs the page alone."""
     try:
         path = write(study)

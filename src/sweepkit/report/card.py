@@ -11,14 +11,14 @@ from typing import Any
 from sweepkit.report import rows as results
 from sweepkit.report.confirmation import confirmed, tested
 from sweepkit.study import words
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.tasks import ALWAYS_REPORTED
 from sweepkit.trial.trial import Trial
 
 LIBRARIES = ("sweepkit", "transformers", "torch", "datasets", "optuna", "peft")
 
 
-def card(study: Study, rows: Sequence[Trial], row: Trial, facts: Mapping[str, Any]) -> str:
+def card(study: StudyData, rows: Sequence[Trial], row: Trial, facts: Mapping[str, Any]) -> str:
     """Return the card of a trial's model as Markdown; ``facts``: ``rows`` by split, ``digest``, ``metrics``, ``seed``."""
     parts = [
         _front(study),
@@ -43,7 +43,7 @@ def card(study: Study, rows: Sequence[Trial], row: Trial, facts: Mapping[str, An
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front(study: Study) -> str:
+def _front(study: StudyData) -> str:
     base = study.task.options.get("model")
     hub = isinstance(base, str) and base.count("/") <= 1 and not base.startswith(("package:", ".", "/", "~"))
     lines = ["---", "library_name: transformers", "tags: [sweepkit]"]
@@ -52,7 +52,7 @@ def _front(study: Study) -> str:
     return "\n".join([*lines, "---"])
 
 
-def _outcome(study: Study, rows: Sequence[Trial], row: Trial, facts: Mapping[str, Any]) -> str:
+def _outcome(study: StudyData, rows: Sequence[Trial], row: Trial, facts: Mapping[str, Any]) -> str:
     against = results.baseline(rows)
     table = [
         (
@@ -89,7 +89,7 @@ def _outcome(study: Study, rows: Sequence[Trial], row: Trial, facts: Mapping[str
 _TIMING = ("_runtime", "_per_second", "_preparation_time")
 
 
-def _data(study: Study, facts: Mapping[str, Any]) -> str:
+def _data(study: StudyData, facts: Mapping[str, Any]) -> str:
     source = study.task.options.get("data", study.task.path or "a task made in Python")
     counted = ", ".join(f"{split} {count}" for split, count in facts["rows"].items())
     source = source if isinstance(source, str) else json.dumps(source, default=str)

@@ -20,7 +20,7 @@ from sweepkit.report.verdict import Candidate, Verdict, judge
 from sweepkit.search.configurations import Proposer
 from sweepkit.search.search import Search
 from sweepkit.study.paths import Place
-from sweepkit.study.study import Confirm, PrunerSpec, Study
+from sweepkit.study.study import Confirm, PrunerSpec, StudyData
 from sweepkit.trial.trial import Trial
 
 SUFFIX = "/confirm"
@@ -35,7 +35,7 @@ class Confirmation:
 
     def __init__(
         self,
-        study: Study,
+        study: StudyData,
         search: Search,
         storage: BaseStorage,
         *,
@@ -91,21 +91,21 @@ class Confirmation:
         write(path, verdict.to_json())
 
 
-def confirmed(study: Study, rows: Sequence[Trial]) -> dict[str, Any] | None:
+def confirmed(study: StudyData, rows: Sequence[Trial]) -> dict[str, Any] | None:
     """Return the verdict of a study's confirmation as plain data; None without one, or when a better trial came since."""
     found = read(verdict_file(study.place))
     luck = (found or {}).get("luck")
     return found if luck and luck["number"] == _best(study, rows) else None
 
 
-def chosen(study: Study, rows: Sequence[Trial]) -> Trial | None:
+def chosen(study: StudyData, rows: Sequence[Trial]) -> Trial | None:
     """Return the study's answer: the trial with the best confirmed mean, before a confirmation the best of the search."""
     verdict = confirmed(study, rows)
     number = verdict["chosen"] if verdict else _best(study, rows)
     return next((row for row in rows if row.number == number), None)
 
 
-def winners(study: Study, rows: Sequence[Trial]) -> list[Trial]:
+def winners(study: StudyData, rows: Sequence[Trial]) -> list[Trial]:
     """Return the study's answer: the trial that is chosen, or with several goals the Pareto front."""
     if len(study.objective.goals) > 1:
         return results.winners(study, rows)
@@ -113,7 +113,7 @@ def winners(study: Study, rows: Sequence[Trial]) -> list[Trial]:
     return [found] if found else []
 
 
-def answer(study: Study, rows: Sequence[Trial], *, status: str = "done", reason: str = "") -> dict[str, Any]:
+def answer(study: StudyData, rows: Sequence[Trial], *, status: str = "done", reason: str = "") -> dict[str, Any]:
     """Return what a study ended with, as trackers record it: the choice, the verdict behind it, the test where it was."""
     found = results.answer(study, rows, status=status, reason=reason)
     verdict, row, test = confirmed(study, rows), chosen(study, rows), tested(study)
@@ -122,7 +122,7 @@ def answer(study: Study, rows: Sequence[Trial], *, status: str = "done", reason:
     return found | ({"test": test} if test else {})
 
 
-def tested(study: Study) -> dict[str, Any] | None:
+def tested(study: StudyData) -> dict[str, Any] | None:
     """Return what is recorded of the one evaluation on the test split, or None while there was none."""
     return read(tested_file(study.place))
 
@@ -153,7 +153,7 @@ def read(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _best(study: Study, rows: Iterable[Trial]) -> int | None:
+def _best(study: StudyData, rows: Iterable[Trial]) -> int | None:
     found = results.ranked(study, rows)
     return found[0].number if found else None
 
@@ -174,7 +174,7 @@ def _candidate(row: Trial, runs: Iterable[Trial], *, is_baseline: bool) -> Candi
     )
 
 
-def _free_seed(study: Study, rows: Iterable[Trial]) -> int:
+def _free_seed(study: StudyData, rows: Iterable[Trial]) -> int:
     """Return a seed above all that the search used or may still use."""
     used = (row.params.get("seed") for row in rows)
     return max([study.seed, *(seed for seed in used if isinstance(seed, int))]) + SEEDS_FROM

@@ -13,7 +13,7 @@ from typing import Any
 from sweepkit.report import rows as results
 from sweepkit.report.confirmation import SUFFIX, confirmed, tested
 from sweepkit.study.space import Choice, Dimension, Float, Int, Scalar, axes, contains
-from sweepkit.study.study import Goal, Study
+from sweepkit.study.study import Goal, StudyData
 from sweepkit.trial.events import Evaluated, Event, Finished, Logged, Started
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Trial
@@ -46,7 +46,7 @@ class Course:
 class Evidence:
     """A study and all that is known of its trials."""
 
-    study: Study
+    study: StudyData
     rows: Sequence[Trial]
     courses: Mapping[int, Course] = field(default_factory=dict)
     """Trial number → its course, where there is a log."""
@@ -104,7 +104,7 @@ class Evidence:
         return list(row.intermediate.items())
 
 
-def gather(study: Study) -> Evidence:
+def gather(study: StudyData) -> Evidence:
     """Return what is known of a study at this moment; reads its storage and logs, and writes nothing."""
     rows = results.read(study)
     return Evidence(
@@ -156,7 +156,7 @@ def _stint(began: Started, end: float | None, ending: Ending) -> Stint:
     return Stint(host=began.host, device=began.device, start=began.at, end=end, ending=ending)
 
 
-def configuration(study: Study, params: Mapping[str, Any]) -> dict[str, tuple[Dimension, Scalar]]:
+def configuration(study: StudyData, params: Mapping[str, Any]) -> dict[str, tuple[Dimension, Scalar]]:
     """Return dimension key → (dimension, label or number) of a configuration that came out of the study's space.
 
     A group (a choice whose own name no consumer has) is recognised by what its branches set. A dimension whose value lies

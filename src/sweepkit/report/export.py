@@ -18,7 +18,7 @@ from sweepkit.report import script
 from sweepkit.report.card import card
 from sweepkit.study.errors import InputError, StudyNotFound
 from sweepkit.study.secrets import of_url, scrub
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.tasks.prepared import digest
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Trial
@@ -27,7 +27,7 @@ LEFT_OUT = ("training_args.bin",)
 """Files of a checkpoint that are not exported: a pickle of everything that was set, paths included."""
 
 
-def export(study: Study, rows: Sequence[Trial], row: Trial, folder: Path) -> list[Path]:
+def export(study: StudyData, rows: Sequence[Trial], row: Trial, folder: Path) -> list[Path]:
     """Write ``model/``, ``hyperparameters.yaml``, ``README.md`` and ``train.py`` of a trial; return what was written.
 
     The folder is made, whole or not at all. Raises InputError where it exists and is not empty, StudyNotFound where the
@@ -57,7 +57,7 @@ def export(study: Study, rows: Sequence[Trial], row: Trial, folder: Path) -> lis
     return [folder / path.name for path in written]
 
 
-def _write(study: Study, rows: Sequence[Trial], row: Trial, folder: Path) -> list[Path]:
+def _write(study: StudyData, rows: Sequence[Trial], row: Trial, folder: Path) -> list[Path]:
     given = _spec(study, row)
     seed = given.get("seed")
     recipe = script.Recipe(
@@ -78,7 +78,7 @@ def _write(study: Study, rows: Sequence[Trial], row: Trial, folder: Path) -> lis
     return [*(folder / name for name in texts), *script.write(recipe, folder)]
 
 
-def _spec(study: Study, row: Trial) -> dict[str, Any]:
+def _spec(study: StudyData, row: Trial) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads((study.place.trial(row.number) / "spec.json").read_text())
     except FileNotFoundError:

@@ -21,7 +21,7 @@ from sweepkit.report import tables
 from sweepkit.report.moments import Moment, fraction, hyperparameters, moment
 from sweepkit.study import words
 from sweepkit.study.paths import Place
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Started
 from sweepkit.trial.trial import Ending, Trial
 
@@ -36,7 +36,7 @@ PICTURES_PER_SECOND = 4
 class Board:
     """Everything a picture of a study is made of: ended trials, and where the running ones have got to."""
 
-    study: Study
+    study: StudyData
     place: Place
     ended: dict[int, Trial] = field(default_factory=dict)
     running: dict[int, Moment] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class Lines:
         self._console.print(Text(f"{datetime.now():%H:%M:%S}  {text}"), soft_wrap=True)
         self._console.file.flush()
 
-    def opened(self, study: Study, rows: list[Trial]) -> None:
+    def opened(self, study: StudyData, rows: list[Trial]) -> None:
         """Say what begins and what is there already."""
         self._board = board = Board(study, study.place)
         board.take(rows)
@@ -171,7 +171,7 @@ class Picture:
     def _render(self) -> RenderableType:
         return self._starting if self._board is None else picture(self._board, self._progress)
 
-    def opened(self, study: Study, rows: list[Trial]) -> None:
+    def opened(self, study: StudyData, rows: list[Trial]) -> None:
         """Begin the picture."""
         board = Board(study, study.place)
         board.take(rows)
@@ -246,7 +246,7 @@ def picture(board: Board, bar: Progress) -> RenderableType:
     return Group(*parts)
 
 
-def shown(study: Study, rows: list[Trial]) -> list[Trial]:
+def shown(study: StudyData, rows: list[Trial]) -> list[Trial]:
     """Return the trials worth a line: the best five, or the beginning of the Pareto front."""
     found = results.front(study, rows) if len(study.objective.goals) > 1 else results.ranked(study, rows)
     return found[:BEST_SHOWN]
@@ -257,11 +257,11 @@ def watcher() -> Lines | Picture:
     return Picture() if sys.stdout.isatty() else Lines()
 
 
-def _named(study: Study, values: Iterable[float]) -> list[str]:
+def _named(study: StudyData, values: Iterable[float]) -> list[str]:
     return [f"{goal.metric} {words.value(value)}" for goal, value in zip(study.objective.goals, values, strict=False)]
 
 
-def _ending(study: Study, row: Trial) -> str:
+def _ending(study: StudyData, row: Trial) -> str:
     time = f" in {words.span(row.seconds)}" if row.seconds is not None else ""
     facts = ", ".join(_named(study, row.values) if row.ending in (Ending.complete, Ending.pruned) else [])
     tail = ", ".join(part for part in (facts, words.first_line(row.cause)) if part)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sweepkit.study.paths import Place
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Logged, Started
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Trial
@@ -65,7 +65,7 @@ def hyperparameters(place: Place, number: int) -> dict[str, Any]:
     return dict(given.get("hyperparameters", {}))
 
 
-def fraction(study: Study, moment: Moment) -> float | None:
+def fraction(study: StudyData, moment: Moment) -> float | None:
     """Return how much of its schedule a trial has behind it, 0 to 1, or None where its length is not known."""
     given = {"num_train_epochs": 3.0, **study.training, **moment.params}
     steps, epochs = given.get("max_steps", -1), given["num_train_epochs"]

@@ -15,7 +15,7 @@ from typing import Any
 from sweepkit.report import snippets
 from sweepkit.report.parts import PACKAGE, Parts, longest, measures, place
 from sweepkit.study.errors import InputError
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.tasks import Task
 
 
@@ -33,7 +33,7 @@ def adapter(task: Task) -> str:
 """
 
 
-def own_task(task: Task, study: Study, folder: Path) -> tuple[Parts, list[Path]]:
+def own_task(task: Task, study: StudyData, folder: Path) -> tuple[Parts, list[Path]]:
     """Return the parts for a task of one's own, and the files copied beside the script."""
     options = task.model_dump(mode="json", by_alias=True, exclude_unset=True)
     kind, module, name = type(task), task.arguments_type.partition(":")[0], task.arguments_type.partition(":")[2]

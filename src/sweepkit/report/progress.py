@@ -20,12 +20,12 @@ from sweepkit.study.locks import lock_since
 from sweepkit.trial.trial import Ending, Trial
 
 if TYPE_CHECKING:
-    from sweepkit.study.study import Study
+    from sweepkit.study.study import StudyData
 
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
-def still(study: Study, *, every: bool = False) -> RenderableType:
+def still(study: StudyData, *, every: bool = False) -> RenderableType:
     """Return a study as it stands now: how far it is, the best, what runs, what failed, and the hours."""
     reader = results.Reader(study)
     rows, again = reader.rows(), reader.beside(SUFFIX).rows()
@@ -54,7 +54,7 @@ def still(study: Study, *, every: bool = False) -> RenderableType:
     return Group(*parts)
 
 
-def follow(study: Study) -> None:
+def follow(study: StudyData) -> None:
     """Show a running study live until its driver ends or Ctrl-C ends the looking."""
     board = view.Board(study, study.place)
     bar = view.progress()
@@ -81,7 +81,7 @@ def _section(title: str, content: RenderableType) -> list[RenderableType]:
     return [Text(), Text(title, style="dim"), Padding(content, (0, 0, 0, 2))]
 
 
-def _state(study: Study, rows: list[Trial], again: list[Trial]) -> Text:
+def _state(study: StudyData, rows: list[Trial], again: list[Trial]) -> Text:
     """How far the search and its confirmation are, and whether somebody is at work on them."""
     owner = results.driver(study.place)
     ended = [row for row in rows if row.ending.counts]

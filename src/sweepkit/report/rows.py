@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.locks import lock_owner
 from sweepkit.study.paths import Place
-from sweepkit.study.study import Goal, Study
+from sweepkit.study.study import Goal, StudyData
 from sweepkit.trial.trial import Ending, Trial
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _rank(goal: Goal, trial: Trial) -> float:
     return -trial.value if goal.direction == "maximize" else trial.value
 
 
-def ranked(study: Study, rows: Iterable[Trial]) -> list[Trial]:
+def ranked(study: StudyData, rows: Iterable[Trial]) -> list[Trial]:
     """Return the trials whose value may be called best, best first; equal ones in the order they were tried.
 
     With several goals: ordered by the first.
@@ -84,13 +84,13 @@ def ranked(study: Study, rows: Iterable[Trial]) -> list[Trial]:
     return sorted(able, key=lambda row: (_rank(goal, row), row.number))
 
 
-def best(study: Study, rows: Iterable[Trial]) -> Trial | None:
+def best(study: StudyData, rows: Iterable[Trial]) -> Trial | None:
     """Return the trial with the best value, or None while there is none or when there are several goals."""
     found = ranked(study, rows)
     return found[0] if found and len(study.objective.goals) == 1 else None
 
 
-def front(study: Study, rows: Iterable[Trial]) -> list[Trial]:
+def front(study: StudyData, rows: Iterable[Trial]) -> list[Trial]:
     """Return the trials that no other beats in every goal (the Pareto front), ordered by the first goal."""
     signs = [-1.0 if goal.direction == "maximize" else 1.0 for goal in study.objective.goals]
     able = ranked(study, rows)
@@ -102,7 +102,7 @@ def front(study: Study, rows: Iterable[Trial]) -> list[Trial]:
     return [row for row, cost in zip(able, costs, strict=True) if not beaten(cost)]
 
 
-def winners(study: Study, rows: Iterable[Trial]) -> list[Trial]:
+def winners(study: StudyData, rows: Iterable[Trial]) -> list[Trial]:
     """Return the best trial alone, or with several goals the Pareto front; empty while there is none."""
     if len(study.objective.goals) > 1:
         return front(study, rows)
@@ -122,7 +122,7 @@ def failed(rows: Iterable[Trial]) -> list[Trial]:
     return [row for row in there if row.ending is Ending.failed and str(row.number) not in again]
 
 
-def gain(study: Study, trial: Trial, against: Trial | None) -> float | None:
+def gain(study: StudyData, trial: Trial, against: Trial | None) -> float | None:
     """Return how much better a trial is than another in the first goal (negative: worse); None without both values."""
     if against is None or against.value is None or trial.value is None:
         return None
@@ -159,7 +159,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def trial_json(study: Study, row: Trial) -> dict[str, Any]:
+def trial_json(study: StudyData, row: Trial) -> dict[str, Any]:
     """Return one trial as plain data with stable keys; ``value`` is a list where the study has several goals.
 
     The members of a population have a ``schedule`` besides.
@@ -179,12 +179,12 @@ def trial_json(study: Study, row: Trial) -> dict[str, Any]:
     }
 
 
-def to_json(study: Study, rows: Iterable[Trial]) -> dict[str, Any]:
+def to_json(study: StudyData, rows: Iterable[Trial]) -> dict[str, Any]:
     """Return a study's trials as plain data with stable keys: what ``sweep show --json`` prints."""
     return {"study": study.name, "trials": [trial_json(study, row) for row in rows]}
 
 
-def study_json(study: Study, rows: Sequence[Trial], ahead: Sequence[Trial]) -> dict[str, Any]:
+def study_json(study: StudyData, rows: Sequence[Trial], ahead: Sequence[Trial]) -> dict[str, Any]:
     """Return a study's line in ``sweep list --json``, with stable keys; ``best`` is a trial (several goals: a list).
 
     ``ahead`` are the trials that are its answer.
@@ -204,7 +204,7 @@ def study_json(study: Study, rows: Sequence[Trial], ahead: Sequence[Trial]) -> d
     }
 
 
-def answer(study: Study, rows: Sequence[Trial], *, status: str = "done", reason: str = "") -> dict[str, Any]:
+def answer(study: StudyData, rows: Sequence[Trial], *, status: str = "done", reason: str = "") -> dict[str, Any]:
     """Return what a study ended with, as trackers record it."""
     found, against = best(study, rows), baseline(rows)
     return {
@@ -216,7 +216,7 @@ def answer(study: Study, rows: Sequence[Trial], *, status: str = "done", reason:
     }
 
 
-def frame(study: Study, rows: Iterable[Trial]) -> pandas.DataFrame:
+def frame(study: StudyData, rows: Iterable[Trial]) -> pandas.DataFrame:
     """Return one line per trial: its facts, a column per goal (the metric's name), and ``params.NAME`` columns."""
     import pandas
 
@@ -251,7 +251,7 @@ def slot_hours(place: Place) -> float | None:
 class Reader:
     """A study's trials as storage has them now, read without a lock and without writing: nobody is disturbed."""
 
-    def __init__(self, study: Study, *, suffix: str = "") -> None:
+    def __init__(self, study: StudyData, *, suffix: str = "") -> None:
         self._study = study
         self.place = replace(study.place, name=study.name + suffix)
         """Where the trials lie; with a suffix those beside the study's own (confirmation runs)."""
@@ -293,7 +293,7 @@ class Reader:
         return self._storage
 
 
-def read(study: Study) -> list[Trial]:
+def read(study: StudyData) -> list[Trial]:
     """Return a study's trials at this moment; see :class:`Reader`."""
     return Reader(study).rows()
 

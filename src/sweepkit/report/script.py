@@ -17,7 +17,7 @@ from sweepkit.report import pieces
 from sweepkit.report.parts import Parts
 from sweepkit.study.rule import ValueRule
 from sweepkit.study.secrets import scrub
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.study.values import Values
 from sweepkit.tasks import Task, load_task
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS
@@ -31,7 +31,7 @@ KEPT_DEFAULTS = ("eval_strategy", "logging_steps", "logging_nan_inf_filter")
 class Recipe:
     """Everything a script is written from."""
 
-    study: Study
+    study: StudyData
     title: str
     hyperparameters: Mapping[str, Any]
     seed: int

@@ -21,7 +21,7 @@ from sweepkit.report import rows as results
 from sweepkit.report.moments import Moment, fraction
 from sweepkit.study import words
 from sweepkit.study.paths import Place, project_root
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending, Trial, lineage
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ def show(content: RenderableType) -> None:
     typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def goals(study: Study) -> str:
+def goals(study: StudyData) -> str:
     """Return what is optimised, for example ``eval_f1 ↑``."""
     return ", ".join(f"{goal.metric} {'↑' if goal.direction == 'maximize' else '↓'}" for goal in study.objective.goals)
 
 
-def heading(study: Study) -> Text:
+def heading(study: StudyData) -> Text:
     """Return the line a study is introduced with."""
     facts = f"{study.sampler.type}" + (f" + {study.pruner.type}" if study.pruner.type != "none" else "")
     return Text.assemble((study.name, "bold"), ("  ", ""), (f"{goals(study)} · {facts}", "dim"))
@@ -87,7 +87,7 @@ def argument(place: Place) -> str:
     return place.name if project_root(Path.cwd()) == place.root else quote(shown(place.folder))
 
 
-def trials(study: Study, rows: Sequence[Trial], *, against: Trial | None = None, endings: bool = False) -> Table:
+def trials(study: StudyData, rows: Sequence[Trial], *, against: Trial | None = None, endings: bool = False) -> Table:
     """Return one line per trial; with ``against`` (the baseline) a column for the gain over it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", padding=(0, 1, 0, 0))
     table.add_column("trial", justify="right", no_wrap=True)
@@ -130,14 +130,14 @@ def _width(name: str, rows: Sequence[Trial]) -> int:
     return 2 + max(len(words.name(name)), *(len(_setting(name, row)) for row in rows))
 
 
-def _gain(study: Study, row: Trial, against: Trial) -> str:
+def _gain(study: StudyData, row: Trial, against: Trial) -> str:
     if row.number == against.number:
         return "baseline"
     gain = results.gain(study, row, against)
     return "" if gain is None else words.difference(gain)
 
 
-def running(study: Study, moments: Mapping[int, Moment]) -> Table:
+def running(study: StudyData, moments: Mapping[int, Moment]) -> Table:
     """Return one line per trial in training: number, parameters, how far it is, last and best value."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for column in range(6):
@@ -158,7 +158,7 @@ def running(study: Study, moments: Mapping[int, Moment]) -> Table:
     return table
 
 
-def _best(study: Study, moment: Moment) -> float:
+def _best(study: StudyData, moment: Moment) -> float:
     return (max if study.objective.goals[0].direction == "maximize" else min)(moment.history)
 
 
@@ -177,7 +177,7 @@ def parameters(trial: Trial, rows: Iterable[Trial] = ()) -> Table:
     return table
 
 
-def failures(study: Study, rows: Iterable[Trial], *, most: int = 5) -> RenderableType | None:
+def failures(study: StudyData, rows: Iterable[Trial], *, most: int = 5) -> RenderableType | None:
     """Return what went wrong, equal causes together, and where one of them said it; None where nothing did."""
     wrong = [row for row in rows if row.ending in (Ending.failed, Ending.infeasible, Ending.diverged)]
     if not wrong:
@@ -201,7 +201,7 @@ def hours(ledger: Mapping[str, float]) -> Text:
     return Text.assemble(("spent  ", "dim"), " · ".join(spent) or "nothing yet")
 
 
-def answer(study: Study, rows: Sequence[Trial]) -> RenderableType | None:
+def answer(study: StudyData, rows: Sequence[Trial]) -> RenderableType | None:
     """Return the trial that is chosen with its gain, parameters and checkpoint; with several goals the Pareto front."""
     from sweepkit.report.confirmation import confirmed, winners
 
@@ -223,7 +223,7 @@ def answer(study: Study, rows: Sequence[Trial]) -> RenderableType | None:
     return Group(*lines)
 
 
-def _over_the_baseline(study: Study, rows: Sequence[Trial], best: Trial) -> Text:
+def _over_the_baseline(study: StudyData, rows: Sequence[Trial], best: Trial) -> Text:
     """Its value in the search, and the gain."""
     against = results.baseline(rows)
     line, gain = Text(words.value(best.value), style="bold green"), results.gain(study, best, against)
@@ -249,7 +249,7 @@ def _over_new_seeds(verdict: Mapping[str, Any], best: Trial) -> Text:
     return line.append(f"\n      {words.value(best.value)} in the search", style="dim")
 
 
-def overview(found: Sequence[tuple[Study, Sequence[Trial]]]) -> Table:
+def overview(found: Sequence[tuple[StudyData, Sequence[Trial]]]) -> Table:
     """Return one line per study: how far it is, its best, and whether it runs."""
     from sweepkit.report.confirmation import winners
 
@@ -272,7 +272,7 @@ def overview(found: Sequence[tuple[Study, Sequence[Trial]]]) -> Table:
     return table
 
 
-def commands(study: Study, rows: Sequence[Trial]) -> RenderableType:
+def commands(study: StudyData, rows: Sequence[Trial]) -> RenderableType:
     """Return what to type next; what would only be refused is left out."""
     name = argument(study.place)
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -287,7 +287,7 @@ def commands(study: Study, rows: Sequence[Trial]) -> RenderableType:
     return Group(Text("next", style="dim"), table)
 
 
-def summary(outcome: Outcome, study: Study) -> RenderableType:
+def summary(outcome: Outcome, study: StudyData) -> RenderableType:
     """Return what ``sweep run`` ends with: the best trial and its gain, what failed, and the next commands."""
     styles = {"done": "green", "failed": "red", "interrupted": "yellow"}
     ended = [row for row in outcome.rows if row.ending.counts]

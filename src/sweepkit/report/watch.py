@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Event
 from sweepkit.trial.trial import Trial
 
@@ -57,7 +57,7 @@ class Switch:
 class Watcher(Protocol):
     """Somebody in the same process who is told what happens."""
 
-    def opened(self, study: Study, rows: list[Trial]) -> None:
+    def opened(self, study: StudyData, rows: list[Trial]) -> None:
         """The study is open; ``rows`` are its earlier trials."""
 
     def said(self, text: str) -> None:
@@ -76,7 +76,7 @@ class Watcher(Protocol):
 class Quiet:
     """A watcher that looks away."""
 
-    def opened(self, study: Study, rows: list[Trial]) -> None:
+    def opened(self, study: StudyData, rows: list[Trial]) -> None:
         """Do nothing."""
 
     def said(self, text: str) -> None:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from sweepkit.search.configurations import Configuration, Proposer
 from sweepkit.search.samplers import distribution, knowingly
 from sweepkit.study.space import Choice, Float, Int
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 
 class DefinedByRun(Proposer):
@@ -24,7 +24,7 @@ class DefinedByRun(Proposer):
 
     def __init__(
         self,
-        study: Study,
+        study: StudyData,
         space: Callable[[Suggesting], Mapping[str, Any]],
         *,
         applies: Callable[[str], bool],

@@ -21,7 +21,7 @@ from sweepkit.search.samplers import Grid, distribution, knowingly
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.formulas import derive, evaluate, ingredients
 from sweepkit.study.space import Choice, Dimension, Expression, Int, Scalar, axes, contains, draw, walk
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Draw:
 class Proposer:
     """Makes configurations of one study; ``known`` are fixed values and consumers' defaults by name."""
 
-    def __init__(self, study: Study, known: Mapping[str, Any]) -> None:
+    def __init__(self, study: StudyData, known: Mapping[str, Any]) -> None:
         self._study = study
         self._known = known
         self._axes = axes(study.space)

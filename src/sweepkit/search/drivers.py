@@ -17,7 +17,7 @@ import sqlalchemy
 from sqlalchemy.exc import DBAPIError
 
 from sweepkit.search.storage import several_drivers
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 
 class Drivers(Protocol):
@@ -103,6 +103,6 @@ class Shared:
         return self._session
 
 
-def drivers_of(study: Study, study_name: str) -> Drivers:
+def drivers_of(study: StudyData, study_name: str) -> Drivers:
     """Return the drivers of a study, this one among them."""
     return Shared(study.storage, study_name) if several_drivers(study) else Alone()

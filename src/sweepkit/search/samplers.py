@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial
 
 from sweepkit.study.errors import InputError
 from sweepkit.study.space import Choice, Dimension, Float, Int, Scalar, draw, trial_seed
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 GRID_LIMIT = 100_000
 """So many combinations a grid may have."""
@@ -83,7 +83,7 @@ def _decimal(number: float) -> Any:
 
 
 def make_sampler(
-    study: Study, number: int, *, point: int = 0, grid: Sequence[Mapping[str, Scalar]] | None = None
+    study: StudyData, number: int, *, point: int = 0, grid: Sequence[Mapping[str, Scalar]] | None = None
 ) -> BaseSampler:
     """Return the sampler of one trial.
 
@@ -115,7 +115,7 @@ def make_sampler(
         raise InputError(f"sampler {kind}: {error}") from None
 
 
-def make_pruner(study: Study) -> BasePruner:
+def make_pruner(study: StudyData) -> BasePruner:
     """Return the study's pruner; Raises InputError for options Optuna refuses."""
     return _pruner(study.pruner.type, {} if study.pruner.population else study.pruner.options)
 
@@ -137,7 +137,7 @@ def _pruner(kind: str, options: Mapping[str, Any]) -> BasePruner:
         raise InputError(f"pruner {kind}: {error}") from None
 
 
-def combinations(study: Study) -> list[dict[str, Scalar]]:
+def combinations(study: StudyData) -> list[dict[str, Scalar]]:
     """Return every combination of the space, branches included, each once, in an order that the seed shuffles.
 
     Raises InputError for a parameter without steps and for more than GRID_LIMIT combinations.

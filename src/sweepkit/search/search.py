@@ -30,7 +30,7 @@ from sweepkit.study.errors import InputError
 from sweepkit.study.paths import Place
 from sweepkit.study.rule import ValueRule
 from sweepkit.study.space import Scalar, trial_seed
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
 from sweepkit.trial.trial import Ending
 
@@ -63,7 +63,7 @@ class Search(Standings):
 
     def __init__(
         self,
-        study: Study,
+        study: StudyData,
         storage: BaseStorage,
         *,
         known: Mapping[str, Any],

@@ -23,10 +23,10 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sweepkit.study.errors import InputError
 from sweepkit.study.identity import scrubbed
 from sweepkit.study.paths import Place
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 
-def open_storage(place: Place, study: Study, *, repair: bool = False) -> BaseStorage:
+def open_storage(place: Place, study: StudyData, *, repair: bool = False) -> BaseStorage:
     """Return the study's Optuna storage.
 
     ``repair`` removes a stale storage lock and cuts an incomplete last record (after a backup copy); the caller then holds
@@ -61,7 +61,7 @@ def database_url(place: Place, url: str) -> str:
     return f"{head}:///{place.root / path}"
 
 
-def several_drivers(study: Study) -> bool:
+def several_drivers(study: StudyData) -> bool:
     """Whether the study's storage may be shared by several drivers (PostgreSQL); any other is one driver's alone."""
     return study.storage.startswith("postgres")
 

@@ -18,7 +18,7 @@ from filelock import FileLock
 from sweepkit.study.errors import StudyChanged, StudyLocked
 from sweepkit.study.locks import lock_owners
 from sweepkit.study.paths import Place
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 FREE = frozenset(
     {
@@ -74,7 +74,7 @@ class Identity:
         draft.replace(place.study_json)
 
 
-def refuse_changed(place: Place, study: Study) -> Identity | None:
+def refuse_changed(place: Place, study: StudyData) -> Identity | None:
     """Return the study's identity as it was last run, or None where it never ran.
 
     Raises StudyChanged when trials were run with a study that differs in a way that matters.
@@ -90,7 +90,7 @@ def refuse_changed(place: Place, study: Study) -> Identity | None:
     return old
 
 
-def identify(place: Place, study: Study) -> Identity:
+def identify(place: Place, study: StudyData) -> Identity:
     """Return the study's identity, made now if it has none, after recording the study as it is.
 
     The caller holds the study's lock. Raises StudyChanged when trials were run with a study that differs in a way that
@@ -100,7 +100,7 @@ def identify(place: Place, study: Study) -> Identity:
         return _identify(place, study)
 
 
-def _identify(place: Place, study: Study) -> Identity:
+def _identify(place: Place, study: StudyData) -> Identity:
     old, plain, home = refuse_changed(place, study), plain_study(study), os.path.relpath(place.home, place.root)
     if old is None:
         identity = Identity(uuid.uuid4().hex[:12], datetime.now().isoformat(timespec="seconds"), plain, home)
@@ -111,7 +111,7 @@ def _identify(place: Place, study: Study) -> Identity:
     return identity
 
 
-def plain_study(study: Study) -> dict[str, Any]:
+def plain_study(study: StudyData) -> dict[str, Any]:
     """Return the study as plain JSON data, without passwords."""
     plain: dict[str, Any] = study.model_dump(mode="json", by_alias=True)
     plain["storage"] = scrubbed(plain["storage"])

@@ -231,8 +231,10 @@ class Tracking(_Section):
     )
 
 
-class Study(_Section):
+class StudyData(_Section):
     """A study: which task, what may vary, which metric counts, how much may be spent."""
+
+    model_config = ConfigDict(title="Study")
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """Letters, digits, dot, dash and underscore; the study's folder and MLflow experiment bear it."""

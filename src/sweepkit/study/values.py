@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Values:
     task: Mapping[str, Any]
 
     @classmethod
-    def of(cls, study: Study, hyperparameters: Mapping[str, Any]) -> Values:
+    def of(cls, study: StudyData, hyperparameters: Mapping[str, Any]) -> Values:
         """Sort fixed and searched values by namespace."""
         parts: dict[str, dict[str, Any]] = {"": {}, "model": {}, "peft": {}, "task": {}}
         for name, value in {**study.training, **hyperparameters}.items():

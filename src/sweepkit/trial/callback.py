@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from sweepkit.study.errors import TrialFailed, TrialInterrupted, nearest
 from sweepkit.study.rule import ValueRule
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Logged
 from sweepkit.trial.trial import TrialSpec
 
@@ -48,7 +48,9 @@ class TrialCallback(TrainerCallback):
 
     trainer: Trainer
 
-    def __init__(self, study: Study, spec: TrialSpec, line: Line, on_begin: Callable[[TrialCallback], None]) -> None:
+    def __init__(
+        self, study: StudyData, spec: TrialSpec, line: Line, on_begin: Callable[[TrialCallback], None]
+    ) -> None:
         self._spec = spec
         self._line = line
         self._on_begin = on_begin

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sweepkit.study.errors import InputError
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.study.values import Values
 from sweepkit.tasks import load_task
 from sweepkit.tasks.prepared import load_prepared, prepare
@@ -17,7 +17,7 @@ from sweepkit.trial.objective import build_trainer
 from sweepkit.trial.trial import TrialSpec
 
 
-def evaluate(study: Study, spec: TrialSpec, model: str) -> dict[str, Any]:
+def evaluate(study: StudyData, spec: TrialSpec, model: str) -> dict[str, Any]:
     """Return ``metrics`` (``test_…``) and ``rows`` of the model in a trial's ``best/`` folder. Raises InputError."""
     values = Values.of(study, spec.hyperparameters)
     task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
@@ -31,7 +31,7 @@ def evaluate(study: Study, spec: TrialSpec, model: str) -> dict[str, Any]:
     return {"metrics": metrics, "rows": len(data["test"])}
 
 
-def load_model(study: Study, params: Mapping[str, Any], checkpoint: Path) -> Any:
+def load_model(study: StudyData, params: Mapping[str, Any], checkpoint: Path) -> Any:
     """Return the model in a trial's ``best/`` folder, its adapter included, on the device the Trainer takes."""
     values = Values.of(study, params)
     task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)

@@ -13,7 +13,7 @@ from typing import Any
 
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.space import walk
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.study.values import Values
 from sweepkit.tasks import Task, load_task
 from sweepkit.trial.objective import build_trainer, first_line, is_out_of_memory, peak_memory_mb
@@ -25,7 +25,7 @@ SHORT = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 2}
 """One step, and no evaluation of its own; not eval_strategy no, which a callback that stops early refuses."""
 
 
-def inspect(study: Study, spec: TrialSpec) -> dict[str, Any]:
+def inspect(study: StudyData, spec: TrialSpec) -> dict[str, Any]:
     """Return ``problems`` ((path, message) pairs), ``notes``, ``peak_memory_mb`` and ``checkpoint_mb`` of one trial.
 
     Also ``model_mb``, and ``micro_batch_matters`` as the task has it. The trial's directory is scratch.
@@ -79,7 +79,7 @@ def inspect(study: Study, spec: TrialSpec) -> dict[str, Any]:
     return answer
 
 
-def _unknown_configuration(study: Study, task: Task, trainer: Any) -> list[tuple[str, str]]:
+def _unknown_configuration(study: StudyData, task: Task, trainer: Any) -> list[tuple[str, str]]:
     """What neither the model's configuration nor an argument of ``model_init`` has a place for."""
     taken = signature(task.model_init).parameters
     config = getattr(trainer.accelerator.unwrap_model(trainer.model), "config", None)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import SweepError
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Logged
 from sweepkit.trial.trial import TrialSpec
 
@@ -83,7 +83,7 @@ class SocketLine:
         self._words.extend(line.decode() for line in lines)
 
 
-def _trial(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int:
+def _trial(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> int:
     from sweepkit.trial.objective import run_trial
 
     spec = TrialSpec.from_json(Path(request["spec"]).read_text())
@@ -93,7 +93,7 @@ def _trial(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int
     return 0
 
 
-def _measure(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int:
+def _measure(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> int:
     """Train the first steps of a trial, on a slot and with a trial's words; what was measured is left in its folder."""
     from sweepkit.trial.measure import measure
 
@@ -104,7 +104,7 @@ def _measure(study: Study, request: Mapping[str, Any], sock: socket.socket) -> i
     return 0
 
 
-def _prepare(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int:
+def _prepare(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> int:
     """Prepare the data once, then leave; the answer is one JSON line: ``about`` or ``error``."""
     from sweepkit.tasks import load_task
     from sweepkit.tasks.prepared import prepare
@@ -120,7 +120,7 @@ def _prepare(study: Study, request: Mapping[str, Any], sock: socket.socket) -> i
     return 0
 
 
-def _inspect(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int:
+def _inspect(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> int:
     """Second stage of check: build what trial 0 would build, evaluate a few rows, and say what it needs."""
     from sweepkit.trial.inspect import inspect
 
@@ -131,7 +131,7 @@ def _inspect(study: Study, request: Mapping[str, Any], sock: socket.socket) -> i
     return 0
 
 
-def _test(study: Study, request: Mapping[str, Any], sock: socket.socket) -> int:
+def _test(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> int:
     """Evaluate a checkpoint on the test split; the answer is one JSON line: the metrics or ``error``."""
     from sweepkit.trial.held_out import evaluate
 

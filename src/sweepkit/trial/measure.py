@@ -19,7 +19,7 @@ from typing import Any
 from torch.utils.data import RandomSampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.callback import Line
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Logged, Started
 from sweepkit.trial.measured import MEASURED, Measured
@@ -35,7 +35,7 @@ EVALUATED = 16
 """Batches of an evaluation that is measured; the rest of the rows is taken to last as long each."""
 
 
-def measure(study: Study, spec: TrialSpec, line: Line, *, worst: bool = False) -> Finished:
+def measure(study: StudyData, spec: TrialSpec, line: Line, *, worst: bool = False) -> Finished:
     """Train, evaluate and save once, and write what was measured to ``measured.json`` in the trial's folder.
 
     ``worst``: two steps and an evaluation of two batches, on the longest rows there are: what memory is needed. The second

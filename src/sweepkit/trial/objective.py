@@ -24,7 +24,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 
 from sweepkit.study.errors import FULL_DISK, SweepError, TrialFailed, TrialInterrupted
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.study.values import Values
 from sweepkit.tasks import Task, load_task
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS as DEFAULTS
@@ -66,7 +66,9 @@ def build_model(task: Task, values: Values) -> Any:
     return model
 
 
-def build_trainer(study: Study, spec: TrialSpec, task: Task, values: Values, callback: TrialCallback | None) -> Trainer:
+def build_trainer(
+    study: StudyData, spec: TrialSpec, task: Task, values: Values, callback: TrialCallback | None
+) -> Trainer:
     """Return a fresh Trainer, everything applied and proved as far as it can be before training."""
     data = load_prepared(prepare(task, study.place.data))
     arguments = training_arguments(task, spec, values)
@@ -142,7 +144,7 @@ def _load_by_the_models_names(trainer: Trainer) -> None:
 
 
 def run_trial(
-    study: Study,
+    study: StudyData,
     spec: TrialSpec,
     line: Line,
     *,

@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial import linux as kernel
 from sweepkit.trial.jobs import JOBS, told
 
@@ -71,7 +71,7 @@ def serve(fd: int) -> None:
     began = time.monotonic()
     with control.makefile("rb", buffering=0) as lines:
         home = json.loads(lines.readline())
-    study = Study.model_validate_json(home["study"]).at(Path(home["home"]))
+    study = StudyData.model_validate_json(home["study"]).at(Path(home["home"]))
     with _dying_with(home["driver"]):
         failure = _warm(study)
     _Server(control, study, home["driver"], time.monotonic() - began, failure).run()
@@ -89,7 +89,7 @@ def _dying_with(driver: int) -> Iterator[None]:
         kernel.die_with_parent(False)
 
 
-def _warm(study: Study) -> str:
+def _warm(study: StudyData) -> str:
     """Import what every trial needs; return what went wrong with the task's own code, or nothing."""
     import sweepkit.tasks
     import sweepkit.trial.objective
@@ -104,7 +104,7 @@ def _warm(study: Study) -> str:
     return ""
 
 
-def _hold(study: Study) -> None:
+def _hold(study: StudyData) -> None:
     """Open the data that trials read, if it is prepared by now; what is wrong with it, whoever prepares it says."""
     from sweepkit.tasks import load_task, prepared
 
@@ -138,7 +138,7 @@ def _freeze() -> None:
 class _Server:
     """The warm process's loop: one thread, never blocking on a child."""
 
-    def __init__(self, control: socket.socket, study: Study, driver: int, seconds: float, failure: str) -> None:
+    def __init__(self, control: socket.socket, study: StudyData, driver: int, seconds: float, failure: str) -> None:
         self._control = control
         self._study = study
         self._driver = driver

@@ -20,7 +20,7 @@ from sweepkit.backends.local.gang import Process, Running
 from sweepkit.backends.local.warm import START_SECONDS, WarmProcess, kill_group, lost
 from sweepkit.backends.slots import Slot
 from sweepkit.study.errors import StudyFailed
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Event, Finished, from_json
 from sweepkit.trial.trial import TrialSpec
 
@@ -34,7 +34,9 @@ Not at once: what a rank says that saw its connections close may come before the
 class Executor:
     """Runs trials on slots. Use as a context manager; leaving it ends whatever still runs."""
 
-    def __init__(self, study: Study, slots: list[Slot], *, log: Path, deadline_seconds: float | None = None) -> None:
+    def __init__(
+        self, study: StudyData, slots: list[Slot], *, log: Path, deadline_seconds: float | None = None
+    ) -> None:
         self._study = study
         self.free = list(slots)
         self._log = log

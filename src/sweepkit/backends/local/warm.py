@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import StudyFailed
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Finished
 
 START_SECONDS = 180.0
@@ -24,7 +24,7 @@ START_SECONDS = 180.0
 class WarmProcess:
     """A process that imported torch, transformers and the task once and forks children on request."""
 
-    def __init__(self, study: Study, log: Path) -> None:
+    def __init__(self, study: StudyData, log: Path) -> None:
         self._control, theirs = socket.socketpair()
         environment = {
             **os.environ,

@@ -48,13 +48,13 @@ from sweepkit.backends.ray.travel import Home
 from sweepkit.backends.ray.tuning import Asker, Conversation, Hearer, Warm
 from sweepkit.backends.slots import Machine, Slot, plan
 from sweepkit.study.errors import InputError, StudyFailed
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 
 class RayBackend:
     """Runs a session's trials on a Ray cluster, or on a Ray that it starts on this machine."""
 
-    def __init__(self, study: Study, *, trial_memory_mb: float = 0.0) -> None:
+    def __init__(self, study: StudyData, *, trial_memory_mb: float = 0.0) -> None:
         self._study = study
         self._memory_mb = trial_memory_mb
 
@@ -201,7 +201,7 @@ def _nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _temporary(study: Study) -> Path:
+def _temporary(study: StudyData) -> Path:
     """Return where Ray puts its sockets and logs: a short path (sockets want one), the same for every driver."""
     digest = hashlib.sha256(str(study.place.folder.resolve()).encode()).hexdigest()[:10]
     return Path(tempfile.gettempdir()) / f"sweepkit-ray-{digest}"

@@ -12,7 +12,7 @@ from ray import tune
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.ray.travel import Node
 from sweepkit.backends.slots import Slot
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Event, Finished, Logged
 from sweepkit.trial.trial import TrialSpec
 
@@ -44,7 +44,7 @@ class Actor(tune.Trainable):
     ) -> None:
         """Start the warm process, which takes seconds, once."""
         assert slot is not None
-        self._study = Study.model_validate_json(study).at(Path(home))
+        self._study = StudyData.model_validate_json(study).at(Path(home))
         self._mailbox = mailbox
         self._node = Node(self._study)
         hours = self._study.budget.trial_hours

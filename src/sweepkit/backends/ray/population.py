@@ -23,7 +23,7 @@ from ray.tune.schedulers.pb2 import PB2
 from sweepkit.backends import Choice, Member
 from sweepkit.study.space import Choice as Choices
 from sweepkit.study.space import Float, dimensions, trial_seed
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 
 class TuneScheduler:
@@ -33,7 +33,7 @@ class TuneScheduler:
     searches a parameter with ``log`` by its logarithm.
     """
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: StudyData) -> None:
         self._seed = study.sampler.seed
         self._space: dict[str, Any] = {d.name: d.parameter for d in dimensions(study.space).values()}
         self._logs = study.pruner.type == "pb2"

@@ -18,7 +18,7 @@ import psutil
 from sweepkit.backends.checkpoints import remove
 from sweepkit.backends.ray.depot import Depot
 from sweepkit.study.errors import InputError
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Event, Finished
 from sweepkit.trial.trial import TrialSpec
 
@@ -26,7 +26,7 @@ _TOLD_AT_THE_END = ("spec.json", "console.log")
 _SCRATCH = "sweepkit-"
 
 
-def _depot(study: Study) -> Depot | None:
+def _depot(study: StudyData) -> Depot | None:
     path = study.backend.path
     if path is None:
         return None
@@ -36,7 +36,7 @@ def _depot(study: Study) -> Depot | None:
 class Node:
     """The node's end of the way."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: StudyData) -> None:
         self._depot = _depot(study)
         self._scratch = _own_scratch() if self._depot else None
 
@@ -80,7 +80,7 @@ class Node:
 class Home:
     """The study's end of the way. Raises InputError where nothing can be put on it."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: StudyData) -> None:
         self._study = study
         try:
             self._depot = _depot(study)

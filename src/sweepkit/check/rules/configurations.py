@@ -13,10 +13,10 @@ from sweepkit.study import messages as phrases
 from sweepkit.study.errors import Problem, nearest
 from sweepkit.study.formulas import derive, satisfied
 from sweepkit.study.space import Choice, Expression, Float, Int, contains
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 
-def check_configuration(study: Study, values: Mapping[str, Any], path: str) -> list[Problem]:
+def check_configuration(study: StudyData, values: Mapping[str, Any], path: str) -> list[Problem]:
     """Return what is wrong with hand-picked values for some of the searched names; what is left out is sampled."""
     places = occurrences(study)
     return [
@@ -26,7 +26,7 @@ def check_configuration(study: Study, values: Mapping[str, Any], path: str) -> l
     ]
 
 
-def _outside(name: str, value: Any, places: list[Occurrence], values: Mapping[str, Any], study: Study) -> str:
+def _outside(name: str, value: Any, places: list[Occurrence], values: Mapping[str, Any], study: StudyData) -> str:
     mine = [place for place in places if place.name == name]
     searched = [place for place in mine if isinstance(place.parameter, (Float, Int, Choice))]
     if not mine:
@@ -68,7 +68,7 @@ def domain(parameter: Float | Int | Choice) -> str:
     return f"low={parameter.low} to high={parameter.high}{step}"
 
 
-def check_baseline(study: Study, known: Mapping[str, Any]) -> list[Problem]:
+def check_baseline(study: StudyData, known: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with the baseline, which takes a consumer's own default for each name it leaves out.
 
     Such a default must lie in its range. One that is not among the choices (or cannot be read from here) is trained all

@@ -19,7 +19,7 @@ from sweepkit.check.rules.values import mismatch
 from sweepkit.study.errors import Problem, nearest
 from sweepkit.study.formulas import derive, evaluate
 from sweepkit.study.space import Choice, Dimension, Expression, Float, Scalar, draw
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 DRAWS = 200
 """Configurations drawn at random to see what a study's trials may look like."""
@@ -66,7 +66,7 @@ def _names(node: ast.AST, called: set[ast.expr]) -> Iterator[str]:
         yield from _names(child, called)
 
 
-def draws(study: Study, known: Mapping[str, Any], count: int = DRAWS) -> list[dict[str, Any]]:
+def draws(study: StudyData, known: Mapping[str, Any], count: int = DRAWS) -> list[dict[str, Any]]:
     """Return configurations drawn at random, over ``known`` values, derived ones included; the same ones each time.
 
     Raises ValueError where an expression cannot be computed.
@@ -90,7 +90,7 @@ def draws(study: Study, known: Mapping[str, Any], count: int = DRAWS) -> list[di
     return [{**known, **derive(study.space, draw(study.space, suggest), known)} for _ in range(count)]
 
 
-def check_formulas(study: Study, consumers: Consumers, known: Mapping[str, Any]) -> list[Problem]:
+def check_formulas(study: StudyData, consumers: Consumers, known: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with the study's expressions and constraints."""
     places = occurrences(study)
     names = {*known, *(place.name for place in places)}
@@ -156,7 +156,7 @@ def _results(
 
 
 def _unmet(
-    study: Study, constraints: list[Formula], known: Mapping[str, Any], values: list[dict[str, Any]]
+    study: StudyData, constraints: list[Formula], known: Mapping[str, Any], values: list[dict[str, Any]]
 ) -> Iterator[Problem]:
     try:
         met = _met(constraints, values)

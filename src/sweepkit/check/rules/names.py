@@ -14,7 +14,7 @@ from sweepkit.check.fields.modules import refresh
 from sweepkit.check.fields.tasks import TaskSource, read_task
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
 from sweepkit.study.space import Choice, walk
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS, owned
 
 
@@ -103,7 +103,7 @@ def _near(leaf: str, known: Mapping[str, Field], prefix: str) -> str:
     return hint.replace("did you mean ", f"did you mean {prefix}")
 
 
-def consumers_of(study: Study) -> tuple[Consumers, list[Problem]]:
+def consumers_of(study: StudyData) -> tuple[Consumers, list[Problem]]:
     """Return who takes a study's names, and what is wrong with its task's kind, file or class."""
     refresh()
     problems: list[Problem] = []
@@ -121,7 +121,7 @@ def consumers_of(study: Study) -> tuple[Consumers, list[Problem]]:
     return Consumers(training, _model_fields(study, task), lora_fields(), task), problems
 
 
-def models_of(study: Study, task: TaskSource | None) -> list[tuple[str, Any]]:
+def models_of(study: StudyData, task: TaskSource | None) -> list[tuple[str, Any]]:
     """Return (path in the study, model) for every model the task is told to use, by ``task.model``."""
     searched = [
         (path, model)
@@ -136,7 +136,7 @@ def models_of(study: Study, task: TaskSource | None) -> list[tuple[str, Any]]:
     return [("task.model", model)] if isinstance(model, (str, Mapping)) else []
 
 
-def _model_fields(study: Study, task: TaskSource | None) -> Mapping[str, Field] | None:
+def _model_fields(study: StudyData, task: TaskSource | None) -> Mapping[str, Field] | None:
     found = [model_fields(model, study.home) for _, model in models_of(study, task)]
     if not found or any(fields is None for fields in found):
         return None
@@ -144,7 +144,7 @@ def _model_fields(study: Study, task: TaskSource | None) -> Mapping[str, Field] 
     return {name: field for name, field in first.items() if all(name in other for other in others)}
 
 
-def known_values(study: Study, consumers: Consumers | None = None) -> dict[str, Any]:
+def known_values(study: StudyData, consumers: Consumers | None = None) -> dict[str, Any]:
     """Return name → value where the study fixes it or its consumer has a default that can be read without running it.
 
     What expressions and constraints may name, and what a baseline leaves out, is taken from here.

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 
 from sweepkit.study.errors import Problem
 from sweepkit.study.space import Choice, Expression, Float
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 PERTURBABLE = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm")
 """What a trial that goes on from a checkpoint can train with anew: what the optimizer and its steps read each time."""
 
 
-def check_population(study: Study) -> list[Problem]:
+def check_population(study: StudyData) -> list[Problem]:
     """Return what a population cannot be trained with; nothing for a study that has none."""
     return list(_problems(study)) if study.pruner.population else []
 
 
-def _problems(study: Study) -> Iterator[Problem]:
+def _problems(study: StudyData) -> Iterator[Problem]:
     kind = study.pruner.type
     if study.backend.type != "ray":
         yield Problem("pruner.type", f"{kind} needs backend.type ray, got {study.backend.type}")

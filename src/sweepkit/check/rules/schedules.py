@@ -11,7 +11,7 @@ from sweepkit.check.rules.formulas import draws
 from sweepkit.check.rules.searching import grid_size
 from sweepkit.check.rules.spaces import occurrences
 from sweepkit.study.errors import Problem, nearest
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 _DECIDES = (
     "eval_strategy",
@@ -52,7 +52,7 @@ def evaluations(values: Mapping[str, Any]) -> int | None:
     return None
 
 
-def check_schedule(study: Study, known: Mapping[str, Any]) -> list[Problem]:
+def check_schedule(study: StudyData, known: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with the evaluations' cadence, the objective's rule and the pruner's chances."""
     if study.training.get("eval_strategy") == "no":
         return [Problem("training.eval_strategy", "no leaves the objective without a value; choose epoch or steps")]
@@ -84,11 +84,11 @@ def check_schedule(study: Study, known: Mapping[str, Any]) -> list[Problem]:
     return problems + list(_never(study, None if None in counts else max(count or 0 for count in counts)))
 
 
-def _named(study: Study) -> set[str]:
+def _named(study: StudyData) -> set[str]:
     return {name for name in _words(study) if name}
 
 
-def _words(study: Study) -> Iterator[str]:
+def _words(study: StudyData) -> Iterator[str]:
     from sweepkit.check.rules.formulas import read
     from sweepkit.study.space import Expression
 
@@ -102,7 +102,7 @@ class _Anything(set[str]):
         return True
 
 
-def _unused_steps(study: Study, known: Mapping[str, Any]) -> Iterator[Problem]:
+def _unused_steps(study: StudyData, known: Mapping[str, Any]) -> Iterator[Problem]:
     searched = {place.name: place.path for place in occurrences(study)}
     if "eval_strategy" in searched or known.get("eval_strategy") != "epoch":
         return
@@ -111,7 +111,7 @@ def _unused_steps(study: Study, known: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(path, "has no effect while eval_strategy is epoch; add eval_strategy: steps to training")
 
 
-def _uneven(study: Study, drawn: list[dict[str, Any]]) -> Iterator[Problem]:
+def _uneven(study: StudyData, drawn: list[dict[str, Any]]) -> Iterator[Problem]:
     """Trials are compared by the number of the evaluation, so all must make equally many at the same fractions."""
     by_data = ("num_train_epochs", "max_steps", "eval_steps", *_STEPS_OF_AN_EPOCH)
 
@@ -136,7 +136,7 @@ def _uneven(study: Study, drawn: list[dict[str, Any]]) -> Iterator[Problem]:
             )
 
 
-def _never(study: Study, count: int | None) -> Iterator[Problem]:
+def _never(study: StudyData, count: int | None) -> Iterator[Problem]:
     kind = study.pruner.type
     options = {name: field.default for name, field in pruner_options(kind).items()} | study.pruner.options
     trials = study.budget.trials
@@ -205,7 +205,7 @@ def _first_decision(kind: str, options: Mapping[str, Any]) -> tuple[int | None, 
     return None, ()
 
 
-def check_metrics(study: Study, reported: frozenset[str] | None) -> list[Problem]:
+def check_metrics(study: StudyData, reported: frozenset[str] | None) -> list[Problem]:
     """Return the objective's metrics that the task will never report."""
     if reported is None:
         return []

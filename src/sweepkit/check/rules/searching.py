@@ -10,7 +10,7 @@ from sweepkit.check.fields.searchers import PRUNERS, pruner_options, sampler_opt
 from sweepkit.check.rules.values import mismatch
 from sweepkit.study.errors import Problem, nearest
 from sweepkit.study.space import Choice, Int, dimensions
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 _LIMITS: Mapping[str, tuple[float, float]] = {
     # As the constructors of Optuna 5 check them; they would only do so when the study already runs.
@@ -41,7 +41,7 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
 }
 
 
-def check_searching(study: Study) -> list[Problem]:
+def check_searching(study: StudyData) -> list[Problem]:
     """Return what is wrong with the sampler, the pruner's options, the budget and the goals together."""
     return [*_sampler(study), *_pruner(study), *_budget(study)]
 
@@ -67,7 +67,7 @@ def _options(path: str, kind: str, given: Mapping[str, Any], known: Mapping[str,
             yield Problem(path, f"{kind} needs the option {name}")
 
 
-def _sampler(study: Study) -> Iterator[Problem]:
+def _sampler(study: StudyData) -> Iterator[Problem]:
     kind, given = study.sampler.type, study.sampler.options
     yield from _options("sampler", kind, given, sampler_options(kind))
     if kind == "tpe" and given.get("group") is True and given.get("multivariate") is False:
@@ -94,7 +94,7 @@ def _sampler(study: Study) -> Iterator[Problem]:
                 yield Problem(dimension.path, "the grid sampler needs choices here, or a step without log")
 
 
-def _pruner(study: Study) -> Iterator[Problem]:
+def _pruner(study: StudyData) -> Iterator[Problem]:
     kind, given = study.pruner.type, study.pruner.options
     if kind in PRUNERS or kind == "none" or study.pruner.population:
         yield from pruner_problems("pruner", kind, given)
@@ -130,7 +130,7 @@ def pruner_problems(path: str, kind: str, given: Mapping[str, Any]) -> Iterator[
             yield from pruner_problems(f"{path}.wrapped_pruner", str(wrapped), options)
 
 
-def _budget(study: Study) -> Iterator[Problem]:
+def _budget(study: StudyData) -> Iterator[Problem]:
     budget = study.budget
     ends = (budget.trials, budget.hours, budget.gpu_hours, budget.target)
     if not study.space:
@@ -142,7 +142,7 @@ def _budget(study: Study) -> Iterator[Problem]:
         yield Problem("budget.target", "belongs to studies with one metric; leave it out")
 
 
-def grid_size(study: Study) -> int | None:
+def grid_size(study: StudyData) -> int | None:
     """Return how many combinations an unconditional space of choices and steps has, None where it cannot be counted."""
     size = 1
     for dimension in dimensions(study.space).values():

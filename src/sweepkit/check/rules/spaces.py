@@ -13,7 +13,7 @@ from sweepkit.study import messages as phrases
 from sweepkit.study.errors import Problem, nearest
 from sweepkit.study.formulas import ingredients
 from sweepkit.study.space import Choice, Expression, Float, Int
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 _SEEDS = frozenset({"seed", "data_seed"})
 _SEARCHED = frozenset({"low", "high", "choices", "expression"})
@@ -35,7 +35,7 @@ class Occurrence:
         return any(path in mine and mine[path] != branch for path, branch in other.conditions)
 
 
-def occurrences(study: Study) -> list[Occurrence]:
+def occurrences(study: StudyData) -> list[Occurrence]:
     """Return every place of the space where a name gets a value, depth first."""
 
     def visit(level: Any, path: str, conditions: tuple[tuple[str, str], ...]) -> Iterator[Occurrence]:
@@ -49,7 +49,7 @@ def occurrences(study: Study) -> list[Occurrence]:
     return list(visit(study.space, "space", ()))
 
 
-def check_names(study: Study, consumers: Consumers) -> list[Problem]:
+def check_names(study: StudyData, consumers: Consumers) -> list[Problem]:
     """Return what is wrong with the names and values in ``training`` and ``space``."""
     problems = [*_training(study, consumers)]
     seen: list[Occurrence] = []
@@ -64,7 +64,7 @@ def check_names(study: Study, consumers: Consumers) -> list[Problem]:
     return problems
 
 
-def _training(study: Study, consumers: Consumers) -> Iterator[Problem]:
+def _training(study: StudyData, consumers: Consumers) -> Iterator[Problem]:
     for name, value in study.training.items():
         path = f"training.{name}"
         if name.startswith("task."):
@@ -79,7 +79,7 @@ def _training(study: Study, consumers: Consumers) -> Iterator[Problem]:
             yield Problem(path, wrong)
 
 
-def _one(found: Occurrence, study: Study, consumers: Consumers) -> Iterator[Problem]:
+def _one(found: Occurrence, study: StudyData, consumers: Consumers) -> Iterator[Problem]:
     path, name, parameter = found.path, found.name, found.parameter
     if name in _SEEDS:
         advice = "write seed_per_trial: true to vary it, or confirm: to measure what it does"

@@ -16,14 +16,14 @@ from sweepkit.check.rules.values import mismatch
 from sweepkit.study import messages as phrases
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
 from sweepkit.study.space import walk
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.tasks import references as places
 from sweepkit.tasks.data import SUFFIXES
 
 _DATA = (*SUFFIXES, ".csv.gz", ".json.gz", ".jsonl.gz")
 
 
-def check_task(study: Study, consumers: Consumers) -> list[Problem]:
+def check_task(study: StudyData, consumers: Consumers) -> list[Problem]:
     """Return what is wrong with the task's fixed options, its model's folder and its data files."""
     task, given = consumers.task, study.task.options
     if task is None:
@@ -56,7 +56,7 @@ def check_task(study: Study, consumers: Consumers) -> list[Problem]:
     return problems
 
 
-def _built_in(study: Study, consumers: Consumers) -> Iterator[Problem]:
+def _built_in(study: StudyData, consumers: Consumers) -> Iterator[Problem]:
     assert consumers.task is not None
     cls, given = consumers.task.built_in, study.task.options
     searched = {name.removeprefix("task.") for _, name, _ in walk(study.space)}
@@ -113,7 +113,7 @@ def _files(path: str, value: Any, home: Path) -> Iterator[Problem]:
             yield Problem(path, str(error))
 
 
-def check_backend(study: Study) -> list[Problem]:
+def check_backend(study: StudyData) -> list[Problem]:
     """Return what is wrong with the backend's keys and the storage."""
     backend, problems = study.backend, []
     for name in ("address", "path"):

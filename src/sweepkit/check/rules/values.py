@@ -14,7 +14,7 @@ from sweepkit.check.fields.arguments import RATIOS
 from sweepkit.check.rules.names import Consumers, consumers_of
 from sweepkit.study import messages as phrases
 from sweepkit.study.space import Choice, Float, Int
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 
 def is_ratio_field(name: str, field: Field) -> bool:
@@ -84,7 +84,7 @@ def _ratio_range(parameter: Float | Int, got: str) -> str:
     return f"below 1 it is a ratio of all steps, from 1 on a number of steps, {got}; stay on one side"
 
 
-def typed(study: Study, consumers: Consumers | None = None) -> Study:
+def typed(study: StudyData, consumers: Consumers | None = None) -> StudyData:
     """Return the study with its numbers as their fields take them: whole numbers for a float field become floats.
 
     ``num_train_epochs: {low: 1, high: 5}`` becomes a Float; ``warmup_steps`` from 1 on stays a whole number of steps.

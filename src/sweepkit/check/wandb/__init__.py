@@ -20,7 +20,7 @@ from sweepkit.check.wandb.names import our_name, our_optimizer
 from sweepkit.check.yaml import Document, Keys, dotted, read_file
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.space import Choice, Expression, Float, Int
-from sweepkit.study.study import Goal, Objective, Study, TaskSpec
+from sweepkit.study.study import Goal, Objective, StudyData, TaskSpec
 
 __all__ = ["Imported", "import_sweep"]
 
@@ -45,7 +45,7 @@ _SEEDS = ("seed", "data_seed")
 class Imported:
     """The study, and what there is to say about it, each with its line in the sweep file."""
 
-    study: Study
+    study: StudyData
     notes: list[Problem] = field(default_factory=list)
     """What bears another name or form here and means the same."""
     warnings: list[Problem] = field(default_factory=list)
@@ -79,7 +79,7 @@ class _Reading:
 
     def study(self) -> Imported:
         objective, target = self.objective()
-        first = Study(name="sweep", task=TaskSpec(**self.task), objective=objective).at(self.home)
+        first = StudyData(name="sweep", task=TaskSpec(**self.task), objective=objective).at(self.home)
         consumers, _ = consumers_of(first)
         parameters = self.given.get("parameters")
         if isinstance(parameters, dict) and parameters:
@@ -93,7 +93,7 @@ class _Reading:
             raise StudyFileError(sorted(self.wrong, key=lambda problem: problem.line or 0))
         named = {"name": self.name(), "question": str(self.given.get("description") or "")}
         whole = {**named, **sections, "task": self.task, "objective": objective, "training": self.training}
-        made = Study.model_validate({**whole, "space": self.space}).at(self.home)
+        made = StudyData.model_validate({**whole, "space": self.space}).at(self.home)
         return Imported(made, self.notes, self.warnings)
 
     def problem(self, keys: Keys, message: str) -> Problem:

@@ -12,7 +12,7 @@ from sweepkit.report.evidence import Course, Evidence, configuration, gather
 from sweepkit.report.figures import style
 from sweepkit.report.figures.hover import of_trial
 from sweepkit.study.space import Dimension, Scalar
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Trial
 
 POINTS = 20_000
@@ -20,7 +20,7 @@ POINTS = 20_000
 
 
 def curves(
-    about: Study | Evidence, *, color: str | None = None, of: Literal["evaluation", "training"] = "evaluation"
+    about: StudyData | Evidence, *, color: str | None = None, of: Literal["evaluation", "training"] = "evaluation"
 ) -> go.Figure:
     """Return the learning curve of every trial, coloured by a hyperparameter; a menu chooses another one.
 

@@ -13,11 +13,11 @@ from sweepkit.report.evidence import Evidence, gather
 from sweepkit.report.figures import style
 from sweepkit.report.figures.hover import of_trial
 from sweepkit.study import words
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending, Trial
 
 
-def history(about: Study | Evidence, *, goal: int = 0) -> go.Figure:
+def history(about: StudyData | Evidence, *, goal: int = 0) -> go.Figure:
     """Return every trial's value in the order tried, the best so far, and the baseline; ``goal`` counts from 0.
 
     Trials without a value, or far below the others, are marked at the figure's edge.
@@ -120,7 +120,7 @@ def _running_best(rows: list[Trial], valued: dict[int, float], up: bool) -> list
     return found
 
 
-def front(about: Study | Evidence) -> go.Figure:
+def front(about: StudyData | Evidence) -> go.Figure:
     """Return the trials of a study with several goals, each pair of goals a panel, the Pareto front marked."""
     evidence = about if isinstance(about, Evidence) else gather(about)
     goals = evidence.study.objective.goals
@@ -166,7 +166,7 @@ def _aim(evidence: Evidence, goal: int) -> str:
     return f"{aim.metric} {'↑' if aim.direction == 'maximize' else '↓'}"
 
 
-def ledger(about: Study | Evidence) -> go.Figure:
+def ledger(about: StudyData | Evidence) -> go.Figure:
     """Return where the hours went: one bar, by how trials ended, and the time that slots stood idle."""
     evidence = about if isinstance(about, Evidence) else gather(about)
     spent = results.ledger(evidence.rows, confirmed=evidence.confirmed, slot_hours=evidence.slot_hours)

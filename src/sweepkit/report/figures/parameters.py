@@ -16,7 +16,7 @@ from sweepkit.report.mirror import importances as shares
 from sweepkit.report.mirror import optuna_study
 from sweepkit.search.samplers import knowingly
 from sweepkit.study.space import Choice, Dimension, Scalar
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending, Trial
 
 FEWEST = 4
@@ -27,7 +27,7 @@ BINS = 8
 Point = tuple[Trial, Scalar]
 
 
-def importances(about: Study | Evidence) -> go.Figure:
+def importances(about: StudyData | Evidence) -> go.Figure:
     """Return each hyperparameter's share in what sets good trials apart (PED-ANOVA), a bar for each goal."""
     evidence = about if isinstance(about, Evidence) else gather(about)
     study, goals = optuna_study(evidence), evidence.study.objective.goals
@@ -56,7 +56,7 @@ def importances(about: Study | Evidence) -> go.Figure:
     return drawn
 
 
-def slices(about: Study | Evidence) -> go.Figure:
+def slices(about: StudyData | Evidence) -> go.Figure:
     """Return every hyperparameter against the first goal, a panel each; darker points came later."""
     evidence = about if isinstance(about, Evidence) else gather(about)
     drawable = panels(evidence)
@@ -71,7 +71,7 @@ def slices(about: Study | Evidence) -> go.Figure:
     return drawn
 
 
-def isolation(about: Study | Evidence) -> go.Figure:
+def isolation(about: StudyData | Evidence) -> go.Figure:
     """Return, for each scientific hyperparameter, the best value over all others at each of its values.
 
     Numeric ones are split into parts of equal width. This is the comparison that a study asks for: what each value can
@@ -118,7 +118,7 @@ def reached(evidence: Evidence, dimension: Dimension, points: Sequence[Point]) -
     return [tops[part] for part in sorted(tops)]
 
 
-def parallel(about: Study | Evidence) -> go.Figure:
+def parallel(about: StudyData | Evidence) -> go.Figure:
     """Return every trained trial as a line across all hyperparameters, the best marked; drawn by Optuna."""
     evidence = about if isinstance(about, Evidence) else gather(about)
     study = optuna_study(evidence)

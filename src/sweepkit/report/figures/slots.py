@@ -11,13 +11,13 @@ from sweepkit.report.evidence import Course, Evidence, Stint, gather
 from sweepkit.report.figures import style
 from sweepkit.report.figures.hover import of_trial
 from sweepkit.study import words
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 PAUSE_SECONDS = 60.0
 """A shorter time in which no trial ran is no pause."""
 
 
-def timeline(about: Study | Evidence) -> go.Figure:
+def timeline(about: StudyData | Evidence) -> go.Figure:
     """Return which trial held which slot when; times in which nothing ran at all (the study stood still) are cut out."""
     evidence = about if isinstance(about, Evidence) else gather(about)
     held = [(row, stint) for row in evidence.rows for stint in evidence.courses.get(row.number, Course()).stints]

@@ -13,7 +13,7 @@ from mlflow.entities import Metric
 from sweepkit.study.rule import ValueRule
 from sweepkit.study.secrets import HIDDEN, secret_name
 from sweepkit.study.space import Choice, Float, Int, walk
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow.store import key
 from sweepkit.trial.events import Evaluated, Event, Finished, Logged, Scheduled, Started
 from sweepkit.trial.log import TrialLog
@@ -51,7 +51,7 @@ OURS = frozenset(
 """Training arguments that sweepkit sets and that say nothing about a trial."""
 
 
-def run_name(study: Study, number: int, origin: str, values: Mapping[str, Any], phase: str = "") -> str:
+def run_name(study: StudyData, number: int, origin: str, values: Mapping[str, Any], phase: str = "") -> str:
     """Return ``0007 lr=3e-5 bs=16``: the trial's number and what was searched, in the study's order."""
     names = [name for _, name, parameter in walk(study.space) if isinstance(parameter, (Float, Int, Choice))]
     words = [
@@ -146,7 +146,7 @@ def attempt_tags(events: Sequence[Event], log: TrialLog, clean: Callable[[str], 
     return {name: clean(value) for name, value in found.items() if value}
 
 
-def outcome(study: Study, row: Trial, log: TrialLog, gpus: float) -> list[Metric]:
+def outcome(study: StudyData, row: Trial, log: TrialLog, gpus: float) -> list[Metric]:
     """Return the numbers of an ended trial: its objective, and what it cost under ``system/``."""
     ends = [event for event in log.refresh() if isinstance(event, Finished)]
     seconds = sum(event.seconds for event in ends)
@@ -162,7 +162,7 @@ def outcome(study: Study, row: Trial, log: TrialLog, gpus: float) -> list[Metric
     return [*found, *objective(study, row, log)]
 
 
-def objective(study: Study, row: Trial, log: TrialLog) -> list[Metric]:
+def objective(study: StudyData, row: Trial, log: TrialLog) -> list[Metric]:
     """Return the trial's value as ``objective``, whatever its metric is called, at the step of its last evaluation.
 
     With several goals ``objective`` is the deciding one, and each has ``objective.<metric>`` as well.
@@ -178,7 +178,7 @@ def objective(study: Study, row: Trial, log: TrialLog) -> list[Metric]:
     return [Metric(name, value, at, step) for name, value in named.items() if not math.isnan(value)]
 
 
-def gpus(study: Study, folder: Path, device: str) -> float:
+def gpus(study: StudyData, folder: Path, device: str) -> float:
     """Return how many GPUs the trial held; a shared one counts by its share."""
     if not device or device.startswith("cpu"):
         return 0.0

@@ -13,7 +13,7 @@ from typing import Any
 
 from sweepkit.study.errors import StudyNotFound
 from sweepkit.study.space import Choice, Float, Int, walk
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow.state import State
 from sweepkit.trackers.mlflow.store import Store, key
 
@@ -21,7 +21,7 @@ CHART = "sweepkit-parallel"
 SECTION = "sweepkit-study"
 
 
-def compare(store: Store, study: Study, state: State, base_url: str, *, common: frozenset[str] | None) -> str:
+def compare(store: Store, study: StudyData, state: State, base_url: str, *, common: frozenset[str] | None) -> str:
     """Save the view in the experiment and return its address. Raises StudyNotFound where nothing was recorded yet.
 
     ``common`` are the hyperparameters that every trial has; None where no trial says.
@@ -36,7 +36,7 @@ def compare(store: Store, study: Study, state: State, base_url: str, *, common: 
     return f"{page}?viewStateShareKey={name}&compareRunsMode=CHART"
 
 
-def view(study: Study, parent_run_id: str, common: frozenset[str] | None) -> dict[str, Any]:
+def view(study: StudyData, parent_run_id: str, common: frozenset[str] | None) -> dict[str, Any]:
     """Return the state of MLflow's runs page: which runs, which columns, and the parallel coordinates chart on top.
 
     The chart leaves out runs without one of its axes, so that only what all trials have becomes one.

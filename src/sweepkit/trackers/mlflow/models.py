@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from sweepkit.study.paths import Place
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow import delivery, flavor
 from sweepkit.trackers.mlflow.state import Delivered, State
 from sweepkit.trackers.mlflow.store import Store, fits, plain
@@ -35,7 +35,7 @@ VERSIONS = "mlflow.modelVersions"
 class Models:
     """The logged models of one study."""
 
-    def __init__(self, store: Store, study: Study, place: Place, state: State, clean: Callable[[str], str]) -> None:
+    def __init__(self, store: Store, study: StudyData, place: Place, state: State, clean: Callable[[str], str]) -> None:
         self._client = store.client
         self._store = store
         self._study = study

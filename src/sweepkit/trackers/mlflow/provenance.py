@@ -15,7 +15,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE, MAX_DATASET_NAME_SIZE
 
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow.delivery import text
 from sweepkit.trackers.mlflow.store import tag
 
@@ -25,7 +25,7 @@ LONGEST_DIFF = 1_000_000
 Clean = Callable[[str], str]
 
 
-def study_id(study: Study) -> str:
+def study_id(study: StudyData) -> str:
     """Return the id the study keeps in its ``study.json``; before it has one, an id made of where it lies."""
     try:
         return str(json.loads(study.place.study_json.read_text())["id"])
@@ -41,7 +41,7 @@ def user() -> str:
         return "unknown"
 
 
-def description(study: Study, clean: Clean) -> dict[str, str]:
+def description(study: StudyData, clean: Clean) -> dict[str, str]:
     """Return the tags of the parent run that say what the study asks, its note in MLflow among them."""
     goals = ", ".join(f"{goal.direction} {goal.metric}" for goal in study.objective.goals)
     lines = [study.question, "", f"Objective: {goals} ({study.objective.value}). Sampler: {study.sampler.type}."]
@@ -54,7 +54,7 @@ def description(study: Study, clean: Clean) -> dict[str, str]:
     }
 
 
-def artifacts(study: Study, clean: Clean) -> Iterator[tuple[str, str]]:
+def artifacts(study: StudyData, clean: Clean) -> Iterator[tuple[str, str]]:
     """Yield (path, text) of what the parent run holds: the study as written and as run, and the code's diff."""
     place = study.place
     for path in sorted(place.home.glob("*.y*ml")):
@@ -71,7 +71,7 @@ def artifacts(study: Study, clean: Clean) -> Iterator[tuple[str, str]]:
         yield f"code/{commit[:10] or 'no-commit'}-{short}.diff", clean(diff)
 
 
-def code(study: Study, clean: Clean) -> dict[str, str]:
+def code(study: StudyData, clean: Clean) -> dict[str, str]:
     """Return the tags under which MLflow knows the code a run was made with."""
     home = study.place.home
     tags = {
@@ -95,7 +95,7 @@ def about(data: Path | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def dataset(study: Study, data: Path | None, clean: Clean) -> list[DatasetInput]:
+def dataset(study: StudyData, data: Path | None, clean: Clean) -> list[DatasetInput]:
     """Return the prepared data as MLflow's dataset input: its source, rows and digest; empty where nothing is known."""
     facts = about(data)
     if data is None or not facts:

@@ -25,7 +25,7 @@ from mlflow.utils.validation import (
 
 from sweepkit.study.errors import InputError
 from sweepkit.study.paths import Place
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-def tracking_uri(study: Study) -> str:
+def tracking_uri(study: StudyData) -> str:
     """Return the store of a study: what it says, else MLFLOW_TRACKING_URI, else ``mlflow.db`` under the project root.
 
     A relative SQLite path lies under the project root. Raises InputError for a URI no MLflow store has.
@@ -58,7 +58,7 @@ def tracking_uri(study: Study) -> str:
     return uri
 
 
-def ready(study: Study) -> None:
+def ready(study: StudyData) -> None:
     """Have MLflow import what the study's store needs, and a file on this machine have its tables.
 
     The first costs 0.5 s of CPU, the second another second: better while nothing trains yet. A store that cannot be had now
@@ -78,7 +78,7 @@ def artifact_root(uri: str, root: Path) -> Path | None:
     return root / "mlartifacts" if scheme in DATABASES else None
 
 
-def serve(study: Study, port: int) -> tuple[list[str], str]:
+def serve(study: StudyData, port: int) -> tuple[list[str], str]:
     """Return the command that shows the study's store on this machine only, and its address.
 
     The command is empty where the store is a server already. A database with a password in its URL is passed by the
@@ -95,7 +95,7 @@ def serve(study: Study, port: int) -> tuple[list[str], str]:
     return command, f"http://127.0.0.1:{port}"
 
 
-def serve_environment(study: Study) -> dict[str, str]:
+def serve_environment(study: StudyData) -> dict[str, str]:
     """Return what the command of :func:`serve` needs in its environment."""
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return {**quiet, **os.environ, "MLFLOW_BACKEND_STORE_URI": tracking_uri(study)}

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from sweepkit.study.paths import Place
 from sweepkit.study.secrets import of_url, scrub
-from sweepkit.study.study import Study
+from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow import delivery, link, provenance
 from sweepkit.trackers.mlflow.models import Models
 from sweepkit.trackers.mlflow.state import Delivered, State, in_turn
@@ -43,7 +43,7 @@ class MLflowTracker:
 
     def __init__(
         self,
-        study: Study,
+        study: StudyData,
         rows: Callable[[], list[Trial]],
         *,
         place: Place | None = None,
