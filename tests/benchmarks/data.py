@@ -11,7 +11,7 @@ from measure import HERE, Line, Size, median, project
 
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Slot
-from sweepkit.check.study_file import known_values
+from sweepkit.check import known_values
 from sweepkit.driver.prepare import second_check
 from sweepkit.driver.run import run as run_study
 from sweepkit.report.watch import Quiet

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from measure import Line, Size, median, project
 
-from sweepkit.check.study_file import known_values
+from sweepkit.check import known_values
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study.study import StudyData

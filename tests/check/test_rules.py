@@ -6,16 +6,20 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
+import sweepkit.check
+import sweepkit.driver.run
 from making import sweep
-from sweepkit.check import check, check_configuration, evaluations, known_values, typed
+from sweepkit.check import Checked, check_configuration, evaluations, find_problems, known_values, typed
 from sweepkit.check.fields.arguments import training_fields
 from sweepkit.check.study_file import load_study
+from sweepkit.cli import running as commands
 from sweepkit.study.errors import StudyFileError
 from sweepkit.study.space import Choice, Float, Int
 from sweepkit.study.study import StudyData
@@ -102,7 +106,7 @@ def study(**sections: Any) -> StudyData:
 
 
 def problems(**sections: Any) -> list[str]:
-    return [str(problem) for problem in check(study(**sections))]
+    return [str(problem) for problem in find_problems(study(**sections))]
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -170,7 +174,7 @@ def test_numbers_take_the_type_of_the_field_that_consumes_them(space: dict[str, 
     given = study(space=space)
     (found,) = typed(given).space.values()
     assert (found, type(found)) == (fitted, type(fitted))
-    assert check(given) == []
+    assert find_problems(given) == []
 
 
 def test_numbers_inside_branches_and_by_hand_are_fitted_too(home: Path) -> None:
@@ -358,7 +362,7 @@ def test_a_missing_extra_is_told_with_its_command(home: Path) -> None:
         "find = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'peft' else find(name, *rest)\n"
         "from sweepkit.check.study_file import load_study\n"
-        "load_study('study.yaml')\n"
+        "load_study('study.yaml').study\n"
     )
     text = BROKEN["peft"]["study"].replace("peft.rank", "peft.r").replace("peft.lora_alpha", "weight_decay")
     (home / "study.yaml").write_text(text.replace("high: 32.0", "high: 2.0"))
@@ -381,5 +385,39 @@ def test_a_tasks_file_is_read_again_when_it_was_edited(project: Path) -> None:
     told = []
     for field in ("length", "width"):
         file.write_text(f"from sweepkit import Task\n\n\nclass Edited(Task):\n    {field}: int = 1\n")
-        told.append([problem.path for problem in check(study)])
+        told.append([problem.path for problem in find_problems(study)])
     assert told == [["space.task.width"], []]
+
+
+class _Reached(Exception):
+    """Raised in place of a run, with the checked study."""
+
+
+def test_a_study_is_checked_once_however_it_is_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def counted(name: str) -> Callable[..., Any]:
+        original = getattr(sweepkit.check, name)
+
+        def call(*arguments: Any) -> Any:
+            calls.append(name)
+            return original(*arguments)
+
+        return call
+
+    def run_checked(checked: Checked, **_: Any) -> None:
+        raise _Reached(checked)
+
+    steps = ["consumers_of", "typed", "known_values"]
+    for name in steps:
+        monkeypatch.setattr(sweepkit.check, name, counted(name))
+    monkeypatch.setattr(sweepkit.driver.run, "run_checked", run_checked)
+    (home / "study.yaml").write_text(BROKEN["no end"]["study"] + "budget: {trials: 40}\n")
+    with pytest.raises(_Reached) as from_file:
+        commands.run("study.yaml")
+    (checked,) = from_file.value.args
+    assert (calls, checked.study.budget.trials) == (steps, 40)
+    calls.clear()
+    with pytest.raises(_Reached):
+        sweepkit.driver.run.run(study())
+    assert calls == steps

@@ -17,7 +17,9 @@ from hypothesis import strategies as some
 from ruamel.yaml import YAML
 
 import toys
-from sweepkit.check.study_file import explain, known_values, load_study, same, schema, to_yaml
+from sweepkit.check import known_values
+from sweepkit.check.schema import explain, schema
+from sweepkit.check.study_file import load_study, read_study, same, to_yaml
 from sweepkit.check.yaml import dotted, read, split
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.formulas import derive
@@ -57,7 +59,7 @@ def home(project: Path) -> Path:
 
 def told(file: str, *overrides: str, check: bool = True) -> list[str]:
     with pytest.raises(StudyFileError) as refused:
-        load_study(file, overrides, check=check)
+        (load_study if check else read_study)(file, overrides)
     return str(refused.value).split("\n")
 
 
@@ -65,7 +67,7 @@ def told(file: str, *overrides: str, check: bool = True) -> list[str]:
 
 
 def test_a_study_file_is_read_with_numbers_as_their_fields_take_them(home: Path) -> None:
-    study = load_study("study.yaml")
+    study = load_study("study.yaml").study
     assert study.training == {"num_train_epochs": 3.0}
     assert study.space == {
         "learning_rate": Float(low=1e-6, high=1e-3, log=True),
@@ -78,7 +80,7 @@ def test_relative_paths_start_at_the_study_file_from_wherever_it_is_loaded(
     home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_study(home / "study.yaml").home == home
+    assert load_study(home / "study.yaml").study.home == home
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_check_can_be_left_out_but_not_the_rules_of_the_data(home: Path) -> None
         "study.yaml:7 space.model.hidden: low must be below high, got low=0.0 and high=0.0"
     ]
     (home / "study.yaml").write_text(STUDY.replace("hidden_dropout_prob", "hidden"))
-    assert list(load_study("study.yaml", check=False).space) == ["learning_rate", "model.hidden"]
+    assert list(read_study("study.yaml").space) == ["learning_rate", "model.hidden"]
 
 
 def test_paths_are_written_as_they_are_found() -> None:
@@ -159,7 +161,7 @@ def test_paths_are_written_as_they_are_found() -> None:
     ],
 )
 def test_a_key_is_set_from_the_command_line(override: str, found: Any, home: Path) -> None:
-    assert found(load_study("study.yaml", [override]))
+    assert found(load_study("study.yaml", [override]).study)
 
 
 @pytest.mark.parametrize(
@@ -189,13 +191,13 @@ def test_a_mistake_on_the_command_line_is_told_with_its_option(override: str, sa
 
 
 def test_what_is_fixed_on_the_command_line_is_no_longer_searched(home: Path) -> None:
-    study = load_study("study.yaml", ["training.learning_rate=1e-4", "enqueue=[]"])
+    study = load_study("study.yaml", ["training.learning_rate=1e-4", "enqueue=[]"]).study
     assert (study.training["learning_rate"], list(study.space)) == (1e-4, ["model.hidden_dropout_prob"])
 
 
 def test_another_sampler_leaves_the_options_of_the_first_behind_but_keeps_the_seed(home: Path) -> None:
     (home / "study.yaml").write_text(STUDY + "sampler: {type: tpe, n_startup_trials: 5, seed: 7}\n")
-    study = load_study("study.yaml", ["sampler.type=gp", "sampler.deterministic_objective=true"])
+    study = load_study("study.yaml", ["sampler.type=gp", "sampler.deterministic_objective=true"]).study
     assert (study.sampler.type, study.sampler.seed, study.sampler.options) == (
         "gp",
         7,
@@ -219,7 +221,7 @@ def test_a_recipe_lies_beneath_the_study_key_by_key(home: Path) -> None:
         "budget: {trials: 7, hours: 2}\nconstraints: [learning_rate < 1]\ntraining: {adam_beta2: 0.98}\n",
         study="constraints: [learning_rate < 2]\n",
     )
-    study = load_study("study.yaml")
+    study = load_study("study.yaml").study
     assert study.space == {
         "learning_rate": Float(low=1e-6, high=1e-3, log=True),
         "weight_decay": Float(low=0.0, high=0.1),
@@ -236,16 +238,16 @@ def test_what_the_study_fixes_a_recipe_does_not_search_and_the_other_way_round(h
         "space:\n  num_train_epochs: {choices: [2, 3]}\n  weight_decay: {low: 0.0, high: 0.1}\n"
         "training: {learning_rate: 1e-5, adam_beta2: 0.98}\nbaseline: {num_train_epochs: 2, weight_decay: 0.01}\n",
     )
-    study = load_study("study.yaml")
+    study = load_study("study.yaml").study
     assert set(study.space) == {"learning_rate", "model.hidden_dropout_prob", "weight_decay"}
     assert (study.training, study.baseline) == ({"num_train_epochs": 3.0, "adam_beta2": 0.98}, {"weight_decay": 0.01})
 
 
 def test_another_pruner_takes_nothing_from_the_recipes(home: Path) -> None:
     recipe(home, "pruner: {type: asha, reduction_factor: 3}\n", study="pruner: {type: median}\n")
-    assert load_study("study.yaml").pruner.options == {}
+    assert load_study("study.yaml").study.pruner.options == {}
     recipe(home, "pruner: {type: asha, reduction_factor: 3}\n", study="pruner: {type: asha, min_resource: 2}\n")
-    assert load_study("study.yaml").pruner.options == {"reduction_factor": 3, "min_resource": 2}
+    assert load_study("study.yaml").study.pruner.options == {"reduction_factor": 3, "min_resource": 2}
 
 
 def test_mistakes_of_a_recipe_are_told_with_its_own_file_and_line(home: Path) -> None:
@@ -263,7 +265,7 @@ def test_mistakes_of_a_recipe_are_told_with_its_own_file_and_line(home: Path) ->
 
 def test_a_recipe_may_be_named_by_its_path(home: Path) -> None:
     (home / "how.yaml").write_text("budget: {hours: 3}\n")
-    assert load_study("study.yaml", ["sweep=./how.yaml"]).budget.hours == 3.0
+    assert load_study("study.yaml", ["sweep=./how.yaml"]).study.budget.hours == 3.0
     assert told("study.yaml", "sweep=./who.yaml") == [
         f"--set sweep sweep: there is no file ./who.yaml (looked in {home})"
     ]
@@ -271,7 +273,7 @@ def test_a_recipe_may_be_named_by_its_path(home: Path) -> None:
 
 def test_a_recipe_of_the_project_goes_before_one_that_came_along(home: Path) -> None:
     recipe(home, "budget: {hours: 3}\n", name="first-look")
-    assert load_study("study.yaml").budget.hours == 3.0
+    assert load_study("study.yaml").study.budget.hours == 3.0
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
@@ -280,7 +282,7 @@ def test_a_recipe_that_comes_along_works_for_a_plain_study_and_names_its_source(
         "name: toy\ntask: {type: text-classification, model: model, data: {path: data.csv}}\n"
         f"objective: {{metric: eval_accuracy, direction: maximize}}\nsweep: {file.stem}\n"
     )
-    study = load_study("study.yaml")
+    study = load_study("study.yaml").study
     assert (study.space or study.confirm) and study.sweep == file.stem
     comment = "".join(line for line in file.read_text().splitlines() if line.startswith("#"))
     assert "arXiv:" in comment
@@ -293,7 +295,7 @@ def test_the_promised_recipes_come_along() -> None:
 
 def test_the_playbooks_betas_are_searched_as_their_distance_from_1(home: Path) -> None:
     (home / "study.yaml").write_text(STUDY + "sweep: adamw-playbook\n")
-    study = load_study("study.yaml")
+    study = load_study("study.yaml").study
     drawn = {"one_minus_beta1": 0.25, "one_minus_beta2": 0.5}
     derived = derive(study.space, drawn, known_values(study))
     assert (derived["adam_beta1"], derived["adam_beta2"]) == (0.75, 0.5)
@@ -308,9 +310,9 @@ def test_a_study_with_a_recipe_is_written_so_that_the_recipe_changes_nothing(hom
         "budget: {trials: 7, hours: 2}\nsampler: {type: random}\nretries: {crash: 3}\n",
         study="sampler: {type: tpe}\nretries: {crash: 0}\n",
     )
-    study = load_study("study.yaml")
+    study = load_study("study.yaml").study
     (home / "again.yaml").write_text(to_yaml(study))
-    assert same(load_study("again.yaml"), study)
+    assert same(load_study("again.yaml").study, study)
 
 
 numbers = some.floats(1e-6, 1e6, allow_nan=False)
@@ -392,15 +394,15 @@ studies = some.builds(
 def test_a_study_that_is_written_and_read_again_is_the_same(tmp_path: Path, study: StudyData) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(to_yaml(study), encoding="utf-8")
-    assert same(load_study(file, check=False), study)
+    assert same(read_study(file), study)
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_a_shipped_study_that_is_written_and_read_again_is_the_same(file: Path, tmp_path: Path) -> None:
-    study = load_study(file)
+    study = load_study(file).study
     folder = shutil.copytree(ROOT / "studies", tmp_path / "studies") / file.parent.name
     (folder / "again.yaml").write_text(to_yaml(study), encoding="utf-8")
-    assert same(load_study(folder / "again.yaml"), study)
+    assert same(load_study(folder / "again.yaml").study, study)
 
 
 @given(some.data())
@@ -471,7 +473,9 @@ def test_every_option_of_a_built_in_task_has_its_sentence_in_the_reference(kind:
 
 
 def test_known_values_are_defaults_with_the_studys_own_over_them(home: Path) -> None:
-    known = known_values(load_study("study.yaml", ["task.max_length=32", "training.learning_rate=3e-5", "enqueue=[]"]))
+    known = known_values(
+        load_study("study.yaml", ["task.max_length=32", "training.learning_rate=3e-5", "enqueue=[]"]).study
+    )
     wanted = {
         "learning_rate": 3e-5,
         "num_train_epochs": 3.0,
@@ -507,7 +511,7 @@ def test_loading_and_checking_is_quick_in_a_fresh_interpreter_and_imports_nothin
     script = (
         "import sys, time\n"
         "from sweepkit.check.study_file import load_study\n"
-        "load_study('study.yaml', ['sweep=finetune-adamw', 'space.peft.r={choices: [4, 8]}'])\n"
+        "load_study('study.yaml', ['sweep=finetune-adamw', 'space.peft.r={choices: [4, 8]}']).study\n"
         f"print(time.process_time(), [name for name in {heavy} if name in sys.modules])\n"
     )
     seconds = []

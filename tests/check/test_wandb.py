@@ -12,8 +12,8 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
-from sweepkit.check import check, typed
-from sweepkit.check.study_file import load_study, same
+from sweepkit.check import find_problems, typed
+from sweepkit.check.study_file import read_study, same
 from sweepkit.check.wandb import Imported, import_sweep
 from sweepkit.check.wandb.distributions import DISTRIBUTIONS, Fixed, Multiples, drawn
 from sweepkit.cli import app
@@ -221,12 +221,12 @@ def test_what_has_no_equal_is_told_with_its_line(project: Path, name: str) -> No
 def test_the_written_file_loads_as_the_same_study(project: Path, name: str) -> None:
     found = imported(name, project)
     (project / "study.yaml").write_text(found.text("sweep.yaml"))
-    assert same(load_study(project / "study.yaml", check=False), typed(found.study))
+    assert same(read_study(project / "study.yaml"), typed(found.study))
 
 
 @pytest.mark.parametrize("name", MEANT)
 def test_the_study_passes_its_check(project: Path, name: str) -> None:
-    assert check(imported(name, project).study) == []
+    assert find_problems(imported(name, project).study) == []
 
 
 def test_the_samples_use_every_distribution() -> None:
@@ -362,7 +362,7 @@ def test_the_command_names_model_and_data_as_the_study_file_must(project: Path) 
     (project / "my.csv").write_text("text,label\n")
     done = sweep("import", str(SWEEPS / "bayes.yaml"), "-o", "a/study.yaml", "--data", "my.csv", "--model", "bert-base")
     assert "to do" not in done.stdout
-    task = load_study("a/study.yaml", check=False).task
+    task = read_study("a/study.yaml").task
     assert task.options == {"model": "bert-base", "data": {"path": "../my.csv"}}
 
 

@@ -19,8 +19,9 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 import toys
+from sweepkit.check import known_values
 from sweepkit.check.find import find_run, find_study
-from sweepkit.check.study_file import known_values, load_study
+from sweepkit.check.study_file import load_study, read_study
 from sweepkit.cli import app, studies
 from sweepkit.cli.new import TEMPLATES
 from sweepkit.search.search import Search
@@ -69,7 +70,7 @@ def study(project: Path) -> StudyData:
     folder.mkdir(parents=True)
     (folder / "study.yaml").write_text(STUDY)
     (folder / "task.py").write_text(TASK)
-    return load_study(folder / "study.yaml")
+    return load_study(folder / "study.yaml").study
 
 
 @pytest.fixture
@@ -204,10 +205,10 @@ def test_a_study_is_found_by_file_folder_and_name_from_anywhere_in_the_project(
     ran: StudyData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for argument in ("studies/toy/study.yaml", "studies/toy", "toy", "runs/toy"):
-        assert find_study(argument).name == "toy"
+        assert find_study(argument).study.name == "toy"
         assert find_run(argument).place.folder == ran.place.folder
     monkeypatch.chdir(ran.home)
-    assert find_study("toy").place.folder == ran.place.folder
+    assert find_study("toy").study.place.folder == ran.place.folder
 
 
 def test_a_misspelt_name_gets_the_nearest(ran: StudyData) -> None:
@@ -464,7 +465,7 @@ def test_new_takes_the_metric_it_is_told(project: Path) -> None:
     (project / "my.csv").write_text("text,label\nfree prize,spam\nsee you,ham\n")
     (project / "model").mkdir()
     sweep("new", "mystudy", "--data", "my.csv", "--model", "model", "--metric", "f1")
-    found = load_study("mystudy/study.yaml", check=False)
+    found = read_study("mystudy/study.yaml")
     assert (found.name, found.objective.metric, found.objective.direction) == ("mystudy", "eval_f1", "maximize")
     assert found.task.options == {"model": "../model", "data": {"path": "../my.csv"}}
 

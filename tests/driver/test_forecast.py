@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from making import toy_study
-from sweepkit.check.study_file import known_values
+from sweepkit.check import known_values
 from sweepkit.cli.plan import outlook
 from sweepkit.driver.forecast import Corner, Forecast, Ground, forecast
 from sweepkit.driver.probe import corners, spread

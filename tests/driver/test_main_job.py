@@ -77,7 +77,7 @@ def test_the_path_that_best_prints_loads_and_scores_the_recorded_f1(ran: Ran) ->
     assert code == 0
     model = AutoModelForSequenceClassification.from_pretrained(path.strip())
     assert model.config.id2label == {0: "ham", 1: "spam"}
-    study = load_study(ran.project / "mystudy" / "study.yaml")
+    study = load_study(ran.project / "mystudy" / "study.yaml").study
     task = load_task(study.task, study.home)
     arguments = TrainingArguments(output_dir=str(ran.project / "out"), report_to="none", use_cpu=True)
     trainer = Trainer(

@@ -15,7 +15,7 @@ from making import sweep, toy_study
 from sweepkit.backends.local import OptunaBackend
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Slot
-from sweepkit.check import check, known_values, typed
+from sweepkit.check import check
 from sweepkit.check.study_file import load_study, to_yaml
 from sweepkit.driver.run import run
 from sweepkit.driver.session import Driver, Given
@@ -72,11 +72,11 @@ def executor(home: Path) -> Iterator[Executor]:
 
 def run_on(executor: Executor, study: StudyData) -> list[Trial]:
     """Run a study on a warm process that is there already; everything else is as in ``sweepkit.run``."""
-    assert check(study) == []
-    study = typed(study)
+    checked = check(study)
+    study = checked.study
     study.place.folder.mkdir(parents=True)
     identify(study.place, study)
-    search = Search(study, open_storage(study.place, study, repair=True), known=known_values(study))
+    search = Search(study, open_storage(study.place, study, repair=True), known=checked.known)
     courier = Courier(Silent(), warn=print)
     given = Given(0, 2, True, 0)
     driver = Driver(study, search, courier=courier, watch=Quiet(), given=given)
@@ -242,7 +242,7 @@ def test_a_study_runs_from_any_folder_by_file_folder_and_name(project: Path, tmp
     folder = project / "studies" / "toy"
     folder.mkdir(parents=True)
     (folder / "study.yaml").write_text(to_yaml(toy_study(project, budget={"trials": 1})))
-    assert load_study(folder / "study.yaml").place.root == project
+    assert load_study(folder / "study.yaml").study.place.root == project
     for trials, (argument, cwd) in enumerate([(str(folder), tmp_path), ("studies/toy/study.yaml", project)], start=1):
         process = sweep("run", argument, "--set", f"budget.trials={trials}", cwd=cwd, env={**os.environ})
         output, _ = process.communicate(timeout=100)

@@ -173,7 +173,7 @@ def go_through(project: Path, tmp_path: Path, kills: int, *, backend: str = "opt
     straight = shown(straight_file, tmp_path)
     assert [t["number"] for t in straight] == list(range(TRIALS))
     file = write_study(project, "killed", backend, step_seconds=TRIAL_SECONDS / 12)
-    study = load_study(file)
+    study = load_study(file).study
     if backend == "optuna":
         environment["TMPDIR"] = str(tmp_path / "temporary")
         (tmp_path / "temporary").mkdir()

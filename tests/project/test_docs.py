@@ -80,7 +80,7 @@ def test_a_line_to_type_exists(line: str) -> None:
 @pytest.mark.parametrize("text", blocks("yaml"), ids=lambda text: text.splitlines()[0])
 def test_a_study_of_the_readme_loads(text: str, project: Path) -> None:
     (project / "study.yaml").write_text(text)
-    assert load_study(project / "study.yaml").name in text
+    assert load_study(project / "study.yaml").study.name in text
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[-1].strip())

@@ -66,10 +66,10 @@ def test_the_storage_opens_with_optuna(ran: Mapping[str, Any]) -> None:
 
 
 def test_the_study_file_has_no_mistake(project: Path) -> None:
-    assert load_study(project / "study.yaml").name == "reviews"
+    assert load_study(project / "study.yaml").study.name == "reviews"
 
 
 def test_the_sweep_becomes_the_study_beside_it(project: Path) -> None:
     found = import_sweep(project / "sweep.yaml", task=TASK, home=project)
-    assert same(load_study(project / "imported.yaml"), found.study)
+    assert same(load_study(project / "imported.yaml").study, found.study)
     assert [told.path for told in found.warnings] == ["parameters.dropout"]

@@ -108,7 +108,7 @@ def test_a_shipped_study_gives_the_same_on_ray(file: str, studies: Path) -> None
 
 @pytest.mark.usefixtures("runs")
 def test_imdb_evaluates_each_epoch_and_keeps_the_best_checkpoint(studies: Path) -> None:
-    log = TrialLog(load_study(studies / "imdb" / "study.yaml").place.trial(0))
+    log = TrialLog(load_study(studies / "imdb" / "study.yaml").study.place.trial(0))
     assert [evaluation.epoch for evaluation in log.evaluations] == [1, 2, 3]
     best = max(log.evaluations, key=lambda evaluation: (evaluation.metrics["eval_accuracy"], -evaluation.number))
     assert log.best_checkpoint is not None
@@ -116,8 +116,8 @@ def test_imdb_evaluates_each_epoch_and_keeps_the_best_checkpoint(studies: Path) 
 
 
 def test_weights_saved_under_other_names_than_the_models_are_read_back(project: Path) -> None:
-    study = load_study(STUDIES / "digits" / "study.yaml").model_copy(update={"name": "toy"}).at(project)
-    task = load_task(load_study(STUDIES / "digits" / "study.yaml").task, STUDIES / "digits")
+    study = load_study(STUDIES / "digits" / "study.yaml").study.model_copy(update={"name": "toy"}).at(project)
+    task = load_task(load_study(STUDIES / "digits" / "study.yaml").study.task, STUDIES / "digits")
     prepare(task, study.place.data)
     made = [
         build_trainer(study, spec(project, number, {}, seed=number), task, Values.of(study, {}), None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from making import toy_study
-from sweepkit.check.study_file import known_values
+from sweepkit.check import known_values
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, together
 from sweepkit.study.study import StudyData

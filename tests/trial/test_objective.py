@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from making import toy_study
-from sweepkit.check import check, known_values, typed
+from sweepkit.check import check
 from sweepkit.driver.run import run_checked
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import task_class
@@ -39,14 +39,13 @@ def study_of(project: Path, value: str, **keys: Any) -> StudyData:
         budget={"trials": len(CURVES)},
         **keys,
     )
-    assert check(study) == []
-    return typed(study)
+    return check(study).study
 
 
 def ran(study: StudyData) -> list[Trial]:
     """Run the study in this process, one trial after the other."""
     kind = task_class(study.task, study.home)
-    return run_checked(study, known_values(study), here=kind).rows
+    return run_checked(check(study), here=kind).rows
 
 
 def name(row: Trial) -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 from types import FrameType
 
 from sweepkit.api.display import Watching, watching
-from sweepkit.check import check
+from sweepkit.check import Checked, check
 from sweepkit.driver.run import run as run_study
+from sweepkit.driver.run import run_checked
 from sweepkit.report.watch import Outcome, Switch
-from sweepkit.study.errors import InputError, StudyFileError
+from sweepkit.study.errors import InputError
 from sweepkit.study.identity import changes, plain_study
 from sweepkit.study.study import StudyData
 
@@ -20,17 +21,19 @@ from sweepkit.study.study import StudyData
 class Running:
     """A study in a thread of its own."""
 
-    def __init__(self, study: StudyData, fresh: bool, watch: Watching) -> None:
-        self.study, self.switch, self.watch = study, Switch(), watch
+    def __init__(self, checked: Checked, fresh: bool, watch: Watching) -> None:
+        self.study, self.switch, self.watch = checked.study, Switch(), watch
         self.outcome: Outcome | None = None
         self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=[fresh], name=f"study {study.name}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=[checked, fresh], name=f"study {self.study.name}", daemon=True
+        )
         self._thread.start()
 
-    def _run(self, fresh: bool) -> None:
+    def _run(self, checked: Checked, fresh: bool) -> None:
         try:
             with self.watch as watch:
-                self.outcome = run_study(self.study, fresh=fresh, watch=watch, switch=self.switch)
+                self.outcome = run_checked(checked, fresh=fresh, watch=watch, switch=self.switch)
         except BaseException as error:  # noqa: BLE001  # an edge: raised where somebody waits
             self.error = error
 
@@ -84,10 +87,9 @@ def start(study: StudyData, *, fresh: bool) -> None:
             )
         found.watch.again()
         return
-    if problems := check(study):  # here, so that the cell shows them
-        raise StudyFileError(problems)
+    checked = check(study)  # here, so that the cell shows the problems
     _survive_stop()
-    _LAST[study.place.folder] = Running(study, fresh, watching())
+    _LAST[study.place.folder] = Running(checked, fresh, watching())
 
 
 def _survive_stop() -> None:

@@ -235,9 +235,9 @@ def load_study(path: Path | str, overrides: Iterable[str] = (), *, check: bool =
     ``overrides`` are ``a.b=value`` texts as ``--set`` takes them. Raises StudyFileError with every problem of the file at
     once; ``check`` False leaves out the rules that need the installed libraries.
     """
-    from sweepkit.check.find import find_study
+    from sweepkit.check.find import find_study, read_study
 
-    return Study.of(find_study(str(path), overrides, check=check))
+    return Study.of(find_study(str(path), overrides).study if check else read_study(str(path), overrides))
 
 
 def _where(kind: type[Task], home: Path) -> dict[str, Any] | None:

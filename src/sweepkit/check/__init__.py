@@ -1,11 +1,9 @@
-"""The static check of a study: every rule that can be held without running anything, all broken ones at once.
-
-Knows no file and no line (``load`` adds those), and imports none of torch, transformers, optuna, ray or mlflow.
-"""
+"""The static check of a study: every rule that holds without running anything, all broken ones reported at once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sweepkit.check.rules.configurations import check_baseline, check_configuration
@@ -17,27 +15,49 @@ from sweepkit.check.rules.searching import check_searching
 from sweepkit.check.rules.spaces import check_names
 from sweepkit.check.rules.task import check_backend, check_task
 from sweepkit.check.rules.values import mismatch, typed
-from sweepkit.study.errors import Problem
+from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.space import walk
 from sweepkit.study.study import StudyData
 
 __all__ = [
+    "Checked",
     "Consumers",
     "check",
     "check_configuration",
     "consumers_of",
     "evaluations",
+    "examine",
+    "find_problems",
     "known_values",
     "typed",
     "wrong_values",
 ]
 
 
-def check(study: StudyData) -> list[Problem]:
-    """Return every broken rule; none means that the study may start.
+@dataclass(frozen=True)
+class Checked:
+    """A study that breaks no rule, its numbers cast to the types of their fields."""
 
-    Numbers are judged as :func:`typed` fits them to their fields, whether or not the study went through it.
-    """
+    study: StudyData
+    known: Mapping[str, Any]
+    """Name → value that the study fixes, or the default of what consumes the name; see :func:`known_values`."""
+
+
+def check(study: StudyData) -> Checked:
+    """Return the checked study. Raises StudyFileError with every broken rule."""
+    problems, checked = examine(study)
+    if problems:
+        raise StudyFileError(problems)
+    return checked
+
+
+def find_problems(study: StudyData) -> list[Problem]:
+    """Return every broken rule; none means that the study may start."""
+    return examine(study)[0]
+
+
+def examine(study: StudyData) -> tuple[list[Problem], Checked]:
+    """Return every broken rule, and the study as checked; where a rule is broken, only messages may use that."""
     consumers, problems = consumers_of(study)
     study = typed(study, consumers)
     known = known_values(study, consumers)
@@ -54,7 +74,7 @@ def check(study: StudyData) -> list[Problem]:
     for index, values in enumerate(study.enqueue):
         problems += check_configuration(study, values, f"enqueue[{index}]")
     problems += check_backend(study)
-    return list(dict.fromkeys(problems))
+    return list(dict.fromkeys(problems)), Checked(study, known)
 
 
 def wrong_values(study: StudyData, values: Mapping[str, Any]) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""From what a person types for a study, a file, a folder or a name, to the study: as written, or as it last ran."""
+"""Finds the study that a command names: a file, a folder or a name; as written, or as it last ran."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sweepkit.check import Checked, check
 from sweepkit.check.study_file import load_study
+from sweepkit.check.study_file import read_study as read_study_file
 from sweepkit.study.errors import InputError, StudyNotFound, nearest
 from sweepkit.study.identity import Identity
 from sweepkit.study.paths import Place, project_root
@@ -26,16 +28,30 @@ def study_names() -> list[str]:
     return [folder.name for folder in study_folders()]
 
 
-def find_study(argument: str, overrides: Iterable[str] | None = None, *, check: bool = True) -> StudyData:
-    """Return the study a person means: a file, a folder with a study file, a folder under ``runs/``, or a name there.
+def find_study(argument: str, overrides: Iterable[str] = ()) -> Checked:
+    """Return the study a person means, checked: a file, a folder with a study file, or one that ran, as it last ran.
 
-    A file wins over a name. Raises StudyNotFound, StudyFileError.
+    Those that ran are given by their folder under ``runs/`` or by name; a file wins over a name. Raises StudyNotFound
+    and StudyFileError.
     """
-    path, wanted = Path(argument), list(overrides or [])
+    file = _file(argument)
+    return load_study(file, overrides) if file else check(_recorded(argument, overrides))
+
+
+def read_study(argument: str, overrides: Iterable[str] = ()) -> StudyData:
+    """Return the same study without checking it against the installed libraries. Raises what :func:`find_study` does."""
+    file = _file(argument)
+    return read_study_file(file, overrides) if file else _recorded(argument, overrides)
+
+
+def _file(argument: str) -> str | None:
+    path = Path(argument)
     if path.is_file() or path.suffix in (".yaml", ".yml"):
-        return load_study(argument, wanted, check=check)
-    if (path / STUDY_FILE).is_file():
-        return load_study(path / STUDY_FILE, wanted, check=check)
+        return argument
+    return str(path / STUDY_FILE) if (path / STUDY_FILE).is_file() else None
+
+
+def _recorded(argument: str, overrides: Iterable[str]) -> StudyData:
     folder = _ran(argument)
     if folder is None:
         known = study_names()
@@ -43,7 +59,7 @@ def find_study(argument: str, overrides: Iterable[str] | None = None, *, check: 
             f"studies of this project that ran: {', '.join(known)}" if known else "no study of this project ran yet"
         )
         raise StudyNotFound(f"there is no file, folder or study {argument}{nearest(argument, known)} ({listed})")
-    if wanted:
+    if list(overrides):
         raise InputError(f"--set goes with a study file; {argument} is the name of one that ran")
     return stored_study(folder)
 
@@ -64,7 +80,7 @@ def stored_study(folder: Path) -> StudyData:
 
 def find_run(argument: str) -> StudyData:
     """Return a study as it last ran, for commands that look at results; a file that never ran stands for itself."""
-    found = find_study(argument, check=False)
+    found = read_study(argument)
     folder = found.place.folder
     if not (folder / "study.json").is_file():
         return found

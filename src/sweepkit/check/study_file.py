@@ -13,63 +13,76 @@ from typing import Any
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from sweepkit.check import check as check_study
-from sweepkit.check import known_values, typed
+from sweepkit.check import Checked, examine, typed
 from sweepkit.check.merging import with_overrides, with_recipe
-from sweepkit.check.schema import explain, schema
-from sweepkit.check.validation import validate
+from sweepkit.check.validation import Validated, validate
 from sweepkit.check.yaml import Document, read_file
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.space import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData
 
-__all__ = ["explain", "known_values", "load_study", "same", "schema", "to_yaml"]
 
+def load_study(path: Path | str, overrides: Iterable[str] = ()) -> Checked:
+    """Return the checked study in a file.
 
-def load_study(path: Path | str, overrides: Iterable[str] = (), *, check: bool = True) -> StudyData:
-    """Return the study in a file, its numbers fitted to the fields that consume them.
-
-    ``overrides`` are ``a.b=value`` texts as ``--set`` takes them; values are YAML. ``check`` also holds the rules that
-    need the installed libraries' sources (see :mod:`sweepkit.check`). Raises StudyFileError with every problem, in the
-    file's order.
+    ``overrides`` are ``a.b=value`` texts as ``--set`` takes them; values are YAML. Raises StudyFileError with every
+    problem, in the file's order.
     """
+    document, validated = _read(path, overrides)
+    problems = _broken_data(document, validated)
+    if validated.study is None:
+        raise _error(problems, document, path)
+    found, checked = examine(validated.study)
+    reported = {problem.path for problem in validated.problems}
+    problems += [problem for problem in found if not validated.hides(problem.path) and problem.path not in reported]
+    if problems:
+        raise _error(problems, document, path)
+    return checked
+
+
+def read_study(path: Path | str, overrides: Iterable[str] = ()) -> StudyData:
+    """Return the study in a file, checked against its data classes only and not against the installed libraries.
+
+    Raises StudyFileError with what the data classes refuse, in the file's order.
+    """
+    document, validated = _read(path, overrides)
+    problems = _broken_data(document, validated)
+    if problems or validated.study is None:
+        raise _error(problems, document, path)
+    return typed(validated.study)
+
+
+def _read(path: Path | str, overrides: Iterable[str]) -> tuple[Document, Validated]:
     file, overrides = Path(path), list(overrides)
     home = file.resolve().parent
     document = with_recipe(read_file(file, str(path)), home, overrides)
     document = with_overrides(document, overrides)
     validated = validate(document.data)
     validated.hidden |= {problem.path for problem in document.problems if problem.path}
-    unread = {problem.path for problem in document.problems}
-    problems = [
-        _placed(problem, document)
-        for problem in (*document.problems, *(p for p in validated.problems if p.path not in unread))
-    ]
-    study = validated.study.at(home) if validated.study is not None else None
-    if study is not None and check:
-        told = {problem.path for problem in validated.problems}
-        problems += [
-            _placed(problem, document)
-            for problem in check_study(study)
-            if not validated.hides(problem.path) and problem.path not in told
-        ]
-    if problems or study is None:
-        raise StudyFileError(_in_order(problems, str(path)))
-    return typed(study)
+    if validated.study is not None:
+        validated.study = validated.study.at(home)
+    return document, validated
 
 
-def _placed(problem: Problem, document: Document) -> Problem:
+def _broken_data(document: Document, validated: Validated) -> list[Problem]:
+    unreadable = {problem.path for problem in document.problems}
+    return [*document.problems, *(each for each in validated.problems if each.path not in unreadable)]
+
+
+def _error(problems: Iterable[Problem], document: Document, path: Path | str) -> StudyFileError:
+    """Return the error with each problem once, the study file's own by line, then those of others."""
+    located = dict.fromkeys(_located(problem, document) for problem in problems)
+    return StudyFileError(
+        sorted(located, key=lambda p: (p.file != str(path), p.line is None, p.file or "", p.line or 0, p.path))
+    )
+
+
+def _located(problem: Problem, document: Document) -> Problem:
     """The problem with the file and line of its key, or of the nearest key above that is written down."""
     if problem.file is not None:
         return problem
     origin = document.cause(document.locate(problem.path))
     return Problem(problem.path, problem.message, origin.file, origin.line) if origin else problem
-
-
-def _in_order(problems: Iterable[Problem], first: str) -> list[Problem]:
-    """The study file's own problems by line, then those of others."""
-    return sorted(
-        dict.fromkeys(problems), key=lambda p: (p.file != first, p.line is None, p.file or "", p.line or 0, p.path)
-    )
 
 
 def to_yaml(study: StudyData) -> str:

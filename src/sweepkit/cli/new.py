@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweepkit.check import study_file as load
+from sweepkit.check.schema import schema
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.study import TaskSpec
 from sweepkit.tasks import option_defaults, task_class
@@ -126,9 +126,12 @@ def write(folder: Path, *, kind: str, data: str, model: str, metric: str = "") -
         "low": template.low,
         "high": template.high,
     }
-    schema = json.dumps(load.schema(), indent=1, ensure_ascii=False)
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"study.yaml": STUDY.format(**values), "README.md": README.format(**values), SCHEMA: schema + "\n"}
+    files = {
+        "study.yaml": STUDY.format(**values),
+        "README.md": README.format(**values),
+        SCHEMA: json.dumps(schema(), indent=1, ensure_ascii=False) + "\n",
+    }
     for file, text in files.items():
         (folder / file).write_text(text)
     return [folder / file for file in files]

@@ -41,17 +41,17 @@ def run(
     Exit codes: 0 done, 1 failed (the study, or a trial that was not run again), 2 bad input, 130 interrupted.
     """
     from sweepkit.check.find import find_study
-    from sweepkit.driver.run import run as run_study
+    from sweepkit.driver.run import run_checked
     from sweepkit.report import live as view
     from sweepkit.report import rows as results
     from sweepkit.report import tables
 
     short = {"backend.type": backend, "backend.parallel": parallel}
     asked = [f"{key}={value}" for key, value in short.items() if value is not None]
-    found = find_study(study, [*(overrides or []), *asked])
+    checked = find_study(study, [*(overrides or []), *asked])
     with view.watcher() as watcher:
-        outcome = run_study(found, fresh=fresh, watch=watcher)
-    tables.show(tables.summary(outcome, found))
+        outcome = run_checked(checked, fresh=fresh, watch=watcher)
+    tables.show(tables.summary(outcome, checked.study))
     failed = outcome.status == "done" and results.failed(outcome.rows)
     raise typer.Exit(EXIT_CODES["failed" if failed else outcome.status])
 
@@ -86,9 +86,10 @@ def try_(
     from sweepkit.report import tables
     from sweepkit.study import words
 
-    found = find_study(study, overrides)
+    checked = find_study(study, overrides or [])
+    found = checked.study
     given, turns = studies.trained(found, trial) if trial is not None else (found.baseline or {}, ())
-    finished = try_one(found, studies.completed(found, {**given, **studies.assignments(param or [])}), turns)
+    finished = try_one(found, studies.completed(checked, {**given, **studies.assignments(param or [])}), turns)
     goals = zip(found.objective.goals, finished.values, strict=False)
     tail = ", ".join(f"{goal.metric} {words.value(value)}" for goal, value in goals) or finished.cause
     typer.echo(f"{finished.ending} in {words.span(finished.seconds)}" + (f": {tail}" if tail else ""))
@@ -112,9 +113,10 @@ def enqueue(
     from sweepkit.report import rows as results
     from sweepkit.study import words
 
-    found = find_study(study)
+    checked = find_study(study)
+    found = checked.study
     params = studies.within_space(found, studies.assignments(values))
-    number = studies.search(found).enqueue(params)
+    number = studies.search(checked).enqueue(params)
     typer.echo(f"trial {number} of {found.name} will be {words.settings(params)}")
     total = found.budget.trials
     if total is not None and sum(row.ending.counts for row in results.read(found)) >= total:
@@ -156,6 +158,7 @@ def retry(
     ] = None,
 ) -> None:
     """Put trials in line again with the same hyperparameters, as new trials that name the old ones."""
+    from sweepkit.check import Checked, known_values
     from sweepkit.check.find import find_run
     from sweepkit.report import rows as results
     from sweepkit.study import words
@@ -168,7 +171,7 @@ def retry(
     if not chosen:
         typer.echo(f"{found.name} has no failed trial that was not tried again")
         return
-    for old, new in zip(chosen, studies.search(found).retry(chosen), strict=True):
+    for old, new in zip(chosen, studies.search(Checked(found, known_values(found))).retry(chosen), strict=True):
         typer.echo(f"trial {new} will be trial {old} again")
     if results.driver(found.place) is None:
         typer.echo(f"sweep run {quote(study)} trains {words.plural(len(chosen), 'trial')} again")

@@ -11,6 +11,7 @@ import typer
 from sweepkit.study.errors import InputError, Problem, StudyFileError, StudyNotFound
 
 if TYPE_CHECKING:
+    from sweepkit.check import Checked
     from sweepkit.search.search import Search
     from sweepkit.study.study import StudyData
     from sweepkit.trial.trial import Turn
@@ -70,18 +71,17 @@ def within_space(study: StudyData, values: Mapping[str, Any]) -> Mapping[str, An
     return values
 
 
-def completed(study: StudyData, values: Mapping[str, Any]) -> dict[str, Any]:
+def completed(checked: Checked, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return one trial's hyperparameters: the values, what follows from them, defaults for the rest of the space.
 
     The values may lie outside of the space. Raises StudyFileError for names that nothing takes, values that do not fit.
     """
     from sweepkit.check import wrong_values
-    from sweepkit.check.study_file import known_values
     from sweepkit.search.configurations import Proposer
 
-    if problems := wrong_values(study, values):
+    if problems := wrong_values(checked.study, values):
         raise StudyFileError(problems)
-    return dict(Proposer(study, known_values(study)).baseline(values).hyperparameters)
+    return dict(Proposer(checked.study, checked.known).baseline(values).hyperparameters)
 
 
 def trained(study: StudyData, number: int) -> tuple[Mapping[str, Any], Sequence[Turn]]:
@@ -104,10 +104,10 @@ def trained(study: StudyData, number: int) -> tuple[Mapping[str, Any], Sequence[
     return rows[root].params, turns
 
 
-def search(study: StudyData) -> Search:
+def search(checked: Checked) -> Search:
     """Return the study's search, for commands that add trials to it."""
-    from sweepkit.check.study_file import known_values
     from sweepkit.search.search import Search
     from sweepkit.search.storage import open_storage
 
-    return Search(study, open_storage(study.place, study), known=known_values(study))
+    study = checked.study
+    return Search(study, open_storage(study.place, study), known=checked.known)

@@ -13,8 +13,8 @@ from sweepkit.cli import studies
 from sweepkit.study.errors import InputError, StudyFileError
 
 if TYPE_CHECKING:
+    from sweepkit.check import Checked
     from sweepkit.driver.forecast import Forecast
-    from sweepkit.study.study import StudyData
 
 KINDS = ["text-classification", "text-regression", "image-classification", "causal-lm"]
 Kind = Annotated[
@@ -95,7 +95,7 @@ def import_(
     typer.echo(f"wrote {file}")
     to_do = [f"fill in task.{option}" for option, given in (("model", model), ("data", data)) if not given]
     try:
-        find_study(str(output), None)
+        find_study(str(output))
     except StudyFileError as error:
         to_do += map(str, error.problems)
     if to_do:
@@ -123,14 +123,15 @@ def check(
     from sweepkit.check.find import find_study
 
     try:
-        found = find_study(study, overrides)
+        checked = find_study(study, overrides or [])
     except StudyFileError as error:
         if as_json:
             problems = [{"file": p.file, "line": p.line, "path": p.path, "message": p.message} for p in error.problems]
             typer.echo(json.dumps({"ok": False, "problems": problems}, indent=2))
             raise typer.Exit(error.exit_code) from None
         raise
-    ahead = _probed(found) if probe else None
+    found = checked.study
+    ahead = _probed(checked) if probe else None
     against = ahead.objections(found) if ahead else []
     if as_json:
         from sweepkit.study.identity import plain_study
@@ -146,7 +147,7 @@ def check(
     raise typer.Exit(1 if against else 0)
 
 
-def _probed(found: StudyData) -> Forecast:
+def _probed(checked: Checked) -> Forecast:
     """Probe a study, telling on standard error what goes on."""
     from sweepkit.driver.probe import probe
     from sweepkit.report.watch import Quiet
@@ -155,7 +156,7 @@ def _probed(found: StudyData) -> Forecast:
         def said(self, text: str) -> None:
             typer.echo(text, err=True)
 
-    return probe(found, Telling())
+    return probe(checked, Telling())
 
 
 def schema(
@@ -168,9 +169,9 @@ def schema(
     ] = False,
 ) -> None:
     """Print the JSON schema of study files, so that editors complete and check them."""
-    from sweepkit.check import study_file as load
+    from sweepkit.check import schema as study_schema
 
-    text = load.explain() if explain else json.dumps(load.schema(), indent=2, ensure_ascii=False)
+    text = study_schema.explain() if explain else json.dumps(study_schema.schema(), indent=2, ensure_ascii=False)
     _write(text, output)
 
 

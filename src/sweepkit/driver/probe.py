@@ -19,7 +19,7 @@ import psutil
 
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Machine, plan
-from sweepkit.check.study_file import known_values
+from sweepkit.check import Checked
 from sweepkit.driver.forecast import Corner, Forecast, Ground, forecast
 from sweepkit.driver.prepare import executor_of, second_check
 from sweepkit.driver.rehearsal import trials_of
@@ -47,12 +47,13 @@ DIVISORS = (2, 4, 8)
 """How the micro-batch is divided where the most demanding configuration runs out of memory."""
 
 
-def probe(study: StudyData, watch: Watcher | None = None) -> Forecast:
+def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
     """Measure a checked study and return the forecast.
 
     Raises what a run would raise before its first trial, and StudyFailed where no configuration could be measured.
     """
-    watch, known, began = watch or Quiet(), known_values(study), time.monotonic()
+    study, known = checked.study, checked.known
+    watch, began = watch or Quiet(), time.monotonic()
     with StudyLock(study.place, shared=several_drivers(study)), executor_of(study) as executor:
         watch.said("importing torch, transformers and the task once …")
         inspected = second_check(study, known, executor, watch)

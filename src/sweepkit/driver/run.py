@@ -18,8 +18,7 @@ from sweepkit.backends import Backend, Scheduler
 from sweepkit.backends.local import OptunaBackend
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Machine, Slot, plan
-from sweepkit.check import check, typed
-from sweepkit.check.study_file import known_values
+from sweepkit.check import Checked, check
 from sweepkit.driver.conclusion import Means, conclude
 from sweepkit.driver.prepare import executor_of, second_check
 from sweepkit.driver.session import Driver, Given
@@ -29,7 +28,7 @@ from sweepkit.report.watch import Outcome, Quiet, Status, Switch, Watcher
 from sweepkit.search.configurations import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, set_aside, several_drivers
-from sweepkit.study.errors import FULL_DISK, MissingExtra, StudyFailed, StudyFileError
+from sweepkit.study.errors import FULL_DISK, MissingExtra, StudyFailed
 from sweepkit.study.identity import archive, identify, refuse_changed
 from sweepkit.study.locks import StudyLock, lock_owners
 from sweepkit.study.study import StudyData
@@ -54,16 +53,11 @@ def run(
     StudyFileError for a study that breaks rules, StudyChanged and StudyLocked; a study that cannot go on ends with status
     ``failed``.
     """
-    problems = check(study)
-    if problems:
-        raise StudyFileError(problems)
-    study = typed(study)
-    return run_checked(study, known_values(study), fresh=fresh, watch=watch, switch=switch)
+    return run_checked(check(study), fresh=fresh, watch=watch, switch=switch)
 
 
 def run_checked(
-    study: StudyData,
-    known: Mapping[str, Any],
+    checked: Checked,
     *,
     fresh: bool = False,
     watch: Watcher | None = None,
@@ -72,10 +66,11 @@ def run_checked(
     pruner: BasePruner | None = None,
     here: type[Task] | None = None,
 ) -> Outcome:
-    """Run a study that was checked; ``known`` are its fixed values and defaults, ``proposer`` and ``pruner`` replace its own.
+    """Run a study that was checked; ``proposer`` and ``pruner`` replace its own.
 
     ``here`` is a task that cannot be sent to another process: its trials run in this one, without the second check.
     """
+    study, known = checked.study, checked.known
     watch, switch = watch or Quiet(), switch or Switch()
     place, began = study.place, time.monotonic()
     if study.backend.type == "optuna":
