@@ -15,6 +15,7 @@ from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Slot
 from sweepkit.study.errors import StudyFailed
 from sweepkit.trial.events import Checkpointed, Evaluated, Logged, Started
+from sweepkit.trial.trial import Reason
 from sweepkit.trial.worker import SPARE
 
 pytestmark = pytest.mark.real
@@ -55,27 +56,33 @@ def test_a_trial_tells_its_story_in_order(executor: Executor, project: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("options", "ending", "cause"),
+    ("options", "ending", "reason", "cause"),
     [
-        ({"task.fail_at_step": 2}, "failed", "RuntimeError: toy failure at step 2"),
-        ({"task.exit_code": 3}, "failed", "exit code 3"),
-        ({"task.exit_code": 0}, "failed", "exit code 0"),
-        ({"task.segfault": True}, "failed", "signal 11 (SIGSEGV)"),
-        ({"task.kill": True}, "failed", "signal 9 (SIGKILL)"),
-        ({"task.nan_at_step": 3}, "diverged", "training loss is not finite at step 3"),
-        ({"task.out_of_memory_above": 4}, "infeasible", "out of memory: toy out of memory with a micro-batch of 8"),
-        ({"task.broken": "data"}, "failed", "Quadratic.data() raised RuntimeError: toy data is broken"),
-        ({"task.broken": "model"}, "failed", "RuntimeError: toy model is broken"),
-        ({"task.curve": [float("nan")]}, "diverged", "eval_score is not finite at step 4"),
+        ({"task.fail_at_step": 2}, "failed", Reason.crash, "RuntimeError: toy failure at step 2"),
+        ({"task.exit_code": 3}, "failed", Reason.exit, "exit code 3"),
+        ({"task.exit_code": 0}, "failed", Reason.exit, "exit code 0"),
+        ({"task.segfault": True}, "failed", Reason.signal, "signal 11 (SIGSEGV)"),
+        ({"task.kill": True}, "failed", Reason.signal, "signal 9 (SIGKILL)"),
+        ({"task.nan_at_step": 3}, "diverged", Reason.not_finite, "training loss is not finite at step 3"),
+        (
+            {"task.out_of_memory_above": 4},
+            "infeasible",
+            Reason.out_of_memory,
+            "out of memory: toy out of memory with a micro-batch of 8",
+        ),
+        ({"task.broken": "data"}, "failed", Reason.crash, "Quadratic.data() raised RuntimeError: toy data is broken"),
+        ({"task.broken": "model"}, "failed", Reason.crash, "RuntimeError: toy model is broken"),
+        ({"task.curve": [float("nan")]}, "diverged", Reason.not_finite, "eval_score is not finite at step 4"),
     ],
 )
 def test_what_goes_wrong_is_the_trials_end_with_its_cause(
-    executor: Executor, project: Path, options: dict[str, object], ending: str, cause: str
+    executor: Executor, project: Path, options: dict[str, object], ending: str, reason: Reason, cause: str
 ) -> None:
     executor.start(spec(project, 2, options))
     executor.start(spec(project, 3))
     events = follow(executor)
-    assert (finished(events[2]).ending, finished(events[2]).cause) == (ending, cause)
+    end = finished(events[2])
+    assert (end.ending, end.reason, end.cause) == (ending, reason, cause)
     assert finished(events[3]).ending == "complete"
 
 
@@ -107,7 +114,7 @@ def test_a_trial_past_its_deadline_is_ended(project: Path) -> None:
         executor.wait_ready()
         executor.start(spec(project, 7, {"task.hang": True}))
         end = finished(follow(executor)[7])
-    assert (end.ending, end.cause) == ("failed", "deadline: ran longer than 1.5 s")
+    assert (end.ending, end.reason, end.cause) == ("failed", Reason.deadline, "deadline: ran longer than 1.5 s")
 
 
 def test_two_ranks_train_as_one_and_end_as_one(project: Path) -> None:

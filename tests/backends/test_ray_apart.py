@@ -22,7 +22,8 @@ from object_store import object_store
 from sweepkit.driver.run import run
 from sweepkit.report.watch import Quiet
 from sweepkit.study.errors import InputError
-from sweepkit.trial.events import LOST, Evaluated, Event, Finished, Started
+from sweepkit.trial.events import Evaluated, Event, Finished, Started
+from sweepkit.trial.trial import Reason
 
 ray = pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -124,7 +125,7 @@ def test_trials_of_a_node_that_shares_nothing_come_home_through_s3_and_outlive_i
     assert [str(row.ending) for row in outcome.rows] == ["complete"] * 4, outcome.reason
     assert {event.host for event in watch.events if isinstance(event, Started)} == {os.uname().nodename, "apart"}
     mine = [event for event in watch.events if event.trial == watch.trial]
-    assert [event.cause.startswith(LOST) for event in mine if isinstance(event, Finished)] == [True, False]
+    assert [event.reason is Reason.lost for event in mine if isinstance(event, Finished)] == [True, False]
     assert [event.resumed for event in mine if isinstance(event, Started)] == [0, 4]
     for row in outcome.rows:
         folder = study.place.trial(row.number)

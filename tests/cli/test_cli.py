@@ -226,7 +226,7 @@ def test_completion_offers_names_and_files(ran: StudyData) -> None:
 def test_show_prints_exactly_the_promised_json(ran: StudyData) -> None:
     shown = json.loads(sweep("show", "toy", "--json").output)
     assert list(shown) == ["study", "trials"]
-    keys = ["number", "ending", "cause", "params", "value", "started", "seconds", "checkpoint", "mlflow_run"]
+    keys = ["number", "ending", "reason", "cause", "params", "value", "started", "seconds", "checkpoint", "mlflow_run"]
     assert [list(trial) for trial in shown["trials"]] == [keys] * 3
     assert [(t["number"], t["ending"], t["cause"], t["seconds"]) for t in shown["trials"]] == [
         (0, "complete", "", 3600.0),

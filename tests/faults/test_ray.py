@@ -20,7 +20,8 @@ from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import run
 from sweepkit.report.watch import Outcome, Quiet
 from sweepkit.study.study import StudyData
-from sweepkit.trial.events import LOST, Evaluated, Event, Finished, Started
+from sweepkit.trial.events import Evaluated, Event, Finished, Started
+from sweepkit.trial.trial import Reason
 
 ray = pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -108,7 +109,7 @@ def test_trials_of_a_killed_node_go_on_elsewhere_from_their_checkpoints(project:
     outcome = run(study, watch=watch)
     check_whole(study, outcome)
     assert watch.most == 3, "not every node had a trial"
-    lost = [event for event in watch.events if isinstance(event, Finished) and event.cause.startswith(LOST)]
+    lost = [event for event in watch.events if isinstance(event, Finished) and event.reason is Reason.lost]
     assert lost, "the killed node had no trial"
     for event in lost:
         starts = [each for each in watch.events if isinstance(each, Started) and each.trial == event.trial]

@@ -17,7 +17,7 @@ from sweepkit.search.storage import open_storage
 from sweepkit.study.locks import StudyLock
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
-from sweepkit.trial.trial import Ending, Trial
+from sweepkit.trial.trial import Ending, Reason, Trial
 
 Value = float | tuple[float, ...] | None
 
@@ -109,7 +109,17 @@ def test_the_ledger_counts_hours_by_ending_of_confirmation_runs_and_the_idle_res
 
 
 def test_json_has_exactly_the_promised_keys_and_no_nan(tmp_path: Path) -> None:
-    rows = [trial(7, math.nan, Ending.diverged, cause="nan", params={"learning_rate": 3e-5}, checkpoint=Path("best"))]
+    rows = [
+        trial(
+            7,
+            math.nan,
+            Ending.diverged,
+            reason=Reason.not_finite,
+            cause="nan",
+            params={"learning_rate": 3e-5},
+            checkpoint=Path("best"),
+        )
+    ]
     plain = results.to_json(study_of(tmp_path), rows)
     assert plain == {
         "study": "toy",
@@ -117,6 +127,7 @@ def test_json_has_exactly_the_promised_keys_and_no_nan(tmp_path: Path) -> None:
             {
                 "number": 7,
                 "ending": "diverged",
+                "reason": "not_finite",
                 "cause": "nan",
                 "params": {"learning_rate": 3e-5},
                 "value": None,

@@ -15,7 +15,7 @@ import pytest
 import written_trials as trials
 from sweepkit.trial.events import Evaluated, Finished, Logged, Scheduled
 from sweepkit.trial.log import TrialLog
-from sweepkit.trial.trial import Ending
+from sweepkit.trial.trial import Ending, Reason
 
 
 def logged(step: int, **metrics: float) -> Logged:
@@ -37,6 +37,30 @@ def test_reading_goes_on_from_an_offset(tmp_path: Path) -> None:
     _, offset = log.events()
     log.append(logged(2, loss=0.5))
     assert log.events(offset) == ([logged(2, loss=0.5)], log.size)
+
+
+def test_a_log_of_a_version_without_reasons_is_read(tmp_path: Path) -> None:
+    old = '{"kind":"finished","trial":0,"at":1.0,"ending":"failed","cause":"exit code 3","step":4,"seconds":2.0}'
+    (tmp_path / "events.jsonl").write_text(old + "\n")
+    end = TrialLog(tmp_path).finished
+    assert end == Finished(trial=0, at=1.0, ending="failed", cause="exit code 3", step=4, seconds=2.0)
+    assert end.reason is None
+
+
+def test_a_lost_machine_is_no_crash_whatever_the_cause_reads(tmp_path: Path) -> None:
+    log = TrialLog(tmp_path)
+    for reason, cause in (
+        (Reason.lost, "ConnectionError"),
+        (Reason.crash, "lost: my keys"),
+        (Reason.signal, "signal 9"),
+    ):
+        log.append(trials.finished(0, Ending.failed, reason=reason, cause=cause))
+    assert (log.losses, log.crashes) == (1, 2)
+    assert [event.reason for event in TrialLog(tmp_path).refresh() if isinstance(event, Finished)] == [
+        Reason.lost,
+        Reason.crash,
+        Reason.signal,
+    ]
 
 
 def test_an_offset_behind_the_end_belongs_to_an_older_log(tmp_path: Path) -> None:

@@ -35,7 +35,6 @@ from sweepkit.study.study import StudyData
 from sweepkit.tasks import Task
 from sweepkit.trackers import Courier, Silent, Tracker
 from sweepkit.trackers.courier import prompt
-from sweepkit.trial.events import FULL
 from sweepkit.trial.trial import Trial
 
 __all__ = ["Outcome", "Quiet", "Watcher", "run"]
@@ -204,7 +203,7 @@ def _drive(backend: Backend, driver: Driver, switch: Switch) -> tuple[Status, st
         return "failed", str(error)
     except OSError as error:
         if error.errno in FULL_DISK:
-            return "failed", f"{FULL}; free some and run the same command"
+            return "failed", "no space left on the disk; free some and run the same command"
         raise
     finally:
         driver.close()

@@ -22,9 +22,9 @@ from sweepkit.search.search import Asked, Search
 from sweepkit.study.errors import FULL_DISK, StudyFailed
 from sweepkit.study.study import StudyData
 from sweepkit.trackers import Courier
-from sweepkit.trial.events import FULL, LOST, Checkpointed, Evaluated, Event, Finished
+from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished
 from sweepkit.trial.log import TrialLog
-from sweepkit.trial.trial import Ending, Trial, TrialSpec
+from sweepkit.trial.trial import Ending, Reason, Trial, TrialSpec
 
 ALIKE = 3
 """So many trials in a row that fail with the same cause end the study."""
@@ -250,7 +250,7 @@ class Driver:
     def _finish(self, event: Finished, *, logged: bool = False) -> None:
         """Decide what a trial's end means: another attempt, its ending, or the end of the study."""
         log = self._log(event.trial)
-        if event.cause.startswith(FULL):
+        if event.reason is Reason.disk_full:
             raise StudyFailed(f"{event.cause} (trial {event.trial}); free some and run the same command")
         if self.killing and event.ending == Ending.failed and not logged:
             event = replace(event, ending=Ending.stopped)
@@ -284,9 +284,9 @@ class Driver:
             batch = int(given.get(name, self._study.training.get(name, 8)))
             splits = self._given.splits_batches and batch % 2**log.out_of_memory == 0
             return splits and log.out_of_memory <= retries.out_of_memory
-        if event.cause.startswith(LOST):
+        if event.reason is Reason.lost:
             return log.losses <= LOSSES
-        if event.ending == Ending.failed and not event.cause.startswith("deadline"):
+        if event.ending == Ending.failed and event.reason is not Reason.deadline:
             return log.crashes <= retries.crash
         return False
 

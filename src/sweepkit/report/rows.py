@@ -168,6 +168,7 @@ def trial_json(study: StudyData, row: Trial) -> dict[str, Any]:
     return {
         "number": row.number,
         "ending": row.ending.value,
+        "reason": row.reason and row.reason.value,
         "cause": row.cause,
         "params": _plain(row.params),
         "value": _plain(row.values) if several and row.values else _plain(row.value),

@@ -14,7 +14,7 @@ from sweepkit.search.configurations import key_of
 from sweepkit.study.rule import ValueRule
 from sweepkit.study.study import Goal
 from sweepkit.trial.events import Evaluated
-from sweepkit.trial.trial import Ending, Trial, Turn
+from sweepkit.trial.trial import Ending, Reason, Trial, Turn
 
 EVALUATION = "evaluation:"
 """Trial attribute of one evaluation, followed by its number."""
@@ -39,6 +39,7 @@ def row_of(trial: FrozenTrial) -> Trial:
     return Trial(
         number=trial.number,
         ending=ending_of(trial),
+        reason=Reason(facts["reason"]) if "reason" in facts else None,
         cause=facts.get("cause", ""),
         params=dict(facts.get("hyperparameters", facts.get("fixed", trial.params))),
         drawn=dict(trial.params),

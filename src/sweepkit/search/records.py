@@ -1,8 +1,8 @@
 """One study's records in an Optuna storage: read, added, noted, closed. Knows no sampler and no rule of the search.
 
-User attributes of a trial: ``hyperparameters``, ``origin``, ``ending``, ``cause``, ``values``, ``metrics``, ``seconds``,
-``attempts``, ``evaluation:N``, ``schedule``, and what the search notes for itself (``point``, ``partial``, ``driver``,
-``pruned_at``). Of the study: ``meeting:N`` (a population's).
+User attributes of a trial: ``hyperparameters``, ``origin``, ``ending``, ``reason``, ``cause``, ``values``, ``metrics``,
+``seconds``, ``attempts``, ``evaluation:N``, ``schedule``, and what the search notes for itself (``point``, ``partial``,
+``driver``, ``pruned_at``). Of the study: ``meeting:N`` (a population's).
 """
 
 from __future__ import annotations

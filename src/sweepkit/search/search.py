@@ -32,7 +32,7 @@ from sweepkit.study.rule import ValueRule
 from sweepkit.study.space import Scalar, trial_seed
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
-from sweepkit.trial.trial import Ending
+from sweepkit.trial.trial import Ending, Reason
 
 REDRAWS = {"gp": 3}
 """How often a sampler draws before chance takes over, when what it proposes was tried or is not allowed; else 50."""
@@ -174,15 +174,18 @@ class Search(Standings):
 
     def tell(self, event: Finished, *, attempts: int = 1, facts: Mapping[str, Any] | None = None) -> None:
         """Store how a trial ended; ``facts`` are further things to know about it. A stopped one stays running."""
-        trial, ending, cause = self._records.get(event.trial), Ending(event.ending), event.cause
+        trial, ending = self._records.get(event.trial), Ending(event.ending)
+        reason, cause = event.reason, event.cause
         evaluations = self._evaluated(trial)
         values = tuple(event.values) or self._rule.value(evaluations.values())
         if ending is Ending.complete and not (values and all(map(math.isfinite, values))):
-            ending, cause = Ending.diverged, f"the objective is {list(values) or 'missing'}"
+            ending, reason = Ending.diverged, Reason.not_finite
+            cause = f"the objective is {list(values) or 'missing'}"
         # The ending last: a trial that has one has everything, and can be closed by another driver.
         with together(self._records.storage):
             self._records.note(
                 trial,
+                reason=None if reason is None else str(reason),
                 cause=cause or None,
                 seconds=event.seconds,
                 attempts=attempts,

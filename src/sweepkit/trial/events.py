@@ -7,10 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-FULL = "no space left on the disk"
-"""How the cause of a trial begins that could not write."""
-LOST = "lost: "
-"""How the cause of a trial begins that ended because of the machine it ran on."""
+from sweepkit.trial.trial import Reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +91,10 @@ class Finished(Event):
 
     kind: ClassVar[str] = "finished"
     ending: str
+    reason: Reason | None = None
+    """None where it ended well, was stopped, or in a log of a version that did not record this."""
     cause: str = ""
+    """The reason in words, for people."""
     step: int = 0
     seconds: float = 0.0
     peak_memory_mb: float = 0.0
@@ -114,4 +114,6 @@ def from_json(line: str | bytes) -> Event:
     for name in ("values", "proved", "unproved"):
         if name in data:
             data[name] = tuple(data[name])
+    if data.get("reason"):
+        data["reason"] = Reason(data["reason"])
     return cls(**data)

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from sweepkit.trial.events import LOST, Checkpointed, Evaluated, Event, Finished, Logged, Scheduled, Started, from_json
-from sweepkit.trial.trial import Ending
+from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Logged, Scheduled, Started, from_json
+from sweepkit.trial.trial import Ending, Reason
 
 FILE = "events.jsonl"
 
@@ -141,12 +141,12 @@ class TrialLog:
     def crashes(self) -> int:
         """How many attempts failed, those left out that lost their machine."""
         failed = [event for event in self._all(Finished) if event.ending == Ending.failed]
-        return sum(not event.cause.startswith(LOST) for event in failed)
+        return sum(event.reason is not Reason.lost for event in failed)
 
     @property
     def losses(self) -> int:
         """How many attempts lost the machine they ran on."""
-        return sum(event.cause.startswith(LOST) for event in self._all(Finished))
+        return sum(event.reason is Reason.lost for event in self._all(Finished))
 
     @property
     def out_of_memory(self) -> int:

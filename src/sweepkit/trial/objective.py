@@ -31,8 +31,8 @@ from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS as DEFAULTS
 from sweepkit.tasks.prepared import load_prepared, prepare
 from sweepkit.trial import proof
 from sweepkit.trial.callback import Diverged, Line, TrialCallback
-from sweepkit.trial.events import FULL, Finished, Started
-from sweepkit.trial.trial import Ending, TrialSpec
+from sweepkit.trial.events import Finished, Started
+from sweepkit.trial.trial import Ending, Reason, TrialSpec
 
 QUIET = frozenset({"disable_tqdm", "report_to", "save_strategy"})
 """Those of them that say nothing about a trial."""
@@ -159,11 +159,12 @@ def run_trial(
     began = time.monotonic()
     callback: TrialCallback | None = None
 
-    def finished(ending: Ending, cause: str = "") -> Finished:
+    def finished(ending: Ending, reason: Reason | None = None, cause: str = "") -> Finished:
         return Finished(
             trial=spec.number,
             at=time.time(),
             ending=ending,
+            reason=reason,
             cause=cause,
             step=callback.step if callback else 0,
             seconds=time.monotonic() - began,
@@ -192,15 +193,15 @@ def run_trial(
     except TrialInterrupted as interrupted:
         return finished(Ending.pruned if interrupted.answer == "prune" else Ending.stopped)
     except Diverged as error:
-        return finished(Ending.diverged, str(error))
+        return finished(Ending.diverged, Reason.not_finite, str(error))
     except Exception as error:  # noqa: BLE001  # an edge: whatever a task raises is this trial's end
         if is_out_of_memory(error):
-            return finished(Ending.infeasible, f"out of memory: {first_line(error)}")
+            return finished(Ending.infeasible, Reason.out_of_memory, f"out of memory: {first_line(error)}")
         if is_full_disk(error):
-            return finished(Ending.failed, f"{FULL}: {first_line(error)}")
+            return finished(Ending.failed, Reason.disk_full, f"no space left on the disk: {first_line(error)}")
         traceback.print_exc()
         name = "" if isinstance(error, SweepError) else f"{type(error).__name__}: "
-        return finished(Ending.failed, f"{name}{first_line(error)}")
+        return finished(Ending.failed, Reason.crash, f"{name}{first_line(error)}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -33,6 +33,29 @@ class Ending(StrEnum):
         return self is Ending.complete
 
 
+class Reason(StrEnum):
+    """Why a trial failed, diverged or was infeasible; what is decided about it goes by this, never by its message."""
+
+    crash = "crash"
+    """The task, or a library under it, raised an exception."""
+    exit = "exit"
+    """The process exited without reporting an end."""
+    signal = "signal"
+    """A signal killed the process."""
+    deadline = "deadline"
+    """The trial ran longer than ``budget.trial_hours``."""
+    lost = "lost"
+    """The machine it ran on went away."""
+    disk_full = "disk_full"
+    """A disk or quota was full."""
+    out_of_memory = "out_of_memory"
+    """Memory, of the GPU or the machine, was not enough."""
+    not_finite = "not_finite"
+    """A loss, a metric or the objective was NaN or infinite."""
+    interrupted = "interrupted"
+    """The driver killed it because the study was stopped."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialSpec:
     """What a trial's process is given, as plain JSON data."""
@@ -107,7 +130,10 @@ class Trial:
 
     number: int
     ending: Ending
+    reason: Reason | None = None
+    """None where it ended well, has not ended, or ended under a version that did not record this."""
     cause: str = ""
+    """The reason in words: the exception's first line, the signal's name."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Searched hyperparameters under their consumers' names, linked and derived ones included."""
     drawn: Mapping[str, Any] = field(default_factory=dict)

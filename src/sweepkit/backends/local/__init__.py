@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sweepkit.backends import Session
 from sweepkit.backends.local.executor import Executor
+from sweepkit.trial.trial import Reason
 
 
 class OptunaBackend:
@@ -27,7 +28,7 @@ class OptunaBackend:
                     executor.answer(event.trial, answer)
             if session.killing:
                 for number in executor.running:
-                    executor.kill(number, "stopped")
+                    executor.kill(number, Reason.interrupted, "stopped")
             elif session.stopping:
                 for number in set(executor.running) - told:
                     executor.answer(number, "stop")

@@ -22,7 +22,7 @@ from sweepkit.backends.slots import Slot
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Event, Finished, from_json
-from sweepkit.trial.trial import TrialSpec
+from sweepkit.trial.trial import Reason, TrialSpec
 
 LINGER_SECONDS = 5.0
 """After one rank of a trial is gone or failed, the others have so long to go by themselves.
@@ -148,11 +148,11 @@ class Executor:
             except OSError:
                 pass  # it ended meanwhile; its exit is on its way
 
-    def kill(self, trial: int, cause: str) -> None:
+    def kill(self, trial: int, reason: Reason, cause: str) -> None:
         """End a trial at once, all its ranks and everything they started."""
         running = self._running.get(trial)
         if running:
-            running.cause = running.cause or cause
+            running.killed = running.killed or (reason, cause)
             self._end(running)
 
     def _end(self, running: Running) -> None:
@@ -167,8 +167,9 @@ class Executor:
         events = self._turn(max(0.0, min(timeout, self._next_deadline() - time.monotonic())))
         now = time.monotonic()
         for running in list(self._running.values()):
-            if self._deadline_seconds and now - running.began > self._deadline_seconds and not running.cause:
-                self.kill(running.spec.number, f"deadline: ran longer than {self._deadline_seconds:g} s")
+            if self._deadline_seconds and now - running.began > self._deadline_seconds and not running.killed:
+                cause = f"deadline: ran longer than {self._deadline_seconds:g} s"
+                self.kill(running.spec.number, Reason.deadline, cause)
             if running.breaking_since is not None and now - running.breaking_since > LINGER_SECONDS:
                 self._end(running)
         return events
@@ -177,7 +178,9 @@ class Executor:
         """Return when a trial has to be looked at, whether or not it says something."""
         times = [r.breaking_since + LINGER_SECONDS for r in self._running.values() if r.breaking_since is not None]
         if self._deadline_seconds:
-            times += [running.began + self._deadline_seconds for running in self._running.values() if not running.cause]
+            times += [
+                running.began + self._deadline_seconds for running in self._running.values() if not running.killed
+            ]
         return min(times, default=float("inf")) + 0.01
 
     def _do(self, request: dict[str, Any]) -> Process:

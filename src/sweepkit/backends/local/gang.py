@@ -14,7 +14,7 @@ from typing import Any
 from sweepkit.backends.local.warm import lost
 from sweepkit.backends.slots import Slot
 from sweepkit.trial.events import Finished
-from sweepkit.trial.trial import Ending, TrialSpec
+from sweepkit.trial.trial import Ending, Reason, TrialSpec
 
 PEACEFUL = (Ending.complete, Ending.pruned, Ending.stopped)
 """Endings that all ranks come to together; any other is one rank's own, and the rest has to be ended."""
@@ -63,8 +63,8 @@ class Running:
     slot: Slot
     began: float
     processes: list[Process] = field(default_factory=list)
-    cause: str = ""
-    """Why its driver ended it (deadline, interruption); empty when it ended by itself."""
+    killed: tuple[Reason, str] | None = None
+    """Why its driver ended it (deadline, interruption), and that in words; None when it ended by itself."""
     breaking_since: float | None = None
     """When the first rank was gone or said that it fails; the others have to follow."""
 
@@ -86,8 +86,9 @@ class Running:
         """
         said = sorted((p for p in self.processes if p.finished and p.broken), key=lambda p: _at(p.finished))
         died = [process for process in self.processes if process.finished is None]
-        if self.cause and died:
-            return lost(self.spec.number, died[0].status, False, seconds, self.cause)
+        if self.killed and died:
+            reason, cause = self.killed
+            return replace(lost(self.spec.number, died[0].status, False, seconds), reason=reason, cause=cause)
         first = [p for p in died if not p.killed and not (said and p.status == -signal.SIGABRT)]
         if first:
             process = min(first, key=lambda p: p.exit["at"] if p.exit else 0.0)

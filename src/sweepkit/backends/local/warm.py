@@ -16,6 +16,7 @@ from typing import Any
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Finished
+from sweepkit.trial.trial import Ending, Reason
 
 START_SECONDS = 180.0
 """How long the warm process may take to import everything."""
@@ -107,18 +108,15 @@ def kill_group(pid: int) -> None:
         return
 
 
-def lost(trial: int, status: int, oom_killed: bool, seconds: float, cause: str = "") -> Finished:
-    """Return the Finished of a trial whose process ended without saying one: its driver says it in its place."""
-    if not cause:
-        if status < 0:
-            try:
-                name = signal.Signals(-status).name
-            except ValueError:
-                name = "unknown"
-            cause = f"signal {-status} ({name})"
-        else:
-            cause = f"exit code {status}"
-    ending = "failed"
+def lost(trial: int, status: int, oom_killed: bool, seconds: float) -> Finished:
+    """Return the Finished of a trial whose process ended without reporting one, from its exit status."""
+    ending, reason, cause = Ending.failed, Reason.exit, f"exit code {status}"
+    if status < 0:
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = "unknown"
+        reason, cause = Reason.signal, f"signal {-status} ({name})"
     if oom_killed:
-        ending, cause = "infeasible", "out of memory: killed by the kernel"
-    return Finished(trial=trial, at=time.time(), ending=ending, cause=cause, seconds=seconds)
+        ending, reason, cause = Ending.infeasible, Reason.out_of_memory, "out of memory: killed by the kernel"
+    return Finished(trial=trial, at=time.time(), ending=ending, reason=reason, cause=cause, seconds=seconds)

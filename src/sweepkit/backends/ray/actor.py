@@ -14,7 +14,7 @@ from sweepkit.backends.ray.travel import Node
 from sweepkit.backends.slots import Slot
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Event, Finished, Logged
-from sweepkit.trial.trial import TrialSpec
+from sweepkit.trial.trial import Reason, TrialSpec
 
 POLL_SECONDS = 0.1
 """How often an actor looks for a word (stop, prune) while its trial trains."""
@@ -73,7 +73,7 @@ class Actor(tune.Trainable):
         while True:
             for word in ray.get(self._mailbox.take.remote(number)):
                 if word == "kill":
-                    self._executor.kill(number, "stopped")
+                    self._executor.kill(number, Reason.interrupted, "stopped")
                 else:
                     self._executor.answer(number, word)
             events += map(self._node.send, self._executor.poll(POLL_SECONDS))

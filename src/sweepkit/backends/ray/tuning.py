@@ -18,8 +18,8 @@ from ray.tune.search import Searcher
 from sweepkit.backends import Session
 from sweepkit.backends.ray.travel import Home
 from sweepkit.study.errors import StudyFailed
-from sweepkit.trial.events import LOST, Evaluated, Event, Finished, from_json
-from sweepkit.trial.trial import TrialSpec
+from sweepkit.trial.events import Evaluated, Event, Finished, from_json
+from sweepkit.trial.trial import Ending, Reason, TrialSpec
 
 
 class _Here:
@@ -158,8 +158,9 @@ class Hearer(_Here, tune.Callback):
         path = trial.pickled_error_file  # Tune's own reader looks where it copies the file to later
         error = cloudpickle.loads(Path(path).read_bytes()) if path else None
         if isinstance(error, RayActorError) and not error.actor_init_failed:
-            cause = f"{LOST}the Ray node or actor it ran on"
-            self._talk.hear(trial.trial_id, Finished(trial=number, at=time.time(), ending="failed", cause=cause))
+            cause = "lost: the Ray node or actor it ran on"
+            end = Finished(trial=number, at=time.time(), ending=Ending.failed, reason=Reason.lost, cause=cause)
+            self._talk.hear(trial.trial_id, end)
             return
         why = getattr(error, "cause", None) or error
         self._talk.failure = why if isinstance(why, StudyFailed) else StudyFailed(f"a Ray actor failed: {why}")
