@@ -23,8 +23,6 @@ PLAYED_TRIALS = 60
 """and a longer one is taken to go on as its first trials did."""
 JITTER = 0.3
 """Standard deviation between a trial's evaluations, of that between trials."""
-LEARNING = ("tpe", "gp", "cmaes", "nsga2")
-"""Samplers that learn from earlier trials."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def trials_of(study: StudyData) -> int | None:
     from sweepkit.search.samplers import combinations
 
     given = study.budget.trials
-    if study.sampler.type != "grid":
+    if not study.sampler.kind.enumerates:
         return given
     grid = len(combinations(study))
     return grid if given is None else min(grid, given)
@@ -78,7 +76,7 @@ def _game(
 
     pruner = _pruner(study)
     random_ones = study.sampler.options.get("n_startup_trials", 10)
-    learning_from = random_ones if study.sampler.type in LEARNING else trials
+    learning_from = random_ones if study.sampler.kind.learns else trials
     # Prune by Optuna's own rules, in its own order: what a trial is judged by are the trials before it and beside it.
     game = optuna.create_study(storage=optuna.storages.InMemoryStorage(), direction="maximize", pruner=pruner)
     spent, evaluated = 0.0, 0
@@ -119,7 +117,7 @@ def _pruner(study: StudyData) -> Any:
     """The study's pruner, or none where what it does depends on the metric's own scale."""
     import optuna
 
-    from sweepkit.search.samplers import make_pruner
+    from sweepkit.study.samplers import make_pruner
 
     scale = study.pruner.type in ("threshold", "wilcoxon", "patient")
-    return optuna.pruners.NopPruner() if scale else make_pruner(study)
+    return optuna.pruners.NopPruner() if scale else make_pruner(study.pruner.type, study.pruner.options)

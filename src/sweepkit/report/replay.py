@@ -7,7 +7,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweepkit.report.evidence import Evidence
 from sweepkit.report.mirror import empty, optuna_study
-from sweepkit.search.samplers import knowingly, make_pruner
+from sweepkit.search.samplers import knowingly
+from sweepkit.study.samplers import make_pruner
 from sweepkit.study.study import Direction
 from sweepkit.trial.trial import Trial
 
@@ -18,7 +19,8 @@ def stopped_at(evidence: Evidence, row: Trial) -> int | None:
     A trial that came early met no competition; this is what it would have met later. The others' stored values are given
     to the pruner in the order they were tried, as far as they got. None: it would have been let through.
     """
-    if evidence.study.pruner.type == "none" or evidence.study.pruner.population or not row.intermediate:
+    spec = evidence.study.pruner
+    if spec.type == "none" or spec.population or not row.intermediate:
         return None
     with knowingly():
         study = optuna_study(evidence, fixed=True)
@@ -31,7 +33,7 @@ def stopped_at(evidence: Evidence, row: Trial) -> int | None:
             if end.state not in (TrialState.COMPLETE, TrialState.PRUNED):
                 continue
             for step, value in end.intermediate_values.items():
-                stop = _report(replayed, make_pruner(evidence.study), number, step, value)
+                stop = _report(replayed, make_pruner(spec.type, spec.options), number, step, value)
                 if number == row.number and stop:
                     return step
             last = list(end.intermediate_values.values())

@@ -20,6 +20,7 @@ from simpleeval import AttributeDoesNotExist, NameNotDefined
 from sweepkit.search.samplers import Grid, distribution, knowingly
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.formulas import derive, evaluate, ingredients
+from sweepkit.study.samplers import Together
 from sweepkit.study.space import Choice, Dimension, Expression, Int, Scalar, axes, contains, draw, walk
 from sweepkit.study.study import StudyData
 
@@ -83,6 +84,7 @@ class Proposer:
     ) -> Configuration | None:
         """Return a configuration as the sampler wants it; None when it has no more, or this one breaks a constraint."""
         draw_now = Draw(sampler, study, trial)
+        trial.params, trial.distributions = {}, {}
         with knowingly():
             if isinstance(sampler, Grid):
                 draw_now.drawn = sampler.sample_relative(study, trial, {})
@@ -181,22 +183,23 @@ class Proposer:
                 now.drawn |= now.sampler.sample_relative(now.study, now.trial, wanted)
         if dimension.key not in now.drawn:
             now.drawn[dimension.key] = now.sampler.sample_independent(now.study, now.trial, dimension.key, domain)
-        return _plain(dimension, now.drawn[dimension.key])
+        answer = _plain(dimension, now.drawn[dimension.key])
+        # As with Optuna's own suggestions: what is drawn next may depend on what was drawn before.
+        now.trial.params[dimension.key], now.trial.distributions[dimension.key] = answer, domain
+        return answer
 
     def _together(self, dimension: Dimension) -> Iterator[Dimension]:
         """Yield the dimensions that the study's sampler draws together with this one."""
-        match self._study.sampler.type:
-            case "tpe" if self._study.sampler.options.get("multivariate", True):
-                yield from (other for other in self._axes.values() if other.conditions == dimension.conditions)
-            case "qmc":
-                yield from self._axes.values()
-            case "gp" | "nsga2":
-                if not dimension.conditions:
-                    yield from (other for other in self._axes.values() if not other.conditions)
-            case "cmaes":
-                for other in self._axes.values():
-                    if not (other.conditions or dimension.conditions or isinstance(other.parameter, Choice)):
-                        yield other
+        together = self._study.sampler.kind.draws_together(self._study.sampler.options)
+        for other in self._axes.values():
+            free = not (other.conditions or dimension.conditions)
+            if (
+                together is Together.everything
+                or (together is Together.branch and other.conditions == dimension.conditions)
+                or (together is Together.unconditional and free)
+                or (together is Together.numbers and free and not isinstance(other.parameter, Choice))
+            ):
+                yield other
 
     def _implied(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``fixed`` with the branches in which its conditional and linked names exist."""

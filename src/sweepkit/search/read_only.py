@@ -8,6 +8,7 @@ for several samplers cannot digest them. ``goal`` shows one goal of several, for
 from __future__ import annotations
 
 import copy
+from bisect import insort
 from collections.abc import Collection, Container, Sequence
 from typing import Any, NoReturn
 
@@ -50,10 +51,11 @@ class View(BaseStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Return the trials that may be seen."""
-        trials = self._storage.get_all_trials(study_id, deepcopy, states)
-        if self._hidden:
-            trials = [trial for trial in trials if trial.number not in self._hidden]
+        """Return the trials that may be seen, the own one among them as in Optuna's loop, stored or not."""
+        left_out = self._hidden | {self.own.number}
+        trials = [t for t in self._storage.get_all_trials(study_id, deepcopy, states) if t.number not in left_out]
+        if states is None or self.own.state in states:
+            insort(trials, self.own, key=lambda trial: trial.number)
         return [self._seen(trial) for trial in trials] if self._goal is not None or self.written else trials
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:

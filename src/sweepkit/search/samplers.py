@@ -15,39 +15,23 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
 
 from sweepkit.study.errors import InputError
+from sweepkit.study.samplers import experimental
 from sweepkit.study.space import Choice, Dimension, Float, Int, Scalar, draw, trial_seed
 from sweepkit.study.study import StudyData
 
 GRID_LIMIT = 100_000
 """So many combinations a grid may have."""
 
-_PRUNERS: Mapping[str, type[BasePruner]] = {
-    "none": optuna.pruners.NopPruner,
-    "median": optuna.pruners.MedianPruner,
-    "percentile": optuna.pruners.PercentilePruner,
-    "asha": optuna.pruners.SuccessiveHalvingPruner,
-    "hyperband": optuna.pruners.HyperbandPruner,
-    "threshold": optuna.pruners.ThresholdPruner,
-    "patient": optuna.pruners.PatientPruner,
-    "wilcoxon": optuna.pruners.WilcoxonPruner,
-    # A population's scheduler lets the hopeless go on with another's weights; it stops none.
-    "pbt": optuna.pruners.NopPruner,
-    "pb2": optuna.pruners.NopPruner,
-}
-
 
 @contextmanager
 def knowingly() -> Iterator[None]:
     """Use what Optuna marks experimental, and infinite values, without being warned of it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with experimental():
         # An infeasible trial has the worst value there can be while there is no other; GP clips it, and says so each time.
         warnings.filterwarnings("ignore", message="Clip non-finite values", category=UserWarning)
         # GP once it has converged: no point but the best has any chance, and the chances are divided by their sum.
@@ -90,51 +74,15 @@ def make_sampler(
     ``point`` is where qmc and grid stand in their sequence; ``grid`` are the combinations, where they were made before.
     Raises InputError for options Optuna refuses.
     """
-    kind, options = study.sampler.type, study.sampler.options
-    seed = trial_seed(study.sampler.seed, number)
+    kind, options = study.sampler.kind, study.sampler.options
+    if kind.enumerates:
+        return Grid(combinations(study) if grid is None else grid, point=point)
+    seed = study.sampler.seed if kind.sequence else trial_seed(study.sampler.seed, number)
     try:
-        with knowingly():
-            match kind:
-                case "random":
-                    return optuna.samplers.RandomSampler(**options, seed=seed)
-                case "tpe":
-                    # Conditional parameters are drawn branch by branch anyway, which is what `group` is for.
-                    options.pop("group", None)
-                    return optuna.samplers.TPESampler(**{"multivariate": True, **options}, seed=seed)
-                case "gp":
-                    return optuna.samplers.GPSampler(**{"warn_independent_sampling": False, **options}, seed=seed)
-                case "cmaes":
-                    return optuna.samplers.CmaEsSampler(**{"warn_independent_sampling": False, **options}, seed=seed)
-                case "nsga2":
-                    return optuna.samplers.NSGAIISampler(**options, seed=seed)
-                case "qmc":
-                    return Quasi({"scramble": True, **options}, point=point, seed=study.sampler.seed)
-                case "grid":
-                    return Grid(combinations(study) if grid is None else grid, point=point)
+        sampler = kind.make(options, seed)
     except (TypeError, ValueError) as error:
-        raise InputError(f"sampler {kind}: {error}") from None
-
-
-def make_pruner(study: StudyData) -> BasePruner:
-    """Return the study's pruner; Raises InputError for options Optuna refuses."""
-    return _pruner(study.pruner.type, {} if study.pruner.population else study.pruner.options)
-
-
-def _pruner(kind: str, options: Mapping[str, Any]) -> BasePruner:
-    options = dict(options)
-    if kind == "patient":
-        inner = options.get("wrapped_pruner")
-        inner = {"type": inner} if isinstance(inner, str) else inner
-        options["wrapped_pruner"] = (
-            None
-            if inner is None
-            else _pruner(inner.get("type", "none"), {k: v for k, v in inner.items() if k != "type"})
-        )
-    try:
-        with knowingly():
-            return _PRUNERS[kind](**options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"pruner {kind}: {error}") from None
+        raise InputError(f"sampler {study.sampler.type}: {error}") from None
+    return Quasi(sampler, point=point) if kind.sequence else sampler
 
 
 def combinations(study: StudyData) -> list[dict[str, Scalar]]:
@@ -216,8 +164,8 @@ class Quasi(BaseSampler):
     the count is the trial's, and Optuna counts in a study of its own that is thrown away.
     """
 
-    def __init__(self, options: Mapping[str, Any], *, point: int, seed: int) -> None:
-        self._sampler = optuna.samplers.QMCSampler(**{"warn_independent_sampling": False, **options}, seed=seed)
+    def __init__(self, sampler: BaseSampler, *, point: int) -> None:
+        self._sampler = sampler
         self.point = point
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

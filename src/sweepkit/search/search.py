@@ -23,19 +23,18 @@ from sweepkit.search.ledger import EVALUATION, Evaluations, Ledger, ending_of
 from sweepkit.search.meetings import Meetings
 from sweepkit.search.read_only import View
 from sweepkit.search.records import Records, blank, whole
-from sweepkit.search.samplers import Grid, combinations, knowingly, make_pruner, make_sampler
+from sweepkit.search.samplers import Grid, combinations, knowingly, make_sampler
 from sweepkit.search.standings import Standings
 from sweepkit.search.storage import together
 from sweepkit.study.errors import InputError
 from sweepkit.study.paths import Place
 from sweepkit.study.rule import ValueRule
+from sweepkit.study.samplers import make_pruner
 from sweepkit.study.space import Scalar, trial_seed
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
 from sweepkit.trial.trial import Ending, Reason
 
-REDRAWS = {"gp": 3}
-"""How often a sampler draws before chance takes over, when what it proposes was tried or is not allowed; else 50."""
 RANDOM_REDRAWS = 1000
 """How often chance then draws, before all combinations are gone through (where they can be counted)."""
 
@@ -86,10 +85,10 @@ class Search(Standings):
         self._listed = bool(suffix)
         self._exhausted = False
         self._combinations: Sequence[Mapping[str, Scalar]] | None = None
-        if study.sampler.type == "grid":
+        if study.sampler.kind.enumerates:
             self._combinations = combinations(study)
         make_sampler(study, 0, grid=self._combinations)
-        make_pruner(study)
+        make_pruner(study.pruner.type, study.pruner.options)
 
     @property
     def place(self) -> Place:
@@ -163,7 +162,7 @@ class Search(Standings):
         trial = self._records.get(event.trial)
         view = View(self._records.storage, trial, goal=self._rule.deciding)
         with knowingly():
-            prune = (self._pruner or make_pruner(self._study)).prune(self._records.look(view), trial)
+            prune = self._pruner_now().prune(self._records.look(view), trial)
         self._records.note(trial, pruned_at=event.number if prune else None)
         self._records.attach(trial, view.written)
         return prune
@@ -226,6 +225,9 @@ class Search(Standings):
     def _evaluated(self, trial: FrozenTrial) -> Evaluations:
         return self._evaluations.setdefault(trial.number, Evaluations(trial.user_attrs))
 
+    def _pruner_now(self) -> BasePruner:
+        return self._pruner or make_pruner(self._study.pruner.type, self._study.pruner.options)
+
     def _close(self, trial: FrozenTrial, ending: Ending, values: Sequence[float]) -> None:
         self._evaluations.pop(trial.number, None)
         if ending is Ending.failed:
@@ -279,7 +281,7 @@ class Search(Standings):
     def _propose(self, number: int, trial_id: int, fixed: Mapping[str, Any], state: TrialState) -> FrozenTrial | None:
         """Return the trial whole as it is to be stored; ``fixed`` values may have been tried before."""
         view = View(self._records.storage, blank(number, trial_id), hidden=self._ledger.partial)
-        repeats = bool(fixed) or (self._study.duplicates == "train" and self._study.sampler.type != "grid")
+        repeats = bool(fixed) or (self._study.duplicates == "train" and not self._study.sampler.kind.enumerates)
         for configuration, point in self._drawn(view, fixed):
             if repeats or configuration.key not in self._ledger.tried:
                 origin = None if fixed else "sampled"
@@ -299,7 +301,7 @@ class Search(Standings):
                     yield configuration, sampler.point
             return
         if not isinstance(sampler, Grid):
-            for _ in range(REDRAWS.get(self._study.sampler.type, 50)):
+            for _ in range(self._study.sampler.kind.redraws):
                 if configuration := self._proposer.sample(sampler, look, own, fixed):
                     yield configuration, getattr(sampler, "point", None)
         for _ in range(RANDOM_REDRAWS):

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from sweepkit.study.paths import Place
+from sweepkit.study.samplers import PRUNERS, SAMPLERS, Pruner, Sampler, listed
 from sweepkit.study.space import Choice, Expression, Float, Int, Space
 
 Direction = Literal["maximize", "minimize"]
+if TYPE_CHECKING:  # a type checker cannot read a closed set from a table
+    SamplerName: TypeAlias = str
+    PrunerName: TypeAlias = str
+else:
+    SamplerName = Literal[tuple(SAMPLERS)]
+    PrunerName = Literal[tuple(PRUNERS)]
 
 
 class _Section(BaseModel):
@@ -118,28 +125,36 @@ class Objective(_Section):
 class SamplerSpec(_Open):
     """How Optuna proposes configurations. Further keys are the Optuna sampler's own options."""
 
-    type: Literal["random", "tpe", "gp", "cmaes", "qmc", "grid", "nsga2"] = "tpe"
-    """random, tpe, gp, cmaes, qmc, grid (every combination once), nsga2 (several objectives)."""
+    type: SamplerName = Field(default="tpe", description=f"{listed(SAMPLERS)}.")
     seed: int = 0
     """Seed of the search; the same seed and one worker give the same sequence of trials, also over interruptions."""
+
+    @property
+    def kind(self) -> Sampler:
+        """The sampler's row in the table."""
+        return SAMPLERS[self.type]
 
 
 class PrunerSpec(_Open):
     """When a hopeless trial is stopped. Further keys are the Optuna pruner's own options; they count evaluations."""
 
-    type: Literal[
-        "none", "median", "percentile", "asha", "hyperband", "threshold", "patient", "wilcoxon", "pbt", "pb2"
-    ] = "none"
-    """none, median, percentile, asha (successive halving), hyperband, threshold, patient, wilcoxon; pbt and pb2
-    (population-based; they need the ray backend): the budget's trials train side by side, and at evaluations the
-    worst take over the weights of the best and go on with other values. Their options are Ray Tune's, in evaluations:
-    perturbation_interval (1), quantile_fraction (0.25) and, for pbt, burn_in_period (0), resample_probability (0.25) and
-    perturbation_factors ([1.2, 0.8])."""
+    type: PrunerName = Field(
+        default="none",
+        description=f"{listed(PRUNERS)}. pbt and pb2 need the ray backend: the budget's trials train side by side, and at "
+        "evaluations the worst take over the weights of the best and continue with other values. Their options are Ray "
+        "Tune's, in evaluations: perturbation_interval (1), quantile_fraction (0.25) and, for pbt, burn_in_period (0), "
+        "resample_probability (0.25) and perturbation_factors ([1.2, 0.8]).",
+    )
+
+    @property
+    def kind(self) -> Pruner:
+        """The pruner's row in the table."""
+        return PRUNERS[self.type]
 
     @property
     def population(self) -> bool:
         """Whether trials train side by side and take over each other's weights."""
-        return self.type in ("pbt", "pb2")
+        return self.kind.population
 
 
 class Budget(_Section):

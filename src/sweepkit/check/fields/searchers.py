@@ -8,28 +8,16 @@ from types import MappingProxyType
 
 from sweepkit.check.fields.classes import Field, read_signature
 from sweepkit.check.fields.modules import kept, package_folder, parse
+from sweepkit.study import samplers
 
-SAMPLERS: Mapping[str, str] = MappingProxyType(
-    {  # without grid: sweepkit walks through the combinations itself and has no options for it
-        "random": "RandomSampler",
-        "tpe": "TPESampler",
-        "gp": "GPSampler",
-        "cmaes": "CmaEsSampler",
-        "qmc": "QMCSampler",
-        "nsga2": "NSGAIISampler",
-    }
-)
-PRUNERS: Mapping[str, str] = MappingProxyType(
-    {
-        "median": "MedianPruner",
-        "percentile": "PercentilePruner",
-        "asha": "SuccessiveHalvingPruner",
-        "hyperband": "HyperbandPruner",
-        "threshold": "ThresholdPruner",
-        "patient": "PatientPruner",
-        "wilcoxon": "WilcoxonPruner",
-    }
-)
+SAMPLERS: Mapping[str, str] = {
+    name: row.source.partition(":")[2] for name, row in samplers.SAMPLERS.items() if row.source is not None
+}
+PRUNERS: Mapping[str, str] = {
+    name: row.source.partition(":")[2]
+    for name, row in samplers.PRUNERS.items()
+    if name != "none" and not row.population
+}
 _NUMBER = frozenset({"int", "float"})
 POPULATIONS: Mapping[str, Mapping[str, Field]] = MappingProxyType(
     {  # of Ray Tune's schedulers, where they have to do with evaluations: known also where ray is not installed
@@ -64,10 +52,9 @@ def pruner_options(kind: str) -> Mapping[str, Field]:
     """Return the options of a pruner that a study file can write."""
     if kind in POPULATIONS:
         return POPULATIONS[kind]
-    if kind == "patient":
-        # A pruner inside: written by its type, or as a section of its own.
-        inner = Field("wrapped_pruner", frozenset({"dict", "str", "none"}), None)
-        return {**_options("pruners", PRUNERS[kind]), "wrapped_pruner": inner}
+    if kind in PRUNERS and (wraps := samplers.PRUNERS[kind].wraps):
+        inner = Field(wraps, frozenset({"dict", "str", "none"}), None)
+        return {**_options("pruners", PRUNERS[kind]), wraps: inner}
     return _options("pruners", PRUNERS[kind]) if kind in PRUNERS else {}
 
 

@@ -98,22 +98,11 @@ def pruned_winner(evidence: Evidence) -> Iterator[Finding]:
     if step is None:
         return
     name, last = evidence.study.pruner.type, max(best.intermediate)
+    advice = evidence.study.pruner.kind.later(step)
     yield Finding(
         check="pruned_winner",
         says=f"Had trial {best.number}, the best, come last, {name} would have stopped it at evaluation {step} of {last}, "
         f"at {words.value(best.intermediate[step])}; other late starters were stopped for good.",
-        do=f"Prune later or less: {_patience(name, step)}.",
+        do=f"Prune later or less: {advice or f'let trials train beyond evaluation {step}'}.",
         short=f"{name} would have stopped the best trial at evaluation {step}, had it come last",
     )
-
-
-def _patience(pruner: str, step: int) -> str:
-    known = {
-        "asha": f"pruner: {{min_resource: {step + 1}}} or a smaller reduction_factor",
-        "hyperband": f"pruner: {{min_resource: {step + 1}}} or a smaller reduction_factor",
-        "median": f"pruner: {{n_warmup_steps: {step}}}, or percentile with a lower percentile",
-        "percentile": f"pruner: {{n_warmup_steps: {step}}}, or a lower percentile",
-        "patient": "pruner: a larger patience",
-        "wilcoxon": "pruner: a smaller p_threshold",
-    }
-    return known.get(pruner, f"let trials train beyond evaluation {step}")

@@ -1,0 +1,189 @@
+"""The samplers and pruners a study file can name; whatever else there is to know about one is asked of its class.
+
+A new one is a new line here: the check, the schema, the help texts and the search all read these two tables. Optuna is
+imported when a class is first needed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sweepkit.study.errors import InputError
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+
+
+class Together(Enum):
+    """Which dimensions a sampler draws jointly; the others are drawn one by one."""
+
+    nothing = "nothing"
+    branch = "those under the same conditions"
+    unconditional = "those outside of branches"
+    numbers = "numeric ones outside of branches"
+    everything = "everything"
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """One row of the table of samplers."""
+
+    source: str | None
+    """``module:Class``; None for the grid, whose combinations sweepkit enumerates itself."""
+    meaning: str = ""
+    together: Together = Together.nothing
+    joint: str = ""
+    """Boolean option that turns joint drawing off."""
+    redraws: int = 50
+    """Draws before random ones take over, where proposals were tried already or break a constraint."""
+    learns: bool = False
+    """Whether proposals depend on earlier trials' values."""
+    sequence: bool = False
+    """Whether it reads one sequence of points over all trials, so that every trial's sampler has the study's seed."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Options that sweepkit sets unless the study does."""
+    ignored: frozenset[str] = frozenset()
+    """Options a study may set that the class need not see: the search does the same for every sampler."""
+
+    @property
+    def enumerates(self) -> bool:
+        """Whether it goes through all combinations, each once."""
+        return self.source is None
+
+    def cls(self) -> type[BaseSampler] | None:
+        """Return the class, imported."""
+        return None if self.source is None else _load(self.source)
+
+    def make(self, options: Mapping[str, Any], seed: int) -> BaseSampler:
+        """Return a sampler. Raises ValueError or TypeError for options its class refuses."""
+        cls = self.cls()
+        assert cls is not None, "combinations are enumerated by the search"
+        given = {name: value for name, value in options.items() if name not in self.ignored}
+        with experimental():
+            return cls(**{**self.defaults, **given, "seed": seed})
+
+    def draws_together(self, options: Mapping[str, Any]) -> Together:
+        """Return which dimensions are drawn jointly with these options."""
+        return Together.nothing if options.get(self.joint) is False else self.together
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """One row of the table of pruners."""
+
+    source: str
+    """``module:Class``."""
+    meaning: str = ""
+    advice: str = ""
+    """Options that make it stop later; ``{step}`` is the evaluation that must be passed, ``{next}`` the one after."""
+    wraps: str = ""
+    """Option that holds another pruner, written as its type or as a section of its own."""
+    population: bool = False
+    """Whether trials train side by side and take over each other's weights instead of being stopped."""
+
+    def later(self, step: int) -> str:
+        """Return how to write it so that it stops trials after evaluation ``step``; empty where there is no way."""
+        return f"pruner: {self.advice.format(step=step, next=step + 1)}" if self.advice else ""
+
+    def cls(self) -> type[BasePruner]:
+        """Return the class, imported."""
+        found: type[BasePruner] = _load(self.source)
+        return found
+
+    def make(self, options: Mapping[str, Any]) -> BasePruner:
+        """Return a pruner. Raises ValueError or TypeError for options its class refuses, KeyError for no such pruner."""
+        given = {} if self.population else dict(options)
+        if self.wraps:
+            inner = given.get(self.wraps)
+            section = {"type": inner} if isinstance(inner, str) else dict(inner or {})
+            kind = section.pop("type", "none")
+            given[self.wraps] = None if inner is None else PRUNERS[kind].make(section)
+        with experimental():
+            return self.cls()(**given)
+
+
+_QUIET = {"warn_independent_sampling": False}
+
+SAMPLERS: Mapping[str, Sampler] = {
+    "random": Sampler("optuna.samplers:RandomSampler"),
+    "tpe": Sampler(
+        "optuna.samplers:TPESampler",
+        together=Together.branch,
+        joint="multivariate",
+        learns=True,
+        defaults={"multivariate": True},
+        ignored=frozenset({"group"}),  # conditional parameters are drawn branch by branch anyway
+    ),
+    "gp": Sampler(
+        "optuna.samplers:GPSampler", together=Together.unconditional, redraws=3, learns=True, defaults=_QUIET
+    ),
+    "cmaes": Sampler("optuna.samplers:CmaEsSampler", together=Together.numbers, learns=True, defaults=_QUIET),
+    "qmc": Sampler(
+        "optuna.samplers:QMCSampler",
+        together=Together.everything,
+        sequence=True,
+        defaults={"scramble": True, **_QUIET},
+    ),
+    "grid": Sampler(None, "every combination once"),
+    "nsga2": Sampler(
+        "optuna.samplers:NSGAIISampler", "several objectives", together=Together.unconditional, learns=True
+    ),
+}
+"""Every sampler, by the name a study file gives it."""
+
+PRUNERS: Mapping[str, Pruner] = {
+    "none": Pruner("optuna.pruners:NopPruner"),
+    "median": Pruner(
+        "optuna.pruners:MedianPruner", advice="{{n_warmup_steps: {step}}}, or percentile with a lower percentile"
+    ),
+    "percentile": Pruner("optuna.pruners:PercentilePruner", advice="{{n_warmup_steps: {step}}}, or a lower percentile"),
+    "asha": Pruner(
+        "optuna.pruners:SuccessiveHalvingPruner",
+        "successive halving",
+        advice="{{min_resource: {next}}} or a smaller reduction_factor",
+    ),
+    "hyperband": Pruner(
+        "optuna.pruners:HyperbandPruner", advice="{{min_resource: {next}}} or a smaller reduction_factor"
+    ),
+    "threshold": Pruner("optuna.pruners:ThresholdPruner"),
+    "patient": Pruner("optuna.pruners:PatientPruner", wraps="wrapped_pruner", advice="a larger patience"),
+    "wilcoxon": Pruner("optuna.pruners:WilcoxonPruner", advice="a smaller p_threshold"),
+    "pbt": Pruner("optuna.pruners:NopPruner", "population-based training", population=True),
+    "pb2": Pruner("optuna.pruners:NopPruner", "population-based bandits", population=True),
+}
+"""Every pruner, by the name a study file gives it. Options count evaluations."""
+
+
+def listed(table: Mapping[str, Sampler] | Mapping[str, Pruner]) -> str:
+    """Return a table's names in one line, with their meanings where the name alone does not say it."""
+    return ", ".join(f"{name} ({row.meaning})" if row.meaning else name for name, row in table.items())
+
+
+def make_pruner(kind: str, options: Mapping[str, Any]) -> BasePruner:
+    """Return the pruner of a study. Raises InputError for options its class refuses."""
+    try:
+        return PRUNERS[kind].make(options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"pruner {kind}: {error}") from None
+
+
+@contextmanager
+def experimental() -> Iterator[None]:
+    """Silence Optuna's warnings about what it marks as experimental."""
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
+def _load(source: str) -> Any:
+    module, _, name = source.partition(":")
+    return getattr(import_module(module), name)
