@@ -1,7 +1,4 @@
-"""Hyperparameter studies for Hugging Face Trainer models, as a library.
-
-This module knows the public names only; what they mean is loaded when they are first used.
-"""
+"""Hyperparameter studies for Hugging Face Trainer models: the public names, each loaded when it is first used."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ if TYPE_CHECKING:
     from sweepkit.api import Study, load_study
     from sweepkit.api.trainer_search import hyperparameter_search
     from sweepkit.driver.run import run
+    from sweepkit.study.errors import InputError, StudyFailed, StudyFileError, SweepError
     from sweepkit.study.space import Choice, Expression, Float, Int
     from sweepkit.tasks import Task
 
@@ -19,8 +17,12 @@ __all__ = [
     "Choice",
     "Expression",
     "Float",
+    "InputError",
     "Int",
     "Study",
+    "StudyFailed",
+    "StudyFileError",
+    "SweepError",
     "Task",
     "__version__",
     "hyperparameter_search",
@@ -28,12 +30,16 @@ __all__ = [
     "run",
 ]
 
-_HOMES = {
+_MODULES = {
     "Choice": "sweepkit.study.space",
     "Expression": "sweepkit.study.space",
     "Float": "sweepkit.study.space",
+    "InputError": "sweepkit.study.errors",
     "Int": "sweepkit.study.space",
     "Study": "sweepkit.api",
+    "StudyFailed": "sweepkit.study.errors",
+    "StudyFileError": "sweepkit.study.errors",
+    "SweepError": "sweepkit.study.errors",
     "Task": "sweepkit.tasks",
     "hyperparameter_search": "sweepkit.api.trainer_search",
     "load_study": "sweepkit.api",
@@ -44,13 +50,13 @@ __version__: str
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used (PEP 562), so that ``import sweepkit`` costs nothing."""
+    """Import a public name when it is first used (PEP 562): ``import sweepkit`` loads no library."""
     if name == "__version__":
         from importlib.metadata import version
 
         value: Any = version("sweepkit")
-    elif name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

@@ -58,7 +58,7 @@ class Told(Quiet):
     events: list[Event] = field(default_factory=list)
     outcome: Outcome | None = None
 
-    def event(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.events.append(event)
 
     def of(self, number: int) -> list[Event]:

@@ -105,7 +105,7 @@ class Killing(Quiet):
         self.trial: int | None = None
         self.actor: psutil.Process | None = None
 
-    def event(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.events.append(event)
         if isinstance(event, Evaluated) and event.number == 2 and self.actor is None:
             started = next(e for e in self.events if isinstance(e, Started) and e.trial == event.trial)

@@ -47,11 +47,11 @@ class Clock(Quiet):
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def opened(self, study: StudyData, rows: list[Trial]) -> None:
+    def on_open(self, study: StudyData, rows: list[Trial]) -> None:
         """Note the time."""
         self.began = time.perf_counter()
 
-    def ended(self, row: Trial) -> None:
+    def on_trial_end(self, row: Trial) -> None:
         """Note the time."""
         self.ends.append(time.perf_counter())
 
@@ -107,7 +107,7 @@ class Memory(Clock):
         super().__init__()
         self.sizes: list[float] = []
 
-    def ended(self, row: Trial) -> None:
+    def on_trial_end(self, row: Trial) -> None:
         """Note time and memory (MB)."""
-        super().ended(row)
+        super().on_trial_end(row)
         self.sizes.append(psutil.Process().memory_info().rss / 2**20)

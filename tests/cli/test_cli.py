@@ -240,7 +240,7 @@ def test_show_prints_exactly_the_promised_json(ran: StudyData) -> None:
 def test_show_tells_the_best_the_failures_and_the_hours(ran: StudyData) -> None:
     assert sweep("show", "toy").output.splitlines() == [
         "toy  eval_f1 ↑ · tpe",
-        "3 of 10 trials (1 complete, 1 pruned, 1 failed) · not running, sweep run goes on with it",
+        "3 of 10 trials (1 complete, 1 pruned, 1 failed) · not running; sweep run continues it",
         "",
         "best",
         "  trial  eval_f1        time  lr    optim",

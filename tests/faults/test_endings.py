@@ -175,7 +175,7 @@ class Stopping(Quiet):
     def __init__(self) -> None:
         self.events: list[Event] = []
 
-    def event(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.events.append(event)
         if isinstance(event, Evaluated) and (event.trial, event.number) == (1, 2):
             os.kill(os.getpid(), signal.SIGINT)
@@ -209,7 +209,7 @@ def test_a_second_driver_is_refused_with_the_first_ones_pid(project: Path) -> No
     class Second(Quiet):
         message = ""
 
-        def event(self, event: Event) -> None:
+        def on_event(self, event: Event) -> None:
             if not self.message:
                 with pytest.raises(StudyLocked) as error:
                     run(toy_study(project))

@@ -51,7 +51,7 @@ class Watching(Quiet):
         self.open: set[int] = set()
         self.most = 0
 
-    def event(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.events.append(event)
         if isinstance(event, Started):
             self.open.add(event.trial)

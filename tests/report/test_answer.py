@@ -25,7 +25,7 @@ from making import sweep, toy_study
 from sweepkit.check.find import stored_study
 from sweepkit.report import rows as results
 from sweepkit.report.pieces import own_task
-from sweepkit.report.progress import still
+from sweepkit.report.progress import snapshot
 from sweepkit.study.study import StudyData, TaskSpec
 from sweepkit.tasks import load_task
 from sweepkit.trackers.mlflow import link, tracking_uri
@@ -275,7 +275,7 @@ def test_the_verdict_is_said_and_recorded(ran: Ran) -> None:
 
 def test_show_ends_with_the_verdict_and_counts_the_confirmation_runs_hours(ran: Ran) -> None:
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(still(ran.study))
+    console.print(snapshot(ran.study))
     shown = console.export_text()
     verdict = json.loads((ran.study.place.folder / "confirm" / "verdict.json").read_text())
     assert all(sentence in shown for sentence in verdict["sentences"])

@@ -43,13 +43,13 @@ def show(
     if as_json:
         typer.echo(json.dumps(results.to_json(found, results.read(found)), indent=2))
         return
-    from sweepkit.report import tables
-    from sweepkit.report.progress import follow, still
+    from sweepkit.report import terminal
+    from sweepkit.report.progress import follow, snapshot
 
     if not every and not once and sys.stdout.isatty() and results.driver(found.place):
         follow(found)
     else:
-        tables.show(still(found, every=every))
+        terminal.show(snapshot(found, every=every))
 
 
 def best(
@@ -88,22 +88,22 @@ def best(
         _export(found, rows, ahead, export)
         return
     if sys.stdout.isatty():
-        from sweepkit.report import tables
+        from sweepkit.report import terminal
 
-        tables.console(stderr=True).print(tables.answer(found, rows))
+        terminal.console(stderr=True).print(terminal.answer(found, rows))
     for row in ahead:
         if row.checkpoint is not None:
             typer.echo(str(row.checkpoint))
 
 
 def _export(study: StudyData, rows: list[Trial], winners: list[Trial], folder: Path) -> None:
-    from sweepkit.report import tables
+    from sweepkit.report import terminal
     from sweepkit.report.export import export
 
     for row in winners:
         target = folder if len(winners) == 1 else folder / f"trial-{row.number:04d}"
         for path in export(study, rows, row, target.resolve()):
-            typer.echo(f"wrote {tables.shown(path)}")
+            typer.echo(f"wrote {terminal.short_path(path)}")
 
 
 def _refuse_nothing(study: StudyData, rows: list[Trial], winners: list[Trial]) -> None:
@@ -121,7 +121,7 @@ def list_(as_json: Json = False) -> None:
     """List the studies of this project that ran or are running."""
     from sweepkit.check.find import stored_study, study_folders, study_names
     from sweepkit.report import rows as results
-    from sweepkit.report import tables
+    from sweepkit.report import terminal
     from sweepkit.report.confirmation import winners
 
     found = []
@@ -135,9 +135,9 @@ def list_(as_json: Json = False) -> None:
         lines = [results.study_json(study, rows, winners(study, rows)) for study, rows in found]
         typer.echo(json.dumps({"studies": lines}, indent=2))
     elif found:
-        tables.show(tables.overview(found))
+        terminal.show(terminal.overview(found))
     elif not study_names():
-        typer.echo(f"no study has run in {tables.shown(project_root(Path.cwd()))} yet")
+        typer.echo(f"no study has run in {terminal.short_path(project_root(Path.cwd()))} yet")
 
 
 def ui(

@@ -15,7 +15,7 @@ from rich.text import Text
 from sweepkit.backends.checkpoints import RESUMABLE_PER_MODEL
 from sweepkit.check.fields.models import locate
 from sweepkit.driver.forecast import Forecast
-from sweepkit.report import tables
+from sweepkit.report import terminal
 from sweepkit.study import words
 from sweepkit.study.secrets import scrub
 from sweepkit.study.space import Choice, Expression, Float, Int
@@ -40,10 +40,11 @@ def plan(study: StudyData, argument: str, ahead: Forecast | None = None) -> Rend
     if ahead is None:
         table.add_row(Text("disk", style="dim"), Text(disk(study)))
     table.add_row(
-        Text("results", style="dim"), Text(f"{tables.shown(study.place.folder)}, MLflow {scrub(study.tracking.uri)}")
+        Text("results", style="dim"),
+        Text(f"{terminal.short_path(study.place.folder)}, MLflow {scrub(study.tracking.uri)}"),
     )
     against = ahead.objections(study) if ahead else []
-    verdict = Text.assemble(tables.heading(study), "  ", ("not as it is", "red") if against else ("fine", "green"))
+    verdict = Text.assemble(terminal.heading(study), "  ", ("not as it is", "red") if against else ("fine", "green"))
     typed = quote(argument)
     command = f"sweep check --probe {typed}, once that is mended" if against else f"sweep run {typed}"
     step = Text.assemble(("next  ", "dim"), (command, "cyan"))

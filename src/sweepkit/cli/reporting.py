@@ -22,12 +22,12 @@ def report(
     """
     from sweepkit import report as teaching
     from sweepkit.check.find import find_run
-    from sweepkit.report import tables
+    from sweepkit.report import terminal
 
     found = find_run(study)
     for finding in teaching.findings(found):
         typer.echo(f"{finding.says} {finding.do}")
     path = teaching.write(found, output)
-    typer.echo(f"wrote {tables.shown(path)}")
+    typer.echo(f"wrote {terminal.short_path(path)}")
     if said := teaching.record(found, path):
         typer.echo(said)

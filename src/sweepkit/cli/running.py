@@ -42,16 +42,16 @@ def run(
     """
     from sweepkit.check.find import find_study
     from sweepkit.driver.run import run_checked
-    from sweepkit.report import live as view
     from sweepkit.report import rows as results
-    from sweepkit.report import tables
+    from sweepkit.report import terminal
+    from sweepkit.report.progress import watcher
 
     short = {"backend.type": backend, "backend.parallel": parallel}
     asked = [f"{key}={value}" for key, value in short.items() if value is not None]
     checked = find_study(study, [*(overrides or []), *asked])
-    with view.watcher() as watcher:
-        outcome = run_checked(checked, fresh=fresh, watch=watcher)
-    tables.show(tables.summary(outcome, checked.study))
+    with watcher() as view:
+        outcome = run_checked(checked, fresh=fresh, watch=view)
+    terminal.show(terminal.summary(outcome, checked.study))
     failed = outcome.status == "done" and results.failed(outcome.rows)
     raise typer.Exit(EXIT_CODES["failed" if failed else outcome.status])
 
@@ -83,7 +83,7 @@ def try_(
     """
     from sweepkit.backends.trying import try_one
     from sweepkit.check.find import find_study
-    from sweepkit.report import tables
+    from sweepkit.report import terminal
     from sweepkit.study import words
 
     checked = find_study(study, overrides or [])
@@ -95,7 +95,7 @@ def try_(
     typer.echo(f"{finished.ending} in {words.span(finished.seconds)}" + (f": {tail}" if tail else ""))
     folder = found.place.folder / "try"
     if folder.exists():
-        typer.echo(f"its files are in {tables.shown(folder)}")
+        typer.echo(f"its files are in {terminal.short_path(folder)}")
     raise typer.Exit(0 if finished.ending in ("complete", "pruned") else 1)
 
 

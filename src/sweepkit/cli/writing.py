@@ -46,12 +46,12 @@ def new(
     For example: sweep new mystudy --kind text-classification --data my.csv --model bert-base-uncased --metric f1
     """
     from sweepkit.cli.new import write
-    from sweepkit.report import tables
+    from sweepkit.report import terminal
 
     written = write(folder, kind=kind, data=data, model=model, metric=metric)
     for path in written:
-        typer.echo(f"wrote {tables.shown(path.resolve())}")
-    file = quote(tables.shown(written[0].resolve()))
+        typer.echo(f"wrote {terminal.short_path(path.resolve())}")
+    file = quote(terminal.short_path(written[0].resolve()))
     typer.echo(f"\nnext\n  sweep check {file}\n  sweep run {file}")
 
 
@@ -71,7 +71,7 @@ def import_(
     from sweepkit.check.find import find_study
     from sweepkit.check.wandb import import_sweep
     from sweepkit.cli.new import data_reference, reference
-    from sweepkit.report import tables
+    from sweepkit.report import terminal
     from sweepkit.tasks import KINDS as BUILT_IN
 
     if output.exists():
@@ -91,7 +91,7 @@ def import_(
         typer.echo(f"note: {note}")
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    file = tables.shown(output.resolve())
+    file = terminal.short_path(output.resolve())
     typer.echo(f"wrote {file}")
     to_do = [f"fill in task.{option}" for option, given in (("model", model), ("data", data)) if not given]
     try:
@@ -141,9 +141,9 @@ def check(
         typer.echo(json.dumps({"ok": True, "problems": [], **told, "study": resolved}, indent=2))
     else:
         from sweepkit.cli.plan import plan
-        from sweepkit.report import tables
+        from sweepkit.report import terminal
 
-        tables.show(plan(found, study, ahead))
+        terminal.show(plan(found, study, ahead))
     raise typer.Exit(1 if against else 0)
 
 
@@ -153,7 +153,7 @@ def _probed(checked: Checked) -> Forecast:
     from sweepkit.report.watch import Quiet
 
     class Telling(Quiet):
-        def said(self, text: str) -> None:
+        def on_note(self, text: str) -> None:
             typer.echo(text, err=True)
 
     return probe(checked, Telling())

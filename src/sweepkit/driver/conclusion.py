@@ -43,19 +43,19 @@ def conclude(confirmation: Confirmation, searched: list[Trial], means: Means) ->
     ``searched`` are the search's trials. An interrupted one goes on when it is called again.
     """
     total, watch = confirmation.enqueue(), means.watch
-    courier = Courier(means.tracker, warn=watch.said)
+    courier = Courier(means.tracker, warn=watch.on_note)
     courier.open()
     try:
         status, reason = means.drive(courier, _Lines(watch, confirmation, total))
     finally:
         left = courier.close(None)
         if left:
-            watch.said(left)
+            watch.on_note(left)
     verdict = confirmation.verdict()
     if status == "done" and verdict.estimates:
         confirmation.save(verdict)
         for line in verdict.sentences():
-            watch.said(line)
+            watch.on_note(line)
         if confirmation.asked.test == "once":
             _test(confirmation.study, next(row for row in searched if row.number == verdict.chosen), means)
     return status, reason
@@ -63,7 +63,7 @@ def conclude(confirmation: Confirmation, searched: list[Trial], means: Means) ->
 
 def _test(study: StudyData, row: Trial, means: Means) -> None:
     """Evaluate the trial's model on the test split and record it; what is recorded is never done again."""
-    said = means.watch.said
+    said = means.watch.on_note
     found = tested(study)
     if found is not None:
         again = "" if found["trial"] == row.number else f"; trial {row.number}, chosen now, is not tested"
@@ -105,17 +105,17 @@ class _Lines(Quiet):
         numbers = ", ".join(map(str, confirmation.numbers()))
         if done < total:
             rest = f", {done} done before" if done else ""
-            watch.said(f"confirming trials {numbers} with new seeds: {words.plural(total, 'run')}{rest}")
+            watch.on_note(f"confirming trials {numbers} with new seeds: {words.plural(total, 'run')}{rest}")
 
-    def said(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         """Pass the line on."""
-        self._watch.said(text)
+        self._watch.on_note(text)
 
-    def ended(self, row: Trial) -> None:
+    def on_trial_end(self, row: Trial) -> None:
         """Say which trial was confirmed, and its value."""
         self._done += 1
         what = words.value(row.value) if row.ending.ranks else f"{row.ending} ({words.first_line(row.cause)})"
-        self._watch.said(f"confirm {self._done}/{self._total}: trial {row.origin.removeprefix(ORIGIN)} → {what}")
+        self._watch.on_note(f"confirm {self._done}/{self._total}: trial {row.origin.removeprefix(ORIGIN)} → {what}")
 
 
 __all__ = ["Means", "conclude"]

@@ -32,7 +32,7 @@ def second_check(study: StudyData, known: Mapping[str, Any], executor: Executor,
     Return what ``inspect`` found, and ``data``, the folder of the prepared data. Raises InputError, StudyFileError.
     """
     seconds = executor.wait_ready()
-    watch.said(f"warm process ready in {seconds:.1f} s")
+    watch.on_note(f"warm process ready in {seconds:.1f} s")
     console = study.place.folder / "inspect.log"
     prepared = executor.job("prepare", console=console)
     if "error" in prepared:
@@ -41,7 +41,7 @@ def second_check(study: StudyData, known: Mapping[str, Any], executor: Executor,
     if study.confirm is not None and study.confirm.test == "once" and "test" not in splits:
         raise StudyFileError([Problem("confirm.test", f"once needs a test split; the data has {', '.join(splits)}")])
     rows = ", ".join(f"{name} {count}" for name, count in splits.items())
-    watch.said(f"data prepared: {rows} rows")
+    watch.on_note(f"data prepared: {rows} rows")
     study.place.scratch.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=study.place.scratch) as temporary:
         spec = TrialSpec(number=0, hyperparameters=_first(study, known), directory=temporary)
@@ -55,7 +55,7 @@ def second_check(study: StudyData, known: Mapping[str, Any], executor: Executor,
             for where, message in inspected["problems"]
         )
     for note in inspected["notes"]:
-        watch.said(f"{note} (log: {console})")
+        watch.on_note(f"{note} (log: {console})")
     return {**inspected, "data": prepared["folder"]}
 
 

@@ -55,7 +55,7 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
     study, known = checked.study, checked.known
     watch, began = watch or Quiet(), time.monotonic()
     with StudyLock(study.place, shared=several_drivers(study)), executor_of(study) as executor:
-        watch.said("importing torch, transformers and the task once …")
+        watch.on_note("importing torch, transformers and the task once …")
         inspected = second_check(study, known, executor, watch)
         started = time.monotonic() - began
         slots = plan(study.backend, Machine.here(), trial_memory_mb=inspected["peak_memory_mb"])
@@ -65,14 +65,14 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
             probing.data.add(Path(inspected["data"]))
             executor.free.extend(slots[:1])
             corner = _corner(study, known, probing)
-            watch.said(f"most demanding: {words.settings(corner.hyperparameters) or 'all alike'}")
+            watch.on_note(f"most demanding: {words.settings(corner.hyperparameters) or 'all alike'}")
             memory, here = max(corner.peak_memory_mb, inspected["peak_memory_mb"]), Machine.here()
             slots = plan(study.backend, here, trial_memory_mb=memory)
             executor.free[:] = slots
             shared = 0.0 if here.gpus else psutil.Process(executor.warm_pid).memory_info().rss / 1e6
             chosen = spread(study, known, _count(study, len(slots)))
             numbers = f"{words.plural(len(chosen), 'configuration')}, {len(slots)} at a time"
-            watch.said(f"measuring {numbers}: a few steps and an evaluation each …")
+            watch.on_note(f"measuring {numbers}: a few steps and an evaluation each …")
             measured = probing.measure([configuration.hyperparameters for configuration in chosen])
     corner = replace(corner, peak_memory_mb=max(corner.peak_memory_mb, *(one.peak_memory_mb for one in measured)))
     ground = Ground(

@@ -84,7 +84,7 @@ def run_checked(
         executor = None
         if here is None:
             executor = stack.enter_context(executor_of(study))
-            watch.said("importing torch, transformers and the task once …")
+            watch.on_note("importing torch, transformers and the task once …")
             _import_tracker(study)
             inspected = second_check(study, known, executor, watch)
         identify(place, study)
@@ -104,13 +104,13 @@ def run_checked(
             slots = plan(study.backend, Machine.here(), trial_memory_mb=inspected["peak_memory_mb"])
             executor.free.extend(slots)
             backend, gpus = OptunaBackend(executor), _gpus(slots)
-            watch.said(_slots_in_words(slots))
-        courier = Courier(_tracker(study, search, inspected.get("data")), warn=watch.said)
+            watch.on_note(_slots_in_words(slots))
+        courier = Courier(_tracker(study, search, inspected.get("data")), warn=watch.on_note)
         courier.open()
         splits = here is None and not inspected["micro_batch_matters"]
         slots_now, model_bytes = len(executor.free) if executor else 1, inspected.get("model_mb", 0.0) * 1e6
         given = Given(gpus, slots_now, splits, model_bytes, _scheduler(study))
-        watch.opened(study, result_rows(place, search))
+        watch.on_open(study, result_rows(place, search))
         status, reason = _drive(backend, Driver(study, search, courier=courier, watch=watch, given=given), switch)
         if status == "done" and study.confirm is not None and search.best() is not None:
             confirmation = Confirmation(study, search, storage, known=known, proposer=proposer)
@@ -129,9 +129,9 @@ def run_checked(
         stack.close()
         left = courier.close(answer(study, result_rows(place, search), status=status, reason=reason))
         if left:
-            watch.said(left)
+            watch.on_note(left)
         if status == "done" and time.monotonic() - began >= REPORTED_SECONDS:
-            watch.said(report.conclude(study))
+            watch.on_note(report.conclude(study))
         return _outcome(study, search, status, reason, time.monotonic() - began, watch)
 
 
@@ -148,7 +148,7 @@ def _outcome(study: StudyData, search: Search, status: Status, reason: str, seco
         reason=reason,
         seconds=seconds,
     )
-    watch.closed(outcome)
+    watch.on_close(outcome)
     return outcome
 
 

@@ -132,7 +132,7 @@ class Driver:
             self._finish(event)
             return None
         self._log(event.trial).append(event)
-        self._watch.event(event)
+        self._watch.on_event(event)
         self._courier.poke()
         if isinstance(event, Checkpointed):
             self._shelf.wrote(event.trial, event.role, Path(event.path))
@@ -150,7 +150,7 @@ class Driver:
         """Look at budgets and save the time spent; say once that the study stops (a signal's handler must not print)."""
         if self._interrupted and not self._told:
             self._told = True
-            self._watch.said("stopping: running trials checkpoint first; Ctrl-C again ends them at once")
+            self._watch.on_note("stopping: running trials checkpoint first; Ctrl-C again ends them at once")
         self._enough()
         self._spent.save(at_least_every=10.0)
         return 1.0
@@ -182,7 +182,7 @@ class Driver:
             )
             if what:
                 self._enough_since, self.reason = time.monotonic(), what
-                self._watch.said(what)
+                self._watch.on_note(what)
         return self._enough_since is not None
 
     def _gpu_seconds(self) -> float:
@@ -229,7 +229,7 @@ class Driver:
         for change in self._population.schedule(asked.number):
             given |= change.hyperparameters
             if log.append(change):
-                self._watch.event(change)
+                self._watch.on_event(change)
         own = self._study.seed + asked.number if self._study.seed_per_trial else None
         return TrialSpec(
             number=asked.number,
@@ -257,7 +257,7 @@ class Driver:
         if not logged:
             log.append(event)
         self._courier.poke()
-        self._watch.event(event)
+        self._watch.on_event(event)
         if event.ending == Ending.stopped:
             if self.stopping or not self._population.holds(event.trial, log.evaluations):
                 self._search.tell(event, attempts=log.attempts)
@@ -271,7 +271,7 @@ class Driver:
         row = self._search.row(event.trial)
         self._keep(row)
         self._spent.save()
-        self._watch.ended(row)
+        self._watch.on_trial_end(row)
         self._courier.poke()
         self._logs.pop(event.trial).close()
         self._asked.pop(event.trial)

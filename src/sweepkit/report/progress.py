@@ -1,102 +1,283 @@
-"""The pictures of ``sweep show``: a study read from storage, once or again and again while it runs. Knows no driver."""
+"""Views of a study on a terminal: plain lines for a pipe, a live picture, and its state at any time."""
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.spinner import Spinner
 from rich.text import Text
 
-from sweepkit.report import live as view
 from sweepkit.report import rows as results
-from sweepkit.report import tables
+from sweepkit.report import terminal
 from sweepkit.report.confirmation import SUFFIX, confirmed, winners
-from sweepkit.report.moments import moment
+from sweepkit.report.live import Board, read_moment, top_trials
 from sweepkit.study import words
 from sweepkit.study.locks import lock_since
+from sweepkit.study.study import StudyData
+from sweepkit.trial.events import Evaluated, Event, Started
 from sweepkit.trial.trial import Ending, Trial
 
 if TYPE_CHECKING:
-    from sweepkit.study.study import StudyData
+    from sweepkit.report.watch import Outcome
 
-SECONDS_BETWEEN_LOOKS = 1.0
+PICTURES_PER_SECOND = 4
+SECONDS_BETWEEN_READS = 1.0
 
 
-def still(study: StudyData, *, every: bool = False) -> RenderableType:
-    """Return a study as it stands now: how far it is, the best, what runs, what failed, and the hours."""
+def watcher() -> Lines | Picture:
+    """Return the live picture where standard output is a terminal, else plain lines."""
+    return Picture() if sys.stdout.isatty() else Lines()
+
+
+class Lines:
+    """Prints a line with the time of day per start, evaluation and end, and flushes it at once."""
+
+    def __init__(self) -> None:
+        self._console = terminal.console()
+        self._board: Board | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def _print(self, text: str) -> None:
+        self._console.print(Text(f"{datetime.now():%H:%M:%S}  {text}"), soft_wrap=True)
+        self._console.file.flush()
+
+    def on_open(self, study: StudyData, rows: list[Trial]) -> None:
+        """Print what is run, and how many trials are done already."""
+        self._board = board = Board.at_start(study, rows)
+        total = "trials" if board.total is None else words.plural(board.total, "trial")
+        self._print(f"{study.name}: {total}, {terminal.goals(study)}, in {terminal.short_path(study.place.folder)}")
+        if board.ended:
+            self._print(f"{words.plural(len(board.ended), 'trial')} done before ({results.endings(board.rows)})")
+
+    def on_note(self, text: str) -> None:
+        """Print the note."""
+        self._print(text)
+
+    def on_event(self, event: Event) -> None:
+        """Print a trial's start or evaluation."""
+        if self._board is None:
+            return
+        self._board.add(event)
+        if isinstance(event, Started):
+            params = words.settings(self._board.running[event.trial].params)
+            attempt = f", attempt {event.attempt}" if event.attempt > 1 else ""
+            resumed = f", resumed from step {event.resumed}" if event.resumed else ""
+            self._print(f"trial {event.trial} started{attempt}{resumed}: {params}")
+        elif isinstance(event, Evaluated):
+            values = ", ".join(_metrics(self._board.study, event.values))
+            step = f"step {event.step}, epoch {event.epoch:.3g}"
+            self._print(f"trial {event.trial} evaluation {event.number}: {values} ({step})")
+
+    def on_trial_end(self, row: Trial) -> None:
+        """Print how the trial ended, the best so far, and how many are done."""
+        if self._board is None:
+            return
+        self._board.end(row)
+        facts = [_ending(self._board.study, row), self._board.best(), _count(self._board)]
+        self._print(" · ".join(fact for fact in facts if fact))
+
+    def on_close(self, outcome: Outcome) -> None:
+        """Print nothing: the summary follows."""
+
+
+class Picture:
+    """A live picture on a terminal; trials that went wrong stay above it."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or terminal.console()
+        self._board: Board | None = None
+        self._bar = progress_bar()
+        self._spinner = Spinner("dots", Text("starting", style="dim"))
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._render,
+            refresh_per_second=PICTURES_PER_SECOND,
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._live.stop()
+
+    def _render(self) -> RenderableType:
+        return self._spinner if self._board is None else picture(self._board, self._bar)
+
+    def on_open(self, study: StudyData, rows: list[Trial]) -> None:
+        """Replace the spinner by the picture."""
+        board = Board.at_start(study, rows)
+        start_bar(self._bar, board)
+        self._board = board
+
+    def on_note(self, text: str) -> None:
+        """Print the note above the picture."""
+        self._console.print(Text(text, style="dim"))
+
+    def on_event(self, event: Event) -> None:
+        """Move the trial on in the picture."""
+        if self._board is not None:
+            self._board.add(event)
+
+    def on_trial_end(self, row: Trial) -> None:
+        """Move the trial to the ended ones; print it above the picture if it went wrong."""
+        if self._board is None:
+            return
+        self._board.end(row)
+        if row.ending in (Ending.failed, Ending.infeasible, Ending.diverged):
+            self._console.print(Text(_ending(self._board.study, row), style=terminal.STYLES[row.ending]))
+
+    def on_close(self, outcome: Outcome) -> None:
+        """Remove the picture: the summary follows."""
+        self._live.stop()
+
+
+class _TimeLeft(ProgressColumn):
+    """The time spent and, once the speed is known, the time left."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """Return the column for one task."""
+        left = task.time_remaining
+        spent = words.span(int(task.elapsed or 0))
+        text = spent if left is None or task.total is None else f"{spent}, {words.span(int(left))} left"
+        return Text(text, style="dim")
+
+
+def progress_bar() -> Progress:
+    """Return a study's bar, not started yet."""
+    return Progress(
+        BarColumn(bar_width=32, complete_style="green", finished_style="green", pulse_style="green"),
+        TextColumn("{task.fields[count]}"),
+        _TimeLeft(),
+        auto_refresh=False,
+        speed_estimate_period=1e9,  # the whole run: trials end in lumps
+    )
+
+
+def start_bar(bar: Progress, board: Board, *, since: datetime | None = None) -> None:
+    """Start the study's bar, now or as of ``since``; what is done already does not count for the speed."""
+    task = bar.add_task(board.study.name, total=board.total, completed=len(board.ended), count="")
+    if since is not None:
+        bar.tasks[task].start_time = bar.get_time() - (datetime.now() - since).total_seconds()
+
+
+def picture(board: Board, bar: Progress) -> RenderableType:
+    """Return the live picture at this moment: the bar, the running trials, the best."""
+    for task in bar.tasks:
+        bar.update(task.id, completed=board.done, count=_count(board))
+    parts: list[RenderableType] = [terminal.heading(board.study), bar.get_renderable()]
+    if moments := dict(sorted(board.running.items())):
+        parts.append(Padding(terminal.running(board.study, moments), (1, 0, 0, 0)))
+    if top := board.top():
+        table = terminal.trials(board.study, top, against=results.baseline(board.rows))
+        parts.append(Padding(table, (1, 0, 0, 0)))
+    return Group(*parts)
+
+
+def snapshot(study: StudyData, *, every: bool = False) -> RenderableType:
+    """Return a study as it stands now: its progress, the best, what runs, what went wrong, and the hours.
+
+    ``every`` lists all trials in the order tried instead of the best.
+    """
     reader = results.Reader(study)
-    rows, again = reader.rows(), reader.beside(SUFFIX).rows()
+    rows, confirmations = reader.rows(), reader.beside(SUFFIX).rows()
     verdict = confirmed(study, rows)
-    parts: list[RenderableType] = [tables.heading(study), _state(study, rows, again)]
+    parts: list[RenderableType] = [terminal.heading(study), _state(study, rows, confirmations)]
     if every:
-        parts += _section("every trial", tables.trials(study, rows, against=results.baseline(rows), endings=True))
-    elif top := view.shown(study, rows):
+        parts += _section("every trial", terminal.trials(study, rows, against=results.baseline(rows), endings=True))
+    elif top := top_trials(study, rows):
         title = "Pareto front" if len(study.objective.goals) > 1 else "best in the search" if verdict else "best"
-        parts += _section(title, tables.trials(study, top, against=results.baseline(rows)))
-    moments = {row.number: moment(study.place, row) for row in rows if row.ending is Ending.running}
+        parts += _section(title, terminal.trials(study, top, against=results.baseline(rows)))
+    moments = {row.number: read_moment(study.place, row) for row in rows if row.ending is Ending.running}
     if moments and not every:
-        parts += _section("running", tables.running(study, moments))
+        parts += _section("running", terminal.running(study, moments))
     if verdict and not every:
         parts += _section("confirmed", Group(*map(Text, verdict["sentences"])))
-    if (wrong := tables.failures(study, rows)) is not None:
+    if (wrong := terminal.failures(study, rows)) is not None:
         parts += _section("went wrong", wrong)
     if rows:
-        spent = results.ledger(rows, confirmed=again, slot_hours=results.slot_hours(study.place))
-        parts += [Text(), tables.hours(spent)]
-    found = winners(study, rows)
-    if len(found) == 1 and found[0].checkpoint is not None:
-        parts.append(
-            Text.assemble(("model  ", "dim"), tables.shown(found[0].checkpoint), f" (trial {found[0].number})")
-        )
+        spent = results.ledger(rows, confirmed=confirmations, slot_hours=results.slot_hours(study.place))
+        parts += [Text(), terminal.hours(spent)]
+    best = winners(study, rows)
+    if len(best) == 1 and best[0].checkpoint is not None:
+        path = terminal.short_path(best[0].checkpoint)
+        parts.append(Text.assemble(("model  ", "dim"), path, f" (trial {best[0].number})"))
     return Group(*parts)
 
 
 def follow(study: StudyData) -> None:
-    """Show a running study live until its driver ends or Ctrl-C ends the looking."""
-    board = view.Board(study, study.place)
-    bar = view.progress()
-    out = tables.console()
-    hint = Text("Ctrl-C ends the looking, not the study", style="dim")
+    """Show a running study live until its driver ends or Ctrl-C is pressed, then its snapshot."""
+    board, bar = Board(study), progress_bar()
+    hint = Text("Ctrl-C leaves this view; the study goes on", style="dim")
     reader = results.Reader(study)
     confirmation = reader.beside(SUFFIX)
-    board.take(reader.rows())
-    view.begin(bar, board, since=lock_since(study.place))
-    with Live(console=out, auto_refresh=False, transient=True) as live:
+    board.update(reader.rows())
+    start_bar(bar, board, since=lock_since(study.place))
+    with Live(console=terminal.console(), auto_refresh=False, transient=True) as live:
         try:
             while results.driver(study.place):
-                board.take(reader.rows())
-                again = confirmation.rows()
-                how_far = [Text(), Text(_again(again), style="cyan")] if again else []
-                live.update(Group(view.picture(board, bar), *how_far, Text(), hint), refresh=True)
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+                board.update(reader.rows())
+                confirmations = confirmation.rows()
+                line = [Text(), Text(_confirmed(confirmations), style="cyan")] if confirmations else []
+                live.update(Group(picture(board, bar), *line, Text(), hint), refresh=True)
+                time.sleep(SECONDS_BETWEEN_READS)
         except KeyboardInterrupt:
             pass
-    tables.show(still(study))
+    terminal.show(snapshot(study))
+
+
+def _metrics(study: StudyData, values: Iterable[float]) -> list[str]:
+    return [f"{goal.metric} {words.value(value)}" for goal, value in zip(study.objective.goals, values, strict=False)]
+
+
+def _ending(study: StudyData, row: Trial) -> str:
+    time = f" in {words.span(row.seconds)}" if row.seconds is not None else ""
+    values = ", ".join(_metrics(study, row.values) if row.ending in (Ending.complete, Ending.pruned) else [])
+    facts = ", ".join(part for part in (values, words.first_line(row.cause)) if part)
+    return f"trial {row.number} {row.ending}{time}" + (f": {facts}" if facts else "")
+
+
+def _count(board: Board) -> str:
+    done = len(board.ended)
+    return f"{done}/{board.total}" if board.total is not None else words.plural(done, "trial")
 
 
 def _section(title: str, content: RenderableType) -> list[RenderableType]:
     return [Text(), Text(title, style="dim"), Padding(content, (0, 0, 0, 2))]
 
 
-def _state(study: StudyData, rows: list[Trial], again: list[Trial]) -> Text:
-    """How far the search and its confirmation are, and whether somebody is at work on them."""
+def _state(study: StudyData, rows: list[Trial], confirmations: list[Trial]) -> Text:
+    """Return how far the search and its confirmation are, and which process runs them."""
     owner = results.driver(study.place)
     ended = [row for row in rows if row.ending.counts]
     total = f" of {study.budget.trials}" if study.budget.trials is not None else ""
     text = Text(f"{len(ended)}{total} trials")
     text.append(f" ({results.endings(rows)})" if rows else "")
-    text.append(f", {_again(again)}" if again else "")
+    text.append(f", {_confirmed(confirmations)}" if confirmations else "")
     if owner:
         text.append(f" · running, process {owner[0]} on {owner[1]}", style="cyan")
     else:
         left = study.budget.trials is not None and len(ended) < study.budget.trials
-        text.append(" · not running" + (", sweep run goes on with it" if left else ""), style="dim")
+        text.append(" · not running" + ("; sweep run continues it" if left else ""), style="dim")
     return text
 
 
-def _again(rows: list[Trial]) -> str:
-    """How far the confirmation is."""
+def _confirmed(rows: list[Trial]) -> str:
     return f"{sum(row.ending.counts for row in rows)} of {words.plural(len(rows), 'confirmation run')}"

@@ -1,7 +1,4 @@
-"""What somebody in the same process sees of a study while it runs, how it is stopped, and how it ended.
-
-Knows no one who looks.
-"""
+"""A run as seen by its caller: the watcher's hooks, the switch that stops it, and its outcome."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ class Outcome:
     best: Trial | None
     baseline: Trial | None
     reason: str
-    """Why the study ended: its budget, its space, an interruption or a failure, in words."""
+    """Why the run ended, in words: the budget, the space, an interruption or a failure."""
     seconds: float
 
     def __repr__(self) -> str:
@@ -35,58 +32,58 @@ class Outcome:
 
 
 class Switch:
-    """Stops a run from another thread: pressed once, running trials checkpoint first; twice, they end at once."""
+    """Stops a run from another thread: pressed once, running trials checkpoint first; pressed twice, they end at once."""
 
     def __init__(self) -> None:
         self.pressed = 0
         self._interrupt: Callable[[], None] | None = None
 
     def press(self) -> None:
-        """Ask the run to stop; a run that has not begun yet stops as it begins."""
+        """Ask the run to stop; a run that has not started yet stops as it starts."""
         self.pressed += 1
         if self._interrupt is not None:
             self._interrupt()
 
     def connect(self, interrupt: Callable[[], None]) -> None:
-        """Have ``interrupt`` called at every press, those before now included."""
+        """Call ``interrupt`` at every press, and now for every earlier one."""
         self._interrupt = interrupt
         for _ in range(self.pressed):
             interrupt()
 
 
 class Watcher(Protocol):
-    """Somebody in the same process who is told what happens."""
+    """Follows a run in the driver's process; the driver calls its hooks."""
 
-    def opened(self, study: StudyData, rows: list[Trial]) -> None:
-        """The study is open; ``rows`` are its earlier trials."""
+    def on_open(self, study: StudyData, rows: list[Trial]) -> None:
+        """The study is open; ``rows`` are the trials of earlier runs."""
 
-    def said(self, text: str) -> None:
-        """A line about the study as a whole."""
+    def on_note(self, text: str) -> None:
+        """A sentence about the study as a whole."""
 
-    def event(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """An event of a trial."""
 
-    def ended(self, row: Trial) -> None:
-        """A trial ended for good."""
+    def on_trial_end(self, row: Trial) -> None:
+        """A trial ended and will not be retried."""
 
-    def closed(self, outcome: Outcome) -> None:
-        """The study's run is over."""
+    def on_close(self, outcome: Outcome) -> None:
+        """The run is over."""
 
 
 class Quiet:
-    """A watcher that looks away."""
+    """Ignores everything; the base of watchers that need a few hooks only."""
 
-    def opened(self, study: StudyData, rows: list[Trial]) -> None:
+    def on_open(self, study: StudyData, rows: list[Trial]) -> None:
         """Do nothing."""
 
-    def said(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         """Do nothing."""
 
-    def event(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Do nothing."""
 
-    def ended(self, row: Trial) -> None:
+    def on_trial_end(self, row: Trial) -> None:
         """Do nothing."""
 
-    def closed(self, outcome: Outcome) -> None:
+    def on_close(self, outcome: Outcome) -> None:
         """Do nothing."""

@@ -17,7 +17,7 @@ from sweepkit.trial.trial import Trial
 class Ended(Quiet):
     """Notes when the last trial's end was recorded; what follows is taking down, which counts for no tool."""
 
-    def ended(self, row: Trial) -> None:
+    def on_trial_end(self, row: Trial) -> None:
         """Note the time."""
         self.at = time.time()
 

@@ -1,4 +1,4 @@
-"""A study's trials as tables and short texts, for ``run``, ``show``, ``best``, ``list``. Knows no process."""
+"""A study and its trials as tables and short texts on a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweepkit.report import rows as results
-from sweepkit.report.moments import Moment, fraction
+from sweepkit.report.live import Moment, fraction
 from sweepkit.study import words
 from sweepkit.study.paths import Place, project_root
 from sweepkit.study.study import StudyData
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from sweepkit.report.watch import Outcome
 
 COLUMNS_MOST = 6
-"""Hyperparameters that get a column each; more are written in one."""
+"""Up to this many hyperparameters get a column each; more share one."""
 PARAMETERS_WIDTH = 80
-"""So many characters their columns may take."""
+"""Characters that these columns may take."""
 PIPED_WIDTH = 120
 STYLES = {
     Ending.complete: "green",
@@ -45,15 +45,15 @@ STYLES = {
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that also writes wide enough tables into a pipe."""
-    found = Console(stderr=stderr, highlight=False)
-    if not found.is_terminal:
-        found = Console(stderr=stderr, highlight=False, width=PIPED_WIDTH)
-    return found
+    """Return a console; into a pipe it writes wide enough for tables."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=stderr, highlight=False, width=PIPED_WIDTH)
+    return console
 
 
 def show(content: RenderableType) -> None:
-    """Print to standard output; into a pipe without the blanks that fill up lines on a terminal."""
+    """Print to standard output; into a pipe without trailing blanks."""
     out = console()
     if out.is_terminal:
         out.print(content)
@@ -69,13 +69,13 @@ def goals(study: StudyData) -> str:
 
 
 def heading(study: StudyData) -> Text:
-    """Return the line a study is introduced with."""
+    """Return a study's name, goals, sampler and pruner in one line."""
     facts = f"{study.sampler.type}" + (f" + {study.pruner.type}" if study.pruner.type != "none" else "")
     return Text.assemble((study.name, "bold"), ("  ", ""), (f"{goals(study)} · {facts}", "dim"))
 
 
-def shown(path: Path) -> str:
-    """Return a path as short as it can be typed from here."""
+def short_path(path: Path) -> str:
+    """Return a path relative to the current folder where it lies below."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
@@ -83,12 +83,12 @@ def shown(path: Path) -> str:
 
 
 def argument(place: Place) -> str:
-    """Return what to type for STUDY here: its name inside the project, its folder elsewhere."""
-    return place.name if project_root(Path.cwd()) == place.root else quote(shown(place.folder))
+    """Return the argument STUDY as typed here: the name within the project, the folder elsewhere."""
+    return place.name if project_root(Path.cwd()) == place.root else quote(short_path(place.folder))
 
 
 def trials(study: StudyData, rows: Sequence[Trial], *, against: Trial | None = None, endings: bool = False) -> Table:
-    """Return one line per trial; with ``against`` (the baseline) a column for the gain over it."""
+    """Return a table of trials; with ``against`` (the baseline) a column for the gain over it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", padding=(0, 1, 0, 0))
     table.add_column("trial", justify="right", no_wrap=True)
     if endings:
@@ -102,7 +102,7 @@ def trials(study: StudyData, rows: Sequence[Trial], *, against: Trial | None = N
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     single = len(names) > COLUMNS_MOST or sum(_width(name, rows) for name in names) > PARAMETERS_WIDTH
     for name in ["parameters"] if single else names:
-        # Where there is no room for all, the parameters give way: only a column that may wrap becomes narrower.
+        # On a narrow terminal these shrink first: rich narrows columns that may wrap.
         table.add_column(Text(words.name(name), no_wrap=True, overflow="ellipsis"))
     for place, row in enumerate(rows):
         cells = [Text(str(row.number))]
@@ -126,7 +126,7 @@ def _setting(name: str, row: Trial) -> str:
 
 
 def _width(name: str, rows: Sequence[Trial]) -> int:
-    """Characters a hyperparameter's column takes, with the blanks between it and the next."""
+    """Return the characters that a hyperparameter's column takes, with the gap to the next."""
     return 2 + max(len(words.name(name)), *(len(_setting(name, row)) for row in rows))
 
 
@@ -138,10 +138,10 @@ def _gain(study: StudyData, row: Trial, against: Trial) -> str:
 
 
 def running(study: StudyData, moments: Mapping[int, Moment]) -> Table:
-    """Return one line per trial in training: number, parameters, how far it is, last and best value."""
+    """Return a table of running trials: number, parameters, progress, last and best value."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for column in range(6):
-        # Where there is no room for all, the parameters give way: only a column that may wrap becomes narrower.
+        # On a narrow terminal the parameters shrink first: rich narrows columns that may wrap.
         table.add_column(justify="left" if column else "right", no_wrap=column != 1, overflow="ellipsis")
     single = len(study.objective.goals) == 1
     for number, moment in moments.items():
@@ -152,7 +152,7 @@ def running(study: StudyData, moments: Mapping[int, Moment]) -> Table:
             Text() if done is None else ProgressBar(1.0, done, width=12, complete_style="cyan", finished_style="cyan"),
             Text(f"step {moment.step} epoch {moment.epoch:.3g}" if moment.step else "starting", style="dim"),
             Text(f"last {last}" if last else ""),
-            # With several goals no evaluation of a trial is its best.
+            # With several goals there is no best evaluation.
             Text(f"best {words.value(_best(study, moment))}" if single and len(moment.history) > 1 else ""),
         )
     return table
@@ -163,22 +163,22 @@ def _best(study: StudyData, moment: Moment) -> float:
 
 
 def parameters(trial: Trial, rows: Iterable[Trial] = ()) -> Table:
-    """Return a configuration, one name and value per line; of a population's member, what its weights were trained with.
+    """Return a trial's hyperparameters, one per line; of a population's member, all values its weights were trained with.
 
-    ``rows`` are the study's trials, among which a member's weights may have a past.
+    ``rows`` are the study's trials: a member's weights may come from others of them.
     """
     known = {row.number: row for row in rows} | {trial.number: trial}
     root, turns = lineage({number: row.schedule for number, row in known.items()}, trial.number)
     table = Table.grid(padding=(0, 2, 0, 0))
-    for name, content in known.get(root, trial).params.items():
-        contents = [content, *(turn.hyperparameters.get(name, content) for turn in turns)]
-        values = [key for key, _ in groupby(words.setting(each, width=80) for each in contents)]
-        table.add_row(Text(name, style="dim"), Text(" → ".join(values)))
+    for name, first in known.get(root, trial).params.items():
+        values = [first, *(turn.hyperparameters.get(name, first) for turn in turns)]
+        distinct = [key for key, _ in groupby(words.setting(value, width=80) for value in values)]
+        table.add_row(Text(name, style="dim"), Text(" → ".join(distinct)))
     return table
 
 
 def failures(study: StudyData, rows: Iterable[Trial], *, most: int = 5) -> RenderableType | None:
-    """Return what went wrong, equal causes together, and where one of them said it; None where nothing did."""
+    """Return what went wrong, grouped by cause, and the first log; None where nothing did."""
     wrong = [row for row in rows if row.ending in (Ending.failed, Ending.infeasible, Ending.diverged)]
     if not wrong:
         return None
@@ -186,57 +186,57 @@ def failures(study: StudyData, rows: Iterable[Trial], *, most: int = 5) -> Rende
     table = Table.grid(padding=(0, 2, 0, 0))
     for (ending, cause), count in causes.most_common(most):
         numbers = [row.number for row in wrong if (row.ending, row.cause) == (ending, cause)]
-        who = ", ".join(map(str, numbers[:4])) + (" …" if count > 4 else "")
+        listed = ", ".join(map(str, numbers[:4])) + (" …" if count > 4 else "")
         first = words.first_line(cause) or "no cause recorded"
-        table.add_row(Text(f"trial{'s' if count > 1 else ''} {who}"), Text(ending, style=STYLES[ending]), Text(first))
+        table.add_row(
+            Text(f"trial{'s' if count > 1 else ''} {listed}"), Text(ending, style=STYLES[ending]), Text(first)
+        )
     if len(causes) > most:
         table.add_row(Text(f"{len(causes) - most} more causes", style="dim"), Text(""), Text(""))
     log = study.place.trial(wrong[0].number) / "console.log"
-    return Group(table, Text(f"see {shown(log)}", style="dim")) if log.exists() else table
+    return Group(table, Text(f"see {short_path(log)}", style="dim")) if log.exists() else table
 
 
 def hours(ledger: Mapping[str, float]) -> Text:
-    """Return the ledger in one line; lines without hours are left out."""
+    """Return the ledger in one line, without entries of zero hours."""
     spent = [f"{name} {words.span(amount * 3600)}" for name, amount in ledger.items() if amount > 0]
     return Text.assemble(("spent  ", "dim"), " · ".join(spent) or "nothing yet")
 
 
 def answer(study: StudyData, rows: Sequence[Trial]) -> RenderableType | None:
-    """Return the trial that is chosen with its gain, parameters and checkpoint; with several goals the Pareto front."""
+    """Return the best trial with its gain, parameters and checkpoint or, with several goals, the Pareto front."""
     from sweepkit.report.confirmation import confirmed, winners
 
-    found = winners(study, rows)
-    if not found:
+    best_trials = winners(study, rows)
+    if not best_trials:
         return None
     if len(study.objective.goals) > 1:
-        count = words.plural(len(found), "trial")
-        return Group(
-            Text(f"Pareto front: {count} that no other beats in every goal", style="bold"), trials(study, found)
-        )
-    [best] = found
+        count = words.plural(len(best_trials), "trial")
+        return Group(Text(f"Pareto front: {count}", style="bold"), trials(study, best_trials))
+    [best] = best_trials
     verdict = confirmed(study, rows)
     line = Text.assemble(("best  ", "dim"), (f"trial {best.number}", "bold"), f"  {study.objective.goals[0].metric} ")
     line += _over_new_seeds(verdict, best) if verdict else _over_the_baseline(study, rows, best)
     lines: list[RenderableType] = [line, Padding(parameters(best, rows), (0, 0, 0, 6))]
     if best.checkpoint is not None:
-        lines.append(Text.assemble(("      checkpoint  ", "dim"), shown(best.checkpoint)))
+        lines.append(Text.assemble(("      checkpoint  ", "dim"), short_path(best.checkpoint)))
     return Group(*lines)
 
 
 def _over_the_baseline(study: StudyData, rows: Sequence[Trial], best: Trial) -> Text:
-    """Its value in the search, and the gain."""
+    """Return the best trial's value in the search, and its gain."""
     against = results.baseline(rows)
     line, gain = Text(words.value(best.value), style="bold green"), results.gain(study, best, against)
     if against is not None and best.number == against.number:
         return Text.assemble(line, "  the baseline itself; no trial beat it")
     if against is None or gain is None:
         return line
-    told = f" (trial {against.number}: {words.value(against.value)})"
-    return Text.assemble(line, f"  {words.difference(gain)} over the baseline", (told, "dim"))
+    source = f" (trial {against.number}: {words.value(against.value)})"
+    return Text.assemble(line, f"  {words.difference(gain)} over the baseline", (source, "dim"))
 
 
 def _over_new_seeds(verdict: Mapping[str, Any], best: Trial) -> Text:
-    """Its mean over new seeds, and the gain of that; what the search saw of it."""
+    """Return the best trial's mean over new seeds, its gain, and its value in the search."""
     estimates = {estimate["number"]: estimate for estimate in verdict["estimates"]}
     mine, baseline = estimates[best.number], next((e for e in estimates.values() if e["baseline"]), None)
     value = f"{words.value(mine['mean'])} ± {words.value(mine['std'])}"
@@ -249,15 +249,15 @@ def _over_new_seeds(verdict: Mapping[str, Any], best: Trial) -> Text:
     return line.append(f"\n      {words.value(best.value)} in the search", style="dim")
 
 
-def overview(found: Sequence[tuple[StudyData, Sequence[Trial]]]) -> Table:
-    """Return one line per study: how far it is, its best, and whether it runs."""
+def overview(studies: Sequence[tuple[StudyData, Sequence[Trial]]]) -> Table:
+    """Return a table of studies: progress, best, start, and whether a driver runs."""
     from sweepkit.report.confirmation import winners
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", padding=(0, 1, 0, 0))
     for title in ("study", "trials", "objective", "best", "started", "state"):
         table.add_column(title, justify="right" if title in ("trials", "best") else "left", no_wrap=True)
-    for study, rows in found:
-        ahead = winners(study, rows)
+    for study, rows in studies:
+        best = winners(study, rows)
         single = len(study.objective.goals) == 1
         ended = sum(row.ending.counts for row in rows)
         started = min((row.started for row in rows if row.started), default="–")
@@ -265,7 +265,7 @@ def overview(found: Sequence[tuple[StudyData, Sequence[Trial]]]) -> Table:
             Text(study.name, style="bold"),
             f"{ended}/{study.budget.trials}" if study.budget.trials is not None else str(ended),
             goals(study),
-            words.value(ahead[0].value if ahead else None) if single else f"front of {len(ahead)}",
+            words.value(best[0].value if best else None) if single else f"front of {len(best)}",
             started.replace("T", " ")[:16],
             Text("running", style="cyan") if results.driver(study.place) else Text("–", style="dim"),
         )
@@ -273,22 +273,22 @@ def overview(found: Sequence[tuple[StudyData, Sequence[Trial]]]) -> Table:
 
 
 def commands(study: StudyData, rows: Sequence[Trial]) -> RenderableType:
-    """Return what to type next; what would only be refused is left out."""
+    """Return the commands that make sense next."""
     name = argument(study.place)
     table = Table.grid(padding=(0, 2, 0, 0))
-    for command, meaning, serves in (
+    for command, meaning, useful in (
         ("show {}", "every trial, and where the hours went", True),
-        ("retry {} --failed", "the failed trials once more, when their cause is mended", results.failed(rows)),
+        ("retry {} --failed", "run the failed trials again, once their cause is fixed", results.failed(rows)),
         ("best {}", "the checkpoint's path, for $(…)", results.winners(study, rows)),
         ("ui {}", "curves and parameters in MLflow", study.tracking.uri != "none"),
     ):
-        if serves:
+        if useful:
             table.add_row(Text(f"  sweep {command.format(name)}", style="cyan"), Text(meaning, style="dim"))
     return Group(Text("next", style="dim"), table)
 
 
 def summary(outcome: Outcome, study: StudyData) -> RenderableType:
-    """Return what ``sweep run`` ends with: the best trial and its gain, what failed, and the next commands."""
+    """Return the summary of a run: the best trial and its gain, what went wrong, and the next commands."""
     styles = {"done": "green", "failed": "red", "interrupted": "yellow"}
     ended = [row for row in outcome.rows if row.ending.counts]
     counts = f" ({results.endings(ended)})" if ended else ""
@@ -302,11 +302,11 @@ def summary(outcome: Outcome, study: StudyData) -> RenderableType:
     if outcome.reason and outcome.reason != outcome.status:
         parts.append(Text(outcome.reason, style="" if outcome.status == "done" else styles[outcome.status]))
     if outcome.status == "interrupted":
-        parts.append(Text("Nothing finished is lost: the same command goes on where this one stopped."))
-    if (found := answer(study, outcome.rows)) is not None:
-        parts += [Text(), found]
+        parts.append(Text("Nothing finished is lost: the same command resumes the study."))
+    if (best := answer(study, outcome.rows)) is not None:
+        parts += [Text(), best]
     elif ended:
-        parts += [Text(), Text("No trial was trained to its end, so there is no best one.")]
+        parts += [Text(), Text("No trial completed, so there is no best one.")]
     if (wrong := failures(study, outcome.rows)) is not None:
         parts += [Text(), Text("went wrong", style="dim"), Padding(wrong, (0, 0, 0, 2))]
     return Group(*parts, Text(), commands(study, outcome.rows))

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweepkit.report import live as view
-from sweepkit.report import moments, tables
+from sweepkit.report import progress, terminal
 from sweepkit.report.confirmation import verdict_file, write
+from sweepkit.report.live import Board, Moment, fraction
 from sweepkit.report.verdict import Candidate, judge
 from sweepkit.report.watch import Outcome
 from sweepkit.study.study import StudyData
@@ -76,17 +76,17 @@ def started(study: StudyData, number: int, **params: Any) -> Started:
 
 def test_a_pipe_gets_one_line_per_start_evaluation_and_end(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = study_of(project)
-    with view.Lines() as lines:
-        lines.said("warm process ready in 6.1 s")
-        lines.opened(study, [trial(0, 0.5, origin="baseline")])
-        lines.event(started(study, 1, learning_rate=2e-5))
-        lines.event(Logged(trial=1, at=0, step=10, epoch=0.4, metrics={"loss": 1.0}))
-        lines.event(evaluated(1, 1, 0.75))
-        lines.event(Finished(trial=1, at=0, ending="complete"))
-        lines.ended(trial(1, 0.75))
-        lines.ended(trial(2, None, Ending.failed, cause="ValueError: no\nsecond line"))
-    said = [re.sub(r"^\d\d:\d\d:\d\d  ", "", line) for line in capsys.readouterr().out.splitlines()]
-    assert said == [
+    with progress.Lines() as lines:
+        lines.on_note("warm process ready in 6.1 s")
+        lines.on_open(study, [trial(0, 0.5, origin="baseline")])
+        lines.on_event(started(study, 1, learning_rate=2e-5))
+        lines.on_event(Logged(trial=1, at=0, step=10, epoch=0.4, metrics={"loss": 1.0}))
+        lines.on_event(evaluated(1, 1, 0.75))
+        lines.on_event(Finished(trial=1, at=0, ending="complete"))
+        lines.on_trial_end(trial(1, 0.75))
+        lines.on_trial_end(trial(2, None, Ending.failed, cause="ValueError: no\nsecond line"))
+    lines_printed = [re.sub(r"^\d\d:\d\d:\d\d  ", "", line) for line in capsys.readouterr().out.splitlines()]
+    assert lines_printed == [
         "warm process ready in 6.1 s",
         "toy: 6 trials, eval_f1 ↑, in runs/toy",
         "1 trial done before (1 complete)",
@@ -99,24 +99,24 @@ def test_a_pipe_gets_one_line_per_start_evaluation_and_end(project: Path, capsys
 
 def test_a_resumed_attempt_says_where_it_goes_on(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = study_of(project)
-    with view.Lines() as lines:
-        lines.opened(study, [])
+    with progress.Lines() as lines:
+        lines.on_open(study, [])
         started(study, 0, learning_rate=2e-5)
-        lines.event(Started(trial=0, at=0, attempt=2, resumed=50))
-    assert capsys.readouterr().out.rstrip().endswith("trial 0 started, attempt 2, goes on from step 50: lr=2e-5")
+        lines.on_event(Started(trial=0, at=0, attempt=2, resumed=50))
+    assert capsys.readouterr().out.rstrip().endswith("trial 0 started, attempt 2, resumed from step 50: lr=2e-5")
 
 
 def test_the_picture_shows_bar_running_trials_and_the_best(project: Path) -> None:
     study = study_of(project)
-    board = view.Board(study, study.place)
-    board.take([trial(0, 0.5, origin="baseline"), trial(1, 0.75), trial(2, 0.6, Ending.pruned)])
-    board.event(started(study, 3, learning_rate=2e-5))
-    board.event(evaluated(3, 1, 0.7))
-    board.event(evaluated(3, 2, 0.65))
-    board.event(started(study, 4, learning_rate=3e-5))
-    bar = view.progress()
-    view.begin(bar, board)
-    shown = text_of(view.picture(board, bar))
+    board = Board(study)
+    board.update([trial(0, 0.5, origin="baseline"), trial(1, 0.75), trial(2, 0.6, Ending.pruned)])
+    board.add(started(study, 3, learning_rate=2e-5))
+    board.add(evaluated(3, 1, 0.7))
+    board.add(evaluated(3, 2, 0.65))
+    board.add(started(study, 4, learning_rate=3e-5))
+    bar = progress.progress_bar()
+    progress.start_bar(bar, board)
+    shown = text_of(progress.picture(board, bar))
     # The time spent and left depends on the clock.
     assert re.sub(r"3/6 .*", "3/6", shown).splitlines() == [
         "toy  eval_f1 ↑ · tpe + asha",
@@ -134,74 +134,74 @@ def test_the_picture_shows_bar_running_trials_and_the_best(project: Path) -> Non
 
 def test_the_picture_fits_a_narrow_terminal(project: Path) -> None:
     study = study_of(project)
-    board = view.Board(study, study.place)
-    board.take([trial(0, 0.5, origin="baseline")])
-    board.event(started(study, 1, learning_rate=2e-5, **{f"model.parameter_{n}": 0.5 for n in range(6)}))
-    bar = view.progress()
-    view.begin(bar, board)
-    assert max(map(len, text_of(view.picture(board, bar), width=60).splitlines())) <= 60
+    board = Board(study)
+    board.update([trial(0, 0.5, origin="baseline")])
+    board.add(started(study, 1, learning_rate=2e-5, **{f"model.parameter_{n}": 0.5 for n in range(6)}))
+    bar = progress.progress_bar()
+    progress.start_bar(bar, board)
+    assert max(map(len, text_of(progress.picture(board, bar), width=60).splitlines())) <= 60
 
 
 def test_where_there_is_no_room_the_parameters_of_running_trials_give_way_and_nothing_else(project: Path) -> None:
     study = study_of(project)
-    board = view.Board(study, study.place)
-    board.event(started(study, 12, learning_rate=2e-5, weight_decay=0.125, **{"model.dropout": 0.25, "seed": 7}))
+    board = Board(study)
+    board.add(started(study, 12, learning_rate=2e-5, weight_decay=0.125, **{"model.dropout": 0.25, "seed": 7}))
     for number, value in enumerate((0.7, 0.65), start=1):
-        board.event(evaluated(12, number, value))
-    assert text_of(tables.running(study, board.running), width=80) == (
+        board.add(evaluated(12, number, value))
+    assert text_of(terminal.running(study, board.running), width=80) == (
         "12  lr=2e-5 wd=0.125 d…  ━━━━━━╺━━━━━  step 50 epoch 2  last 0.6500  best 0.7000"
     )
 
 
 def test_the_bar_of_a_study_that_runs_elsewhere_counts_from_its_beginning(project: Path) -> None:
     study = study_of(project)
-    bar = view.progress()
-    view.begin(bar, view.Board(study, study.place), since=datetime.now() - timedelta(seconds=150))
+    bar = progress.progress_bar()
+    progress.start_bar(bar, Board(study), since=datetime.now() - timedelta(seconds=150))
     assert "2 min 30 s" in text_of(bar.get_renderable())
 
 
 def test_with_several_goals_a_running_trial_shows_all_its_values_and_no_best(project: Path) -> None:
     study = study_of(project, objective={"metrics": GOALS}, pruner={"type": "none"})
-    board = view.Board(study, study.place)
-    board.event(started(study, 1, learning_rate=2e-5))
+    board = Board(study)
+    board.add(started(study, 1, learning_rate=2e-5))
     for number, values in enumerate(((0.7, 0.4), (0.65, 0.3)), start=1):
-        board.event(replace(evaluated(1, number, 0.0), values=values))
+        board.add(replace(evaluated(1, number, 0.0), values=values))
     assert (
-        text_of(tables.running(study, board.running))
+        text_of(terminal.running(study, board.running))
         == "1  lr=2e-5  ━━━━━━╺━━━━━  step 50 epoch 2  last 0.6500, 0.3000"
     )
 
 
 def test_a_half_trained_trial_counts_half_on_the_bar(project: Path) -> None:
     study = study_of(project)
-    board = view.Board(study, study.place)
-    board.take([trial(0, 0.5)])
-    board.event(started(study, 1, learning_rate=2e-5))
-    board.event(evaluated(1, 2, 0.7))
+    board = Board(study)
+    board.update([trial(0, 0.5)])
+    board.add(started(study, 1, learning_rate=2e-5))
+    board.add(evaluated(1, 2, 0.7))
     assert board.done == 1.5
 
 
 def test_a_new_attempt_from_the_start_forgets_how_far_the_last_was(project: Path) -> None:
     study = study_of(project)
-    board = view.Board(study, study.place)
-    board.event(started(study, 1, learning_rate=2e-5))
-    board.event(evaluated(1, 2, 0.7))
-    board.event(Started(trial=1, at=9, attempt=2, resumed=0))
-    assert board.running[1] == moments.Moment(params={"learning_rate": 2e-5}, since=9)
+    board = Board(study)
+    board.add(started(study, 1, learning_rate=2e-5))
+    board.add(evaluated(1, 2, 0.7))
+    board.add(Started(trial=1, at=9, attempt=2, resumed=0))
+    assert board.running[1] == Moment(params={"learning_rate": 2e-5}, since=9)
 
 
 def test_max_steps_decides_how_far_a_trial_is(project: Path) -> None:
     study = study_of(project, training={"max_steps": 200})
-    assert moments.fraction(study, moments.Moment(params={}, step=50, epoch=3.0)) == 0.25
+    assert fraction(study, Moment(params={}, step=50, epoch=3.0)) == 0.25
 
 
 def test_failures_stay_above_the_live_picture(project: Path) -> None:
     study = study_of(project)
     console = Console(width=100, record=True, force_terminal=True, file=io.StringIO())
-    with view.Picture(console) as picture:
-        picture.opened(study, [])
-        picture.ended(trial(0, None, Ending.failed, cause="exit code 3"))
-        picture.closed(outcome([]))
+    with progress.Picture(console) as picture:
+        picture.on_open(study, [])
+        picture.on_trial_end(trial(0, None, Ending.failed, cause="exit code 3"))
+        picture.on_close(outcome([]))
         assert "trial 0 failed in 20 s: exit code 3" in console.export_text()
 
 
@@ -213,7 +213,7 @@ def test_the_summary_ends_with_the_best_its_checkpoint_and_what_to_type_next(pro
         trial(2, None, Ending.failed, cause="exit code 3"),
         trial(3, None, Ending.failed, cause="exit code 3"),
     ]
-    assert text_of(tables.summary(outcome(rows), study)).splitlines() == [
+    assert text_of(terminal.summary(outcome(rows), study)).splitlines() == [
         "toy  done  4 trials (2 complete, 2 failed) in 2 min 00 s",
         "all trials of the budget are done",
         "",
@@ -227,7 +227,7 @@ def test_the_summary_ends_with_the_best_its_checkpoint_and_what_to_type_next(pro
         "",
         "next",
         "  sweep show toy            every trial, and where the hours went",
-        "  sweep retry toy --failed  the failed trials once more, when their cause is mended",
+        "  sweep retry toy --failed  run the failed trials again, once their cause is fixed",
         "  sweep best toy            the checkpoint's path, for $(…)",
         "  sweep ui toy              curves and parameters in MLflow",
     ]
@@ -253,7 +253,7 @@ def confirmed(study: StudyData) -> list[Trial]:
 def test_after_a_confirmation_the_summary_ends_with_the_trial_it_chose(project: Path) -> None:
     study = study_of(project)
     rows = confirmed(study)
-    shown = text_of(tables.summary(outcome(rows), study))
+    shown = text_of(terminal.summary(outcome(rows), study))
     assert shown.splitlines()[3:5] == [
         "best  trial 2  eval_f1 0.7000 ± 0.0100 over 3 new seeds  +0.2000 over the baseline (trial 0: 0.5000)",
         "      0.7400 in the search",
@@ -263,7 +263,7 @@ def test_after_a_confirmation_the_summary_ends_with_the_trial_it_chose(project: 
 
 def test_a_summary_without_a_best_trial_offers_nothing_that_needs_one(project: Path) -> None:
     study = study_of(project)
-    shown = text_of(tables.summary(outcome([trial(0, None, Ending.diverged)], "failed", "no trial completed"), study))
+    shown = text_of(terminal.summary(outcome([trial(0, None, Ending.diverged)], "failed", "no trial completed"), study))
     assert "sweep show toy" in shown and "sweep best" not in shown and "sweep retry" not in shown
 
 
@@ -272,33 +272,33 @@ def test_what_went_wrong_says_where_to_read_on(project: Path) -> None:
     log = study.place.trial(1) / "console.log"
     log.parent.mkdir(parents=True)
     log.touch()
-    shown = text_of(tables.summary(outcome([trial(1, None, Ending.failed, cause="exit code 3")]), study))
+    shown = text_of(terminal.summary(outcome([trial(1, None, Ending.failed, cause="exit code 3")]), study))
     assert "see runs/toy/trials/0001/console.log" in shown
 
 
 def test_where_a_table_is_too_wide_its_parameters_give_way(project: Path) -> None:
     console = Console(width=40, record=True, file=io.StringIO())
-    console.print(tables.trials(study_of(project), [trial(1234, 0.5)], endings=True))
+    console.print(terminal.trials(study_of(project), [trial(1234, 0.5)], endings=True))
     assert re.search(r"1234 +complete +0\.5000 +20 s .*…", console.export_text())
 
 
 def test_after_a_confirmation_the_overview_has_the_trial_it_chose(project: Path) -> None:
     study = study_of(project)
-    line = text_of(tables.overview([(study, confirmed(study))])).splitlines()[2]
+    line = text_of(terminal.overview([(study, confirmed(study))])).splitlines()[2]
     assert line.split()[:5] == ["toy", "3/6", "eval_f1", "↑", "0.7400"]
 
 
 def test_an_interrupted_summary_says_how_to_go_on(project: Path) -> None:
     study = study_of(project)
-    shown = text_of(tables.summary(outcome([], "interrupted", "interrupted"), study))
-    assert "the same command goes on where this one stopped" in shown
+    shown = text_of(terminal.summary(outcome([], "interrupted", "interrupted"), study))
+    assert "the same command resumes the study" in shown
 
 
 def test_a_summary_without_a_complete_trial_says_so(project: Path) -> None:
     study = study_of(project)
     rows = [trial(0, None, Ending.failed, cause="signal 9")]
-    shown = text_of(tables.summary(outcome(rows, "failed", "no trial completed"), study))
-    assert "No trial was trained to its end, so there is no best one." in shown
+    shown = text_of(terminal.summary(outcome(rows, "failed", "no trial completed"), study))
+    assert "No trial completed, so there is no best one." in shown
     assert "trial 0  failed  signal 9" in shown
 
 
@@ -306,8 +306,8 @@ def test_several_goals_end_with_the_pareto_front(project: Path) -> None:
     study = study_of(project, objective={"metrics": GOALS, "prune_on": "eval_f1"})
     points = [(0.9, 0.5), (0.8, 0.4), (0.7, 0.6)]
     rows = [Trial(number=number, ending=Ending.complete, values=point) for number, point in enumerate(points)]
-    shown = text_of(tables.summary(outcome(rows), study))
-    assert "Pareto front: 2 trials that no other beats in every goal" in shown
+    shown = text_of(terminal.summary(outcome(rows), study))
+    assert "Pareto front: 2 trials" in shown
     assert [line.split() for line in shown.splitlines() if "0.4000" in line] == [["1", "0.8000", "0.4000", "–"]]
 
 
@@ -315,17 +315,17 @@ def test_a_table_with_too_much_for_a_line_cuts_parameters_and_never_a_trials_num
     study = study_of(project, objective={"metrics": GOALS, "prune_on": "eval_f1"})
     params = {f"model.{name}_of_every_layer": 123456.789 for name in ("width", "depth", "heads", "patches")}
     rows = [Trial(number=7, ending=Ending.complete, values=(0.9, 1e4), params=params, seconds=200.0)]
-    line = text_of(tables.trials(study, rows)).splitlines()[2]
+    line = text_of(terminal.trials(study, rows)).splitlines()[2]
     assert line.split()[:6] == ["7", "0.9000", "1e4", "3", "min", "20"]
 
 
 def test_outside_the_project_the_commands_name_the_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of(project)
     monkeypatch.chdir(project.parent)
-    assert tables.argument(study.place) == "project/runs/toy"
+    assert terminal.argument(study.place) == "project/runs/toy"
 
 
 def test_a_pipe_gets_no_trailing_blanks(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = study_of(project)
-    tables.show(tables.summary(outcome([trial(0, 0.5)]), study))
+    terminal.show(terminal.summary(outcome([trial(0, 0.5)]), study))
     assert [line for line in capsys.readouterr().out.splitlines() if line != line.rstrip()] == []
