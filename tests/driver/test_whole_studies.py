@@ -24,7 +24,7 @@ from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study.identity import identify
 from sweepkit.study.study import StudyData
-from sweepkit.trackers import Courier, Silent
+from sweepkit.trackers import Courier, tracker_of
 from sweepkit.trial.events import Started
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Trial
@@ -77,7 +77,7 @@ def run_on(executor: Executor, study: StudyData) -> list[Trial]:
     study.place.folder.mkdir(parents=True)
     identify(study.place, study)
     search = Search(study, open_storage(study.place, study, repair=True), known=checked.known)
-    courier = Courier(Silent(), warn=print)
+    courier = Courier(tracker_of(study), warn=print)
     given = Given(0, 2, True, 0)
     driver = Driver(study, search, courier=courier, watch=Quiet(), given=given)
     OptunaBackend(executor).drive(driver)

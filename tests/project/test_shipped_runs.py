@@ -29,7 +29,7 @@ from sweepkit.report.confirmation import SUFFIX
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import load_task
 from sweepkit.tasks.text import TextTask
-from sweepkit.trackers.mlflow import tracking_uri
+from sweepkit.trackers.mlflow.address import tracking_uri
 from sweepkit.trial.events import Finished
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Trial

@@ -28,7 +28,8 @@ from sweepkit.report.pieces import own_task
 from sweepkit.report.progress import snapshot
 from sweepkit.study.study import StudyData, TaskSpec
 from sweepkit.tasks import load_task
-from sweepkit.trackers.mlflow import link, tracking_uri
+from sweepkit.trackers.mlflow import link
+from sweepkit.trackers.mlflow.address import tracking_uri
 
 pytestmark = pytest.mark.real
 

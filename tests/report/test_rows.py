@@ -155,7 +155,7 @@ def test_checkpoints_and_mlflow_runs_are_joined_where_they_are(project: Path) ->
     study.place.trial(2).mkdir()
     (study.place.trial(2) / "best").symlink_to(project / "gone")
     study.place.mlflow_json.write_text(json.dumps({"trials": {"1": {"run_id": "abc"}, "2": {"run_id": ""}}}))
-    rows = results.join(study.place, [trial(1, 0.5), trial(2, 0.6)])
+    rows = results.join(study, study.place, [trial(1, 0.5), trial(2, 0.6)])
     assert [(row.checkpoint, row.mlflow_run) for row in rows] == [(study.place.trial(1) / "best", "abc"), (None, None)]
 
 
@@ -168,7 +168,7 @@ def test_reading_gives_what_the_search_has(project: Path) -> None:
     study = study_of(project)
     search = record(study, [(1e-3, "complete", ""), (2e-3, "pruned", ""), (3e-3, "failed", "signal 9")])
     rows = results.read(study)
-    assert rows == results.rows(study.place, search)
+    assert rows == results.rows(study, search)
     assert [(row.ending, row.cause, row.seconds) for row in rows] == [
         (Ending.complete, "", 2.0),
         (Ending.pruned, "", 2.0),

@@ -11,8 +11,9 @@ import pytest
 
 import written_trials as trials
 from sweepkit.study.study import StudyData
-from sweepkit.trackers.mlflow import MLflowTracker, tracking_uri
+from sweepkit.trackers.mlflow.address import tracking_uri
 from sweepkit.trackers.mlflow.store import Store
+from sweepkit.trackers.mlflow.tracker import MLflowTracker
 from sweepkit.trial.trial import Ending, Trial
 
 pytestmark = pytest.mark.real

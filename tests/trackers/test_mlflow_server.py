@@ -14,8 +14,8 @@ import written_trials as trials
 from mlflow_server import DEADLINE_SECONDS, Server
 from sweepkit.study.study import StudyData
 from sweepkit.trackers import Courier
-from sweepkit.trackers.mlflow import MLflowTracker
 from sweepkit.trackers.mlflow.store import Store
+from sweepkit.trackers.mlflow.tracker import MLflowTracker
 from sweepkit.trial.trial import Ending
 
 pytestmark = pytest.mark.real
@@ -110,7 +110,7 @@ def test_an_answer_that_was_lost_makes_no_second_run(server: Server, named: Call
             "sweepkit.study": "lost",
             "sweepkit.role": "trial",
             "sweepkit.trial": "1",
-            "mlflow.parentRunId": str(tracker.parent_run_id),
+            "mlflow.parentRunId": json.loads(study.place.mlflow_json.read_text())["parent_run_id"],
         },
         run_name="made, but nobody knew",
     )

@@ -20,9 +20,10 @@ import pytest
 import written_trials as trials
 from sweepkit.study.errors import InputError, StudyNotFound
 from sweepkit.study.study import StudyData
-from sweepkit.trackers import Courier, Silent, Tracker
-from sweepkit.trackers.mlflow import MLflowTracker, serve, tracking_uri
-from sweepkit.trackers.mlflow.store import Store, serve_environment
+from sweepkit.trackers import Courier
+from sweepkit.trackers.mlflow.address import tracking_uri, ui_of
+from sweepkit.trackers.mlflow.store import Store
+from sweepkit.trackers.mlflow.tracker import MLflowTracker
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Trial
 
@@ -90,19 +91,6 @@ def runs(study: StudyData) -> dict[str, Any]:
     return {run.info.run_name: run for run in found}
 
 
-@pytest.mark.parametrize("kind", ["silent", "mlflow"])
-def test_every_method_may_be_called_again(study: StudyData, kind: str) -> None:
-    rows = [trials.whole(study, 0)]
-    tracker: Tracker = Silent() if kind == "silent" else MLflowTracker(study, lambda: rows)
-    for _ in range(2):
-        tracker.open()
-        tracker.sync()
-        tracker.keep(0)
-        tracker.drop(0)
-        tracker.close({"best": 0, "value": 0.5, "baseline": 0.4})
-        assert tracker.behind() == 0
-
-
 def test_one_parent_and_a_child_per_trial_bear_the_searched_values(study: StudyData) -> None:
     delivered(study, [trials.whole(study, 0), trials.whole(study, 7)])
     found = runs(study)
@@ -153,7 +141,7 @@ def test_training_and_evaluation_are_delivered_with_global_step_and_epoch(study:
     from mlflow.tracking import MlflowClient
 
     row = trials.whole(study, 0)
-    tracker = delivered(study, [row])
+    delivered(study, [row])
     run = runs(study)["0000 baseline lr=3e-5 bs=16"]
     client = MlflowClient(tracking_uri(study))
 
@@ -167,7 +155,6 @@ def test_training_and_evaluation_are_delivered_with_global_step_and_epoch(study:
     costs = {name: value for name, value in run.data.metrics.items() if name.startswith("system/")}
     assert costs == {"system/attempts": 1.0, "system/duration_seconds": 20.0, "system/peak_memory_mb": 120.0}
     assert run.data.tags["device"] == "cpu"
-    assert tracker.parent_run_id == runs(study)["toy"].info.run_id
 
 
 @pytest.mark.parametrize(
@@ -268,7 +255,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from pathlib import Path
 import written_trials as trials
-from sweepkit.trackers.mlflow import MLflowTracker
+from sweepkit.trackers.mlflow.tracker import MLflowTracker
 from sweepkit.trial.trial import Ending
 study = trials.toy_study(Path(sys.argv[1]))
 tracker = MLflowTracker(study, lambda: [trials.row(0, Ending.complete), trials.row(1, Ending.pruned)])
@@ -447,7 +434,7 @@ def _six_at_once(project: Path) -> None:
 import sys
 from pathlib import Path
 import written_trials as trials
-from sweepkit.trackers.mlflow import MLflowTracker
+from sweepkit.trackers.mlflow.tracker import MLflowTracker
 sys.stdin.readline()
 study = trials.toy_study(Path.cwd(), name=sys.argv[1])
 tracker = MLflowTracker(study, lambda: [trials.row(0, trials.Ending.failed)])
@@ -471,9 +458,9 @@ def test_a_run_that_is_refused_while_the_store_is_opened_leaves_it_whole(project
     script = """
 import sys
 from pathlib import Path
-from sweepkit.driver.run import _import_tracker
-from sweepkit.study.study import Study
-_import_tracker(Study.model_validate_json(sys.argv[1]).at(Path(sys.argv[2])))
+from sweepkit.study.study import StudyData
+from sweepkit.trackers import tracker_of
+tracker_of(StudyData.model_validate_json(sys.argv[1]).at(Path(sys.argv[2]))).prepare()
 """
     study = trials.toy_study(project)
     subprocess.run(
@@ -581,9 +568,9 @@ def test_the_link_shows_this_studys_runs_with_what_was_searched_and_the_objectiv
 
     tracker = MLflowTracker(study, list)
     with pytest.raises(StudyNotFound, match="has no run in MLflow yet"):
-        tracker.ui_link("http://127.0.0.1:5000")
+        tracker.link("http://127.0.0.1:5000")
     tracker = delivered(study, [trials.whole(study, 0)])
-    link = tracker.ui_link("http://127.0.0.1:5000/")
+    link = tracker.link("http://127.0.0.1:5000/")
     page, _, question = link.partition("?")
     wanted = dict(part.split("=") for part in question.split("&"))
     assert page == "http://127.0.0.1:5000/#/experiments/1/runs"
@@ -594,20 +581,20 @@ def test_the_link_shows_this_studys_runs_with_what_was_searched_and_the_objectiv
     (chart,) = view["compareRunCharts"]
     assert chart["selectedParams"] == ["learning_rate", "per_device_train_batch_size"]
     assert chart["selectedMetrics"] == ["objective"]
-    mine = f"tags.`mlflow.parentRunId` = '{tracker.parent_run_id}'"
+    mine = f"tags.`mlflow.parentRunId` = '{runs(study)['toy'].info.run_id}'"
     assert view["searchFilter"] == f"{mine} AND tags.`sweepkit.study` = 'toy'", "confirmation runs have the same parent"
 
 
 def test_the_ui_is_served_on_this_machine_only(study: StudyData, project: Path) -> None:
-    command, url = serve(study, 5123)
-    assert command[1:] == [
-        *("-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", "5123", "--workers", "1"),
+    ui = ui_of(study, 5123)
+    port = ui.address.removeprefix("http://127.0.0.1:")
+    assert ui.command[1:] == (
+        *("-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", port, "--workers", "1"),
         *("--artifacts-destination", str(project / "mlartifacts")),
-    ]
-    assert url == "http://127.0.0.1:5123"
-    assert serve_environment(study)["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{project / 'mlflow.db'}"
+    )
+    assert ui.environment["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{project / 'mlflow.db'}"
     server = trials.toy_study(project, tracking={"uri": "https://ann:s3cret@mlflow.example.com"})
-    assert serve(server, 5123) == ([], "https://mlflow.example.com")
+    assert (ui_of(server, 5123).address, ui_of(server, 5123).command) == ("https://mlflow.example.com", ())
 
 
 def test_the_store_is_the_studys_else_the_environments_else_the_projects(

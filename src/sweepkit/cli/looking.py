@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweepkit.cli import studies
-from sweepkit.study.errors import InputError, StudyNotFound, SweepError
+from sweepkit.study.errors import StudyNotFound, SweepError
 from sweepkit.study.paths import project_root
 
 if TYPE_CHECKING:
@@ -148,32 +147,19 @@ def ui(
 ) -> None:
     """Serve MLflow on this machine and print the link that compares the study's runs; Ctrl-C ends it."""
     from sweepkit.check.find import find_run
-    from sweepkit.report import rows as results
+    from sweepkit.trackers import tracker_of
 
     found = find_run(study)
-    if found.tracking.uri == "none":
-        raise InputError(f"{found.name} is recorded nowhere (tracking.uri: none); there is nothing to see")
-    from sweepkit.cli.serving import free_port, wait_for
-    from sweepkit.trackers.mlflow import MLflowTracker, serve
-    from sweepkit.trackers.mlflow.store import serve_environment
-
-    tracker = MLflowTracker(found, rows=lambda: results.read(found))
-    command, address = serve(found, free_port(port))
-    link = tracker.ui_link(address)
-    if not command:
+    tracker = tracker_of(found)
+    server = tracker.open_ui(port)
+    link = tracker.link(server.address)
+    if not server.command:
         typer.echo(link)
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server must not outlive this process
-    log = found.place.folder / "ui.log"
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(command, env=serve_environment(found), stdout=output, stderr=output) as server,
-    ):
-        try:
-            wait_for(address, server, log)
-            typer.echo(f"MLflow serves {found.name}; Ctrl-C ends it\n\n  {link}\n")
+    try:
+        with server:
+            typer.echo(f"{tracker.name} serves {found.name}; Ctrl-C ends it\n\n  {link}\n")
             raise typer.Exit(server.wait())
-        except KeyboardInterrupt:
-            typer.echo("ended")
-        finally:
-            server.terminate()
+    except KeyboardInterrupt:
+        typer.echo("ended")

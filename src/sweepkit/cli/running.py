@@ -184,13 +184,12 @@ def sync(study: studies.Argument) -> None:
     from sweepkit.report.confirmation import SUFFIX, answer
     from sweepkit.study import words
     from sweepkit.study.locks import StudyLock
+    from sweepkit.trackers import tracker_of
 
     found = find_run(study)
-    if found.tracking.uri == "none":
+    if not tracker_of(found).name:
         typer.echo(f"{found.name} is recorded nowhere (tracking.uri: none); there is nothing to deliver")
         return
-    from sweepkit.trackers.mlflow import MLflowTracker
-
     with StudyLock(found.place):
         behind = 0
         for suffix in (SUFFIX, ""):
@@ -198,7 +197,7 @@ def sync(study: studies.Argument) -> None:
             rows = reader.rows()
             if suffix and not rows:
                 continue
-            tracker = MLflowTracker(found, rows=reader.rows, place=reader.place)
+            tracker = tracker_of(found, reader.rows, place=reader.place)
             behind += tracker.behind()
             tracker.open()
             tracker.sync()

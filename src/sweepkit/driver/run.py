@@ -33,7 +33,7 @@ from sweepkit.study.identity import archive, identify, refuse_changed
 from sweepkit.study.locks import StudyLock, lock_owners
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import Task
-from sweepkit.trackers import Courier, Silent, Tracker
+from sweepkit.trackers import Courier, Tracker, tracker_of
 from sweepkit.trackers.courier import prompt
 from sweepkit.trial.trial import Trial
 
@@ -85,7 +85,8 @@ def run_checked(
         if here is None:
             executor = stack.enter_context(executor_of(study))
             watch.on_note("importing torch, transformers and the task once …")
-            _import_tracker(study)
+        tracker_of(study).prepare()  # while the warm process imports
+        if executor is not None:
             inspected = second_check(study, known, executor, watch)
         identify(place, study)
         storage = open_storage(place, study, repair=True)
@@ -110,7 +111,7 @@ def run_checked(
         splits = here is None and not inspected["micro_batch_matters"]
         slots_now, model_bytes = len(executor.free) if executor else 1, inspected.get("model_mb", 0.0) * 1e6
         given = Given(gpus, slots_now, splits, model_bytes, _scheduler(study))
-        watch.on_open(study, result_rows(place, search))
+        watch.on_open(study, result_rows(study, search))
         status, reason = _drive(backend, Driver(study, search, courier=courier, watch=watch, given=given), switch)
         if status == "done" and study.confirm is not None and search.best() is not None:
             confirmation = Confirmation(study, search, storage, known=known, proposer=proposer)
@@ -127,7 +128,7 @@ def run_checked(
             status, why = conclude(confirmation, search.trials(), means)
             reason = reason if status == "done" else why
         stack.close()
-        left = courier.close(answer(study, result_rows(place, search), status=status, reason=reason))
+        left = courier.close(answer(study, result_rows(study, search), status=status, reason=reason))
         if left:
             watch.on_note(left)
         if status == "done" and time.monotonic() - began >= REPORTED_SECONDS:
@@ -136,7 +137,7 @@ def run_checked(
 
 
 def _outcome(study: StudyData, search: Search, status: Status, reason: str, seconds: float, watch: Watcher) -> Outcome:
-    rows = result_rows(study.place, search)
+    rows = result_rows(study, search)
     best = search.best()
     if status == "done" and best is None:
         status, reason = "failed", f"no trial completed ({reason})"
@@ -228,22 +229,7 @@ def _interruptible(driver: Driver) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _import_tracker(study: StudyData) -> None:
-    """Import MLflow, which takes seconds, while the warm process imports torch; a thread of its own opens the store.
-
-    No daemon: a process that ends meanwhile, because the study is refused, waits until the store's tables are whole.
-    """
-    if study.tracking.uri != "none":
-        from sweepkit.trackers.mlflow import ready
-
-        threading.Thread(target=ready, args=(study,), name="sweepkit-store").start()
-
-
 def _tracker(study: StudyData, search: Search, data: str | None) -> Tracker:
-    if study.tracking.uri == "none":
-        return Silent()
-    from sweepkit.trackers.mlflow import MLflowTracker
-
     shared, place = several_drivers(study), search.place
 
     def rows() -> list[Trial]:
@@ -251,4 +237,4 @@ def _tracker(study: StudyData, search: Search, data: str | None) -> Tracker:
         found = search.trials()
         return [row for row in found if place.trial(row.number).exists()] if shared else found
 
-    return MLflowTracker(study, rows=rows, place=place, data=Path(data) if data else None, shared=shared)
+    return tracker_of(study, rows, place=place, data=Path(data) if data else None, shared=shared)

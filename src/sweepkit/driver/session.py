@@ -16,12 +16,11 @@ from sweepkit.backends import Scheduler
 from sweepkit.backends.checkpoints import Shelf
 from sweepkit.driver.budget import Spent, reached
 from sweepkit.driver.population import Population
-from sweepkit.report.rows import registered
 from sweepkit.report.watch import Watcher
 from sweepkit.search.search import Asked, Search
 from sweepkit.study.errors import FULL_DISK, StudyFailed
 from sweepkit.study.study import StudyData
-from sweepkit.trackers import Courier
+from sweepkit.trackers import Courier, tracker_of
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Reason, Trial, TrialSpec
@@ -66,7 +65,7 @@ class Driver:
             keep=keep,
             limit_bytes=limit * 1e9 if limit else None,
             model_bytes=given.model_bytes,
-            pinned=registered(self._place),
+            pinned=tracker_of(study, place=self._place).registered(),
         )
         self._population = Population(study, search, self._shelf, given.scheduler if search.proposes else None)
         self._spent = Spent(study.place.folder / "spent.json", slots=given.slots)

@@ -36,21 +36,23 @@ def write(study: StudyData, path: Path | None = None) -> Path:
 
 
 def record(study: StudyData, path: Path) -> str:
-    """Put a written report among the files of the study's run in MLflow; return what came of it in words.
+    """Put a written report beside the study's record; return what came of it in words, for example for the terminal.
 
-    Empty where the study is recorded nowhere. A store that is away costs nothing but the sentence.
+    Empty where the study is recorded nowhere. A store that is away costs only the sentence.
     """
-    if study.tracking.uri == "none":
-        return ""
-    from sweepkit.report.rows import read
+    from sweepkit.trackers import tracker_of
     from sweepkit.trackers.courier import in_words
-    from sweepkit.trackers.mlflow import MLflowTracker
 
+    tracker = tracker_of(study)
+    if not tracker.name:
+        return ""
     try:
-        there = MLflowTracker(study, lambda: read(study)).attach(path)
+        attached = tracker.attach(path)
     except Exception as error:  # noqa: BLE001  # an edge: whatever a store raises, the report is written
-        return f"MLflow did not take it: {in_words(error)}"
-    return "logged to MLflow with the study's run" if there else "MLflow has no run of the study yet"
+        return f"{tracker.name} did not take it: {in_words(error)}"
+    return (
+        f"logged to {tracker.name} with the study's run" if attached else f"{tracker.name} has no run of the study yet"
+    )
 
 
 def conclude(study: StudyData) -> str:

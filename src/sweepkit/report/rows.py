@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sweepkit.study.locks import lock_owner
 from sweepkit.study.paths import Place
 from sweepkit.study.study import Goal, StudyData
+from sweepkit.trackers import tracker_of
 from sweepkit.trial.trial import Ending, Trial
 
 if TYPE_CHECKING:
@@ -35,38 +36,19 @@ CONFIRMED = "confirmed"
 """What the hours of confirmation runs are called."""
 
 
-def rows(place: Place, search: Search) -> list[Trial]:
+def rows(study: StudyData, search: Search) -> list[Trial]:
     """Return the trials of a search with their checkpoints and MLflow runs."""
-    return join(place, search.trials())
+    return join(study, search.place, search.trials())
 
 
-def join(place: Place, trials: Iterable[Trial]) -> list[Trial]:
+def join(study: StudyData, place: Place, trials: Iterable[Trial]) -> list[Trial]:
     """Return the trials with ``checkpoint`` (where ``best/`` exists) and ``mlflow_run`` (where one was delivered)."""
-    runs = _runs(place)
+    runs = tracker_of(study, place=place).runs()
     joined = []
     for trial in trials:
         folder = place.trial(trial.number) / "best"
-        joined.append(
-            replace(trial, checkpoint=folder if folder.exists() else None, mlflow_run=runs.get(str(trial.number)))
-        )
+        joined.append(replace(trial, checkpoint=folder if folder.exists() else None, mlflow_run=runs.get(trial.number)))
     return joined
-
-
-def registered(place: Place) -> list[int]:
-    """Return the trials whose best checkpoint is a registered model's version: it must stay where it is."""
-    return [int(number) for number, run in _delivered(place).items() if run.get("model") == "registered"]
-
-
-def _runs(place: Place) -> dict[str, str]:
-    return {number: run["run_id"] for number, run in _delivered(place).items() if run.get("run_id")}
-
-
-def _delivered(place: Place) -> Mapping[str, Mapping[str, Any]]:
-    try:
-        trials: Mapping[str, Mapping[str, Any]] = json.loads(place.mlflow_json.read_text()).get("trials", {})
-    except FileNotFoundError:
-        return {}
-    return trials
 
 
 def _rank(goal: Goal, trial: Trial) -> float:
@@ -269,7 +251,7 @@ class Reader:
             study_id = storage.get_study_id_from_name(self.place.name)
         except KeyError:
             return []
-        trials = join(self.place, map(row_of, storage.get_all_trials(study_id, deepcopy=False)))
+        trials = join(self._study, self.place, map(row_of, storage.get_all_trials(study_id, deepcopy=False)))
         if self._study.storage != "journal" or driver(self._study.place) is not None:
             return trials
         return [replace(row, ending=Ending.stopped) if row.ending is Ending.running else row for row in trials]

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from filelock import FileLock
+
+from sweepkit.study.paths import Place
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Ending, Trial
+
+UNENDED = (Ending.running, Ending.waiting)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,6 +69,19 @@ class State:
             return cls(path)
         return state
 
+    def done(self, place: Place, number: int, row: Trial | None) -> bool:
+        """Whether the store has all there is of a trial."""
+        done = self.trials.get(number, Delivered())
+        if done.gone:
+            return True
+        read = TrialLog(place.trial(number)).size == done.offset
+        return read and (row is None or row.ending in UNENDED or row.ending == done.ending)
+
+    def behind(self, place: Place, rows: Iterable[Trial]) -> int:
+        """Return how many trials have something undelivered."""
+        known = {row.number: row for row in rows}
+        return sum(not self.done(place, number, known.get(number)) for number in {*folders(place), *known})
+
     def save(self) -> None:
         """Write the file; a reader sees the old one or the new one."""
         data = {
@@ -77,6 +96,13 @@ class State:
         new = self.path.with_suffix(".new")
         new.write_text(json.dumps(data))
         os.replace(new, self.path)
+
+
+def folders(place: Place) -> set[int]:
+    """Return the numbers of the trials that have a folder."""
+    if not place.trials.is_dir():
+        return set()
+    return {int(folder.name) for folder in place.trials.iterdir() if folder.name.isdigit()}
 
 
 class Sharing(Protocol):

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TypeVar
 
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
@@ -23,82 +20,13 @@ from mlflow.utils.validation import (
     MAX_TAG_VAL_LENGTH,
 )
 
-from sweepkit.study.errors import InputError
 from sweepkit.study.paths import Place
-from sweepkit.study.study import StudyData
+from sweepkit.trackers.mlflow.address import artifact_root, is_server, sqlite_file
 
 T = TypeVar("T")
 
-SERVERS = ("http", "https", "databricks", "databricks-uc")
-DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-
 # Its errors reach us as exceptions too; the log would print them with their stack.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-
-
-def tracking_uri(study: StudyData) -> str:
-    """Return the store of a study: what it says, else MLFLOW_TRACKING_URI, else ``mlflow.db`` under the project root.
-
-    A relative SQLite path lies under the project root. Raises InputError for a URI no MLflow store has.
-    """
-    uri = study.tracking.uri
-    if "uri" not in study.tracking.model_fields_set:
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or uri
-    scheme = uri.split(":", 1)[0].split("+")[0].lower() if ":" in uri else ""
-    if scheme == "sqlite":
-        path = uri.split(":///", 1)[-1] if ":///" in uri else ""
-        if not path or path.startswith(":memory:"):
-            raise InputError(f"tracking.uri: an SQLite store needs a file, for example sqlite:///mlflow.db, got {uri}")
-        return f"sqlite:///{study.place.root / path}"
-    if scheme in ("", "file"):
-        return (study.place.root / re.sub("^//+", "/", uri.removeprefix("file:"))).as_uri()
-    if scheme not in (*SERVERS, *DATABASES):
-        known = ", ".join((*DATABASES, "file", *SERVERS[:2]))
-        raise InputError(f"tracking.uri: must begin with one of {known}, or be none, got {scheme}:…")
-    return uri
-
-
-def ready(study: StudyData) -> None:
-    """Have MLflow import what the study's store needs, and a file on this machine have its tables.
-
-    The first costs 0.5 s of CPU, the second another second: better while nothing trains yet. A store that cannot be had now
-    is told of when something is delivered to it.
-    """
-    with suppress(Exception):
-        uri = tracking_uri(study)
-        if uri.startswith("sqlite:///"):
-            Store(uri, study.place)
-
-
-def artifact_root(uri: str, root: Path) -> Path | None:
-    """Return the folder of the files of a database's runs; None where the server or the store itself decides."""
-    scheme = uri.split(":", 1)[0].split("+")[0].lower()
-    if scheme == "sqlite":
-        return Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts"
-    return root / "mlartifacts" if scheme in DATABASES else None
-
-
-def serve(study: StudyData, port: int) -> tuple[list[str], str]:
-    """Return the command that shows the study's store on this machine only, and its address.
-
-    The command is empty where the store is a server already. A database with a password in its URL is passed by the
-    environment (see :func:`serve_environment`), not on the command line, where every user of the machine could read it.
-    A server's address comes without user and password.
-    """
-    uri = tracking_uri(study)
-    if uri.split(":", 1)[0] in SERVERS:
-        return [], re.sub(r"(?<=://)[^/]*@", "", uri)
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    files = artifact_root(uri, study.place.root)
-    if files is not None:
-        command += ["--artifacts-destination", str(files)]
-    return command, f"http://127.0.0.1:{port}"
-
-
-def serve_environment(study: StudyData) -> dict[str, str]:
-    """Return what the command of :func:`serve` needs in its environment."""
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return {**quiet, **os.environ, "MLFLOW_BACKEND_STORE_URI": tracking_uri(study)}
 
 
 class Store:
@@ -108,8 +36,8 @@ class Store:
         self.uri = uri
         self._root = artifact_root(uri, place.root)
         with _alone(uri, place):
-            if uri.startswith("sqlite:///"):
-                Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            if file := sqlite_file(uri):
+                file.parent.mkdir(parents=True, exist_ok=True)
             self.client = MlflowClient(uri, registry_uri=uri)
             self.client.search_experiments(max_results=1)
 
@@ -206,11 +134,11 @@ def tag(text: str) -> str:
 
 @contextmanager
 def _alone(uri: str, place: Place) -> Iterator[None]:
-    if uri.split(":", 1)[0] in SERVERS:
+    if is_server(uri):
         yield
         return
-    path = Path(uri.removeprefix("sqlite:///"))
-    folder = path.parent if uri.startswith("sqlite:///") and not path.is_relative_to(place.root) else place.runs
+    path = sqlite_file(uri)
+    folder = path.parent if path and not path.is_relative_to(place.root) else place.runs
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".mlflow.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,0 +1,83 @@
+"""Which MLflow store a study uses, where its files lie, and the command that serves it. Imports no mlflow."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from sweepkit.study.errors import InputError
+from sweepkit.study.study import StudyData
+from sweepkit.trackers.ui import LOOPBACK, Ui, free_port
+
+SERVERS = ("http", "https", "databricks", "databricks-uc")
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+
+
+def scheme_of(uri: str) -> str:
+    """Return a URI's scheme without its driver, in lower case.
+
+    >>> scheme_of("postgresql+psycopg2://db/mlflow"), scheme_of("mlruns")
+    ('postgresql', '')
+    """
+    return uri.split(":", 1)[0].split("+")[0].lower() if ":" in uri else ""
+
+
+def tracking_uri(study: StudyData) -> str:
+    """Return the store of a study: its own, else MLFLOW_TRACKING_URI, else ``mlflow.db`` under the project root.
+
+    A relative SQLite path lies under the project root. Raises InputError for a URI that no MLflow store has.
+    """
+    uri = study.tracking.uri
+    if "uri" not in study.tracking.model_fields_set:
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or uri
+    scheme = scheme_of(uri)
+    if scheme == "sqlite":
+        path = uri.split(":///", 1)[-1] if ":///" in uri else ""
+        if not path or path.startswith(":memory:"):
+            raise InputError(f"tracking.uri: an SQLite store needs a file, for example sqlite:///mlflow.db, got {uri}")
+        return f"sqlite:///{study.place.root / path}"
+    if scheme in ("", "file"):
+        return (study.place.root / re.sub("^//+", "/", uri.removeprefix("file:"))).as_uri()
+    if scheme not in (*SERVERS, *DATABASES):
+        known = ", ".join((*DATABASES, "file", *SERVERS[:2]))
+        raise InputError(f"tracking.uri: must begin with one of {known}, or be none, got {scheme}:…")
+    return uri
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of an SQLite store; None for other stores."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def is_server(uri: str) -> bool:
+    """Whether a tracking server answers at the URI."""
+    return uri.split(":", 1)[0] in SERVERS
+
+
+def artifact_root(uri: str, root: Path) -> Path | None:
+    """Return the folder for the files of a database's runs; None where the server or the store itself decides."""
+    file = sqlite_file(uri)
+    if file is not None:
+        return file.parent / "mlartifacts"
+    return root / "mlartifacts" if scheme_of(uri) in DATABASES else None
+
+
+def ui_of(study: StudyData, port: int) -> Ui:
+    """Return the server of a study's store: the tracking server itself, else one to be started on this machine only.
+
+    A tracking server's address comes without user and password. A database's URL, which may hold a password, goes to the
+    server by the environment: a command line is readable by every user of the machine.
+    """
+    uri = tracking_uri(study)
+    if is_server(uri):
+        return Ui(re.sub(r"(?<=://)[^/]*@", "", uri))
+    port = free_port(port)
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
+    files = artifact_root(uri, study.place.root)
+    if files is not None:
+        command += ["--artifacts-destination", str(files)]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {**quiet, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    return Ui(f"http://{LOOPBACK}:{port}", command, environment=environment, log=study.place.folder / "ui.log")
