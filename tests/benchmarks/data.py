@@ -12,7 +12,7 @@ from measure import HERE, Line, Size, median, project
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Slot
 from sweepkit.check import known_values
-from sweepkit.driver.prepare import second_check
+from sweepkit.driver.prepare import prepare
 from sweepkit.driver.run import run as run_study
 from sweepkit.report.watch import Quiet
 from sweepkit.study.study import StudyData
@@ -74,7 +74,7 @@ def weigh(study: StudyData, workers: int) -> tuple[float, float, float]:
     place = study.place
     totals = []
     with Executor(study, [Slot(threads=1)] * workers, log=place.folder / "warm.log") as executor:
-        second_check(study, known_values(study), executor, Quiet())
+        prepare(study, known_values(study), executor, Quiet())
         for number in range(workers):
             folder = place.trial(number)
             executor.start(TrialSpec(number=number, hyperparameters={"learning_rate": 1e-4}, directory=str(folder)))

@@ -9,8 +9,8 @@ from optuna.storages import InMemoryStorage
 
 from making import SCORE, toy_study
 from sweepkit.check import check, known_values
-from sweepkit.driver.run import run_checked
-from sweepkit.report.confirmation import Confirmation
+from sweepkit.driver.confirm import Confirmation
+from sweepkit.driver.run import Replacements, run_checked
 from sweepkit.report.verdict import Verdict
 from sweepkit.search.search import Search
 from sweepkit.study.study import StudyData
@@ -64,7 +64,7 @@ def confirmed(project: Path, number: int) -> Verdict:
 
 def test_a_real_trainer_reports_the_truth_and_the_noise_of_its_seed(project: Path) -> None:
     study = study_of(project, 7).model_copy(update={"confirm": None}).at(project)
-    rows = run_checked(check(study), here=Noisy).rows
+    rows = run_checked(check(study), instead=Replacements(task=Noisy)).rows
     assert [row.value for row in rows] == pytest.approx([TRUTH[n] + noise(7, NOISE) for n in range(3)])
 
 

@@ -18,7 +18,7 @@ from sweepkit.backends.slots import Slot
 from sweepkit.check import check
 from sweepkit.check.study_file import load_study, to_yaml
 from sweepkit.driver.run import run
-from sweepkit.driver.session import Driver, Given
+from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.watch import Quiet
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
@@ -78,9 +78,9 @@ def run_on(executor: Executor, study: StudyData) -> list[Trial]:
     identify(study.place, study)
     search = Search(study, open_storage(study.place, study, repair=True), known=checked.known)
     courier = Courier(tracker_of(study), warn=print)
-    given = Given(0, 2, True, 0)
-    driver = Driver(study, search, courier=courier, watch=Quiet(), given=given)
-    OptunaBackend(executor).drive(driver)
+    setup = Setup(slots=2, splits_batches=True)
+    session = StudySession(study, search, courier=courier, watch=Quiet(), setup=setup)
+    OptunaBackend(executor).drive(session)
     return search.trials()
 
 

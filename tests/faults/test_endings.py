@@ -150,7 +150,9 @@ def test_a_crash_is_tried_again_from_the_last_checkpoint(project: Path) -> None:
 def test_trials_that_fail_alike_end_the_study_with_their_cause(project: Path) -> None:
     outcome = run(toy_study(project, task={"fail_at_step": 2}, budget={"trials": 10}, backend={"parallel": 1}))
     assert outcome.status == "failed"
-    assert outcome.reason.startswith("3 trials in a row failed alike: RuntimeError: toy failure at step 2 (see ")
+    assert outcome.reason.startswith(
+        "3 trials in a row failed with the same cause: RuntimeError: toy failure at step 2 (see "
+    )
     assert len(outcome.rows) == 3
 
 
@@ -164,7 +166,7 @@ def test_a_target_ends_the_study(project: Path) -> None:
 def test_hours_end_the_study_and_stop_what_runs_after_the_grace(project: Path) -> None:
     study = toy_study(project, task={"step_seconds": 0.5}, budget={"trials": 50, "hours": 1 / 3600, "grace_minutes": 0})
     outcome = run(study)
-    assert outcome.reason == "no trial completed (budget.hours: 0.000277778 h are used)"
+    assert outcome.reason == "no trial completed (budget.hours: 0.000277778 h used up)"
     assert {row.ending for row in outcome.rows} == {"stopped"}
     assert len(outcome.rows) <= 2
 

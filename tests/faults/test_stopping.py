@@ -142,7 +142,7 @@ def test_each_trial_sees_its_own_gpu_and_gpu_hours_end_the_study(
         budget={"trials": 4, "gpu_hours": 2 / 3600, "grace_minutes": 1},
     )
     outcome = run(study)
-    assert outcome.reason == "budget.gpu_hours: 0.000555556 GPU-hours are used"
+    assert outcome.reason == "budget.gpu_hours: 0.000555556 GPU-hours used up"
     assert [str(row.ending) for row in outcome.rows] == ["complete"] * 2
     seen = [json.loads(Path(f"{note}-0").read_text())["devices"] for note in notes if Path(f"{note}-0").exists()]
     assert sorted(seen) == ["5", "7"]
@@ -159,7 +159,7 @@ def test_a_full_disk_stops_the_study_cleanly_and_it_goes_on_once_there_is_room(p
     try:
         output = left_of(start(project), project, 1, 60)
         assert "no space left on the disk" in " ".join(output.split())
-        assert "free some and run the same command" in " ".join(output.split())
+        assert "free some space and run the same command" in " ".join(output.split())
         assert "Traceback" not in output
         done = [row for row in results.read(study) if str(row.ending) == "complete"]
         assert 0 < len(done) < 4

@@ -9,7 +9,7 @@ import pytest
 
 from making import toy_study
 from sweepkit.check import check
-from sweepkit.driver.run import run_checked
+from sweepkit.driver.run import Replacements, run_checked
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import task_class
 from sweepkit.trial.events import Checkpointed
@@ -45,7 +45,7 @@ def study_of(project: Path, value: str, **keys: Any) -> StudyData:
 def ran(study: StudyData) -> list[Trial]:
     """Run the study in this process, one trial after the other."""
     kind = task_class(study.task, study.home)
-    return run_checked(check(study), here=kind).rows
+    return run_checked(check(study), instead=Replacements(task=kind)).rows
 
 
 def name(row: Trial) -> str:

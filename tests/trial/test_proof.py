@@ -14,7 +14,7 @@ from transformers import Trainer
 import toys
 from making import spec, toy_study
 from sweepkit.check import check
-from sweepkit.driver.run import run_checked
+from sweepkit.driver.run import Replacements, run_checked
 from sweepkit.study.errors import TrialFailed
 from sweepkit.study.study import TaskSpec
 from sweepkit.study.values import Values
@@ -144,7 +144,7 @@ def test_a_searched_ratio_of_warm_up_steps_is_proved_in_every_trials_scheduler(p
     space = {"warmup_steps": {"low": 0.05, "high": 0.2}}
     study = toy_study(project, space=space, task={"path": RECORDING}, training={"max_steps": 40}, budget={"trials": 3})
     kind = task_class(study.task, project)
-    rows = run_checked(check(study), here=kind).rows
+    rows = run_checked(check(study), instead=Replacements(task=kind)).rows
     trainers = kind.trainers[-len(rows) :]  # type: ignore[attr-defined]  # a toy's class variable
     for row, trainer in zip(rows, trainers, strict=True):
         ratio, factor = row.params["warmup_steps"], trainer.lr_scheduler.lr_lambdas[0]

@@ -18,7 +18,7 @@ from optuna.pruners import MedianPruner
 
 from sweepkit.api.existing import OBJECTIVE, existing
 from sweepkit.check import Checked
-from sweepkit.driver.run import run_checked
+from sweepkit.driver.run import Replacements, run_checked
 from sweepkit.report.rows import read, winners
 from sweepkit.report.watch import Quiet, Watcher
 from sweepkit.search.by_run import DefinedByRun, Suggesting
@@ -109,7 +109,8 @@ def hyperparameter_search(
     pruner = kwargs.get("pruner")
     if pruner is None and where == "optuna" and len(directions) == 1:
         pruner = MedianPruner()  # Optuna's own default
-    outcome = run_checked(Checked(study, _known(trainer)), watch=watch, proposer=proposer, pruner=pruner, here=here)
+    instead = Replacements(proposer=proposer, pruner=pruner, task=here)
+    outcome = run_checked(Checked(study, _known(trainer)), watch=watch, instead=instead)
     if proposer.left:
         names_left = ", ".join(sorted(proposer.left))
         text = f"hp_space: {names_left}: no field of the Trainer's arguments; left to model_init"

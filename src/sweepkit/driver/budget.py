@@ -1,4 +1,4 @@
-"""Whether a study has spent enough: driver time kept over resumes, GPU time, the target. Knows no trial's story."""
+"""The budgets other than the number of trials: driver time summed over resumes, GPU time, the target."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sweepkit.trial.trial import Trial
 
 
 class Spent:
-    """Driver seconds of a study, and the seconds its slots were there for trials, summed over resumes and drivers.
+    """Driver seconds and slot seconds (driver seconds times slots) of a study, summed over resumes and drivers.
 
-    Kept in the study's folder; several drivers add to the same file.
+    Stored in the study's folder; several drivers add to the same file.
     """
 
     def __init__(self, path: Path, *, slots: int = 0) -> None:
@@ -31,7 +31,7 @@ class Spent:
         return self._known["seconds"] + time.monotonic() - self._since
 
     def save(self, *, at_least_every: float = 0.0) -> None:
-        """Write the sum, unless that was done less than so many seconds ago."""
+        """Write the sums, unless they were written less than ``at_least_every`` seconds ago."""
         now = time.monotonic()
         if now - self._since < at_least_every:
             return
@@ -50,12 +50,12 @@ class Spent:
 
 
 def reached(study: StudyData, *, seconds: float, gpu_seconds: float, best: Trial | None) -> str:
-    """Return which budget other than the number of trials is reached, in words; nothing while none is."""
+    """Return in words which budget is used up; an empty string while none is."""
     budget = study.budget
     if budget.hours is not None and seconds >= budget.hours * 3600:
-        return f"budget.hours: {budget.hours:g} h are used"
+        return f"budget.hours: {budget.hours:g} h used up"
     if budget.gpu_hours is not None and gpu_seconds >= budget.gpu_hours * 3600:
-        return f"budget.gpu_hours: {budget.gpu_hours:g} GPU-hours are used"
+        return f"budget.gpu_hours: {budget.gpu_hours:g} GPU-hours used up"
     if budget.target is not None and best is not None and best.value is not None:
         up = study.objective.goals[0].direction == "maximize"
         if (best.value >= budget.target) if up else (best.value <= budget.target):

@@ -1,6 +1,6 @@
-"""A study's trials as a population: where they meet, who waits there, and what each trains with next.
+"""Population-based training: at which evaluations the members meet, who waits, and what each continues with.
 
-In a study without a scheduler nobody ever meets. Knows no process and no rule by which a scheduler decides.
+Without a scheduler there are no meetings.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sweepkit.trial.trial import Turn
 
 
 class Population:
-    """The members that train side by side; a member that waits has written its checkpoint and left its slot."""
+    """The members of one study. A waiting member has written its checkpoint and freed its slot."""
 
     def __init__(self, study: StudyData, search: Search, shelf: Shelf, scheduler: Scheduler | None) -> None:
         self._search = search
@@ -29,8 +29,8 @@ class Population:
         self._names = list(study.space)
         self._every = int(study.pruner.options.get("perturbation_interval", 1))
         self._first = max(self._every, int(study.pruner.options.get("burn_in_period", 0)))
-        self._known = 0
-        """Meetings the scheduler has seen."""
+        self._decided = 0
+        """Meetings the scheduler has decided or replayed."""
         self.waiting: dict[int, Evaluated] = {}
         """Member → the evaluation at which it waits."""
 
@@ -40,7 +40,10 @@ class Population:
         return self._scheduler is not None and later >= 0 and later % self._every == 0
 
     def holds(self, number: int, evaluations: Sequence[Evaluated]) -> bool:
-        """Whether a member that could go on has to wait for a meeting; it then does."""
+        """Whether a member has to wait for a meeting, as its checkpoint is of an evaluation at which none was held yet.
+
+        If so, it is waiting from now on.
+        """
         last = evaluations[-1] if evaluations else None
         if last is None or not self.meets(last.number) or self._shelf.resumable(number)[1] != last.step:
             return False
@@ -50,7 +53,7 @@ class Population:
         return True
 
     def schedule(self, number: int) -> Iterator[Scheduled]:
-        """Yield what the meetings so far decided for a member, oldest first, as it is told."""
+        """Yield what the meetings so far decided for a member, oldest first."""
         turns = () if self._scheduler is None else self._search.meetings.schedule(number)
         for turn in turns:
             yield Scheduled(
@@ -62,39 +65,42 @@ class Population:
                 donor=turn.donor,
             )
 
-    def all_there(self, members: Collection[int]) -> bool:
-        """Whether nobody of these, who all are to be trained to their end, is to be waited for any more."""
+    def complete(self, members: Collection[int]) -> bool:
+        """Whether every live member is waiting at the meeting."""
         return bool(members) and self.waiting.keys() >= set(members)
 
     def meet(self) -> list[int]:
-        """Hold the meeting of the members that wait, all there are; return those who then go on.
+        """Hold the earliest meeting that members wait for; return the members that continue.
 
-        Who came late (a failed member that is tried again) catches up without a meeting.
+        A member that arrives late (one that failed and was retried) catches up without a meeting.
         """
-        here = min(event.number for event in self.waiting.values())
-        going = {number: event for number, event in sorted(self.waiting.items()) if event.number == here}
-        if len(going) == len(self.waiting) and here not in self._search.meetings.all():
-            self._decide(here, going)
+        evaluation = min(event.number for event in self.waiting.values())
+        going = {number: event for number, event in sorted(self.waiting.items()) if event.number == evaluation}
+        if len(going) == len(self.waiting) and evaluation not in self._search.meetings.all():
+            self._decide(evaluation, going)
         for number in going:
             del self.waiting[number]
         return list(going)
 
-    def _decide(self, here: int, going: Mapping[int, Evaluated]) -> None:
-        """Ask the scheduler, let members have what they go on from, and then record it."""
+    def _decide(self, evaluation: int, going: Mapping[int, Evaluated]) -> None:
+        """Ask the scheduler, hand over donors' checkpoints, then record the decision.
+
+        A scheduler that is new, in a run that resumes, first replays the meetings of earlier drivers.
+        """
         assert self._scheduler is not None
         held = self._search.meetings.all()
-        for evaluation, turns in list(held.items())[self._known :]:  # an earlier driver's
-            members = {number: self._member(number, turn.value, held, evaluation) for number, turn in turns.items()}
-            self._scheduler.decide(evaluation, members)
+        for earlier, turns in list(held.items())[self._decided :]:
+            members = {number: self._member(number, turn.value, held, earlier) for number, turn in turns.items()}
+            self._scheduler.decide(earlier, members)
         values = {number: event.values[self._rule.deciding] for number, event in going.items()}
-        members = {number: self._member(number, value, held, here) for number, value in values.items()}
-        choices = self._scheduler.decide(here, members)
+        members = {number: self._member(number, value, held, evaluation) for number, value in values.items()}
+        choices = self._scheduler.decide(evaluation, members)
         for number, choice in choices.items():
             if choice.donor is not None:
                 self._shelf.adopt(number, choice.donor)
         decided = {
             number: Turn(
-                evaluation=here,
+                evaluation=evaluation,
                 step=going[number].step,
                 value=values[number],
                 hyperparameters=choice.hyperparameters,
@@ -102,13 +108,13 @@ class Population:
             )
             for number, choice in choices.items()
         }
-        self._search.meetings.note(here, decided)
-        self._known = len(held) + 1
+        self._search.meetings.note(evaluation, decided)
+        self._decided = len(held) + 1
 
-    def _member(self, number: int, value: float, held: Mapping[int, Mapping[int, Turn]], here: int) -> Member:
-        """Return a member as it came to the meeting ``here`` with a value of the deciding goal."""
-        given: dict[str, Any] = dict(self._search.row(number).params)
-        for evaluation, turns in held.items():
-            if number in turns and evaluation < here:
-                given |= turns[number].hyperparameters
-        return Member(self._rule.key_of(value), {name: given[name] for name in self._names if name in given})
+    def _member(self, number: int, value: float, held: Mapping[int, Mapping[int, Turn]], evaluation: int) -> Member:
+        """Return a member as it arrived at a meeting: its value of the deciding goal, and what it trained with until then."""
+        trained: dict[str, Any] = dict(self._search.row(number).params)
+        for earlier, turns in held.items():
+            if number in turns and earlier < evaluation:
+                trained |= turns[number].hyperparameters
+        return Member(self._rule.key_of(value), {name: trained[name] for name in self._names if name in trained})

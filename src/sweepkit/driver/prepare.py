@@ -1,11 +1,12 @@
-"""What comes before a study's first trial: a warm process, prepared data, and what only building a trial can tell.
+"""Everything before a study's first trial: the warm process, prepared data, and what only building a trial reveals.
 
-Records nothing; what does not fit is refused here, before anything is.
+Nothing is recorded yet: a study that cannot run is refused here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,17 +20,31 @@ from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import TrialSpec
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What is known of a study's trials before the first one starts."""
+
+    data: Path | None = None
+    """Folder of the prepared data; None where the task stays in this process."""
+    peak_memory_mb: float = 0.0
+    """Peak memory of a trial's first step; 0 when unknown."""
+    model_bytes: float = 0.0
+    """Size of the model on disk; 0 when unknown."""
+    splits_batches: bool = False
+    """Whether a trial that ran out of memory may be retried with a smaller micro-batch."""
+
+
 def executor_of(study: StudyData) -> Executor:
-    """Return the study's executor, still without slots; its warm process starts when it is entered."""
+    """Return the study's executor, without slots; entering it starts its warm process."""
     hours = study.budget.trial_hours
     log = study.place.folder / "warm.log"
     return Executor(study, [], log=log, deadline_seconds=hours * 3600 if hours else None)
 
 
-def second_check(study: StudyData, known: Mapping[str, Any], executor: Executor, watch: Watcher) -> dict[str, Any]:
-    """Prepare the data, build what a trial builds, and refuse, before anything is recorded, what only that can tell.
+def prepare(study: StudyData, known: Mapping[str, Any], executor: Executor, watch: Watcher) -> Prepared:
+    """Prepare the data, then build and check a trial as it will be trained.
 
-    Return what ``inspect`` found, and ``data``, the folder of the prepared data. Raises InputError, StudyFileError.
+    Raises InputError for data that cannot be prepared and StudyFileError for what only a built trial reveals.
     """
     seconds = executor.wait_ready()
     watch.on_note(f"warm process ready in {seconds:.1f} s")
@@ -42,9 +57,22 @@ def second_check(study: StudyData, known: Mapping[str, Any], executor: Executor,
         raise StudyFileError([Problem("confirm.test", f"once needs a test split; the data has {', '.join(splits)}")])
     rows = ", ".join(f"{name} {count}" for name, count in splits.items())
     watch.on_note(f"data prepared: {rows} rows")
+    inspected = _inspect(study, known, executor, console)
+    for note in inspected["notes"]:
+        watch.on_note(f"{note} (log: {console})")
+    return Prepared(
+        data=Path(prepared["folder"]),
+        peak_memory_mb=inspected["peak_memory_mb"],
+        model_bytes=inspected["model_mb"] * 1e6,
+        splits_batches=not inspected["micro_batch_matters"],
+    )
+
+
+def _inspect(study: StudyData, known: Mapping[str, Any], executor: Executor, console: Path) -> dict[str, Any]:
+    """Build a trial in a child of the warm process; return what it found. Raises StudyFileError for its problems."""
     study.place.scratch.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=study.place.scratch) as temporary:
-        spec = TrialSpec(number=0, hyperparameters=_first(study, known), directory=temporary)
+        spec = TrialSpec(number=0, hyperparameters=_lowest(study, known), directory=temporary)
         path = Path(temporary) / "spec.json"
         path.write_text(spec.to_json())
         inspected = executor.job("inspect", console=console, spec=str(path))
@@ -54,13 +82,11 @@ def second_check(study: StudyData, known: Mapping[str, Any], executor: Executor,
             Problem(where, f"{message} (log: {console})" if where == "task" else message)
             for where, message in inspected["problems"]
         )
-    for note in inspected["notes"]:
-        watch.on_note(f"{note} (log: {console})")
-    return {**inspected, "data": prepared["folder"]}
+    return inspected
 
 
-def _first(study: StudyData, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration to try the task with: the lowest or first value of every parameter."""
+def _lowest(study: StudyData, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration that a trial is built with: every parameter's lowest or first value."""
     values = draw(study.space, lambda d: d.parameter.labels[0] if isinstance(d.parameter, Choice) else d.parameter.low)
     values = derive(study.space, values, known)
     return {name: value for name, value in values.items() if name in known}

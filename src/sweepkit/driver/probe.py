@@ -21,7 +21,7 @@ from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Machine, plan
 from sweepkit.check import Checked
 from sweepkit.driver.forecast import Corner, Forecast, Ground, forecast
-from sweepkit.driver.prepare import executor_of, second_check
+from sweepkit.driver.prepare import executor_of, prepare
 from sweepkit.driver.rehearsal import trials_of
 from sweepkit.report.watch import Quiet, Watcher
 from sweepkit.search.configurations import Configuration, Proposer
@@ -56,17 +56,18 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
     watch, began = watch or Quiet(), time.monotonic()
     with StudyLock(study.place, shared=several_drivers(study)), executor_of(study) as executor:
         watch.on_note("importing torch, transformers and the task once …")
-        inspected = second_check(study, known, executor, watch)
+        prepared = prepare(study, known, executor, watch)
         started = time.monotonic() - began
-        slots = plan(study.backend, Machine.here(), trial_memory_mb=inspected["peak_memory_mb"])
+        slots = plan(study.backend, Machine.here(), trial_memory_mb=prepared.peak_memory_mb)
         study.place.scratch.mkdir(exist_ok=True)
         with TemporaryDirectory(dir=study.place.scratch) as scratch:
             probing = _Probing(study, executor, Path(scratch))
-            probing.data.add(Path(inspected["data"]))
+            assert prepared.data is not None
+            probing.data.add(prepared.data)
             executor.free.extend(slots[:1])
             corner = _corner(study, known, probing)
             watch.on_note(f"most demanding: {words.settings(corner.hyperparameters) or 'all alike'}")
-            memory, here = max(corner.peak_memory_mb, inspected["peak_memory_mb"]), Machine.here()
+            memory, here = max(corner.peak_memory_mb, prepared.peak_memory_mb), Machine.here()
             slots = plan(study.backend, here, trial_memory_mb=memory)
             executor.free[:] = slots
             shared = 0.0 if here.gpus else psutil.Process(executor.warm_pid).memory_info().rss / 1e6

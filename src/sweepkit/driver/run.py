@@ -1,4 +1,4 @@
-"""Runs a study: the one place that chooses backend and tracker, opens everything in order and closes it again."""
+"""Runs a study: chooses its backend and tracker, opens everything in order, drives the trials and closes it all again."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.pruners import BasePruner
@@ -19,15 +19,16 @@ from sweepkit.backends.local import OptunaBackend
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Machine, Slot, plan
 from sweepkit.check import Checked, check
-from sweepkit.driver.conclusion import Means, conclude
-from sweepkit.driver.prepare import executor_of, second_check
-from sweepkit.driver.session import Driver, Given
-from sweepkit.report.confirmation import Confirmation, answer
+from sweepkit.driver.confirm import Confirmation, evaluate_once
+from sweepkit.driver.prepare import Prepared, executor_of, prepare
+from sweepkit.driver.session import Setup, StudySession
+from sweepkit.report.confirmation import answer
 from sweepkit.report.rows import rows as result_rows
 from sweepkit.report.watch import Outcome, Quiet, Status, Switch, Watcher
 from sweepkit.search.configurations import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, set_aside, several_drivers
+from sweepkit.study import words
 from sweepkit.study.errors import FULL_DISK, MissingExtra, StudyFailed
 from sweepkit.study.identity import archive, identify, refuse_changed
 from sweepkit.study.locks import StudyLock, lock_owners
@@ -37,20 +38,33 @@ from sweepkit.trackers import Courier, Tracker, tracker_of
 from sweepkit.trackers.courier import prompt
 from sweepkit.trial.trial import Trial
 
-__all__ = ["Outcome", "Quiet", "Watcher", "run"]
+__all__ = ["Outcome", "Quiet", "Replacements", "Watcher", "run", "run_checked"]
 
-REPORTED_SECONDS = 60.0
-"""A run that took so long ends with the report, which takes two seconds; after a shorter one `sweep report` writes it."""
+REPORT_AFTER_SECONDS = 60.0
+"""A run of at least this length ends with the report, which takes two seconds; for a shorter one, `sweep report` writes it."""
+
+Ended = tuple[Status, str]
+"""A status, and the reason in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replacements:
+    """What a caller from Python runs a study with instead of the study's own."""
+
+    proposer: Proposer | None = None
+    pruner: BasePruner | None = None
+    task: type[Task] | None = None
+    """A task that cannot be pickled: its trials run in this process, and nothing is prepared or inspected."""
 
 
 def run(
     study: StudyData, *, fresh: bool = False, watch: Watcher | None = None, switch: Switch | None = None
 ) -> Outcome:
-    """Run a study until its budget is spent, going on where an earlier run stopped.
+    """Run a study until its budget is spent, continuing where an earlier run stopped.
 
-    ``fresh`` archives what was run under this name before; ``switch`` stops the run from another thread. Raises
-    StudyFileError for a study that breaks rules, StudyChanged and StudyLocked; a study that cannot go on ends with status
-    ``failed``.
+    ``fresh`` archives what ran under this name before; ``switch`` stops the run from another thread. Raises
+    StudyFileError for a study that breaks rules, StudyChanged and StudyLocked. A study that fails while it runs returns
+    with status ``failed``.
     """
     return run_checked(check(study), fresh=fresh, watch=watch, switch=switch)
 
@@ -61,96 +75,180 @@ def run_checked(
     fresh: bool = False,
     watch: Watcher | None = None,
     switch: Switch | None = None,
-    proposer: Proposer | None = None,
-    pruner: BasePruner | None = None,
-    here: type[Task] | None = None,
+    instead: Replacements | None = None,
 ) -> Outcome:
-    """Run a study that was checked; ``proposer`` and ``pruner`` replace its own.
+    """Run a study that was checked; see :func:`run`."""
+    return _Run(checked, watch or Quiet(), switch or Switch(), instead or Replacements()).complete(fresh=fresh)
 
-    ``here`` is a task that cannot be sent to another process: its trials run in this one, without the second check.
-    """
-    study, known = checked.study, checked.known
-    watch, switch = watch or Quiet(), switch or Switch()
-    place, began = study.place, time.monotonic()
-    if study.backend.type == "optuna":
-        plan(study.backend, Machine.here())
-    with StudyLock(place, shared=several_drivers(study)), ExitStack() as stack:
+
+class _Run:
+    """One run of one study; its methods are the steps, in the order in which ``complete`` takes them."""
+
+    def __init__(self, checked: Checked, watch: Watcher, switch: Switch, instead: Replacements) -> None:
+        self._study, self._known = checked.study, checked.known
+        self._watch = watch
+        self._switch = switch
+        self._instead = instead
+        self._began = time.monotonic()
+        self._executor: Executor | None = None
+        self._prepared = Prepared()
+
+    def complete(self, *, fresh: bool) -> Outcome:
+        """Take every step from the lock to the outcome."""
+        study = self._study
+        if study.backend.type == "optuna":
+            plan(study.backend, Machine.here())  # raises for what this machine can never hold
+        with StudyLock(study.place, shared=several_drivers(study)), ExitStack() as self._resources:
+            self._claim(fresh)
+            self._prepare()
+            self._open(fresh)
+            session = StudySession(study, self._search, courier=self._courier, watch=self._watch, setup=self._setup)
+            status, reason = self._drive(session)
+            if status == "done" and study.confirm is not None and self._search.best() is not None:
+                status, why = self._confirm()
+                reason = reason if status == "done" else why
+            return self._close(status, reason)
+
+    def _claim(self, fresh: bool) -> None:
+        """Make the study's folder this run's own."""
+        place = self._study.place
         if fresh:
             archive(place)
-        refuse_changed(place, study)  # again when it is recorded; here, so that nobody waits for a warm process first
+        refuse_changed(place, self._study)  # identify() asks again; here, before a warm process is waited for
         if len(lock_owners(place)) == 1:
             shutil.rmtree(place.scratch, ignore_errors=True)
-        inspected: Mapping[str, Any] = {}
-        executor = None
-        if here is None:
-            executor = stack.enter_context(executor_of(study))
-            watch.on_note("importing torch, transformers and the task once …")
-        tracker_of(study).prepare()  # while the warm process imports
-        if executor is not None:
-            inspected = second_check(study, known, executor, watch)
+
+    def _prepare(self) -> None:
+        """Start the warm process, prepare the data and build a trial; a task of this process needs none of it."""
+        if self._instead.task is None:
+            self._executor = self._resources.enter_context(executor_of(self._study))
+            self._watch.on_note("importing torch, transformers and the task once …")
+        tracker_of(self._study).prepare()  # in a thread, while the warm process imports
+        if self._executor is not None:
+            self._prepared = prepare(self._study, self._known, self._executor, self._watch)
+
+    def _open(self, fresh: bool) -> None:
+        """Open the storage, the backend and the tracker; from here on the study is recorded."""
+        study, place = self._study, self._study.place
         identify(place, study)
-        storage = open_storage(place, study, repair=True)
+        self._storage = open_storage(place, study, repair=True)
         if fresh and study.storage != "journal":
             for name in (study.name, f"{study.name}/confirm"):
-                set_aside(storage, name)
-        search = Search(study, storage, known=known, proposer=proposer, pruner=pruner)
-        backend: Backend
+                set_aside(self._storage, name)
+        proposer, pruner = self._instead.proposer, self._instead.pruner
+        self._search = Search(study, self._storage, known=self._known, proposer=proposer, pruner=pruner)
+        self._backend, self._setup = self._open_backend()
+        self._courier = Courier(self._tracker(self._search), warn=self._watch.on_note)
+        self._courier.open()
+        self._watch.on_open(study, result_rows(study, self._search))
+
+    def _open_backend(self) -> tuple[Backend, Setup]:
+        study, prepared = self._study, self._prepared
         gpus = 1.0 if study.backend.gpus_per_trial == "auto" else study.backend.gpus_per_trial
-        if here is not None:
-            backend = _here_backend(study, here)
-        elif executor is None or study.backend.type == "ray":
-            stack.close()
-            backend = _ray_backend(study, inspected["peak_memory_mb"])
-        else:
-            slots = plan(study.backend, Machine.here(), trial_memory_mb=inspected["peak_memory_mb"])
-            executor.free.extend(slots)
-            backend, gpus = OptunaBackend(executor), _gpus(slots)
-            watch.on_note(_slots_in_words(slots))
-        courier = Courier(_tracker(study, search, inspected.get("data")), warn=watch.on_note)
+        common: dict[str, Any] = {
+            "splits_batches": prepared.splits_batches,
+            "model_bytes": prepared.model_bytes,
+            "scheduler": _scheduler(study),
+        }
+        if self._instead.task is not None:
+            from sweepkit.backends.inline import HereBackend
+
+            return HereBackend(study, self._instead.task), Setup(gpus=gpus, slots=1, **common)
+        if study.backend.type == "ray" or self._executor is None:
+            self._resources.close()  # this machine's warm process; each of Ray's actors has its own
+            return _ray_backend(study, prepared.peak_memory_mb), Setup(gpus=gpus, **common)
+        slots = plan(study.backend, Machine.here(), trial_memory_mb=prepared.peak_memory_mb)
+        self._executor.free.extend(slots)
+        self._watch.on_note(_describe(slots))
+        return OptunaBackend(self._executor), Setup(gpus=_gpus(slots), slots=len(slots), **common)
+
+    def _drive(self, session: StudySession) -> Ended:
+        """Run trials until there is nothing left to start; return how that ended."""
+        try:
+            self._switch.connect(session.interrupt)
+            with _interruptible(session), prompt():
+                self._backend.drive(session)
+        except StudyFailed as error:
+            return "failed", str(error)
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                return "failed", "no space left on the disk; free some space and run the same command"
+            raise
+        finally:
+            session.close()
+        return ("interrupted" if session.interrupted else "done"), session.reason
+
+    def _confirm(self) -> Ended:
+        """Train the best trials again over new seeds, judge them, and test the chosen one where the study asks for it."""
+        watch = self._watch
+        proposer = self._instead.proposer
+        confirmation = Confirmation(self._study, self._search, self._storage, known=self._known, proposer=proposer)
+        total = confirmation.enqueue()
+        courier = Courier(self._tracker(confirmation.search), warn=watch.on_note)
         courier.open()
-        splits = here is None and not inspected["micro_batch_matters"]
-        slots_now, model_bytes = len(executor.free) if executor else 1, inspected.get("model_mb", 0.0) * 1e6
-        given = Given(gpus, slots_now, splits, model_bytes, _scheduler(study))
-        watch.on_open(study, result_rows(study, search))
-        status, reason = _drive(backend, Driver(study, search, courier=courier, watch=watch, given=given), switch)
-        if status == "done" and study.confirm is not None and search.best() is not None:
-            confirmation = Confirmation(study, search, storage, known=known, proposer=proposer)
-            means = Means(
-                drive=lambda courier, watch: _drive(
-                    backend,
-                    Driver(confirmation.study, confirmation.search, courier=courier, watch=watch, given=given),
-                    switch,
-                ),
-                tracker=_tracker(study, confirmation.search, inspected.get("data")),
-                job=None if here is not None else lambda job, **request: _job(study, executor, job, **request),
-                watch=watch,
+        try:
+            lines = confirmation.watcher(watch, total)
+            session = StudySession(
+                confirmation.study, confirmation.search, courier=courier, watch=lines, setup=self._setup
             )
-            status, why = conclude(confirmation, search.trials(), means)
-            reason = reason if status == "done" else why
-        stack.close()
-        left = courier.close(answer(study, result_rows(study, search), status=status, reason=reason))
-        if left:
-            watch.on_note(left)
-        if status == "done" and time.monotonic() - began >= REPORTED_SECONDS:
-            watch.on_note(report.conclude(study))
-        return _outcome(study, search, status, reason, time.monotonic() - began, watch)
+            status, reason = self._drive(session)
+        finally:
+            if undelivered := courier.close(None):
+                watch.on_note(undelivered)
+        verdict = confirmation.verdict()
+        if status == "done" and verdict.estimates:
+            confirmation.save(verdict)
+            for line in verdict.sentences():
+                watch.on_note(line)
+            if self._study.confirm and self._study.confirm.test == "once":
+                row = next(row for row in self._search.trials() if row.number == verdict.chosen)
+                evaluate_once(confirmation.study, row, None if self._instead.task else self._job, watch)
+        return status, reason
 
+    def _close(self, status: Status, reason: str) -> Outcome:
+        """End the trials' processes, deliver the answer to the tracker, write the report and return the outcome."""
+        study = self._study
+        self._resources.close()
+        undelivered = self._courier.close(answer(study, result_rows(study, self._search), status=status, reason=reason))
+        if undelivered:
+            self._watch.on_note(undelivered)
+        seconds = time.monotonic() - self._began
+        if status == "done" and seconds >= REPORT_AFTER_SECONDS:
+            self._watch.on_note(report.conclude(study))
+        outcome = self._outcome(status, reason)
+        self._watch.on_close(outcome)
+        return outcome
 
-def _outcome(study: StudyData, search: Search, status: Status, reason: str, seconds: float, watch: Watcher) -> Outcome:
-    rows = result_rows(study, search)
-    best = search.best()
-    if status == "done" and best is None:
-        status, reason = "failed", f"no trial completed ({reason})"
-    outcome = Outcome(
-        status=status,
-        rows=rows,
-        best=next((row for row in rows if best and row.number == best.number), None),
-        baseline=next((row for row in rows if row.origin == "baseline"), None),
-        reason=reason,
-        seconds=seconds,
-    )
-    watch.on_close(outcome)
-    return outcome
+    def _outcome(self, status: Status, reason: str) -> Outcome:
+        rows, best = result_rows(self._study, self._search), self._search.best()
+        if status == "done" and best is None:
+            status, reason = "failed", f"no trial completed ({reason})"
+        return Outcome(
+            status=status,
+            rows=rows,
+            best=next((row for row in rows if best and row.number == best.number), None),
+            baseline=next((row for row in rows if row.origin == "baseline"), None),
+            reason=reason,
+            seconds=time.monotonic() - self._began,
+        )
+
+    def _job(self, job: str, **request: Any) -> dict[str, Any]:
+        """Run a job in the study's warm process, or in one of its own where the trials run elsewhere."""
+        if self._executor is not None and self._study.backend.type == "optuna":
+            return self._executor.job(job, **request)
+        with executor_of(self._study) as own:
+            return own.job(job, **request)
+
+    def _tracker(self, search: Search) -> Tracker:
+        study, place = self._study, search.place
+        shared = several_drivers(study)
+
+        def rows() -> list[Trial]:
+            """Return the trials that this machine delivers: those that were trained here have their logs here."""
+            trials = search.trials()
+            return [row for row in trials if place.trial(row.number).exists()] if shared else trials
+
+        return tracker_of(study, rows, place=place, data=self._prepared.data, shared=shared)
 
 
 def _ray_backend(study: StudyData, trial_memory_mb: float) -> Backend:
@@ -169,72 +267,35 @@ def _scheduler(study: StudyData) -> Scheduler | None:
     return TuneScheduler(study)
 
 
-def _here_backend(study: StudyData, kind: type[Task]) -> Backend:
-    from sweepkit.backends.inline import HereBackend
-
-    return HereBackend(study, kind)
-
-
-def _job(study: StudyData, executor: Executor | None, job: str, **request: Any) -> dict[str, Any]:
-    """Do a job in the study's warm process, or, where its trials run elsewhere, in one made for it."""
-    if executor is not None and study.backend.type == "optuna":
-        return executor.job(job, **request)
-    with executor_of(study) as own:
-        return own.job(job, **request)
-
-
 def _gpus(slots: list[Slot]) -> float:
+    """Return the GPUs of one trial; trials that share one have a fraction each."""
     devices = {device for slot in slots for device in slot.devices}
     return len(devices) / len(slots) if any(len(slot.devices) == 1 for slot in slots) else float(len(slots[0].devices))
 
 
-def _slots_in_words(slots: list[Slot]) -> str:
+def _describe(slots: list[Slot]) -> str:
+    """Say how many trials run at a time and on what.
+
+    >>> _describe([Slot(threads=1), Slot(threads=1)])
+    '2 trials at a time, 1 thread each'
+    """
     slot = slots[0]
-    where = f"{len(slot.devices)} GPU(s)" if slot.devices else f"{slot.threads} thread(s)"
-    ranks = f", {slot.ranks} ranks" if slot.ranks > 1 else ""
-    return f"{len(slots)} trial(s) at a time, each with {where}{ranks}"
-
-
-def _drive(backend: Backend, driver: Driver, switch: Switch) -> tuple[Status, str]:
-    try:
-        switch.connect(driver.interrupt)
-        with _interruptible(driver), prompt():
-            backend.drive(driver)
-    except StudyFailed as error:
-        return "failed", str(error)
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            return "failed", "no space left on the disk; free some and run the same command"
-        raise
-    finally:
-        driver.close()
-    if driver.interrupted:
-        return "interrupted", driver.reason
-    return "done", driver.reason
+    share = words.plural(len(slot.devices), "GPU") if slot.devices else words.plural(slot.threads, "thread")
+    ranks = f" for {slot.ranks} ranks" if slot.ranks > 1 else ""
+    return f"{words.plural(len(slots), 'trial')} at a time, {share} each{ranks}"
 
 
 @contextmanager
-def _interruptible(driver: Driver) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM interrupt the study, once gently, twice at once; signals are the main thread's only."""
+def _interruptible(session: StudySession) -> Iterator[None]:
+    """Let SIGINT and SIGTERM interrupt the session; signal handlers belong to the main thread alone."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {
-        number: signal.signal(number, lambda *_: driver.interrupt()) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, lambda *_: session.interrupt()) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _tracker(study: StudyData, search: Search, data: str | None) -> Tracker:
-    shared, place = several_drivers(study), search.place
-
-    def rows() -> list[Trial]:
-        """Return the trials that are for this machine to deliver: their logs lie where they were trained."""
-        found = search.trials()
-        return [row for row in found if place.trial(row.number).exists()] if shared else found
-
-    return tracker_of(study, rows, place=place, data=Path(data) if data else None, shared=shared)

@@ -1,6 +1,6 @@
-"""The driver of one study: what to try next, what a trial's words mean, when it is enough. The same for every backend.
+"""Drives one study's trials, the same way on every backend: what starts next, what an event means, when to stop.
 
-Passes every event on to the trial's log, the search, the tracker and whoever watches. Knows no process and no MLflow.
+Every event goes to the trial's log, the search, the tracker and the watcher.
 """
 
 from __future__ import annotations
@@ -25,108 +25,108 @@ from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Reason, Trial, TrialSpec
 
-ALIKE = 3
-"""So many trials in a row that fail with the same cause end the study."""
+SAME_FAILURES = 3
+"""Trials in a row that fail with the same cause before the study stops."""
 
 LOSSES = 20
-"""So often a trial is started again that lost its machine; this says nothing against the trial."""
+"""Restarts of a trial whose machine was lost; these do not count as the trial's own crashes."""
 
 
-@dataclass(frozen=True)
-class Given:
-    """What is known of a run's trials before the first one starts."""
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What the trials of a run have in common."""
 
     gpus: float = 0.0
-    """GPUs of one trial; a shared one counts by its share."""
+    """GPUs of one trial; a shared GPU counts by its share."""
     slots: int = 0
     """Trials at a time; 0 where slots come and go (a cluster)."""
     splits_batches: bool = False
-    """Whether a trial that ran out of memory may be tried with a smaller micro-batch."""
+    """Whether a trial that ran out of memory may be retried with a smaller micro-batch."""
     model_bytes: float = 0.0
     """Size of a model on disk; 0 when unknown."""
     scheduler: Scheduler | None = None
-    """Who decides where trials meet that train side by side (population-based training)."""
+    """Decides at the meetings of population-based training; None without a population."""
 
 
-class Driver:
-    """Drives one study; a :class:`sweepkit.backends.Session`."""
+class StudySession:
+    """The session of one study; implements :class:`sweepkit.backends.Session`."""
 
-    def __init__(self, study: StudyData, search: Search, *, courier: Courier, watch: Watcher, given: Given) -> None:
+    def __init__(self, study: StudyData, search: Search, *, courier: Courier, watch: Watcher, setup: Setup) -> None:
         self._study = study
         self._place = search.place
         self._search = search
         self._courier = courier
         self._watch = watch
-        self._given = given
+        self._setup = setup
         limit = study.budget.disk_gb
-        keep = study.checkpoints.keep if search.proposes else 0
         self._shelf = Shelf(
             self._place,
-            keep=keep,
+            keep=study.checkpoints.keep if search.proposes else 0,
             limit_bytes=limit * 1e9 if limit else None,
-            model_bytes=given.model_bytes,
+            model_bytes=setup.model_bytes,
             pinned=tracker_of(study, place=self._place).registered(),
         )
-        self._population = Population(study, search, self._shelf, given.scheduler if search.proposes else None)
-        self._spent = Spent(study.place.folder / "spent.json", slots=given.slots)
-        self._trial_seconds = sum((row.seconds or 0.0) for row in search.trials() if row.ending.counts)
+        self._population = Population(study, search, self._shelf, setup.scheduler if search.proposes else None)
+        self._spent = Spent(study.place.folder / "spent.json", slots=setup.slots)
+        self._ended_seconds = sum((row.seconds or 0.0) for row in search.trials() if row.ending.counts)
         self._logs: dict[int, TrialLog] = {}
         self._asked: dict[int, Asked] = {}
-        self._again: list[TrialSpec] = []
-        self._alike: tuple[str, int] = ("", 0)
-        self._enough_since: float | None = None
+        self._retries: list[TrialSpec] = []
+        self._same_failures: tuple[str, int] = ("", 0)
+        self._budget_reached_at: float | None = None
         self.reason = ""
+        """Why nothing more is started, in words; empty while trials are."""
         self.killing = False
-        self._interrupted = self._told = False
-        self._resumed = self._take_over()
+        self._interrupted = self._announced = False
+        self._left = self._take_over()
 
     @property
     def stopping(self) -> bool:
-        """Whether running trials are to checkpoint and stop."""
+        """Whether running trials should checkpoint and stop."""
+        reached = self._budget_reached_at
         grace = self._study.budget.grace_minutes * 60
-        late = self._enough_since is not None and time.monotonic() - self._enough_since >= grace
-        return self._interrupted or late
+        return self._interrupted or (reached is not None and time.monotonic() - reached >= grace)
 
     @property
     def interrupted(self) -> bool:
-        """Whether somebody asked the study to stop."""
+        """Whether the study was asked to stop."""
         return self._interrupted
 
     def interrupt(self) -> None:
-        """First call: running trials checkpoint and stop. Second: they end at once."""
+        """Stop the study. First call: running trials checkpoint and stop; second: they end at once."""
         self.killing = self._interrupted
         self._interrupted = True
         self.reason = self.reason or "interrupted"
 
     def next(self) -> TrialSpec | None:
-        """Return the next trial to start: a retry, one an earlier driver left, or a new one."""
-        if self._interrupted or self._enough():
+        """Return the next trial to start: a retry, one an earlier driver left, or a new one; None when there is none now."""
+        if self._interrupted or self._budget_reached():
             return None
-        if self._again:
-            return self._again.pop(0)
-        asked = None
-        while asked is None:
-            while self._resumed:
-                spec = self._resume(self._resumed.pop(0))
+        if self._retries:
+            return self._retries.pop(0)
+        while True:
+            while self._left:
+                spec = self._resume(self._left.pop(0))
                 if spec is not None:
                     return spec
             asked = self._search.ask()
-            if asked is None:
-                self._resumed = self._take_over()  # what another driver left that died meanwhile
-                if not self._resumed and self._population.all_there(self._asked):
-                    self._again = [self._spec(self._asked[number]) for number in self._population.meet()]
-                    return self._again.pop(0)
-                if not self._resumed:
-                    self.reason = self.reason or (
-                        "every configuration of the space was tried"
-                        if self._search.exhausted
-                        else "all trials of the budget are done"
-                    )
-                    return None
-        return self._spec(asked)
+            if asked is not None:
+                return self._spec(asked)
+            self._left = self._take_over()  # of a driver that died meanwhile
+            if self._left:
+                continue
+            if self._population.complete(self._asked):
+                self._retries = [self._spec(self._asked[number]) for number in self._population.meet()]
+                return self._retries.pop(0)
+            exhausted = "every configuration of the space was tried"
+            self.reason = self.reason or (exhausted if self._search.exhausted else "all trials of the budget are done")
+            return None
 
     def hear(self, event: Event) -> str | None:
-        """Take an event to everybody who wants it; return the answer where the trial waits for one."""
+        """Process an event; return the answer to an evaluation: ``continue``, ``lean``, ``prune`` or ``stop``.
+
+        ``lean``: continue, but do not write the resumable checkpoint, for which there is no room.
+        """
         if isinstance(event, Finished):
             self._finish(event)
             return None
@@ -146,16 +146,16 @@ class Driver:
         return "continue" if resumable else "lean"
 
     def tick(self) -> float:
-        """Look at budgets and save the time spent; say once that the study stops (a signal's handler must not print)."""
-        if self._interrupted and not self._told:
-            self._told = True
+        """Check the budgets and save the time spent; return the seconds after which to call again at the latest."""
+        if self._interrupted and not self._announced:  # here and not in interrupt(): a signal handler must not print
+            self._announced = True
             self._watch.on_note("stopping: running trials checkpoint first; Ctrl-C again ends them at once")
-        self._enough()
+        self._budget_reached()
         self._spent.save(at_least_every=10.0)
         return 1.0
 
     def close(self) -> None:
-        """Save what was spent (on a full disk the seconds since the last time are lost); who waits for others is stopped."""
+        """Store members that still wait as stopped, and save the time spent; a full disk only costs the last seconds."""
         try:
             for log in map(self._log, self._population.waiting):
                 if log.finished:
@@ -170,38 +170,38 @@ class Driver:
             self._logs[number] = TrialLog(self._place.trial(number))
         return self._logs[number]
 
-    def _enough(self) -> bool:
-        """Whether a budget other than the number of trials is reached; says so once."""
-        if self._enough_since is None:
-            what = reached(
+    def _budget_reached(self) -> bool:
+        """Whether a budget other than the number of trials is used up; announces it once."""
+        if self._budget_reached_at is None:
+            limit = reached(
                 self._study,
                 seconds=self._spent.seconds,
                 gpu_seconds=self._gpu_seconds() if self._study.budget.gpu_hours else 0.0,
                 best=self._search.best() if self._search.proposes else None,
             )
-            if what:
-                self._enough_since, self.reason = time.monotonic(), what
-                self._watch.on_note(what)
-        return self._enough_since is not None
+            if limit:
+                self._budget_reached_at, self.reason = time.monotonic(), limit
+                self._watch.on_note(limit)
+        return self._budget_reached_at is not None
 
     def _gpu_seconds(self) -> float:
-        return self._given.gpus * (self._trial_seconds + sum(log.seconds for log in self._logs.values()))
+        return self._setup.gpus * (self._ended_seconds + sum(log.seconds for log in self._logs.values()))
 
     def _take_over(self) -> list[Asked]:
-        """Return the trials an earlier driver left unfinished, their logs read: what they took counts."""
+        """Return the trials that dead drivers left unfinished; reading their logs counts the GPU time they used."""
         left = self._search.unfinished()
         for asked in left:
             self._log(asked.number)
         return left
 
     def _resume(self, asked: Asked) -> TrialSpec | None:
-        """Return how a left trial goes on; or end it, where only its driver had not noted yet that it had ended."""
+        """Return the next attempt of a trial that a dead driver left; None where it turns out to have ended, or waits."""
         self._asked[asked.number] = asked
         log = self._log(asked.number)
         evaluations = log.evaluations
         if log.finished and log.finished.ending != Ending.stopped:
             self._finish(log.finished, logged=True)
-            return self._again.pop() if self._again and self._again[-1].number == asked.number else None
+            return self._retries.pop() if self._retries and self._retries[-1].number == asked.number else None
         if evaluations and self._search.report(evaluations[-1]):
             last = evaluations[-1]
             self._finish(
@@ -217,22 +217,22 @@ class Driver:
         return None if self._population.holds(asked.number, evaluations) else self._spec(asked)
 
     def _spec(self, asked: Asked) -> TrialSpec:
-        """Return the spec of a trial's next attempt, going on from its last whole checkpoint where there is one."""
+        """Return the spec of a trial's next attempt, which resumes from its last complete checkpoint if it has one."""
         self._asked[asked.number] = asked
         folder = self._place.trial(asked.number)
         folder.mkdir(parents=True, exist_ok=True)
         log = self._log(asked.number)
         self._shelf.recover(asked.number)
         checkpoint, step = self._shelf.resumable(asked.number)
-        given = dict(asked.hyperparameters)
+        hyperparameters = dict(asked.hyperparameters)
         for change in self._population.schedule(asked.number):
-            given |= change.hyperparameters
+            hyperparameters |= change.hyperparameters
             if log.append(change):
                 self._watch.on_event(change)
         own = self._study.seed + asked.number if self._study.seed_per_trial else None
         return TrialSpec(
             number=asked.number,
-            hyperparameters=given,
+            hyperparameters=hyperparameters,
             drawn=dict(asked.params),
             directory=str(folder),
             attempt=log.attempts + 1,
@@ -242,15 +242,15 @@ class Driver:
                 for e in log.evaluations
                 if e.step <= step
             ),
-            micro_batch_divisor=2**log.out_of_memory if self._given.splits_batches else 1,
+            micro_batch_divisor=2**log.out_of_memory if self._setup.splits_batches else 1,
             seed=own if asked.seed is None else asked.seed,
         )
 
     def _finish(self, event: Finished, *, logged: bool = False) -> None:
-        """Decide what a trial's end means: another attempt, its ending, or the end of the study."""
+        """Decide what follows an attempt's end: a retry, the trial's ending, or the end of the study."""
         log = self._log(event.trial)
         if event.reason is Reason.disk_full:
-            raise StudyFailed(f"{event.cause} (trial {event.trial}); free some and run the same command")
+            raise StudyFailed(f"{event.cause} (trial {event.trial}); free some space and run the same command")
         if self.killing and event.ending == Ending.failed and not logged:
             event = replace(event, ending=Ending.stopped)
         if not logged:
@@ -261,11 +261,11 @@ class Driver:
             if self.stopping or not self._population.holds(event.trial, log.evaluations):
                 self._search.tell(event, attempts=log.attempts)
             return
-        if self._tries_again(event, log):
-            self._again.append(self._spec(self._asked[event.trial]))
+        if self._retries_left(event, log):
+            self._retries.append(self._spec(self._asked[event.trial]))
             return
         total = replace(event, seconds=log.seconds)
-        self._trial_seconds += total.seconds
+        self._ended_seconds += total.seconds
         self._search.tell(total, attempts=log.attempts, facts=self._facts(log))
         row = self._search.row(event.trial)
         self._keep(row)
@@ -274,14 +274,15 @@ class Driver:
         self._courier.poke()
         self._logs.pop(event.trial).close()
         self._asked.pop(event.trial)
-        self._count_alike(event)
+        self._count_failure(event)
 
-    def _tries_again(self, event: Finished, log: TrialLog) -> bool:
+    def _retries_left(self, event: Finished, log: TrialLog) -> bool:
+        """Whether the trial gets another attempt; a smaller micro-batch has to divide the batch size."""
         retries = self._study.retries
         if event.ending == Ending.infeasible:
-            name, given = "per_device_train_batch_size", self._asked[event.trial].hyperparameters
-            batch = int(given.get(name, self._study.training.get(name, 8)))
-            splits = self._given.splits_batches and batch % 2**log.out_of_memory == 0
+            name, searched = "per_device_train_batch_size", self._asked[event.trial].hyperparameters
+            batch = int(searched.get(name, self._study.training.get(name, 8)))
+            splits = self._setup.splits_batches and batch % 2**log.out_of_memory == 0
             return splits and log.out_of_memory <= retries.out_of_memory
         if event.reason is Reason.lost:
             return log.losses <= LOSSES
@@ -294,7 +295,7 @@ class Driver:
         return {} if started is None else {"unproved": list(started.unproved), "proved": list(started.proved)}
 
     def _keep(self, row: Trial) -> None:
-        """Hold the shelf to its rule after a trial ended, and let the tracker follow."""
+        """Apply the retention rule after a trial ended: drop what is over the limits, and let the tracker keep the rest."""
         self._shelf.ended(row.number, keeps_best=row.ending.ranks)
         self._drop(self._shelf.surplus(self._ranked()))
         if row.ending.ranks and os.path.lexists(self._place.trial(row.number) / "best"):
@@ -308,12 +309,15 @@ class Driver:
             self._courier.drop(number)
             self._shelf.ended(number, keeps_best=False)
 
-    def _count_alike(self, event: Finished) -> None:
+    def _count_failure(self, event: Finished) -> None:
+        """Stop the study when trials keep failing with the same cause."""
         if event.ending != Ending.failed:
-            self._alike = ("", 0)
+            self._same_failures = ("", 0)
             return
-        cause, count = self._alike
-        self._alike = (event.cause, count + 1 if event.cause == cause else 1)
-        if self._alike[1] >= ALIKE:
+        cause, count = self._same_failures
+        self._same_failures = (event.cause, count + 1 if event.cause == cause else 1)
+        if self._same_failures[1] >= SAME_FAILURES:
             console = self._place.trial(event.trial) / "console.log"
-            raise StudyFailed(f"{ALIKE} trials in a row failed alike: {event.cause} (see {console})")
+            raise StudyFailed(
+                f"{SAME_FAILURES} trials in a row failed with the same cause: {event.cause} (see {console})"
+            )

@@ -1,0 +1,177 @@
+"""Confirms a study's best trials over new seeds, judges them, and evaluates the chosen one on the test split once.
+
+Confirmation runs are trials of a second search, ``<name>/confirm``, in the same storage: the sampler never sees them and
+they do not count in ``budget.trials``. Each has a seed that the search never used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from optuna.storages import BaseStorage
+
+from sweepkit.report import rows as results
+from sweepkit.report.confirmation import SUFFIX, tested, tested_file, verdict_file, write
+from sweepkit.report.verdict import Candidate, Verdict, judge
+from sweepkit.report.watch import Quiet, Watcher
+from sweepkit.search.configurations import Proposer
+from sweepkit.search.search import Search
+from sweepkit.study import words
+from sweepkit.study.errors import StudyFailed
+from sweepkit.study.study import Confirm, PrunerSpec, StudyData
+from sweepkit.trial.trial import Trial, TrialSpec
+
+ORIGIN = "confirm of "
+"""Prefix of a confirmation run's origin; the number of the confirmed trial follows."""
+SEEDS_FROM = 1_000_000
+"""Distance of the first new seed from the highest one in use; with ``seed_per_trial``, trial N uses the study's seed + N."""
+
+
+class Confirmation:
+    """The confirmation runs of one study. ``known`` are fixed values and consumers' defaults by name."""
+
+    def __init__(
+        self,
+        study: StudyData,
+        search: Search,
+        storage: BaseStorage,
+        *,
+        known: Mapping[str, Any],
+        proposer: Proposer | None = None,
+    ) -> None:
+        assert study.confirm is not None
+        self._spec: Confirm = study.confirm
+        budget = study.budget.model_copy(update={"target": None})
+        plain = study.model_copy(update={"pruner": PrunerSpec(), "budget": budget})
+        self.study = plain.at(study.home)
+        """The study as its confirmation runs see it: without a pruner and without a target."""
+        self._searched = search
+        self.search = Search(self.study, storage, known=known, suffix=SUFFIX, proposer=proposer)
+
+    def enqueue(self) -> int:
+        """Add the missing runs, one seed after the other; return the number of all runs, finished ones included."""
+        runs = self.search.trials()
+        done = {number: len(_runs_of(number, runs)) for number in self.numbers()}
+        first, total = _first_seed(self.study, self._searched.trials()), len(runs)
+        for index in range(self._spec.seeds):
+            for number, count in done.items():
+                if count <= index:
+                    seed = first + total
+                    self.search.repeat(number, of=self._searched, origin=f"{ORIGIN}{number}", seed=seed)
+                    total += 1
+        return total
+
+    def numbers(self) -> list[int]:
+        """Return the trials to confirm: the ``top`` best (of the Pareto front, with several goals), then the baseline."""
+        rows = self._searched.trials()
+        order = results.front if len(self.study.objective.goals) > 1 else results.ranked
+        numbers = [row.number for row in order(self.study, rows)[: self._spec.top]]
+        baseline = results.baseline(rows)
+        return numbers if baseline is None or baseline.number in numbers else [*numbers, baseline.number]
+
+    def verdict(self) -> Verdict:
+        """Judge the runs that have ended so far."""
+        goal, rows = self.study.objective.goals[0], self._searched.trials()
+        baseline, ranking = results.baseline(rows), results.ranked(self.study, rows)
+        candidates = [
+            _candidate(rows[number], self.search.trials(), is_baseline=rows[number] == baseline)
+            for number in self.numbers()
+        ]
+        best = ranking[0].number if ranking else None
+        return judge(candidates, metric=goal.metric, direction=goal.direction, best=best)
+
+    def save(self, verdict: Verdict) -> None:
+        """Write the verdict into the folder of the confirmation runs."""
+        path = verdict_file(self.study.place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, verdict.to_json())
+
+    def watcher(self, watch: Watcher, total: int) -> Watcher:
+        """Return a watcher of the runs that tells ``watch`` when each ends, and announce the runs to it."""
+        done = sum(row.ending.counts for row in self.search.trials())
+        if done < total:
+            numbers = ", ".join(map(str, self.numbers()))
+            rest = f", {done} already done" if done else ""
+            watch.on_note(f"confirming trials {numbers} with new seeds: {words.plural(total, 'run')}{rest}")
+        return _Progress(watch, done, total)
+
+
+class _Progress(Quiet):
+    """Reports each confirmation run's end as a line of the study; what happens during a run is in its log only."""
+
+    def __init__(self, watch: Watcher, done: int, total: int) -> None:
+        self._watch = watch
+        self._done = done
+        self._total = total
+
+    def on_note(self, text: str) -> None:
+        """Pass the line on."""
+        self._watch.on_note(text)
+
+    def on_trial_end(self, row: Trial) -> None:
+        """Report which trial was trained again, and its value."""
+        self._done += 1
+        result = words.value(row.value) if row.ending.ranks else f"{row.ending} ({words.first_line(row.cause)})"
+        self._watch.on_note(f"confirm {self._done}/{self._total}: trial {row.origin.removeprefix(ORIGIN)} → {result}")
+
+
+def evaluate_once(study: StudyData, row: Trial, job: Callable[..., dict[str, Any]] | None, watch: Watcher) -> None:
+    """Evaluate a trial's model on the test split and record it; a study's test split is never evaluated twice.
+
+    ``job`` runs a job in a process of its own; None where the task cannot leave this process. Raises StudyFailed when the
+    evaluation fails.
+    """
+    recorded = tested(study)
+    if recorded is not None:
+        other = "" if recorded["trial"] == row.number else f"; trial {row.number}, chosen now, is not evaluated on it"
+        watch.on_note(
+            f"the test split was used on {recorded['at']}, for trial {recorded['trial']}{other}: "
+            f"{words.metrics(recorded['metrics'])}"
+        )
+        return
+    best = study.place.trial(row.number) / "best"
+    if job is None or not best.exists():
+        why = "its task cannot leave this process" if job is None else "its checkpoint is gone"
+        watch.on_note(f"trial {row.number} was not evaluated on the test split: {why}")
+        return
+    console = study.place.folder / "test.log"
+    study.place.scratch.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=study.place.scratch) as temporary:
+        path = Path(temporary) / "spec.json"
+        path.write_text(TrialSpec(number=row.number, hyperparameters=row.params, directory=temporary).to_json())
+        answer = job("test", console=console, spec=str(path), model=str(best.resolve()))
+    if "error" in answer:
+        raise StudyFailed(f"trial {row.number} could not be evaluated on the test split: {answer['error']} ({console})")
+    write(
+        tested_file(study.place),
+        {"trial": row.number, "at": datetime.now().isoformat(timespec="seconds"), **answer},
+    )
+    metrics = words.metrics(answer["metrics"])
+    watch.on_note(f"trial {row.number} on the test split ({answer['rows']} rows, evaluated only once): {metrics}")
+
+
+def _runs_of(number: int, runs: Iterable[Trial]) -> list[Trial]:
+    return [run for run in runs if run.origin == f"{ORIGIN}{number}"]
+
+
+def _candidate(row: Trial, runs: Iterable[Trial], *, is_baseline: bool) -> Candidate:
+    ended = [run for run in _runs_of(row.number, runs) if run.ending.counts]
+    values = [run.value for run in ended if run.ending.ranks and run.value is not None and math.isfinite(run.value)]
+    return Candidate(
+        number=row.number,
+        values=tuple(values),
+        baseline=is_baseline,
+        searched=row.value if row.ending.ranks else None,
+        lost=len(ended) - len(values),
+    )
+
+
+def _first_seed(study: StudyData, rows: Iterable[Trial]) -> int:
+    """Return the first new seed: above all that the search used or may still use."""
+    used = (row.params.get("seed") for row in rows)
+    return max([study.seed, *(seed for seed in used if isinstance(seed, int))]) + SEEDS_FROM
