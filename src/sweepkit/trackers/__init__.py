@@ -27,14 +27,14 @@ TRACKERS = {"none": "sweepkit.trackers.silent:Silent"}
 class Tracker(Protocol):
     """Where a study is recorded. Methods may raise and may be called again: none does anything twice.
 
-    ``prepare``, ``behind``, ``runs`` and ``registered`` ask nothing but the disk of this machine, and import nothing heavy.
+    ``behind``, ``runs`` and ``registered`` read the disk of this machine only, and import nothing heavy.
     """
 
     name: str
     """What people call it; empty where nothing is recorded."""
 
     def prepare(self) -> None:
-        """Start what takes time, on a thread of its own. Raises InputError for an address that cannot be."""
+        """Import what is needed and start what takes time. Raises InputError for an address that cannot be."""
 
     def open(self) -> None:
         """Find or create the study's place in the store."""

@@ -58,14 +58,17 @@ class MLflowTracker:
         return _import_writer()(self._study, self._rows, place=self._place, data=self._data, shared=self._shared)
 
     def prepare(self) -> None:
-        """Have mlflow imported, and an SQLite file given its tables, while nothing trains yet.
+        """Import mlflow, and give an SQLite file its tables on a thread of its own, while nothing trains yet.
 
         The first costs 0.5 s of CPU, the second another second. The thread is no daemon: a process that ends meanwhile,
-        because the study is refused, waits until the tables are whole. Other trouble with the store is reported by the
-        first delivery. Raises InputError for an impossible URI.
+        because the study is refused, waits until the tables are whole. mlflow is imported before the thread starts, for
+        an interpreter that shuts down lets some of its modules no longer be imported. Trouble with the store is reported
+        by the first delivery. Raises InputError for an impossible URI.
         """
         uri = tracking_uri(self._study)
-        threading.Thread(target=_load, args=(uri, self._place), name="sweepkit-store").start()
+        _import_writer()
+        if sqlite_file(uri):
+            threading.Thread(target=_make_tables, args=(uri, self._place), name="sweepkit-store").start()
 
     def open(self) -> None:
         """Make the store's tables, the experiment and the parent run, or find them; describe the study."""
@@ -131,10 +134,8 @@ def _import_writer() -> type[Writer]:
     return Writer
 
 
-def _load(uri: str, place: Place) -> None:
-    with suppress(Exception):
-        _import_writer()
-        from sweepkit.trackers.mlflow.store import Store
+def _make_tables(uri: str, place: Place) -> None:
+    from sweepkit.trackers.mlflow.store import Store
 
-        if sqlite_file(uri):
-            Store(uri, place)
+    with suppress(Exception):
+        Store(uri, place)
