@@ -1,6 +1,6 @@
-"""Writes a trial's model with all it takes to use it and to train it again: ``sweep best STUDY --export DIR``.
+"""Writes a trial's model with a card and a script that trains it again: ``sweep best STUDY --export DIR``.
 
-Knows no MLflow and no process. No secret gets out: whatever text is written was scrubbed.
+All text is scrubbed of secrets before it is written.
 """
 
 from __future__ import annotations
@@ -8,35 +8,51 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
+import pprint
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sweepkit.report import script
-from sweepkit.report.card import card
+import jinja2
+
+from sweepkit.report import rows as results
+from sweepkit.report.confirmation import confirmed, tested
+from sweepkit.study import words
 from sweepkit.study.errors import InputError, StudyNotFound
+from sweepkit.study.rule import ValueRule
 from sweepkit.study.secrets import of_url, scrub
 from sweepkit.study.study import StudyData
-from sweepkit.tasks.prepared import digest
+from sweepkit.study.values import Values
+from sweepkit.tasks import ALWAYS_REPORTED, Task, load_task
+from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS
+from sweepkit.tasks.prepared import about, digest
 from sweepkit.trial.log import TrialLog
-from sweepkit.trial.trial import Trial
+from sweepkit.trial.trial import Trial, TrialSpec
 
 LEFT_OUT = ("training_args.bin",)
-"""Files of a checkpoint that are not exported: a pickle of everything that was set, paths included."""
+"""Checkpoint files that are not exported: a pickle of every argument, paths included."""
+LIBRARIES = ("sweepkit", "transformers", "torch", "datasets", "accelerate", "peft", "scikit-learn", "evaluate")
+"""Whose installed versions go into ``requirements.txt``."""
+KEPT_DEFAULTS = ("eval_strategy", "logging_steps", "logging_nan_inf_filter")
+"""sweepkit's own TrainingArguments that change how a trial trains or evaluates."""
 
 
 def export(study: StudyData, rows: Sequence[Trial], row: Trial, folder: Path) -> list[Path]:
-    """Write ``model/``, ``hyperparameters.yaml``, ``README.md`` and ``train.py`` of a trial; return what was written.
+    """Write a trial's model, hyperparameters, card, requirements and ``train.py`` to a folder; return what was written.
 
-    The folder is made, whole or not at all. Raises InputError where it exists and is not empty, StudyNotFound where the
-    checkpoint is gone.
+    The folder is created whole or not at all. Raises InputError where it exists and is not empty or the trial followed a
+    schedule, StudyNotFound where the checkpoint is gone.
     """
     if row.schedule:
         raise InputError(
-            f"--export: trial {row.number} was trained along a schedule, which no training script with fixed values "
-            f"repeats; sweep try {study.name} --trial {row.number} does, and its model lies in {row.checkpoint}"
+            f"--export: trial {row.number} was trained along a schedule, which a training script with fixed values cannot "
+            f"repeat; sweep try {study.name} --trial {row.number} does, and its model is in {row.checkpoint}"
         )
     best = study.place.trial(row.number) / "best"
     if not best.exists():
@@ -47,7 +63,7 @@ def export(study: StudyData, rows: Sequence[Trial], row: Trial, folder: Path) ->
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         shutil.copytree(best.resolve(), scratch / "model", ignore=shutil.ignore_patterns(*LEFT_OUT))
-        written = [scratch / "model", *_write(study, rows, row, scratch)]
+        written = [scratch / "model", *_write(_Exported(study, rows, row), scratch)]
         scratch.chmod(0o755)
         if folder.exists():
             folder.rmdir()
@@ -57,66 +73,250 @@ def export(study: StudyData, rows: Sequence[Trial], row: Trial, folder: Path) ->
     return [folder / path.name for path in written]
 
 
-def _write(study: StudyData, rows: Sequence[Trial], row: Trial, folder: Path) -> list[Path]:
-    given = _spec(study, row)
-    seed = given.get("seed")
-    recipe = script.Recipe(
-        study=study,
-        title=f"Trains trial {row.number} of the study {study.name} again.",
-        hyperparameters=row.params,
-        seed=study.seed if seed is None else int(seed),
-        micro_batch_divisor=int(given.get("micro_batch_divisor", 1)),
-        model=folder / "model",
-    )
+@dataclass(frozen=True)
+class _Exported:
+    """A trial and everything its files are written from."""
+
+    study: StudyData
+    rows: Sequence[Trial]
+    row: Trial
+
+    @cached_property
+    def spec(self) -> TrialSpec:
+        folder = self.study.place.trial(self.row.number)
+        try:
+            return TrialSpec.from_json((folder / "spec.json").read_text())
+        except FileNotFoundError:
+            return TrialSpec(number=self.row.number, hyperparameters=self.row.params, directory=str(folder))
+
+    @property
+    def seed(self) -> int:
+        return self.study.seed if self.spec.seed is None else self.spec.seed
+
+    @cached_property
+    def values(self) -> Values:
+        return Values.of(self.study, self.row.params)
+
+    @cached_property
+    def task(self) -> Task:
+        study = self.study
+        return load_task(study.task, study.home, self.values.task, trust_remote_code=study.trust_remote_code)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The task's options, searched ones included."""
+        return {**self.study.task.options, **self.values.task}
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """TrainingArguments without the seed, the batch split as it was to fit into memory."""
+        found = {name: SWEEPKIT_DEFAULTS[name] for name in KEPT_DEFAULTS} | dict(self.values.training)
+        found.pop("seed", None)
+        divisor = self.spec.micro_batch_divisor
+        if divisor > 1:
+            found["per_device_train_batch_size"] = found.get("per_device_train_batch_size", 8) // divisor
+            found["gradient_accumulation_steps"] = found.get("gradient_accumulation_steps", 1) * divisor
+        return found
+
+    @property
+    def lora(self) -> dict[str, Any]:
+        return {"task_type": self.task.peft_task_type, **self.values.peft} if self.values.peft else {}
+
+
+def _write(exported: _Exported, folder: Path) -> list[Path]:
+    study = exported.study
+    file = study.task.path.rpartition(":")[0] if study.task.path else study.task.pickle
+    copied = []
+    if file is not None:
+        copied = [folder / ("task.pickle" if study.task.pickle else "task.py")]
+        shutil.copyfile(study.home / Path(file).expanduser(), copied[0])
     known = of_url(study.storage) | of_url(study.tracking.uri)
     texts = {
-        "hyperparameters.yaml": _yaml(_resolved(recipe, row)),
-        "README.md": card(study, rows, row, _facts(recipe, row)),
+        "hyperparameters.yaml": _hyperparameters(exported),
+        "README.md": _card(exported),
+        "requirements.txt": _requirements(exported),
+        "train.py": _script(exported),
     }
     for name, text in texts.items():
         (folder / name).write_text(scrub(text, known))
-    return [*(folder / name for name in texts), *script.write(recipe, folder)]
+    return [*(folder / name for name in texts), *copied]
 
 
-def _spec(study: StudyData, row: Trial) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((study.place.trial(row.number) / "spec.json").read_text())
-    except FileNotFoundError:
-        return {}
-    return found
-
-
-def _resolved(recipe: script.Recipe, row: Trial) -> dict[str, Any]:
-    values = recipe.values
-    options = {**recipe.study.task.options, **values.task}
-    found = {
-        "study": recipe.study.name,
-        "trial": row.number,
-        "seed": recipe.seed,
-        "searched": dict(row.params),
-        "training": recipe.training,
-        "model": dict(values.model),
-        "peft": dict(values.peft),
-        "task": {"type": recipe.study.task.type or recipe.study.task.path, **options},
-    }
-    return {name: content for name, content in found.items() if content != {}}
-
-
-def _facts(recipe: script.Recipe, row: Trial) -> dict[str, Any]:
-    place = recipe.study.place
-    name = digest(recipe.task)
-    about = place.data / name / "about.json"
-    rows = json.loads(about.read_text())["rows"] if about.exists() else {}
-    log = TrialLog(place.trial(row.number))
-    checkpoint, evaluations = log.best_checkpoint, log.evaluations
-    deciding = [e for e in evaluations if checkpoint and e.number == checkpoint.evaluation] or evaluations[-1:]
-    return {"rows": rows, "digest": name, "seed": recipe.seed, "metrics": dict(deciding[0].metrics) if deciding else {}}
-
-
-def _yaml(data: Any) -> str:
+def _hyperparameters(exported: _Exported) -> str:
     from ruamel.yaml import YAML
 
+    study, values = exported.study, exported.values
+    found = {
+        "study": study.name,
+        "trial": exported.row.number,
+        "seed": exported.seed,
+        "searched": dict(exported.row.params),
+        "training": exported.training,
+        "model": dict(values.model),
+        "peft": dict(values.peft),
+        "task": {"type": study.task.type or study.task.path, **exported.options},
+    }
     writer, text = YAML(), io.StringIO()
     writer.default_flow_style = False
-    writer.dump(json.loads(json.dumps(data, default=str)), text)
+    writer.dump({name: content for name, content in _plain(found).items() if content != {}}, text)
     return text.getvalue()
+
+
+def _plain(data: Any) -> Any:
+    return json.loads(json.dumps(data, default=str))
+
+
+def _requirements(exported: _Exported) -> str:
+    lines = ["# What the model was trained with; train.py needs sweepkit, which loads the task."]
+    for name in LIBRARIES:
+        try:
+            lines.append(f"{name}=={version(name).partition('+')[0]}")
+        except PackageNotFoundError:
+            continue
+    return "\n".join(lines) + "\n"
+
+
+def _script(exported: _Exported) -> str:
+    study, task = exported.study, exported.task
+    rule = ValueRule(study.objective)
+    goal, last = study.objective.goals[rule.deciding], f"values[-{study.objective.mean_of}:]"
+    value = {"best": "max(values)" if goal.direction == "maximize" else "min(values)", "last": "values[-1]"}
+    module, _, arguments = task.arguments_type.partition(":")
+    source, beside = f"type={study.task.type!r}", None
+    if study.task.path is not None:
+        file, _, kind = study.task.path.rpartition(":")
+        source = f'path=f"{{HERE}}/task.py:{kind}"'
+        beside = str((study.home / file).expanduser().resolve().parent)
+    elif study.task.pickle is not None:
+        source = 'pickle=str(HERE / "task.pickle")'
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sweepkit.report", ""),
+        autoescape=False,  # it is Python, not HTML
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["python"] = lambda data: pprint.pformat(_plain(data), width=110, sort_dicts=False)
+    return environment.get_template("train.py.j2").render(
+        study=study.name,
+        trial=exported.row.number,
+        home=str(study.home),
+        source=source,
+        beside=beside,
+        task=exported.options,
+        remote=study.trust_remote_code,
+        module=module,
+        arguments=arguments,
+        training=_with_best_checkpoint(exported, goal.metric, greater=goal.direction == "maximize"),
+        model=dict(exported.values.model),
+        lora=exported.lora,
+        seed=exported.seed,
+        measured=bool(task.metrics) or type(task).compute_metrics is not Task.compute_metrics,
+        metric=goal.metric,
+        value=value.get(study.objective.value, f"sum({last}) / len({last})"),
+    )
+
+
+def _with_best_checkpoint(exported: _Exported, metric: str, *, greater: bool) -> dict[str, Any]:
+    """Return the TrainingArguments; where the objective is the best evaluation, its checkpoint is kept and loaded."""
+    found = exported.training
+    if exported.study.objective.value != "best":
+        return {**found, "save_strategy": "no"}
+    keep = {"load_best_model_at_end": True, "metric_for_best_model": metric, "greater_is_better": greater}
+    every = found.get("eval_steps") or found["logging_steps"]
+    steps = {"save_steps": every} if found["eval_strategy"] == "steps" else {}
+    return {**found, "save_strategy": found["eval_strategy"], **steps, "save_total_limit": 1, **keep}
+
+
+def _card(exported: _Exported) -> str:
+    """Return the model card as Markdown."""
+    study, row = exported.study, exported.row
+    parts = [
+        _front_matter(study),
+        f"# {study.name}, trial {row.number}",
+        study.question,
+        _outcome(exported),
+        "## Hyperparameters",
+        "Searched:" if row.params else "Nothing was searched.",
+        _table(("name", "value"), [(f"`{name}`", words.setting(value)) for name, value in row.params.items()]),
+        "Fixed:" if study.training else "",
+        _table(("name", "value"), [(f"`{name}`", words.setting(value)) for name, value in study.training.items()]),
+        f"`hyperparameters.yaml` has all of them. Seed {exported.seed}.",
+        "## Data",
+        _data(exported),
+        "## Use",
+        "The folder `model` loads with `from_pretrained`, or, where it holds an adapter, with `PeftModel`. `train.py` trains"
+        " it again; it needs sweepkit and reads the data from where the study did:",
+        "```bash\npip install -r requirements.txt\npython train.py\n```",
+        f"Trained with Python {platform.python_version()} and the versions in `requirements.txt`.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(study: StudyData) -> str:
+    base = study.task.options.get("model")
+    hub = isinstance(base, str) and base.count("/") <= 1 and not base.startswith(("package:", ".", "/", "~"))
+    lines = ["---", "library_name: transformers", "tags: [sweepkit]"]
+    lines += [f"base_model: {base}"] if hub and not (study.home / str(base)).exists() else []
+    lines += [f"pipeline_tag: {study.task.type}"] if study.task.type in ("text-classification",) else []
+    return "\n".join([*lines, "---"])
+
+
+def _outcome(exported: _Exported) -> str:
+    study, rows, row = exported.study, exported.rows, exported.row
+    against, verdict, test = results.baseline(rows), confirmed(study, rows), tested(study)
+    table = [
+        (
+            f"`{goal.metric}` ({goal.direction}, {study.objective.value})",
+            words.value(row.values[index] if index < len(row.values) else None),
+            words.value(against.values[index] if against and index < len(against.values) else None),
+        )
+        for index, goal in enumerate(study.objective.goals)
+    ]
+    goals = {goal.metric for goal in study.objective.goals}
+    table += [
+        (f"`{name}`", words.value(value), "")
+        for name, value in sorted(_metrics(exported).items())
+        if name not in goals and (name not in ALWAYS_REPORTED or name == "eval_loss")
+    ]
+    ended = [other for other in rows if other.ending.counts]
+    which = (
+        "Best mean over new seeds among the best" if verdict else "The best" if len(goals) == 1 else "Pareto-optimal"
+    )
+    text = [
+        _table(("metric", "this model", "baseline"), table),
+        f"{which} of {words.plural(len(ended), 'trial')} ({results.endings(ended)}), on the validation split.",
+    ]
+    if verdict:
+        text += ["Confirmed with new seeds:", "```text\n" + "\n".join(verdict["sentences"]) + "\n```"]
+    else:
+        text.append("Not confirmed with new seeds: part of this value may be luck.")
+    if test and test["trial"] == row.number:
+        counted, at, numbers = test["rows"], test["at"], words.metrics(test["metrics"])
+        text.append(f"On the test split ({counted} rows), evaluated once, on {at}: {numbers}.")
+    return "\n\n".join(text)
+
+
+def _metrics(exported: _Exported) -> dict[str, float]:
+    """Return the metrics of the evaluation whose checkpoint is exported."""
+    log = TrialLog(exported.study.place.trial(exported.row.number))
+    checkpoint, evaluations = log.best_checkpoint, log.evaluations
+    deciding = [e for e in evaluations if checkpoint and e.number == checkpoint.evaluation] or evaluations[-1:]
+    return dict(deciding[0].metrics) if deciding else {}
+
+
+def _data(exported: _Exported) -> str:
+    study, prepared = exported.study, exported.study.place.data / digest(exported.task)
+    source = study.task.options.get("data", study.task.path or "a task made in Python")
+    source = source if isinstance(source, str) else json.dumps(source, default=str)
+    rows = about(prepared)["rows"] if prepared.exists() else {}
+    counted = ", ".join(f"{split} {count}" for split, count in rows.items())
+    return f"`{source}`" + (f": {counted} rows, digest `{prepared.name}`." if counted else ".")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
