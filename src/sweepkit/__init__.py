@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sweepkit.api.trainer_search import hyperparameter_search
     from sweepkit.driver.run import run
     from sweepkit.study.errors import InputError, StudyFailed, StudyFileError, SweepError
-    from sweepkit.study.space import Choice, Expression, Float, Int
+    from sweepkit.study.parameters import Choice, Expression, Float, Int
     from sweepkit.tasks import Task
 
 __all__ = [
@@ -31,11 +31,11 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Choice": "sweepkit.study.space",
-    "Expression": "sweepkit.study.space",
-    "Float": "sweepkit.study.space",
+    "Choice": "sweepkit.study.parameters",
+    "Expression": "sweepkit.study.parameters",
+    "Float": "sweepkit.study.parameters",
     "InputError": "sweepkit.study.errors",
-    "Int": "sweepkit.study.space",
+    "Int": "sweepkit.study.parameters",
     "Study": "sweepkit.api",
     "StudyFailed": "sweepkit.study.errors",
     "StudyFileError": "sweepkit.study.errors",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sweepkit.study.errors import InputError
-from sweepkit.study.space import Choice, Float, Int
+from sweepkit.study.parameters import Choice, Float, Int
 
 pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
 

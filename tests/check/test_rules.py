@@ -21,7 +21,7 @@ from sweepkit.check.fields.arguments import training_fields
 from sweepkit.check.study_file import load_study
 from sweepkit.cli import running as commands
 from sweepkit.study.errors import StudyFileError
-from sweepkit.study.space import Choice, Float, Int
+from sweepkit.study.parameters import Choice, Float, Int
 from sweepkit.study.study import StudyData
 
 BROKEN: dict[str, dict[str, Any]] = YAML(typ="safe").load(Path(__file__).with_name("broken_studies.yaml"))

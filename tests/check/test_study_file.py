@@ -23,7 +23,7 @@ from sweepkit.check.study_file import load_study, read_study, same, to_yaml
 from sweepkit.check.yaml import dotted, read, split
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.formulas import derive
-from sweepkit.study.space import Choice, Expression, Float, Int
+from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData, TaskSpec
 from sweepkit.tasks import KINDS, task_class
 

@@ -18,7 +18,7 @@ from sweepkit.check.wandb import Imported, import_sweep
 from sweepkit.check.wandb.distributions import DISTRIBUTIONS, Fixed, Multiples, drawn
 from sweepkit.cli import app
 from sweepkit.study.errors import StudyFileError
-from sweepkit.study.space import Choice, Float, Int
+from sweepkit.study.parameters import Choice, Float, Int
 
 SWEEPS = Path(__file__).parent / "wandb"
 TASK = {"type": "text-classification", "model": "bert-base-uncased", "data": {"name": "imdb"}}

@@ -10,7 +10,8 @@ from hypothesis import strategies as some
 from pydantic import TypeAdapter
 
 from sweepkit.study.formulas import derive, evaluate, expressions, satisfied
-from sweepkit.study.space import Choice, Dimension, Float, Int, Scalar, Space, axes, contains, dimensions, draw, walk
+from sweepkit.study.parameters import Choice, Float, Int, Scalar, contains
+from sweepkit.study.space import Dimension, Space, axes, dimensions, draw, walk
 
 CONDITIONAL = {
     "learning_rate": {"low": 1e-6, "high": 1e-3, "log": True},

@@ -12,7 +12,8 @@ from pydantic import PrivateAttr
 from sweepkit.study import study as data
 from sweepkit.study.errors import InputError, Problem, StudyFileError, StudyNotFound
 from sweepkit.study.paths import Place
-from sweepkit.study.space import Choice, Expression, Float, Int, walk
+from sweepkit.study.parameters import Choice, Expression, Float, Int
+from sweepkit.study.space import walk
 from sweepkit.tasks import KINDS, Task, by_value, load_task
 
 if TYPE_CHECKING:

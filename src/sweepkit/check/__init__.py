@@ -16,7 +16,7 @@ from sweepkit.check.rules.spaces import check_names
 from sweepkit.check.rules.task import check_backend, check_task
 from sweepkit.check.rules.values import mismatch, typed
 from sweepkit.study.errors import Problem, StudyFileError
-from sweepkit.study.space import walk
+from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 
 __all__ = [
@@ -80,7 +80,7 @@ def examine(study: StudyData) -> tuple[list[Problem], Checked]:
 def wrong_values(study: StudyData, values: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with one trial's values, which may lie outside of the space: names and types alone."""
     consumers, _ = consumers_of(study)
-    searched = {name for _, name, _ in walk(study.space)}
+    searched = {each.name for each in visit(study.space)}
     problems = []
     for name, value in values.items():
         field, wrong = consumers.resolve(name)

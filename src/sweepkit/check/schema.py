@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from sweepkit.check.fields import UNKNOWN, Field
 from sweepkit.check.fields.arguments import lora_fields, training_fields
-from sweepkit.study.space import Choice, Expression, Float, Int
+from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import KINDS
 from sweepkit.tasks.arguments import owned

@@ -18,7 +18,7 @@ from sweepkit.check.merging import with_overrides, with_recipe
 from sweepkit.check.validation import Validated, validate
 from sweepkit.check.yaml import Document, read_file
 from sweepkit.study.errors import Problem, StudyFileError
-from sweepkit.study.space import Choice, Expression, Float, Int
+from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData
 
 

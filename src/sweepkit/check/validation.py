@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from sweepkit.check.yaml import Keys, dotted
 from sweepkit.study import messages as phrases
 from sweepkit.study.errors import Problem, nearest
-from sweepkit.study.space import Choice, Expression, Float, Int
+from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData
 
 _PARAMETERS: Mapping[str, type[BaseModel]] = {"float": Float, "int": Int, "choice": Choice, "expression": Expression}

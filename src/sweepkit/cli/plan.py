@@ -18,7 +18,7 @@ from sweepkit.driver.forecast import Forecast
 from sweepkit.report import terminal
 from sweepkit.study import words
 from sweepkit.study.secrets import scrub
-from sweepkit.study.space import Choice, Expression, Float, Int
+from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData
 
 

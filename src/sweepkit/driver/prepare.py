@@ -15,7 +15,8 @@ from sweepkit.backends.local.executor import Executor
 from sweepkit.report.watch import Watcher
 from sweepkit.study.errors import InputError, Problem, StudyFileError
 from sweepkit.study.formulas import derive
-from sweepkit.study.space import Choice, draw
+from sweepkit.study.parameters import Choice
+from sweepkit.study.space import draw
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import TrialSpec
 
@@ -87,6 +88,6 @@ def _inspect(study: StudyData, known: Mapping[str, Any], executor: Executor, con
 
 def _lowest(study: StudyData, known: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration that a trial is built with: every parameter's lowest or first value."""
-    values = draw(study.space, lambda d: d.parameter.labels[0] if isinstance(d.parameter, Choice) else d.parameter.low)
+    values = draw(study.space, lambda dimension: dimension.parameter.at(0))
     values = derive(study.space, values, known)
     return {name: value for name, value in values.items() if name in known}

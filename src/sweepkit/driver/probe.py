@@ -29,7 +29,8 @@ from sweepkit.search.storage import several_drivers
 from sweepkit.study import words
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.locks import StudyLock
-from sweepkit.study.space import Choice, Dimension, Float, Int, Scalar, dimensions
+from sweepkit.study.parameters import Choice, Float, Int, Scalar
+from sweepkit.study.space import Dimension, dimensions
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Finished
 from sweepkit.trial.measured import MEASURED, Measured

@@ -12,7 +12,8 @@ from typing import Any
 
 from sweepkit.report import rows as results
 from sweepkit.report.confirmation import SUFFIX, confirmed, tested
-from sweepkit.study.space import Choice, Dimension, Float, Int, Scalar, axes, contains
+from sweepkit.study.parameters import Choice, Float, Int, Scalar, contains
+from sweepkit.study.space import Dimension, axes
 from sweepkit.study.study import Goal, StudyData
 from sweepkit.trial.events import Evaluated, Event, Finished, Logged, Started
 from sweepkit.trial.log import TrialLog

@@ -26,7 +26,8 @@ from sweepkit.report.figures.style import ENDINGS
 from sweepkit.report.health import findings
 from sweepkit.study import words
 from sweepkit.study.secrets import of_url, scrub
-from sweepkit.study.space import Choice, Dimension
+from sweepkit.study.parameters import Choice
+from sweepkit.study.space import Dimension
 from sweepkit.trial.trial import Trial
 
 MOST_TRIALS = 500

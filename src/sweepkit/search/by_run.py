@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from sweepkit.search.configurations import Configuration, Proposer
 from sweepkit.search.samplers import distribution, knowingly
-from sweepkit.study.space import Choice, Float, Int
+from sweepkit.study.parameters import Choice, Float, Int
 from sweepkit.study.study import StudyData
 
 

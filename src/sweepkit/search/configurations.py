@@ -21,7 +21,8 @@ from sweepkit.search.samplers import Grid, distribution, knowingly
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.formulas import derive, evaluate, ingredients
 from sweepkit.study.samplers import Together
-from sweepkit.study.space import Choice, Dimension, Expression, Int, Scalar, axes, contains, draw, walk
+from sweepkit.study.parameters import Choice, Expression, Int, Scalar, contains
+from sweepkit.study.space import Dimension, axes, draw, walk
 from sweepkit.study.study import StudyData
 
 

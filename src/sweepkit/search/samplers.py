@@ -21,7 +21,8 @@ from optuna.trial import FrozenTrial
 
 from sweepkit.study.errors import InputError
 from sweepkit.study.samplers import experimental
-from sweepkit.study.space import Choice, Dimension, Float, Int, Scalar, draw, trial_seed
+from sweepkit.study.parameters import Choice, Float, Int, Scalar
+from sweepkit.study.space import Dimension, draw, trial_seed
 from sweepkit.study.study import StudyData
 
 GRID_LIMIT = 100_000

@@ -30,7 +30,8 @@ from sweepkit.study.errors import InputError
 from sweepkit.study.paths import Place
 from sweepkit.study.rule import ValueRule
 from sweepkit.study.samplers import make_pruner
-from sweepkit.study.space import Scalar, trial_seed
+from sweepkit.study.parameters import Scalar
+from sweepkit.study.space import trial_seed
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
 from sweepkit.trial.trial import Ending, Reason

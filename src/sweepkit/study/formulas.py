@@ -6,7 +6,8 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweepkit.study.space import Choice, Expression, walk
+from sweepkit.study.parameters import Expression
+from sweepkit.study.space import visit
 
 
 def expressions(space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
@@ -14,17 +15,8 @@ def expressions(space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str
 
     A value that is no branch (a baseline's default may lie outside the choices) brings none.
     """
-    found: dict[str, str] = {}
-
-    def visit(level: Mapping[str, Any]) -> None:
-        for name, parameter in level.items():
-            if isinstance(parameter, Expression):
-                found[name] = parameter.expression
-            elif isinstance(parameter, Choice) and str(values.get(name)) in parameter.branches:
-                visit(parameter.branches[str(values[name])])
-
-    visit(space)
-    return found
+    found = visit(space, lambda choice: str(values.get(choice.name)))
+    return {each.name: each.parameter.expression for each in found if isinstance(each.parameter, Expression)}
 
 
 def ingredients(space: Mapping[str, Any]) -> frozenset[str]:
@@ -33,10 +25,10 @@ def ingredients(space: Mapping[str, Any]) -> frozenset[str]:
     Such a name may be searched without a consumer: ``one_minus_beta2``, say, of which ``adam_beta2`` is made.
     """
     found: set[str] = set()
-    for _, _, parameter in walk(space):
-        if isinstance(parameter, Expression):
+    for each in visit(space):
+        if isinstance(each.parameter, Expression):
             try:
-                tree = ast.parse(parameter.expression.strip(), mode="eval")
+                tree = ast.parse(each.parameter.expression.strip(), mode="eval")
             except (SyntaxError, ValueError, RecursionError, MemoryError):
                 continue  # the check of expressions tells
             found |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

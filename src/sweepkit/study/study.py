@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 
 from sweepkit.study.paths import Place
 from sweepkit.study.samplers import PRUNERS, SAMPLERS, Pruner, Sampler, listed
-from sweepkit.study.space import Choice, Expression, Float, Int, Space
+from sweepkit.study.parameters import Choice, Expression, Float, Int
+from sweepkit.study.space import Space
 
 Direction = Literal["maximize", "minimize"]
 if TYPE_CHECKING:  # a type checker cannot read a closed set from a table

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import InputError, nearest
-from sweepkit.study.space import walk
+from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.study.values import Values
 from sweepkit.tasks import Task, load_task
@@ -83,7 +83,7 @@ def _unknown_configuration(study: StudyData, task: Task, trainer: Any) -> list[t
     """What neither the model's configuration nor an argument of ``model_init`` has a place for."""
     taken = signature(task.model_init).parameters
     config = getattr(trainer.accelerator.unwrap_model(trainer.model), "config", None)
-    names = [(path, name) for path, name, _ in walk(study.space)] + [
+    names = [(each.path, each.name) for each in visit(study.space)] + [
         (f"training.{name}", name) for name in study.training
     ]
     known = list(config.to_dict()) if config is not None else []

@@ -12,7 +12,7 @@ from ray.tune.search.sample import Float as TuneFloat
 from ray.tune.search.sample import Integer as TuneInteger
 
 from sweepkit.study.errors import InputError
-from sweepkit.study.space import Choice, Float, Int
+from sweepkit.study.parameters import Choice, Float, Int
 
 
 def parameter(name: str, value: Any, *, whole: bool = False) -> Float | Int | Choice:

@@ -21,8 +21,9 @@ from ray.tune.schedulers import PopulationBasedTraining
 from ray.tune.schedulers.pb2 import PB2
 
 from sweepkit.backends import Choice, Member
-from sweepkit.study.space import Choice as Choices
-from sweepkit.study.space import Float, dimensions, trial_seed
+from sweepkit.study.parameters import Choice as Choices
+from sweepkit.study.parameters import Float
+from sweepkit.study.space import dimensions, trial_seed
 from sweepkit.study.study import StudyData
 
 

@@ -12,7 +12,7 @@ from sweepkit.check.rules.spaces import Occurrence, occurrences
 from sweepkit.study import messages as phrases
 from sweepkit.study.errors import Problem, nearest
 from sweepkit.study.formulas import derive, satisfied
-from sweepkit.study.space import Choice, Expression, Float, Int, contains
+from sweepkit.study.parameters import Choice, Expression, Float, Int, contains
 from sweepkit.study.study import StudyData
 
 

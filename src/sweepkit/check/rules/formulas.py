@@ -18,7 +18,8 @@ from sweepkit.check.rules.spaces import Occurrence, occurrences
 from sweepkit.check.rules.values import mismatch
 from sweepkit.study.errors import Problem, nearest
 from sweepkit.study.formulas import derive, evaluate
-from sweepkit.study.space import Choice, Dimension, Expression, Float, Scalar, draw
+from sweepkit.study.parameters import Choice, Expression, Float, Scalar
+from sweepkit.study.space import Dimension, draw
 from sweepkit.study.study import StudyData
 
 DRAWS = 200

@@ -13,7 +13,8 @@ from sweepkit.check.fields.models import model_fields
 from sweepkit.check.fields.modules import refresh
 from sweepkit.check.fields.tasks import TaskSource, read_task
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
-from sweepkit.study.space import Choice, walk
+from sweepkit.study.parameters import Choice
+from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS, owned
 
@@ -124,10 +125,10 @@ def consumers_of(study: StudyData) -> tuple[Consumers, list[Problem]]:
 def models_of(study: StudyData, task: TaskSource | None) -> list[tuple[str, Any]]:
     """Return (path in the study, model) for every model the task is told to use, by ``task.model``."""
     searched = [
-        (path, model)
-        for path, name, parameter in walk(study.space)
-        if name == "task.model"
-        for model in (parameter.choices if isinstance(parameter, Choice) else [parameter])
+        (each.path, model)
+        for each in visit(study.space)
+        if each.name == "task.model"
+        for model in (each.parameter.choices if isinstance(each.parameter, Choice) else [each.parameter])
     ]
     if searched:
         return searched

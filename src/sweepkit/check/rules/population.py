@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sweepkit.study.errors import Problem
-from sweepkit.study.space import Choice, Expression, Float
+from sweepkit.study.parameters import Choice, Expression, Float
 from sweepkit.study.study import StudyData
 
 PERTURBABLE = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm")

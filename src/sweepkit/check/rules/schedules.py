@@ -90,7 +90,7 @@ def _named(study: StudyData) -> set[str]:
 
 def _words(study: StudyData) -> Iterator[str]:
     from sweepkit.check.rules.formulas import read
-    from sweepkit.study.space import Expression
+    from sweepkit.study.parameters import Expression
 
     for place in occurrences(study):
         if isinstance(place.parameter, Expression):

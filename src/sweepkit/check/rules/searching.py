@@ -9,7 +9,8 @@ from sweepkit.check.fields import Field
 from sweepkit.check.fields.searchers import PRUNERS, pruner_options, sampler_options
 from sweepkit.check.rules.values import mismatch
 from sweepkit.study.errors import Problem, nearest
-from sweepkit.study.space import Choice, Int, dimensions
+from sweepkit.study.parameters import Choice, Int
+from sweepkit.study.space import dimensions
 from sweepkit.study.study import StudyData
 
 _LIMITS: Mapping[str, tuple[float, float]] = {

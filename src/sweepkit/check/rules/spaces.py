@@ -12,7 +12,7 @@ from sweepkit.check.rules.values import mismatch, range_mismatch
 from sweepkit.study import messages as phrases
 from sweepkit.study.errors import Problem, nearest
 from sweepkit.study.formulas import ingredients
-from sweepkit.study.space import Choice, Expression, Float, Int
+from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData
 
 _SEEDS = frozenset({"seed", "data_seed"})

@@ -15,7 +15,7 @@ from sweepkit.check.rules.names import Consumers, models_of
 from sweepkit.check.rules.values import mismatch
 from sweepkit.study import messages as phrases
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
-from sweepkit.study.space import walk
+from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import references as places
 from sweepkit.tasks.data import SUFFIXES
@@ -36,7 +36,7 @@ def check_task(study: StudyData, consumers: Consumers) -> list[Problem]:
             field, complaint = consumers.resolve(f"task.{name}")
             if wrong := complaint if field is None else mismatch(name, field, value):
                 problems.append(Problem(f"task.{name}", wrong))
-        searched = {name.removeprefix("task.") for _, name, _ in walk(study.space)}
+        searched = {each.name.removeprefix("task.") for each in visit(study.space)}
         problems += [
             Problem("task", f"{task.label} needs {name}")
             for name, field in task.options.items()
@@ -59,7 +59,7 @@ def check_task(study: StudyData, consumers: Consumers) -> list[Problem]:
 def _built_in(study: StudyData, consumers: Consumers) -> Iterator[Problem]:
     assert consumers.task is not None
     cls, given = consumers.task.built_in, study.task.options
-    searched = {name.removeprefix("task.") for _, name, _ in walk(study.space)}
+    searched = {each.name.removeprefix("task.") for each in visit(study.space)}
     try:
         cls.model_validate_json(json.dumps(given), strict=True)
     except TypeError:

@@ -13,7 +13,7 @@ from sweepkit.check.fields import Field
 from sweepkit.check.fields.arguments import RATIOS
 from sweepkit.check.rules.names import Consumers, consumers_of
 from sweepkit.study import messages as phrases
-from sweepkit.study.space import Choice, Float, Int
+from sweepkit.study.parameters import Choice, Float, Int
 from sweepkit.study.study import StudyData
 
 

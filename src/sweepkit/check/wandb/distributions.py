@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweepkit.study.errors import nearest
-from sweepkit.study.space import Choice, Float, Int
+from sweepkit.study.parameters import Choice, Float, Int
 
 _ENDS: tuple[tuple[str, ...], Mapping[str, float]] = (("min", "max"), {})
 _Q_ENDS: tuple[tuple[str, ...], Mapping[str, float]] = (("min", "max"), {"q": 1.0})

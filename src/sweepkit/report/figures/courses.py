@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 from sweepkit.report.evidence import Course, Evidence, configuration, gather
 from sweepkit.report.figures import style
 from sweepkit.report.figures.hover import of_trial
-from sweepkit.study.space import Dimension, Scalar
+from sweepkit.study.parameters import Scalar
+from sweepkit.study.space import Dimension
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Trial
 

@@ -15,7 +15,8 @@ from sweepkit.report.figures.hover import of_trial
 from sweepkit.report.mirror import importances as shares
 from sweepkit.report.mirror import optuna_study
 from sweepkit.search.samplers import knowingly
-from sweepkit.study.space import Choice, Dimension, Scalar
+from sweepkit.study.parameters import Choice, Scalar
+from sweepkit.study.space import Dimension
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending, Trial
 

@@ -13,7 +13,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from sweepkit.study.space import Choice, Dimension, Float, Int
+from sweepkit.study.parameters import Choice, Float, Int
+from sweepkit.study.space import Dimension
 from sweepkit.trial.trial import Ending
 
 INK = "#1f2a33"

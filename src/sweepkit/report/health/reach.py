@@ -10,7 +10,7 @@ from sweepkit.report import rows as results
 from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.report.health.finding import Finding
 from sweepkit.study import words
-from sweepkit.study.space import Choice, Float, Int, contains
+from sweepkit.study.parameters import Choice, Float, Int, contains
 from sweepkit.trial.trial import Trial
 
 EDGE = 0.05

@@ -12,7 +12,8 @@ from mlflow.entities import Metric
 
 from sweepkit.study.rule import ValueRule
 from sweepkit.study.secrets import HIDDEN, secret_name
-from sweepkit.study.space import Choice, Float, Int, walk
+from sweepkit.study.parameters import Domain
+from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow.store import key
 from sweepkit.trial.events import Evaluated, Event, Finished, Logged, Scheduled, Started
@@ -53,7 +54,7 @@ OURS = frozenset(
 
 def run_name(study: StudyData, number: int, origin: str, values: Mapping[str, Any], phase: str = "") -> str:
     """Return ``0007 lr=3e-5 bs=16``: the trial's number and what was searched, in the study's order."""
-    names = [name for _, name, parameter in walk(study.space) if isinstance(parameter, (Float, Int, Choice))]
+    names = [each.name for each in visit(study.space) if isinstance(each.parameter, Domain)]
     words = [
         f"{SHORT.get(name, name.rpartition('.')[2])}={short(values[name])}"
         for name in dict.fromkeys(names)

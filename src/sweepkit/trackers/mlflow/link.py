@@ -12,7 +12,8 @@ import zlib
 from typing import Any
 
 from sweepkit.study.errors import StudyNotFound
-from sweepkit.study.space import Choice, Float, Int, walk
+from sweepkit.study.parameters import Domain
+from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow.state import State
 from sweepkit.trackers.mlflow.store import Store, key
@@ -41,7 +42,7 @@ def view(study: StudyData, parent_run_id: str, common: frozenset[str] | None) ->
 
     The chart leaves out runs without one of its axes, so that only what all trials have becomes one.
     """
-    names = [name for _, name, parameter in walk(study.space) if isinstance(parameter, (Float, Int, Choice))]
+    names = [each.name for each in visit(study.space) if isinstance(each.parameter, Domain)]
     searched = [key(name) for name in dict.fromkeys(names)]
     axes = [key(name) for name in dict.fromkeys(names) if common is None or name in common]
     goal = study.objective.goals[0]
