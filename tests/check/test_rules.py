@@ -16,10 +16,11 @@ from ruamel.yaml import YAML
 import sweepkit.check
 import sweepkit.driver.run
 from making import sweep
-from sweepkit.check import Checked, check_configuration, evaluations, find_problems, known_values, typed
+from sweepkit.check import Checked, evaluations, find_problems, known_values, typed
 from sweepkit.check.fields.arguments import training_fields
 from sweepkit.check.study_file import load_study
 from sweepkit.cli import running as commands
+from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import StudyFileError
 from sweepkit.study.parameters import Choice, Float, Int
 from sweepkit.study.study import StudyData
@@ -348,7 +349,7 @@ def test_every_sampler_takes_its_own_options(sampler: dict[str, Any], home: Path
 
 
 def test_hand_picked_values_are_checked_for_the_command_line_too(home: Path) -> None:
-    said = check_configuration(study(), {"learning_rate": 1.0, "lr": 1e-4}, "params")
+    said = Configurations(study(), {}).problems({"learning_rate": 1.0, "lr": 1e-4}, "params")
     assert [str(problem) for problem in said] == [
         "params.learning_rate: lies outside the space: low=1e-06 to high=0.001, got 1.0",
         "params.lr: is not searched; add it to space or leave it out",

@@ -54,7 +54,7 @@ def test_a_new_sampler_is_one_line() -> None:
 
         import optuna
         from sweepkit.check.schema import explain, schema
-        from sweepkit.check import check
+        from sweepkit.check import find_problems
         from sweepkit.search.search import Search
         from sweepkit.study.study import StudyData
 
@@ -68,7 +68,7 @@ def test_a_new_sampler_is_one_line() -> None:
 
         assert "bruteforce" in schema()["$defs"]["SamplerSpec"]["properties"]["type"]["enum"]
         assert "bruteforce" in explain()
-        paths = {p.path for p in check(study(avoid_premature_stop=True, nonsense=1)) if p.path.startswith("sampler")}
+        paths = {p.path for p in find_problems(study(avoid_premature_stop=True, nonsense=1)) if p.path.startswith("sampler")}
         assert paths == {"sampler.nonsense"}, paths
         search = Search(study(), optuna.storages.InMemoryStorage(), known={})
         asked = [search.ask() for _ in range(6)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 from pydantic import TypeAdapter
 
-from sweepkit.study.formulas import derive, evaluate, expressions, satisfied
+from sweepkit.study.formulas import FormulaError, derive, evaluate, expressions, holds
 from sweepkit.study.parameters import Choice, Float, Int, Scalar, contains
-from sweepkit.study.space import Dimension, Space, axes, dimensions, draw, walk
+from sweepkit.study.space import Dimension, Space, axes, branch_of, dimensions, draw, labels, visit
 
 CONDITIONAL = {
     "learning_rate": {"low": 1e-6, "high": 1e-3, "log": True},
@@ -33,14 +34,12 @@ def space(data: dict[str, Any]) -> Space:
 
 def first(dimension: Dimension) -> Scalar:
     """Answer with the lowest number or the first label."""
-    parameter = dimension.parameter
-    return parameter.labels[0] if isinstance(parameter, Choice) else parameter.low
+    return dimension.parameter.at(0)
 
 
 def last(dimension: Dimension) -> Scalar:
     """Answer with the highest number or the last label."""
-    parameter = dimension.parameter
-    return parameter.labels[-1] if isinstance(parameter, Choice) else parameter.high
+    return dimension.parameter.at(1)
 
 
 def test_a_child_exists_exactly_where_its_parents_branch_is_chosen() -> None:
@@ -54,7 +53,10 @@ def test_a_child_exists_exactly_where_its_parents_branch_is_chosen() -> None:
 
 
 def test_dimensions_name_their_conditions_parents_first() -> None:
-    found = {key: dimension.conditions for key, dimension in dimensions(space(CONDITIONAL)).items()}
+    found = {
+        key: tuple((condition.name, condition.branch) for condition in dimension.conditions)
+        for key, dimension in dimensions(space(CONDITIONAL)).items()
+    }
     assert found == {
         "learning_rate": (),
         "optim": (),
@@ -85,8 +87,8 @@ def test_a_name_with_one_domain_in_two_branches_is_one_dimension() -> None:
     ]
 
 
-def test_everything_is_walked_with_its_path() -> None:
-    assert [path for path, _, _ in walk(space(CONDITIONAL))] == [
+def test_every_occurrence_is_visited_with_its_path() -> None:
+    assert [each.path for each in visit(space(CONDITIONAL))] == [
         "space.learning_rate",
         "space.optim",
         "space.optim.adamw_torch.adam_beta2",
@@ -134,11 +136,12 @@ def test_nothing_but_arithmetic_is_computed(expression: str) -> None:
         evaluate(expression, {"peft.r": 8})
 
 
-def test_constraints_hold_together() -> None:
-    both = ["batch * steps <= 64", "batch >= 8"]
-    assert satisfied(both, {"batch": 8, "steps": 8})
-    assert not satisfied(both, {"batch": 16, "steps": 8})
-    assert satisfied([], {})
+def test_a_constraint_says_nothing_about_a_configuration_without_its_names() -> None:
+    assert holds("batch * steps <= 64", {"batch": 8, "steps": 8})
+    assert not holds("batch * steps <= 64", {"batch": 16, "steps": 8})
+    assert holds("batch * steps <= 64", {"batch": 128})
+    with pytest.raises(FormulaError, match="cannot be computed"):
+        holds("batch * steps <= 64", {"batch": None, "steps": 8})
 
 
 @pytest.mark.parametrize(
@@ -167,4 +170,64 @@ def test_every_step_lies_in_the_domain(low: int, step: int, steps: int) -> None:
 def test_choices_that_are_no_scalars_have_their_json_as_label() -> None:
     parameter = Choice(choices=[{"b": 1, "a": [2]}, None, True, "x"])
     assert parameter.labels == ['{"a": [2], "b": 1}', None, True, "x"]
-    assert [parameter.value_of(label) for label in parameter.labels] == [{"b": 1, "a": [2]}, None, True, "x"]
+    assert [parameter.value(label) for label in parameter.labels] == [{"b": 1, "a": [2]}, None, True, "x"]
+
+
+@given(some.floats(0, 1), some.booleans())
+def test_a_share_of_a_range_and_the_value_there_are_inverse(share: float, log: bool) -> None:
+    for parameter in (Float(low=1e-5, high=1e-1, log=log), Float(low=0.5, high=4.5, step=0.25), Int(low=1, high=900)):
+        value = parameter.at(share)
+        assert parameter.contains(value)
+        assert parameter.at(parameter.share(value)) == pytest.approx(value)
+    choice = Choice(choices=["a", "b", "c", "d"])
+    assert [choice.at(choice.share(label)) for label in choice.labels] == choice.labels
+
+
+@given(some.randoms(use_true_random=False))
+def test_a_random_value_lies_in_the_domain(dice: Random) -> None:
+    for parameter in (
+        Float(low=1e-5, high=1e-1, log=True),
+        Float(low=0.0, high=1.0, step=0.3),
+        Int(low=1, high=9, step=3),
+    ):
+        assert parameter.contains(parameter.random(dice))
+    assert Choice(choices=[{"a": 1}, None]).random(dice) in ('{"a": 1}', None)
+
+
+LINKED = {
+    "size": {
+        "choices": {
+            "small": {"model.layers": 2, "learning_rate": {"low": 1e-4, "high": 1e-3}},
+            "large": {"model.layers": 8, "learning_rate": {"low": 1e-6, "high": 1e-5}},
+        }
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "branch"),
+    [
+        ({"size": "large"}, "large"),
+        ({"size": "huge"}, None),
+        ({"model.layers": 8, "learning_rate": 2e-6}, "large"),
+        ({"model.layers": 8, "learning_rate": 1.0}, "large"),
+        ({"model.layers": 4, "learning_rate": 2e-6}, None),
+        ({}, None),
+    ],
+)
+def test_a_group_s_branch_follows_from_its_members_values(values: dict[str, Any], branch: str | None) -> None:
+    group = next(visit(space(LINKED)))
+    assert branch_of(group, values) == branch
+
+
+@given(some.randoms(use_true_random=False))
+def test_the_labels_of_a_drawn_configuration_are_those_it_was_drawn_with(dice: Random) -> None:
+    for each in (space(CONDITIONAL), space(LINKED)):
+        drawn: dict[str, Scalar] = {}
+
+        def suggest(dimension: Dimension, drawn: dict[str, Scalar] = drawn) -> Scalar:
+            return drawn.setdefault(dimension.key, dimension.parameter.random(dice))
+
+        values = draw(each, suggest)
+        assert labels(each, values) == drawn
+        assert labels(each, {name: value for name, value in values.items() if name != "size"}) == drawn

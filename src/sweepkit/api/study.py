@@ -11,9 +11,9 @@ from pydantic import PrivateAttr
 
 from sweepkit.study import study as data
 from sweepkit.study.errors import InputError, Problem, StudyFileError, StudyNotFound
-from sweepkit.study.paths import Place
 from sweepkit.study.parameters import Choice, Expression, Float, Int
-from sweepkit.study.space import walk
+from sweepkit.study.paths import Place
+from sweepkit.study.space import visit
 from sweepkit.tasks import KINDS, Task, by_value, load_task
 
 if TYPE_CHECKING:
@@ -273,10 +273,10 @@ def _wrong_options(study: data.StudyData, kind: type[Task]) -> list[Problem]:
     Of a range both ends are tried, of a choice every value.
     """
     given = [
-        (path, name.removeprefix("task."), value)
-        for path, name, parameter in walk(study.space)
-        if name.startswith("task.")
-        for value in _extremes(parameter)
+        (each.path, each.name.removeprefix("task."), value)
+        for each in visit(study.space)
+        if each.name.startswith("task.")
+        for value in _extremes(each.parameter)
     ]
     first = {name: value for _, name, value in reversed(given)}
     problems = []
@@ -286,7 +286,7 @@ def _wrong_options(study: data.StudyData, kind: type[Task]) -> list[Problem]:
         except InputError as error:
             told = [line.partition(": ") for line in str(error).splitlines()]
             problems += [Problem(path if key == f"task.{name}" else key, said) for key, _, said in told]
-    derived = {name for _, name, parameter in walk(study.space) if isinstance(parameter, Expression)}
+    derived = {each.name for each in visit(study.space) if isinstance(each.parameter, Expression)}
     return [problem for problem in dict.fromkeys(problems) if problem.path not in derived]
 
 

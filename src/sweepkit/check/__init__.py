@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweepkit.check.rules.configurations import check_baseline, check_configuration
 from sweepkit.check.rules.formulas import check_formulas
 from sweepkit.check.rules.names import Consumers, consumers_of, known_values
 from sweepkit.check.rules.population import check_population
@@ -15,6 +14,7 @@ from sweepkit.check.rules.searching import check_searching
 from sweepkit.check.rules.spaces import check_names
 from sweepkit.check.rules.task import check_backend, check_task
 from sweepkit.check.rules.values import mismatch, typed
+from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
@@ -23,7 +23,6 @@ __all__ = [
     "Checked",
     "Consumers",
     "check",
-    "check_configuration",
     "consumers_of",
     "evaluations",
     "examine",
@@ -70,9 +69,10 @@ def examine(study: StudyData) -> tuple[list[Problem], Checked]:
     problems += check_schedule(study, known)
     if consumers.task is not None:
         problems += check_metrics(study, consumers.task.reported(study.task.options))
-    problems += check_baseline(study, known)
+    configurations = Configurations(study, known)
+    problems += configurations.baseline_problems()
     for index, values in enumerate(study.enqueue):
-        problems += check_configuration(study, values, f"enqueue[{index}]")
+        problems += configurations.problems(values, f"enqueue[{index}]")
     problems += check_backend(study)
     return list(dict.fromkeys(problems)), Checked(study, known)
 

@@ -17,8 +17,8 @@ from sweepkit.check.fields.models import locate
 from sweepkit.driver.forecast import Forecast
 from sweepkit.report import terminal
 from sweepkit.study import words
-from sweepkit.study.secrets import scrub
 from sweepkit.study.parameters import Choice, Expression, Float, Int
+from sweepkit.study.secrets import scrub
 from sweepkit.study.study import StudyData
 
 

@@ -63,9 +63,9 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
 
 def within_space(study: StudyData, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the values when the study's space has them. Raises StudyFileError with everything that is wrong."""
-    from sweepkit.check import check_configuration
+    from sweepkit.study.configurations import Configurations
 
-    problems = check_configuration(study, values, "enqueue")
+    problems = Configurations(study, {}).problems(values, "enqueue")
     if problems:
         raise StudyFileError(Problem(problem.path.removeprefix("enqueue."), problem.message) for problem in problems)
     return values
@@ -77,11 +77,11 @@ def completed(checked: Checked, values: Mapping[str, Any]) -> dict[str, Any]:
     The values may lie outside of the space. Raises StudyFileError for names that nothing takes, values that do not fit.
     """
     from sweepkit.check import wrong_values
-    from sweepkit.search.configurations import Proposer
+    from sweepkit.study.configurations import Configurations
 
     if problems := wrong_values(checked.study, values):
         raise StudyFileError(problems)
-    return dict(Proposer(checked.study, checked.known).baseline(values).hyperparameters)
+    return dict(Configurations(checked.study, checked.known).baseline(values).hyperparameters)
 
 
 def trained(study: StudyData, number: int) -> tuple[Mapping[str, Any], Sequence[Turn]]:

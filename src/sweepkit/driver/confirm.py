@@ -19,7 +19,7 @@ from sweepkit.report import rows as results
 from sweepkit.report.confirmation import SUFFIX, tested, tested_file, verdict_file, write
 from sweepkit.report.verdict import Candidate, Verdict, judge
 from sweepkit.report.watch import Quiet, Watcher
-from sweepkit.search.configurations import Proposer
+from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.study import words
 from sweepkit.study.errors import StudyFailed

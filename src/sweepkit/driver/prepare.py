@@ -15,7 +15,6 @@ from sweepkit.backends.local.executor import Executor
 from sweepkit.report.watch import Watcher
 from sweepkit.study.errors import InputError, Problem, StudyFileError
 from sweepkit.study.formulas import derive
-from sweepkit.study.parameters import Choice
 from sweepkit.study.space import draw
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import TrialSpec

@@ -24,9 +24,9 @@ from sweepkit.driver.forecast import Corner, Forecast, Ground, forecast
 from sweepkit.driver.prepare import executor_of, prepare
 from sweepkit.driver.rehearsal import trials_of
 from sweepkit.report.watch import Quiet, Watcher
-from sweepkit.search.configurations import Configuration, Proposer
 from sweepkit.search.storage import several_drivers
 from sweepkit.study import words
+from sweepkit.study.configurations import Configuration, Configurations
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.locks import StudyLock
 from sweepkit.study.parameters import Choice, Float, Int, Scalar
@@ -89,10 +89,10 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
 
 def _data_bytes(study: StudyData, known: Mapping[str, Any], prepared: set[Path]) -> float:
     """Return what the prepared data of all trials takes: those that differ in an option of the task have their own."""
-    proposer, dice = Proposer(study, known), random.Random(study.sampler.seed)
+    configurations, dice = Configurations(study, known), random.Random(study.sampler.seed)
     asked = set[str]()
     for _ in range(trials_of(study) or FEWEST):
-        made = proposer.configure(lambda d: at(d.parameter, dice.random()), {})
+        made = configurations.answered(lambda d: d.parameter.random(dice))
         asked |= {json.dumps(_options(made.hyperparameters), sort_keys=True)} if made else set()
     size = sum(file.stat().st_size for folder in prepared for file in folder.rglob("*") if file.is_file())
     return size / len(prepared) * max(len(prepared), len(asked))
@@ -190,32 +190,19 @@ def _failed(end: Finished, hyperparameters: Mapping[str, Any], folder: Path) -> 
     return StudyFailed(f"the first steps{what} ended as {end.ending}: {end.cause or ' '.join(tail)}")
 
 
-def at(parameter: Float | Int | Choice, share: float) -> Scalar:
-    """Return the value that lies at a share (0 to 1) of a parameter's domain, a choice by its label.
-
-    >>> at(Int(low=1, high=9), 1.0), at(Float(low=1e-4, high=1e-2, log=True), 0.5), at(Choice(choices=[8, 16]), 0.9)
-    (9, 0.001, 16)
-    """
-    if isinstance(parameter, Choice):
-        return parameter.labels[min(int(share * len(parameter.labels)), len(parameter.labels) - 1)]
-    low, high = parameter.low, parameter.high
-    value = low * (high / low) ** share if parameter.log else low + share * (high - low)
-    if parameter.step and not parameter.log:
-        value = low + math.floor((value - low) / parameter.step + 0.5) * parameter.step
-        value = value if value <= high else value - parameter.step
-    value = min(max(value, low), high)
-    return round(value) if isinstance(parameter, Int) else float(f"{value:.12g}")
-
-
 def spread(study: StudyData, known: Mapping[str, Any], count: int) -> list[Configuration]:
     """Return configurations spread evenly over each parameter's domain, the same for the same study."""
-    proposer, axes, dice = Proposer(study, known), dimensions(study.space), random.Random(study.sampler.seed)
+    configurations, axes, dice = (
+        Configurations(study, known),
+        dimensions(study.space),
+        random.Random(study.sampler.seed),
+    )
     found: list[Configuration] = []
     for _ in range(TRIES):
         columns = [[(n + 0.5) / count for n in dice.sample(range(count), count)] for _ in axes]
         for row in zip(*columns, strict=True):
-            answers = {key: at(axes[key].parameter, share) for key, share in zip(axes, row, strict=True)}
-            made = proposer.configure(lambda d, answers=answers: answers[d.key], {})  # type: ignore[misc]
+            answers = {key: axes[key].parameter.at(share) for key, share in zip(axes, row, strict=True)}
+            made = configurations.answered(lambda d, answers=answers: answers[d.key])  # type: ignore[misc]
             found += [made] if made else []
         if len(found) >= count:
             return found[:count]
@@ -240,10 +227,10 @@ def _ends(dimension: Dimension) -> list[Scalar]:
     parameter = dimension.parameter
     if isinstance(parameter, Choice) and not _numeric(parameter):
         return parameter.labels
-    both = parameter.labels if isinstance(parameter, Choice) else [at(parameter, 0), at(parameter, 1)]
+    both = parameter.labels if isinstance(parameter, Choice) else [parameter.at(0), parameter.at(1)]
     values = sorted(both, key=lambda value: float(value or 0))
     if not _takes_memory(dimension):
-        return [at(parameter, 0.5)] if isinstance(parameter, Float) else values[:1]
+        return [parameter.at(0.5)] if isinstance(parameter, Float) else values[:1]
     # A batch is monotone; of what a task or model makes of its numbers (patches, windows) nothing is known.
     return [values[-1]] if dimension.name.endswith("_batch_size") else [values[-1], values[0]]
 
@@ -255,10 +242,10 @@ def corners(
 
     Where the upper ends together break a constraint, the largest ends that keep them are taken.
     """
-    proposer, axes = Proposer(study, known), dimensions(study.space)
+    configurations, axes = Configurations(study, known), dimensions(study.space)
 
     def make(answers: Mapping[str, Scalar]) -> Configuration | None:
-        return proposer.configure(lambda d: answers[d.key], {})
+        return configurations.answered(lambda d: answers[d.key])
 
     top = {key: _ends(dimension)[0] for key, dimension in axes.items()}
     if make(top) is not None:
@@ -266,7 +253,7 @@ def corners(
 
     dice, best, most = random.Random(0), None, -math.inf
     for _ in range(TRIES):
-        answers = {key: at(d.parameter, dice.choice((0.0, dice.random(), 1.0))) for key, d in axes.items()}
+        answers = {key: d.parameter.at(dice.choice((0.0, dice.random(), 1.0))) for key, d in axes.items()}
         size = sum(math.log1p(float(answers[k] or 0)) for k, d in axes.items() if _takes_memory(d))
         if size > most and make(answers) is not None:
             best, most = answers, size

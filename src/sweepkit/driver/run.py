@@ -25,7 +25,7 @@ from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.confirmation import answer
 from sweepkit.report.rows import rows as result_rows
 from sweepkit.report.watch import Outcome, Quiet, Status, Switch, Watcher
-from sweepkit.search.configurations import Proposer
+from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, set_aside, several_drivers
 from sweepkit.study import words

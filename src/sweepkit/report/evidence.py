@@ -12,8 +12,8 @@ from typing import Any
 
 from sweepkit.report import rows as results
 from sweepkit.report.confirmation import SUFFIX, confirmed, tested
-from sweepkit.study.parameters import Choice, Float, Int, Scalar, contains
-from sweepkit.study.space import Dimension, axes
+from sweepkit.study.parameters import Choice, Domain, Scalar
+from sweepkit.study.space import Dimension, dimensions, labels
 from sweepkit.study.study import Goal, StudyData
 from sweepkit.trial.events import Evaluated, Event, Finished, Logged, Started
 from sweepkit.trial.log import TrialLog
@@ -157,41 +157,15 @@ def _stint(began: Started, end: float | None, ending: Ending) -> Stint:
     return Stint(host=began.host, device=began.device, start=began.at, end=end, ending=ending)
 
 
-def configuration(study: StudyData, params: Mapping[str, Any]) -> dict[str, tuple[Dimension, Scalar]]:
-    """Return dimension key → (dimension, label or number) of a configuration that came out of the study's space.
-
-    A group (a choice whose own name no consumer has) is recognised by what its branches set. A dimension whose value lies
-    outside the space as it is now is left out.
-    """
-    dimension_at = axes(study.space)
-    found: dict[str, tuple[Dimension, Scalar]] = {}
-
-    def visit(level: Mapping[str, Any], path: str) -> None:
-        for name, parameter in level.items():
-            if not isinstance(parameter, (Float, Int, Choice)):
-                continue
-            value = params.get(name)
-            if isinstance(parameter, Choice) and parameter.branches and name not in params:
-                value = _branch(parameter, params)
-            if (name not in params and value is None) or not contains(parameter, value):
-                continue
-            dimension = dimension_at[f"{path}.{name}"]
-            label = parameter.labels[list(parameter.choices).index(value)] if isinstance(parameter, Choice) else value
-            found[dimension.key] = (dimension, label)
-            if isinstance(parameter, Choice) and parameter.branches:
-                visit(parameter.branches[str(value)], f"{path}.{name}.{value}")
-
-    visit(study.space, "space")
-    return found
+def configuration(study: StudyData, row: Trial) -> dict[str, tuple[Dimension, Scalar]]:
+    """Return dimension key → (dimension, label) of a trial; what lies outside the space as it is now is left out."""
+    drawn = row.drawn or labels(study.space, row.params)
+    return {
+        key: (dimension, drawn[key])
+        for key, dimension in dimensions(study.space).items()
+        if key in drawn and _has(dimension.parameter, drawn[key])
+    }
 
 
-def _branch(group: Choice, params: Mapping[str, Any]) -> str | None:
-    for branch, children in group.branches.items():
-        numeric = (Float, Int)
-        if all(
-            (name in params and contains(child, params[name])) or (name not in params and isinstance(child, Choice))
-            for name, child in children.items()
-            if isinstance(child, (*numeric, Choice)) or not hasattr(child, "expression")
-        ):
-            return branch
-    return None
+def _has(domain: Domain, label: Scalar) -> bool:
+    return label in domain.labels if isinstance(domain, Choice) else domain.contains(label)

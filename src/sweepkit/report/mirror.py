@@ -35,7 +35,7 @@ def optuna_study(evidence: Evidence, *, fixed: bool = False) -> optuna.Study:
     ``fixed`` False leaves out dimensions that only ever had one value, which nothing can be learnt or drawn of.
     """
     goals = evidence.study.objective.goals
-    known = {row.number: configuration(evidence.study, row.params) for row in evidence.rows}
+    known = {row.number: configuration(evidence.study, row) for row in evidence.rows}
     seen: dict[str, set[object]] = {}
     for each in known.values():
         for key, (_, label) in each.items():

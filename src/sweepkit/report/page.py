@@ -25,8 +25,8 @@ from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.report.figures.style import ENDINGS
 from sweepkit.report.health import findings
 from sweepkit.study import words
-from sweepkit.study.secrets import of_url, scrub
 from sweepkit.study.parameters import Choice
+from sweepkit.study.secrets import of_url, scrub
 from sweepkit.study.space import Dimension
 from sweepkit.trial.trial import Trial
 
@@ -168,7 +168,7 @@ def _settings(evidence: Evidence) -> Iterator[dict[str, str]]:
     chosen, baseline = evidence.chosen, evidence.baseline
     if chosen is None:
         return
-    domains = {d.name: _domain(d) for d, _ in configuration(evidence.study, chosen.params).values()}
+    domains = {d.name: _domain(d) for d, _ in configuration(evidence.study, chosen).values()}
     for name, value in chosen.params.items():
         was = baseline.params.get(name) if baseline and baseline.number != chosen.number else None
         yield {

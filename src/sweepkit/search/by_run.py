@@ -10,8 +10,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from sweepkit.search.configurations import Configuration, Proposer
+from sweepkit.search.proposer import Proposer
 from sweepkit.search.samplers import distribution, knowingly
+from sweepkit.study.configurations import Configuration
 from sweepkit.study.parameters import Choice, Float, Int
 from sweepkit.study.study import StudyData
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sweepkit.search.configurations import key_of
+from sweepkit.study.configurations import key_of
 from sweepkit.study.rule import ValueRule
 from sweepkit.study.study import Goal
 from sweepkit.trial.events import Evaluated

@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweepkit.search.configurations import Configuration
+from sweepkit.study.configurations import Configuration
 from sweepkit.study.errors import StudyNotFound
 from sweepkit.study.study import Direction
 

@@ -20,8 +20,8 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
 
 from sweepkit.study.errors import InputError
-from sweepkit.study.samplers import experimental
 from sweepkit.study.parameters import Choice, Float, Int, Scalar
+from sweepkit.study.samplers import experimental
 from sweepkit.study.space import Dimension, draw, trial_seed
 from sweepkit.study.study import StudyData
 
@@ -48,23 +48,11 @@ def distribution(parameter: Float | Int | Choice) -> BaseDistribution:
     if isinstance(parameter, Choice):
         return CategoricalDistribution(parameter.labels)
     if isinstance(parameter, Int):
-        high = parameter.low + (parameter.high - parameter.low) // parameter.step * parameter.step
-        return IntDistribution(parameter.low, high, log=parameter.log, step=parameter.step)
-    if parameter.step is None or parameter.log:
+        return IntDistribution(parameter.low, parameter.values[-1], log=parameter.log, step=parameter.step)
+    values = parameter.values
+    if values is None:
         return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
-    return FloatDistribution(parameter.low, _steps(parameter)[-1], step=parameter.step)
-
-
-def _steps(parameter: Float) -> list[float]:
-    assert parameter.step is not None
-    low, high, step = (_decimal(number) for number in (parameter.low, parameter.high, parameter.step))
-    return [float(low + step * n) for n in range(int((high - low) // step) + 1)]
-
-
-def _decimal(number: float) -> Any:
-    from decimal import Decimal
-
-    return Decimal(repr(number))
+    return FloatDistribution(parameter.low, values[-1], step=parameter.step)
 
 
 def make_sampler(
@@ -99,7 +87,7 @@ def combinations(study: StudyData) -> list[dict[str, Scalar]]:
 
         def suggest(dimension: Dimension, sizes: list[int] = sizes, chosen: dict[str, Scalar] = chosen) -> Scalar:
             if dimension.key not in chosen:
-                options = _options(dimension)
+                options = _values(dimension)
                 if len(digits) == len(sizes):
                     digits.append(0)
                 chosen[dimension.key] = options[digits[len(sizes)]]
@@ -119,15 +107,11 @@ def combinations(study: StudyData) -> list[dict[str, Scalar]]:
     return found
 
 
-def _options(dimension: Dimension) -> Sequence[Scalar]:
-    parameter = dimension.parameter
-    if isinstance(parameter, Choice):
-        return parameter.labels
-    if isinstance(parameter, Int):
-        return range(parameter.low, parameter.high + 1, parameter.step)
-    if parameter.step is not None and not parameter.log:
-        return _steps(parameter)
-    raise InputError(f"sampler grid: {dimension.path} needs a step or choices, for a grid counts its values")
+def _values(dimension: Dimension) -> Sequence[Scalar]:
+    values = dimension.parameter.values
+    if values is None:
+        raise InputError(f"sampler grid: {dimension.path} needs a step or choices, for a grid counts its values")
+    return values
 
 
 class Grid(BaseSampler):

@@ -17,20 +17,21 @@ from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from sweepkit.search.configurations import Configuration, Proposer, key_of
 from sweepkit.search.drivers import drivers_of
 from sweepkit.search.ledger import EVALUATION, Evaluations, Ledger, ending_of
 from sweepkit.search.meetings import Meetings
+from sweepkit.search.proposer import Proposer
 from sweepkit.search.read_only import View
 from sweepkit.search.records import Records, blank, whole
 from sweepkit.search.samplers import Grid, combinations, knowingly, make_sampler
 from sweepkit.search.standings import Standings
 from sweepkit.search.storage import together
+from sweepkit.study.configurations import Configuration, key_of
 from sweepkit.study.errors import InputError
+from sweepkit.study.parameters import Scalar
 from sweepkit.study.paths import Place
 from sweepkit.study.rule import ValueRule
 from sweepkit.study.samplers import make_pruner
-from sweepkit.study.parameters import Scalar
 from sweepkit.study.space import trial_seed
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
@@ -202,7 +203,7 @@ class Search(Standings):
 
         Works while another process runs the study. Raises InputError for what the space does not have.
         """
-        self._proposer.check(params)
+        self._proposer.configurations.ensure_possible(params)
         return self._wait(Configuration({}, {}), origin=origin, fixed=dict(params))
 
     def repeat(self, number: int, *, origin: str, of: Search | None = None, **attributes: Any) -> int:
@@ -247,13 +248,13 @@ class Search(Standings):
         if self._listed:
             return
         if self._study.baseline is not None and not self._ledger.has_baseline:
-            self._wait(self._proposer.baseline(self._study.baseline), origin="baseline")
+            self._wait(self._proposer.configurations.baseline(self._study.baseline), origin="baseline")
         there = list(self._ledger.listed)
         for entry in self._study.enqueue:
             if key_of(entry) in there:
                 there.remove(key_of(entry))
             else:
-                self._proposer.check(entry)
+                self._proposer.configurations.ensure_possible(entry)
                 self._wait(Configuration({}, {}), origin="enqueued", fixed=entry, listed=key_of(entry))
         self._listed = True
 

@@ -1,20 +1,37 @@
-"""Arithmetic over hyperparameters: what a derived value is worth. Knows no sampler and no consumer."""
+"""Arithmetic over hyperparameters: derived values and constraints."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sweepkit.study.parameters import Expression
 from sweepkit.study.space import visit
 
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "abs": abs,
+    "float": float,
+    "int": int,
+    "max": max,
+    "min": min,
+    "round": round,
+}
+"""The functions an expression or a constraint may call."""
+
+
+class FormulaError(ValueError):
+    """A formula that cannot be computed."""
+
+    def __init__(self, formula: str, cause: Exception, *, missing: bool) -> None:
+        super().__init__(f"{formula!r} cannot be computed: {cause}")
+        self.formula = formula
+        self.missing = missing
+        """Whether it names something that has no value here."""
+
 
 def expressions(space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
-    """Return name → expression text for the derived names that exist in this configuration.
-
-    A value that is no branch (a baseline's default may lie outside the choices) brings none.
-    """
+    """Return name → expression of the derived names that exist in the configuration with these values."""
     found = visit(space, lambda choice: str(values.get(choice.name)))
     return {each.name: each.parameter.expression for each in found if isinstance(each.parameter, Expression)}
 
@@ -30,17 +47,14 @@ def ingredients(space: Mapping[str, Any]) -> frozenset[str]:
             try:
                 tree = ast.parse(each.parameter.expression.strip(), mode="eval")
             except (SyntaxError, ValueError, RecursionError, MemoryError):
-                continue  # the check of expressions tells
+                continue  # the check of expressions reports it
             found |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     return frozenset(found)
 
 
-def evaluate(expression: str, values: Mapping[str, Any]) -> Any:
-    """Return the expression's value; dotted names are looked up in ``values``.
-
-    Raises ValueError when it is no expression, names something unknown, or cannot be computed.
-    """
-    from simpleeval import SimpleEval
+def evaluate(formula: str, values: Mapping[str, Any]) -> Any:
+    """Return the formula's value; dotted names are looked up in ``values``. Raises FormulaError."""
+    from simpleeval import AttributeDoesNotExist, NameNotDefined, SimpleEval
 
     nested: dict[str, Any] = {}
     for name, value in values.items():
@@ -49,35 +63,43 @@ def evaluate(expression: str, values: Mapping[str, Any]) -> Any:
         for parent in parents:
             level = level.setdefault(parent, {})
         level[leaf] = value
-    functions = {"min": min, "max": max, "round": round, "int": int, "float": float, "abs": abs}
     try:
-        return SimpleEval(names=nested, functions=functions).eval(expression)
+        return SimpleEval(names=nested, functions=dict(FUNCTIONS)).eval(formula)
     except Exception as error:
-        raise ValueError(f"{expression!r} cannot be computed: {error}") from error
+        missing = isinstance(error, (NameNotDefined, AttributeDoesNotExist, KeyError))
+        raise FormulaError(formula, error, missing=missing) from error
 
 
 def derive(space: Mapping[str, Any], values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``values`` with the derived names added; ``known`` are fixed values and defaults an expression may name.
 
-    Expressions may use each other in any order. Raises ValueError for a circle or an unknown name.
+    Expressions may use each other in any order. Raises FormulaError for a circle or an unknown name.
     """
     result = dict(values)
     waiting = expressions(space, values)
     while waiting:
-        error: ValueError | None = None
+        failure: FormulaError | None = None
         before = len(waiting)
         for name, expression in list(waiting.items()):
             try:
                 visible = {key: value for key, value in known.items() if key not in waiting}
                 result[name] = evaluate(expression, {**visible, **result})
                 del waiting[name]
-            except ValueError as failure:
-                error = failure
-        if len(waiting) == before and error is not None:
-            raise error
+            except FormulaError as error:
+                failure = error
+        if len(waiting) == before and failure is not None:
+            raise failure
     return result
 
 
-def satisfied(constraints: Sequence[str], values: Mapping[str, Any]) -> bool:
-    """Whether every constraint holds for these values (searched, fixed and default ones together)."""
-    return all(bool(evaluate(constraint, values)) for constraint in constraints)
+def holds(constraint: str, values: Mapping[str, Any]) -> bool:
+    """Whether a constraint holds; one that names a parameter this configuration does not have says nothing about it.
+
+    Raises FormulaError where it cannot be computed for another reason.
+    """
+    try:
+        return bool(evaluate(constraint, values))
+    except FormulaError as error:
+        if error.missing:
+            return True
+        raise

@@ -52,9 +52,7 @@ class Dimension(Occurrence):
     parameter: Domain
 
 
-def visit(
-    space: Mapping[str, Any], choose: Callable[[Occurrence], str | None] | None = None
-) -> Iterator[Occurrence]:
+def visit(space: Mapping[str, Any], choose: Callable[[Occurrence], str | None] | None = None) -> Iterator[Occurrence]:
     """Yield every occurrence in the space, depth first, parents before children.
 
     With ``choose``, only one configuration is visited: it is asked for the branch of each choice that has branches, right

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.paths import Place
 from sweepkit.study.samplers import PRUNERS, SAMPLERS, Pruner, Sampler, listed
-from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.space import Space
 
 Direction = Literal["maximize", "minimize"]

@@ -133,12 +133,3 @@ def plural(count: int, noun: str) -> str:
     ('1 trial', '3 trials')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def identity(params: Mapping[str, Any]) -> str:
-    """Return a text that equal configurations share.
-
-    >>> identity({"a": 1, "b": 2.5}) == identity({"b": 2.5, "a": 1})
-    True
-    """
-    return json.dumps(params, sort_keys=True, default=str)

@@ -6,7 +6,6 @@ Draws configurations at random for that; knows no sampler.
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -14,19 +13,17 @@ from random import Random
 from typing import Any
 
 from sweepkit.check.rules.names import Consumers
-from sweepkit.check.rules.spaces import Occurrence, occurrences
 from sweepkit.check.rules.values import mismatch
 from sweepkit.study.errors import Problem, nearest
-from sweepkit.study.formulas import derive, evaluate
-from sweepkit.study.parameters import Choice, Expression, Float, Scalar
-from sweepkit.study.space import Dimension, draw
+from sweepkit.study.formulas import FUNCTIONS, FormulaError, derive, evaluate
+from sweepkit.study.parameters import Expression
+from sweepkit.study.space import Occurrence, draw, visit
 from sweepkit.study.study import StudyData
 
 DRAWS = 200
 """Configurations drawn at random to see what a study's trials may look like."""
 MORE_DRAWS = 2000
 """Drawn when not one of the first meets a constraint."""
-_FUNCTIONS = ("abs", "float", "int", "max", "min", "round")
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,8 @@ def read(path: str, text: str, known: Mapping[str, Any] | set[str]) -> Formula:
     called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
     names = frozenset(_names(tree.body, called))
     for function in sorted(ast.unparse(each) for each in called):
-        if function not in _FUNCTIONS:
-            return Formula(path, text, problem=f"there is no function {function}; there are {', '.join(_FUNCTIONS)}")
+        if function not in FUNCTIONS:
+            return Formula(path, text, problem=f"there is no function {function}; there are {', '.join(FUNCTIONS)}")
     for name in sorted(names):
         if name not in known:
             return Formula(
@@ -70,30 +67,18 @@ def _names(node: ast.AST, called: set[ast.expr]) -> Iterator[str]:
 def draws(study: StudyData, known: Mapping[str, Any], count: int = DRAWS) -> list[dict[str, Any]]:
     """Return configurations drawn at random, over ``known`` values, derived ones included; the same ones each time.
 
-    Raises ValueError where an expression cannot be computed.
+    Raises FormulaError where an expression cannot be computed.
     """
     dice = Random(0)
-
-    def suggest(dimension: Dimension) -> Scalar:
-        parameter = dimension.parameter
-        if isinstance(parameter, Choice):
-            return dice.choice(parameter.labels)
-        low, high = parameter.low, parameter.high
-        if parameter.log:
-            value = math.exp(dice.uniform(math.log(low), math.log(high)))
-        elif parameter.step is not None:
-            value = low + parameter.step * dice.randint(0, int((high - low) / parameter.step + 1e-9))
-        else:
-            value = dice.uniform(low, high)
-        value = min(max(value, low), high)
-        return float(value) if isinstance(parameter, Float) else round(value)
-
-    return [{**known, **derive(study.space, draw(study.space, suggest), known)} for _ in range(count)]
+    return [
+        {**known, **derive(study.space, draw(study.space, lambda d: d.parameter.random(dice)), known)}
+        for _ in range(count)
+    ]
 
 
 def check_formulas(study: StudyData, consumers: Consumers, known: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with the study's expressions and constraints."""
-    places = occurrences(study)
+    places = list(visit(study.space))
     names = {*known, *(place.name for place in places)}
     derived = [
         (place, read(place.path, place.parameter.expression, names))
@@ -110,7 +95,7 @@ def check_formulas(study: StudyData, consumers: Consumers, known: Mapping[str, A
     relevant = {name: known[name] for formula in formulas for name in formula.names if name in known}
     try:
         values = draws(study, relevant)
-    except ValueError as error:
+    except FormulaError as error:
         return [_incomputable(derived, relevant, error)]
     problems += _results(derived, consumers, values)
     return problems or list(_unmet(study, constraints, relevant, values))
@@ -129,10 +114,9 @@ def _circle(derived: list[tuple[Occurrence, Formula]]) -> Problem | None:
     return None
 
 
-def _incomputable(derived: list[tuple[Occurrence, Formula]], known: Mapping[str, Any], error: ValueError) -> Problem:
-    """Name the expression that failed; :func:`sweepkit.study.space.evaluate` quotes it."""
+def _incomputable(derived: list[tuple[Occurrence, Formula]], known: Mapping[str, Any], error: FormulaError) -> Problem:
     for place, formula in derived:
-        if str(error).startswith(repr(formula.text)):
+        if formula.text == error.formula:
             empty = [name for name in sorted(formula.names) if known.get(name, 0) is None]
             return Problem(place.path, _without_value(formula.text, empty) if empty else str(error))
     return Problem("space", str(error))

@@ -9,8 +9,8 @@ from typing import Any
 from sweepkit.check.fields.searchers import pruner_options
 from sweepkit.check.rules.formulas import draws
 from sweepkit.check.rules.searching import grid_size
-from sweepkit.check.rules.spaces import occurrences
 from sweepkit.study.errors import Problem, nearest
+from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 
 _DECIDES = (
@@ -92,7 +92,7 @@ def _words(study: StudyData) -> Iterator[str]:
     from sweepkit.check.rules.formulas import read
     from sweepkit.study.parameters import Expression
 
-    for place in occurrences(study):
+    for place in visit(study.space):
         if isinstance(place.parameter, Expression):
             yield from read(place.path, place.parameter.expression, _Anything()).names
 
@@ -103,7 +103,7 @@ class _Anything(set[str]):
 
 
 def _unused_steps(study: StudyData, known: Mapping[str, Any]) -> Iterator[Problem]:
-    searched = {place.name: place.path for place in occurrences(study)}
+    searched = {place.name: place.path for place in visit(study.space)}
     if "eval_strategy" in searched or known.get("eval_strategy") != "epoch":
         return
     path = "training.eval_steps" if "eval_steps" in study.training else searched.get("eval_steps")
@@ -124,7 +124,7 @@ def _uneven(study: StudyData, drawn: list[dict[str, Any]]) -> Iterator[Problem]:
     known = {count for count in (evaluations(values) for values in drawn) if count is not None}
     spread = f" ({min(known)} to {max(known)})" if len(known) > 1 else ""
     told = set()
-    for place in occurrences(study):
+    for place in visit(study.space):
         varies = len({repr(values.get(place.name)) for values in drawn}) > 1
         relevant = place.name in _DECIDES or (place.name in _STEPS_OF_AN_EPOCH and not known)
         if varies and relevant and place.name not in told:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from sweepkit.check.fields import Field
@@ -13,47 +12,18 @@ from sweepkit.study import messages as phrases
 from sweepkit.study.errors import Problem, nearest
 from sweepkit.study.formulas import ingredients
 from sweepkit.study.parameters import Choice, Expression, Float, Int
+from sweepkit.study.space import Occurrence, visit
 from sweepkit.study.study import StudyData
 
 _SEEDS = frozenset({"seed", "data_seed"})
 _SEARCHED = frozenset({"low", "high", "choices", "expression"})
 
 
-@dataclass(frozen=True)
-class Occurrence:
-    """One place in the space where a name gets a value."""
-
-    path: str
-    name: str
-    parameter: Any
-    conditions: tuple[tuple[str, str], ...]
-    """(path of a choice, branch) pairs that must hold."""
-
-    def excludes(self, other: Occurrence) -> bool:
-        """Whether no configuration has both."""
-        mine = dict(self.conditions)
-        return any(path in mine and mine[path] != branch for path, branch in other.conditions)
-
-
-def occurrences(study: StudyData) -> list[Occurrence]:
-    """Return every place of the space where a name gets a value, depth first."""
-
-    def visit(level: Any, path: str, conditions: tuple[tuple[str, str], ...]) -> Iterator[Occurrence]:
-        for name, parameter in level.items():
-            here = f"{path}.{name}"
-            yield Occurrence(here, name, parameter, conditions)
-            if isinstance(parameter, Choice):
-                for branch, children in parameter.branches.items():
-                    yield from visit(children, f"{here}.{branch}", (*conditions, (here, branch)))
-
-    return list(visit(study.space, "space", ()))
-
-
 def check_names(study: StudyData, consumers: Consumers) -> list[Problem]:
     """Return what is wrong with the names and values in ``training`` and ``space``."""
     problems = [*_training(study, consumers)]
     seen: list[Occurrence] = []
-    for found in occurrences(study):
+    for found in visit(study.space):
         problems += _one(found, study, consumers)
         twin = next((other for other in seen if other.name == found.name and not found.excludes(other)), None)
         if twin is not None:

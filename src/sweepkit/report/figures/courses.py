@@ -92,7 +92,7 @@ def _line(evidence: Evidence, row: Trial, of: str) -> list[tuple[float, float]]:
 
 def _colour(drawn: go.Figure, evidence: Evidence, rows: Sequence[Trial], color: str | None) -> None:
     """Colour the curves, one for each of ``rows``, and add the colour bar and the menu that changes both."""
-    chosen = [configuration(evidence.study, row.params) for row in rows]
+    chosen = [configuration(evidence.study, row) for row in rows]
     varied: dict[str, Dimension] = {}
     for configured in chosen:
         for key, (dimension, label) in configured.items():

@@ -169,7 +169,7 @@ def panels(evidence: Evidence) -> list[tuple[Dimension, list[Point]]]:
     found: dict[str, tuple[Dimension, list[Point]]] = {}
     for row in evidence.rows:
         if row.ending.ranks and row.values and math.isfinite(row.values[0]):
-            for key, (dimension, label) in configuration(evidence.study, row.params).items():
+            for key, (dimension, label) in configuration(evidence.study, row).items():
                 found.setdefault(key, (dimension, []))[1].append((row, label))
     return [pair for pair in found.values() if len({style.text(label) for _, label in pair[1]}) > 1]
 

@@ -13,7 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from sweepkit.study.parameters import Choice, Float, Int
+from sweepkit.study.parameters import Choice
 from sweepkit.study.space import Dimension
 from sweepkit.trial.trial import Ending
 
@@ -142,16 +142,7 @@ def mark(dimension: Dimension, label: Any) -> Any:
 
 def position(dimension: Dimension, label: Any) -> float:
     """Return where in its domain a value lies, from 0 to 1."""
-    parameter = dimension.parameter
-    if isinstance(parameter, Choice):
-        return parameter.labels.index(label) / max(1, len(parameter.labels) - 1)
-    return _part(parameter, float(label))
-
-
-def _part(parameter: Float | Int, value: float) -> float:
-    if parameter.log:
-        return math.log(value / parameter.low) / math.log(parameter.high / parameter.low)
-    return (value - parameter.low) / (parameter.high - parameter.low)
+    return dimension.parameter.share(label)
 
 
 def ticks(dimension: Dimension) -> tuple[list[float], list[str]]:
@@ -167,4 +158,4 @@ def ticks(dimension: Dimension) -> tuple[list[float], list[str]]:
         marks = marks if len(marks) > 1 else [parameter.low, parameter.high]
     else:
         marks = [parameter.low + (parameter.high - parameter.low) * quarter / 4 for quarter in range(5)]
-    return [_part(parameter, mark) for mark in marks], [setting(float(mark)) for mark in marks]
+    return [parameter.share(mark) for mark in marks], [setting(float(mark)) for mark in marks]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +9,7 @@ from sweepkit.report import rows as results
 from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.report.health.finding import Finding
 from sweepkit.study import words
-from sweepkit.study.parameters import Choice, Float, Int, contains
+from sweepkit.study.parameters import Choice, Float, Int
 from sweepkit.trial.trial import Trial
 
 EDGE = 0.05
@@ -37,15 +36,15 @@ def at_an_edge(evidence: Evidence) -> Iterator[Finding]:
     if best is None or len(evidence.ended) < ENOUGH:
         return
     top = results.ranked(evidence.study, evidence.rows)[:TOP]
-    for dimension, label in configuration(evidence.study, best.params).values():
+    for dimension, label in configuration(evidence.study, best).values():
         parameter = dimension.parameter
         if isinstance(parameter, Choice) or not isinstance(label, (int, float)):
             continue
-        if isinstance(parameter, Int) and (parameter.high - parameter.low) // parameter.step + 1 < FEW_VALUES:
+        if isinstance(parameter, Int) and len(parameter.values) < FEW_VALUES:
             continue
-        place = _place(parameter, label)
+        place = parameter.share(label)
         upper = place > 0.5
-        others = [_place(parameter, row.params[dimension.name]) for row in top if _has(parameter, row, dimension.name)]
+        others = [parameter.share(row.params[dimension.name]) for row in top if _has(parameter, row, dimension.name)]
         if EDGE < place < 1 - EDGE or (
             statistics.median(others) < 1 - NEAR if upper else statistics.median(others) > NEAR
         ):
@@ -68,14 +67,7 @@ def at_an_edge(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _has(parameter: Float | Int, row: Trial, name: str) -> bool:
-    return name in row.params and contains(parameter, row.params[name])
-
-
-def _place(parameter: Float | Int, value: float) -> float:
-    """Return where in its range a value lies, from 0 to 1."""
-    if parameter.log:
-        return math.log(value / parameter.low) / math.log(parameter.high / parameter.low)
-    return (value - parameter.low) / (parameter.high - parameter.low)
+    return name in row.params and parameter.contains(row.params[name])
 
 
 def _wider(parameter: Float | Int, upper: bool) -> float:
@@ -116,14 +108,14 @@ def _good_everywhere(evidence: Evidence, key: str) -> bool:
     reached: dict[object, list[float]] = {}
     parts: Sequence[object] = ()
     for row in evidence.ended:
-        found = configuration(evidence.study, row.params).get(key) if row.values else None
+        found = configuration(evidence.study, row).get(key) if row.values else None
         if found is None:
             continue
         parameter, label = found[0].parameter, found[1]
         if isinstance(parameter, Choice):
             parts, part = parameter.labels, label
         else:
-            parts, part = range(PARTS), min(PARTS - 1, int(PARTS * _place(parameter, float(label or 0))))
+            parts, part = range(PARTS), min(PARTS - 1, int(PARTS * parameter.share(float(label or 0))))
         reached.setdefault(part, []).append(row.values[0])
     values = [value for each in reached.values() for value in each]
     if any(len(reached.get(part, ())) < SEVERAL for part in parts):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sweepkit.report.evidence import Evidence
 from sweepkit.report.health.finding import Finding
 from sweepkit.study import words
+from sweepkit.study.configurations import key_of
 from sweepkit.trial.trial import Ending, Trial
 
 TOO_MANY = 0.2
@@ -81,7 +82,7 @@ def duplicates(evidence: Evidence) -> Iterator[Finding]:
     if evidence.study.seed_per_trial:
         return
     trained = [row for row in evidence.ended if row.ending is not Ending.failed and row.params]
-    counts = Counter(words.identity(row.params) for row in trained)
+    counts = Counter(key_of(row.params) for row in trained)
     repeated = sum(counts.values()) - len(counts)
     if repeated < FEWEST or repeated <= TOO_MANY * len(trained) / 2:
         return

@@ -9,6 +9,7 @@ from sweepkit.report import rows as results
 from sweepkit.report.evidence import Evidence
 from sweepkit.report.health.finding import Finding
 from sweepkit.study import words
+from sweepkit.study.configurations import key_of
 from sweepkit.trial.trial import Ending
 
 ENOUGH = 5
@@ -79,7 +80,7 @@ def spread_of_seeds(evidence: Evidence) -> float | None:
     groups: dict[str, list[float]] = {}
     for row in able:
         params = {name: value for name, value in row.params.items() if name != "seed"}
-        groups.setdefault(words.identity(params), []).append(row.values[0])
+        groups.setdefault(key_of(params), []).append(row.values[0])
     several = [values for values in groups.values() if len(values) > 1]
     freedom = sum(len(values) - 1 for values in several)
     if not freedom:

@@ -10,9 +10,9 @@ from typing import Any
 
 from mlflow.entities import Metric
 
+from sweepkit.study.parameters import Domain
 from sweepkit.study.rule import ValueRule
 from sweepkit.study.secrets import HIDDEN, secret_name
-from sweepkit.study.parameters import Domain
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow.store import key
