@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from sweepkit.trackers import Courier
 from sweepkit.trackers.mlflow.address import tracking_uri, ui_of
 from sweepkit.trackers.mlflow.store import Store
 from sweepkit.trackers.mlflow.tracker import MLflowTracker
+from sweepkit.trial.events import from_json
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Trial
 
@@ -320,6 +322,36 @@ def test_another_attempt_with_other_arguments_says_what_differs(study: StudyData
         "per_device_train_batch_size": 8,
         "gradient_accumulation_steps": 2,
     }
+
+
+def test_a_delivery_reads_only_what_was_added_to_a_log_of_80000_lines(
+    study: StudyData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [trials.row(0, Ending.running)]
+    trials.write(study, 0, [trials.started(0), *trials.training(0, range(1, 11))])
+    delivered(study, rows)
+    log = study.place.trial(0) / "events.jsonl"
+    long = "".join(event.to_json() + "\n" for event in trials.training(0, range(11, 80_000), every=10**6))
+    with log.open("a") as file:
+        file.write(long)
+    state = json.loads(study.place.mlflow_json.read_text())
+    state["trials"]["0"]["offset"] = log.stat().st_size
+    study.place.mlflow_json.write_text(json.dumps(state))
+    tracker = MLflowTracker(study, lambda: rows)
+    tracker.sync()
+    second = trials.started(0, attempt=2, effective={**trials.started(0).effective, "learning_rate": 1.0})
+    with log.open("a") as file:
+        file.write(second.to_json() + "\n")
+        file.write(trials.training(0, [80_000], every=10**6, attempt=2)[0].to_json() + "\n")
+    read: list[Any] = []
+    monkeypatch.setattr("sweepkit.trial.log.from_json", lambda line: read.append(line) or from_json(line))
+    began = time.perf_counter()
+    tracker.sync()
+    sys.stdout.write(f"a delivery of two new lines: {1000 * (time.perf_counter() - began):.0f} ms\n")
+    assert len(read) <= 3, "the two new lines, and the first attempt's start"
+    assert tracker.behind() == 0
+    run = runs(study)["0000 baseline lr=3e-5 bs=16"]
+    assert json.loads(run.data.tags["sweepkit.attempt.2"]) == {"learning_rate": 1.0}
 
 
 def test_a_value_too_long_for_a_parameter_is_whole_in_a_file(study: StudyData, project: Path) -> None:

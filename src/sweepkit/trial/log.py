@@ -116,6 +116,15 @@ class TrialLog:
             self._take(event)
         return self._said
 
+    def first_start(self) -> Started | None:
+        """Return the start of the first attempt, reading no further than it."""
+        try:
+            with self.path.open("rb") as file:
+                events = (from_json(line) for line in file if line.endswith(b"\n"))
+                return next((event for event in events if isinstance(event, Started)), None)
+        except FileNotFoundError:
+            return None
+
     @property
     def started(self) -> Started | None:
         """The start of the last attempt."""

@@ -133,16 +133,15 @@ def metrics(events: Iterable[Event], epoch_step: int) -> tuple[list[Metric], int
 def attempt_tags(events: Sequence[Event], log: TrialLog, clean: Callable[[str], str]) -> dict[str, str]:
     """Return what new attempts say about where they run, and what differs from the first attempt's arguments."""
     found: dict[str, str] = {}
-    starts = [event for event in log.refresh() if isinstance(event, Started)]
     for event in events:
         if not isinstance(event, Started):
             continue
         found |= {"device": event.device, "host": event.host, "sweepkit.attempts": str(event.attempt)}
         if event.unproved:
             found["sweepkit.unproved"] = ", ".join(event.unproved)
-        first = starts[0].effective
-        changed = {name: value for name, value in event.effective.items() if first.get(name) != value}
-        if event is not starts[0] and changed:
+        first = log.first_start() or event
+        changed = {name: value for name, value in event.effective.items() if first.effective.get(name) != value}
+        if changed:
             found[f"sweepkit.attempt.{event.attempt}"] = text(changed)
     return {name: clean(value) for name, value in found.items() if value}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from sweepkit.trackers.mlflow.link import compare
 from sweepkit.trackers.mlflow.models import Models
 from sweepkit.trackers.mlflow.state import UNENDED, Delivered, State, folders, in_turn
 from sweepkit.trackers.mlflow.store import Store, fits, tag
-from sweepkit.trial.events import Finished, Started
+from sweepkit.trial.events import Event, Finished, Started
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Trial
 
@@ -206,7 +206,7 @@ class Writer:
             return
         first = done.offset == 0 or offset < done.offset
         if not done.run_id:
-            done = self._state.trials[number] = Delivered(self._create(store, number, row, log))
+            done = self._state.trials[number] = Delivered(self._create(store, number, row, events))
         values = delivery.hyperparameters(log.path.parent, row) if first else {}
         tags = delivery.attempt_tags(events, log, self._clean)
         restarted = any(isinstance(event, Started) for event in events) and done.ending not in ("", *UNENDED)
@@ -237,9 +237,8 @@ class Writer:
         gpus = delivery.gpus(self._study, log.path.parent, started.device if started else "")
         return delivery.outcome(self._study, row, log, gpus)
 
-    def _create(self, store: Store, number: int, row: Trial | None, log: TrialLog) -> str:
-        events, _ = log.events()
-        values = delivery.hyperparameters(log.path.parent, row)
+    def _create(self, store: Store, number: int, row: Trial | None, events: Sequence[Event]) -> str:
+        values = delivery.hyperparameters(self._place.trial(number), row)
         phase = self._place.name.removeprefix(self._study.name).strip("/")
         origin = row.origin if row else "sampled"
         tags = {
@@ -260,8 +259,7 @@ class Writer:
         return str(run.info.run_id)
 
     def _params(self, store: Store, done: Delivered, values: Mapping[str, Any], log: TrialLog) -> dict[str, str]:
-        starts = [event for event in log.refresh() if isinstance(event, Started)]
-        whole = {name: self._clean(v) for name, v in delivery.params(values, starts[0] if starts else None).items()}
+        whole = {name: self._clean(v) for name, v in delivery.params(values, log.first_start()).items()}
         fitting = fits(whole, lambda value: f"{value[:200]} … ({len(value):,} characters, whole in params.json)")
         if fitting != whole:
             store.client.log_text(done.run_id, json.dumps(whole, indent=2), "params.json")
