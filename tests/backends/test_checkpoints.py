@@ -13,7 +13,7 @@ MODEL = 1000
 
 
 def shelf(tmp_path: Path, **keys: object) -> Shelf:
-    return Shelf(Place(tmp_path, tmp_path, "toy"), **{"keep": 3, "limit_bytes": None, **keys})  # type: ignore[arg-type]
+    return Shelf(Place(tmp_path, tmp_path, "toy"), **{"limit_bytes": None, **keys})  # type: ignore[arg-type]
 
 
 def write(tmp_path: Path, number: int, part: str, size: int = MODEL) -> Path:
@@ -87,24 +87,26 @@ def test_an_ended_trial_keeps_its_best_alone_and_only_if_it_may_be_ranked(tmp_pa
 def test_beyond_the_best_k_checkpoints_go(tmp_path: Path) -> None:
     for number in range(5):
         write(tmp_path, number, "best")
-    assert shelf(tmp_path, keep=3).surplus([4, 2, 0, 1, 3]) == [1, 3]
+    assert shelf(tmp_path).surplus([4, 2, 0, 1, 3], 3) == [1, 3]
 
 
 @pytest.mark.parametrize(("limit", "going"), [(3 * MODEL, []), (2.5 * MODEL, [1]), (0, [1, 0])])
 def test_over_the_limit_the_worst_goes_first_and_the_best_never(tmp_path: Path, limit: float, going: list[int]) -> None:
     for number in range(3):
         write(tmp_path, number, "best")
-    assert shelf(tmp_path, limit_bytes=limit).surplus([2, 0, 1]) == going
+    assert shelf(tmp_path, limit_bytes=limit).surplus([2, 0, 1], 3) == going
 
 
 def test_room_is_made_before_a_trial_writes(tmp_path: Path) -> None:
     for number in range(3):
         write(tmp_path, number, "best")
     there = shelf(tmp_path, limit_bytes=6 * MODEL, model_bytes=MODEL)
-    assert there.before_writing(3, [2, 0, 1]) == ([1], True), "a model and, three times its size, what resuming needs"
+    assert there.before_writing(3, [2, 0, 1], 3) == ([1], True), (
+        "a model and, three times its size, what resuming needs"
+    )
 
 
 def test_where_there_is_no_room_to_resume_the_best_is_still_written(tmp_path: Path) -> None:
     write(tmp_path, 0, "best")
     there = shelf(tmp_path, limit_bytes=2 * MODEL, model_bytes=MODEL)
-    assert there.before_writing(1, [0]) == ([], False)
+    assert there.before_writing(1, [0], 3) == ([], False)

@@ -14,6 +14,7 @@ import pytest
 from making import processes_below, sweep, toy_study, wait_until
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import run
+from sweepkit.report.answer import Answer
 from sweepkit.report.watch import Outcome, Quiet
 from sweepkit.search.storage import open_storage
 from sweepkit.study.errors import StudyFileError, StudyLocked
@@ -205,6 +206,37 @@ def test_the_best_checkpoints_are_kept_and_no_others(project: Path) -> None:
     ranked = sorted(outcome.rows, key=lambda row: row.value or 0.0, reverse=True)
     kept = {path.parent.name for path in (project / "runs/toy/trials").glob("*/best")}
     assert kept == {f"{row.number:04d}" for row in ranked[:3]}
+
+
+def test_every_member_of_the_pareto_front_keeps_its_checkpoint_also_beyond_keep(project: Path) -> None:
+    goals = [{"metric": name, "direction": "maximize"} for name in ("eval_score", "eval_cost")]  # cost is -score
+    study = toy_study(project, objective={"metrics": goals}, budget={"trials": 6}, checkpoints={"keep": 2})
+    front = Answer(study, run(study).rows).front
+    assert sorted(row.number for row in front) == list(range(6))
+    assert [row.checkpoint for row in front] == [study.place.trial(row.number) / "best" for row in front]
+
+
+def test_a_pareto_optimal_checkpoint_that_the_disk_has_no_room_for_is_said_to_go(project: Path) -> None:
+    goals = [{"metric": name, "direction": "maximize"} for name in ("eval_score", "eval_cost")]
+    study = toy_study(
+        project,
+        objective={"metrics": goals},
+        budget={"trials": 3, "disk_gb": 1e-6},
+        checkpoints={"every": "never"},
+        backend={"parallel": 1},
+    )
+
+    class Lines(Quiet):
+        heard: list[str] = []
+
+        def on_note(self, text: str) -> None:
+            self.heard.append(text)
+
+    outcome = run(study, watch=Lines())
+    gone = sorted(row.number for row in outcome.rows if row.checkpoint is None)
+    said = [f"dropped the checkpoint of Pareto-optimal trial {n}: budget.disk_gb is 1e-06" for n in gone]
+    assert len(gone) == 2
+    assert sorted(set(Lines.heard) & set(said)) == said
 
 
 def test_a_second_driver_is_refused_with_the_first_ones_pid(project: Path) -> None:

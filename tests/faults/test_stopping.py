@@ -15,7 +15,7 @@ import pytest
 from making import processes_below, sweep, toy_study, wait_until
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import run
-from sweepkit.report import rows as results
+from sweepkit.report.rows import read
 from sweepkit.study.study import StudyData
 
 pytestmark = pytest.mark.real
@@ -42,7 +42,7 @@ def left_of(process: subprocess.Popen[str], project: Path, code: int, seconds: f
 
 
 def endings(study: StudyData) -> list[str]:
-    return [str(row.ending) for row in results.read(study)]
+    return [str(row.ending) for row in read(study)]
 
 
 def test_however_a_study_is_stopped_it_checkpoints_and_goes_on(project: Path) -> None:
@@ -112,7 +112,7 @@ def test_failed_trials_are_run_again_as_new_ones_that_name_them(project: Path) -
     said = sweep("retry", "toy", "--failed", cwd=project).communicate(timeout=60)[0]
     assert "trial 2 will be trial 0 again" in said
     left_of(start(project), project, 0, 60)
-    rows = results.read(study)
+    rows = read(study)
     assert [str(row.ending) for row in rows] == ["failed", "complete", "complete"]
     assert rows[2].origin == "retry of 0" and rows[2].params == rows[0].params
 
@@ -161,11 +161,11 @@ def test_a_full_disk_stops_the_study_cleanly_and_it_goes_on_once_there_is_room(p
         assert "no space left on the disk" in " ".join(output.split())
         assert "free some space and run the same command" in " ".join(output.split())
         assert "Traceback" not in output
-        done = [row for row in results.read(study) if str(row.ending) == "complete"]
+        done = [row for row in read(study) if str(row.ending) == "complete"]
         assert 0 < len(done) < 4
         subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
         left_of(start(project), project, 0, 60)
-        rows = results.read(study)
+        rows = read(study)
         assert [(row.params, row.values) for row in rows] == [(row.params, row.values) for row in straight.rows]
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -24,8 +24,8 @@ import pytest
 
 from making import sweep
 from sweepkit.check.find import stored_study
-from sweepkit.report import rows as results
-from sweepkit.report.confirmation import SUFFIX
+from sweepkit.report.answer import Answer
+from sweepkit.report.rows import CONFIRM, Reader, read
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import load_task
 from sweepkit.tasks.text import TextTask
@@ -75,7 +75,7 @@ class Shipped:
     @property
     def time(self) -> dict[str, float]:
         """What took how long, by the forecast's names; seconds of the wall clock."""
-        rows, confirmed = results.read(self.study), results.Reader(self.study, suffix=SUFFIX).rows()
+        rows, confirmed = read(self.study), Reader(self.study, suffix=CONFIRM).rows()
         return {
             "seconds": self.seconds,
             "search_seconds": passed(rows),
@@ -201,7 +201,7 @@ def test_disk_never_holds_more_than_was_forecast(file: str, shipped: Callable[[s
 def test_after_the_quickstart_mlflow_has_every_trial_with_what_was_searched_and_reached(
     spam: Shipped, mlflow: Any
 ) -> None:
-    rows = {row.number: row for row in results.read(spam.study)}
+    rows = {row.number: row for row in read(spam.study)}
     parents = "tags.`sweepkit.role` = 'study'"
     (parent,) = mlflow.search_runs(search_all_experiments=True, filter_string=parents)["run_id"]
     mine = f"tags.`mlflow.parentRunId` = '{parent}'"
@@ -225,7 +225,7 @@ def test_the_quickstarts_champion_reaches_its_f1_again(
     names = validation.features["labels"].names
     champion = mlflow.pyfunc.load_model("models:/spam@champion")
     found = [names.index(label) for label in champion.predict(list(validation["text"]))["label"]]
-    best = results.winners(spam.study, results.read(spam.study))[0]
+    best = Answer(spam.study, read(spam.study)).winners[0]
     assert len(found) == 400
     assert f1_score(validation["labels"], found) == pytest.approx(best.value, abs=1e-6)
 

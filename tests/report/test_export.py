@@ -18,8 +18,9 @@ from ruamel.yaml import YAML
 import toys
 from making import toy_study
 from sweepkit.driver.run import run
-from sweepkit.report import rows as results
+from sweepkit.report.answer import Answer
 from sweepkit.report.export import export
+from sweepkit.report.rows import read
 from sweepkit.study.errors import InputError, StudyNotFound
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import by_value
@@ -88,8 +89,8 @@ def by_cell(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> StudyD
 
 def exported(study: StudyData, folder: Path) -> tuple[Trial, dict[str, Any]]:
     """Return a study's best trial, exported to a folder, and what its script printed last."""
-    rows = results.read(study)
-    best = results.best(study, rows)
+    rows = read(study)
+    best = Answer(study, rows).best
     assert best is not None
     export(study, rows, best, folder)
     trained = subprocess.run(
@@ -115,7 +116,7 @@ def test_a_task_by_value_with_an_adapter_trains_to_the_same_value(by_cell: Study
 
 
 def test_the_folder_holds_the_model_the_values_the_requirements_and_the_task(own: StudyData, tmp_path: Path) -> None:
-    rows = results.read(own)
+    rows = read(own)
     written = export(own, rows, rows[1], tmp_path / "out")
     names = ["model", "hyperparameters.yaml", "README.md", "requirements.txt", "train.py", "task.py"]
     assert [path.name for path in written] == names
@@ -146,8 +147,8 @@ def test_the_folder_holds_the_model_the_values_the_requirements_and_the_task(own
 
 
 def test_the_card_says_what_was_reached_and_that_the_script_needs_sweepkit(own: StudyData, tmp_path: Path) -> None:
-    rows = results.read(own)
-    best = results.best(own, rows)
+    rows = read(own)
+    best = Answer(own, rows).best
     assert best is not None
     export(own, rows, best, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
@@ -158,7 +159,7 @@ def test_the_card_says_what_was_reached_and_that_the_script_needs_sweepkit(own: 
 
 
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(own: StudyData, tmp_path: Path) -> None:
-    rows = results.read(own)
+    rows = read(own)
     turn = Turn(evaluation=1, step=4, value=0.5, hyperparameters={"learning_rate": 1e-3})
     with pytest.raises(InputError, match=r"along a schedule.*sweep try toy --trial 0"):
         export(own, rows, replace(rows[0], schedule=(turn,)), tmp_path / "out")

@@ -12,7 +12,7 @@ import pytest
 from making import toy_study
 from sweepkit.report.evidence import Evidence
 from sweepkit.report.health import findings
-from sweepkit.report.verdict import Candidate, judge
+from sweepkit.report.verdict import Candidate, Verdict, judge
 from sweepkit.trial.trial import Ending, Trial
 
 RATE = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
@@ -34,7 +34,7 @@ def said(
     rows: Sequence[Trial],
     *,
     confirmed: Sequence[Trial] = (),
-    verdict: Mapping[str, Any] | None = None,
+    verdict: Verdict | None = None,
     **keys: Any,
 ) -> dict[str, str]:
     """Return check → what to do, of a study with these trials."""
@@ -83,13 +83,13 @@ def test_seed_noise_above_the_gap_between_the_top_trials_is_said(project: Path, 
     assert ("seed_noise" in said(project, spread(), confirmed=confirmed)) == there
 
 
-def verdict(means: Mapping[int, float], *, baseline: int | None = None) -> dict[str, Any]:
+def verdict(means: Mapping[int, float], *, baseline: int | None = None) -> Verdict:
     """Return what a confirmation says whose seeds differ by 0.01."""
     found = [
         Candidate(number=n, values=(mean - 0.01, mean, mean + 0.01), baseline=n == baseline, searched=0.9)
         for n, mean in means.items()
     ]
-    return judge(found, metric="eval_score", direction="maximize", best=2).to_json()
+    return judge(found, metric="eval_score", direction="maximize", best=2)
 
 
 @pytest.mark.parametrize(

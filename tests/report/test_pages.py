@@ -20,7 +20,7 @@ from browser import chromium, console_errors, until
 from making import sweep, toy_study, wait_until
 from sweepkit import report
 from sweepkit.driver.run import run
-from sweepkit.report import rows as results
+from sweepkit.report.rows import read
 from sweepkit.study.study import StudyData
 
 pytestmark = pytest.mark.real
@@ -78,7 +78,7 @@ def test_optuna_dashboard_opens_the_studys_storage(study: StudyData, tmp_path: P
             server.terminate()
     assert summary["study_name"] == "toy"
     told = {trial["number"]: (trial["state"], trial["values"]) for trial in trials}
-    assert told == {row.number: ("Complete", [row.value]) for row in results.read(study)}
+    assert told == {row.number: ("Complete", [row.value]) for row in read(study)}
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_the_link_of_sweep_ui_shows_the_runs_and_the_parallel_coordinates(study:
 
             def shown(page: Any) -> bool:
                 text = page.execute_script("return document.body.innerText")
-                return all(f"{row.number:04d} " in text for row in results.read(study)[:3])
+                return all(f"{row.number:04d} " in text for row in read(study)[:3])
 
             until(driver, shown, "the runs are listed")
             chart = "return [...document.querySelectorAll('svg, .js-plotly-plot')].map(e => e.textContent).join(' ')"

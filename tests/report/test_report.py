@@ -16,10 +16,10 @@ from making import toy_study
 from sweepkit import report
 from sweepkit.check import known_values, typed
 from sweepkit.cli import app
-from sweepkit.report import rows as results
-from sweepkit.report.confirmation import verdict_file, write
+from sweepkit.report.answer import Answer
 from sweepkit.report.mirror import importances
-from sweepkit.report.verdict import Candidate, judge
+from sweepkit.report.rows import read
+from sweepkit.report.verdict import Candidate, judge, write_verdict
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study.identity import identify
@@ -126,7 +126,7 @@ def test_a_nuisance_is_tuned_away_and_only_what_the_study_asks_about_is_compared
     drawn = figures.isolation(study)
     assert [axis.title.text for axis in drawn.select_xaxes()] == ["per_device_train_batch_size"]
     tops = {str(size): 0.0 for size in (4, 8)}
-    for row in results.read(study):
+    for row in read(study):
         size = str(row.params["per_device_train_batch_size"])
         tops[size] = max(tops[size], row.value or 0.0)
     (line,) = [trace for trace in drawn.data if trace.mode == "lines+markers"]
@@ -173,14 +173,13 @@ def test_the_metrics_of_the_test_split_are_on_the_page_and_their_timings_are_not
 )
 def test_a_confirmed_answer_is_held_against_the_baselines_mean(project: Path, mean: float, says: str) -> None:
     study = finished_study(project, best_at_edge=False, baseline={"learning_rate": 1e-4})
-    rows = results.read(study)
-    best, baseline = results.ranked(study, rows)[0].number, results.baseline(rows)
-    assert baseline is not None
+    answer = Answer(study, read(study))
+    assert answer.best is not None and answer.baseline is not None
+    best, baseline = answer.best.number, answer.baseline
     able = [
         Candidate(number=number, values=(m - 0.01, m, m + 0.01), baseline=number == baseline.number, searched=0.9)
         for number, m in ((best, 0.9), (baseline.number, mean))
     ]
     found = judge(able, metric="eval_score", direction="maximize", best=best)
-    verdict_file(study.place).parent.mkdir()
-    write(verdict_file(study.place), found.to_json())
+    write_verdict(study.place, found)
     assert says in report.write(study).read_text()

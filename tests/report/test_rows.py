@@ -1,17 +1,17 @@
-"""Holds what results say of trials: ranking, Pareto front, gain, ledger, JSON keys, and reading without disturbing."""
+"""Trials as rows: hours by ending, JSON keys, the data frame, and reading without disturbing a driver."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
-from sweepkit.report import rows as results
+from sweepkit.report.rows import frame, hours_by_ending, join, read, slot_hours, to_json
+from sweepkit.report.rows import rows as searched
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study.locks import StudyLock
@@ -54,41 +54,6 @@ def record(study: StudyData, ends: list[tuple[float, str | None, str]]) -> Searc
     return search
 
 
-def test_only_complete_trials_with_finite_values_are_ranked(tmp_path: Path) -> None:
-    rows = [
-        trial(0, 0.5),
-        trial(1, 0.9, Ending.pruned),
-        trial(2, 0.8),
-        trial(3, 0.99, Ending.infeasible),
-        trial(4, math.nan),
-        trial(5, 0.8),
-        trial(6, None, Ending.failed),
-    ]
-    assert [row.number for row in results.ranked(study_of(tmp_path), rows)] == [2, 5, 0]
-
-
-def test_minimize_ranks_the_lowest_first(tmp_path: Path) -> None:
-    study = study_of(tmp_path, objective={"metric": "eval_loss", "direction": "minimize"})
-    assert results.best(study, [trial(0, 0.5), trial(1, 0.2)]) == trial(1, 0.2)
-
-
-def test_gain_is_positive_where_a_trial_is_better_whatever_the_direction(tmp_path: Path) -> None:
-    up = study_of(tmp_path)
-    down = study_of(tmp_path, objective={"metric": "eval_loss", "direction": "minimize"})
-    assert results.gain(up, trial(1, 0.75), trial(0, 0.5)) == 0.25
-    assert results.gain(down, trial(1, 0.75), trial(0, 0.5)) == -0.25
-    assert results.gain(up, trial(1, 0.75), None) is None
-
-
-def test_the_front_holds_what_no_other_beats_in_every_goal(tmp_path: Path) -> None:
-    goals = [{"metric": "eval_f1", "direction": "maximize"}, {"metric": "eval_loss", "direction": "minimize"}]
-    study = study_of(tmp_path, objective={"metrics": goals})
-    points = [(0.9, 0.5), (0.8, 0.4), (0.8, 0.6), (0.9, 0.5), (0.7, 0.4)]
-    rows = [trial(number, point) for number, point in enumerate(points)]
-    assert [row.number for row in results.front(study, rows)] == [0, 3, 1]
-    assert results.best(study, rows) is None
-
-
 def test_the_ledger_counts_hours_by_ending_of_confirmation_runs_and_the_idle_rest() -> None:
     rows = [
         trial(0, 0.5, seconds=3600.0),
@@ -97,7 +62,7 @@ def test_the_ledger_counts_hours_by_ending_of_confirmation_runs_and_the_idle_res
         trial(3, None, Ending.waiting),
     ]
     again = [trial(0, 0.5, seconds=360.0)]
-    assert results.ledger(rows, confirmed=again, slot_hours=2.0) == {
+    assert hours_by_ending(rows, confirmed=again, slot_hours=2.0) == {
         "won": 1.0,
         "pruned": 0.5,
         "infeasible": 0.0,
@@ -120,7 +85,7 @@ def test_json_has_exactly_the_promised_keys_and_no_nan(tmp_path: Path) -> None:
             checkpoint=Path("best"),
         )
     ]
-    plain = results.to_json(study_of(tmp_path), rows)
+    plain = to_json(study_of(tmp_path), rows)
     assert plain == {
         "study": "toy",
         "trials": [
@@ -143,32 +108,32 @@ def test_json_has_exactly_the_promised_keys_and_no_nan(tmp_path: Path) -> None:
 
 def test_the_frame_has_a_column_per_goal_and_parameter(tmp_path: Path) -> None:
     rows = [trial(0, 0.5, params={"learning_rate": 1e-3}), trial(1, None, Ending.failed, params={"optim": "sgd"})]
-    frame = results.frame(study_of(tmp_path), rows)
-    assert list(frame["number"]) == [0, 1]
-    assert frame["eval_f1"].isna().tolist() == [False, True]
-    assert {"params.learning_rate", "params.optim", "ending", "seconds", "origin"} <= set(frame.columns)
+    found = frame(study_of(tmp_path), rows)
+    assert list(found["number"]) == [0, 1]
+    assert found["eval_f1"].isna().tolist() == [False, True]
+    assert {"params.learning_rate", "params.optim", "ending", "seconds", "origin"} <= set(found.columns)
 
 
 def test_checkpoints_and_mlflow_runs_are_joined_where_they_are(project: Path) -> None:
-    study = study_of(project)
+    study = study_of(project, tracking={})
     (study.place.trial(1) / "best").mkdir(parents=True)
     study.place.trial(2).mkdir()
     (study.place.trial(2) / "best").symlink_to(project / "gone")
     study.place.mlflow_json.write_text(json.dumps({"trials": {"1": {"run_id": "abc"}, "2": {"run_id": ""}}}))
-    rows = results.join(study, study.place, [trial(1, 0.5), trial(2, 0.6)])
+    rows = join(study, study.place, [trial(1, 0.5), trial(2, 0.6)])
     assert [(row.checkpoint, row.mlflow_run) for row in rows] == [(study.place.trial(1) / "best", "abc"), (None, None)]
 
 
 def test_a_study_that_never_ran_has_no_rows_and_leaves_no_file(project: Path) -> None:
-    assert results.read(study_of(project)) == []
+    assert read(study_of(project)) == []
     assert [path.name for path in project.iterdir()] == ["pyproject.toml"]
 
 
 def test_reading_gives_what_the_search_has(project: Path) -> None:
     study = study_of(project)
     search = record(study, [(1e-3, "complete", ""), (2e-3, "pruned", ""), (3e-3, "failed", "signal 9")])
-    rows = results.read(study)
-    assert rows == results.rows(study, search)
+    rows = read(study)
+    assert rows == searched(study, search)
     assert [(row.ending, row.cause, row.seconds) for row in rows] == [
         (Ending.complete, "", 2.0),
         (Ending.pruned, "", 2.0),
@@ -180,8 +145,8 @@ def test_a_running_trial_counts_as_stopped_once_its_driver_is_gone(project: Path
     study = study_of(project)
     record(study, [(1e-3, None, "")])
     with StudyLock(study.place):
-        assert [row.ending for row in results.read(study)] == [Ending.running]
-    assert [row.ending for row in results.read(study)] == [Ending.stopped]
+        assert [row.ending for row in read(study)] == [Ending.running]
+    assert [row.ending for row in read(study)] == [Ending.stopped]
 
 
 def test_reading_writes_nothing_and_survives_a_torn_last_record(project: Path) -> None:
@@ -190,7 +155,7 @@ def test_reading_writes_nothing_and_survives_a_torn_last_record(project: Path) -
     with study.place.journal.open("ab") as journal:
         journal.write(b'{"op_code":8,"wor')
     before = study.place.journal.read_bytes()
-    assert [row.ending for row in results.read(study)] == [Ending.complete]
+    assert [row.ending for row in read(study)] == [Ending.complete]
     assert study.place.journal.read_bytes() == before
 
 
@@ -203,24 +168,13 @@ def test_a_study_renamed_by_hand_has_no_rows_instead_of_an_error(project: Path) 
             optuna.storages.journal.JournalFileBackend(str(study.place.journal)),
         ),
     )
-    assert results.read(study) == []
+    assert read(study) == []
 
 
 @pytest.mark.parametrize("seconds", [None, 7200.0])
 def test_slot_hours_come_from_what_the_driver_wrote(project: Path, seconds: float | None) -> None:
     place = study_of(project).place
-    assert results.slot_hours(place) is None
+    assert slot_hours(place) is None
     place.folder.mkdir(parents=True)
     (place.folder / "spent.json").write_text(json.dumps({"seconds": 1.0, "slot_seconds": seconds}))
-    assert results.slot_hours(place) == (None if seconds is None else 2.0)
-
-
-def test_the_answer_names_the_best_and_the_baseline(tmp_path: Path) -> None:
-    rows = [replace(trial(0, 0.5), origin="baseline"), trial(1, 0.75)]
-    assert results.answer(study_of(tmp_path), rows, status="done", reason="budget") == {
-        "status": "done",
-        "reason": "budget",
-        "best": 1,
-        "value": 0.75,
-        "baseline": 0.5,
-    }
+    assert slot_hours(place) == (None if seconds is None else 2.0)

@@ -14,9 +14,8 @@ import pytest
 from rich.console import Console
 
 from sweepkit.report import progress, terminal
-from sweepkit.report.confirmation import verdict_file, write
 from sweepkit.report.live import Board, Moment, fraction
-from sweepkit.report.verdict import Candidate, judge
+from sweepkit.report.verdict import Candidate, judge, write_verdict
 from sweepkit.report.watch import Outcome
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished, Logged, Started
@@ -245,8 +244,7 @@ def confirmed(study: StudyData) -> list[Trial]:
         Candidate(number=n, values=(mean - 0.01, mean, mean + 0.01), baseline=not n, searched=rows[n].value)
         for n, mean in means.items()
     ]
-    verdict_file(study.place).parent.mkdir(parents=True)
-    write(verdict_file(study.place), judge(able, metric="eval_f1", direction="maximize", best=1).to_json())
+    write_verdict(study.place, judge(able, metric="eval_f1", direction="maximize", best=1))
     return rows
 
 
@@ -307,7 +305,7 @@ def test_several_goals_end_with_the_pareto_front(project: Path) -> None:
     points = [(0.9, 0.5), (0.8, 0.4), (0.7, 0.6)]
     rows = [Trial(number=number, ending=Ending.complete, values=point) for number, point in enumerate(points)]
     shown = text_of(terminal.summary(outcome(rows), study))
-    assert "Pareto front: 2 trials" in shown
+    assert "Pareto front: 2 trials; none is as good in every goal and better in one" in shown
     assert [line.split() for line in shown.splitlines() if "0.4000" in line] == [["1", "0.8000", "0.4000", "–"]]
 
 

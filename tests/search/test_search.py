@@ -193,7 +193,7 @@ def test_another_thread_that_looks_on_changes_nothing(project: Path) -> None:
         sys.setswitchinterval(before)
         over.set()
         looker.join()
-    assert sorted(row.number for row in search.ranked()) == list(range(40))
+    assert sorted(row.number for row in search.trials()) == list(range(40))
 
 
 def test_records_written_together_reach_the_journal_at_once_and_in_their_order(project: Path) -> None:

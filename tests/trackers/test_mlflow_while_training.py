@@ -13,7 +13,7 @@ import pytest
 from making import sweep, toy_study, wait_until
 from mlflow_server import Server
 from sweepkit.check.study_file import to_yaml
-from sweepkit.report import rows as results
+from sweepkit.report.rows import read
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Logged
 from sweepkit.trial.log import TrialLog
@@ -53,7 +53,7 @@ def logged(study: StudyData) -> Counter[tuple[str | None, str, int]]:
     """Return (run, metric, step) of everything the trials themselves wrote down."""
     return Counter(
         (row.mlflow_run, name, event.step)
-        for row in results.read(study)
+        for row in read(study)
         for event in TrialLog(study.place.trial(row.number)).refresh()
         if isinstance(event, (Logged, Evaluated))
         for name in event.metrics

@@ -12,9 +12,10 @@ from html import escape
 from types import TracebackType
 from typing import Self
 
-from sweepkit.report import rows as results
+from sweepkit.report.answer import Answer
 from sweepkit.report.figures.style import ACCENT, ENDINGS, window
 from sweepkit.report.live import Board, fraction
+from sweepkit.report.rows import endings
 from sweepkit.report.terminal import COLUMNS_MOST, goals
 from sweepkit.report.watch import Outcome
 from sweepkit.study import words
@@ -175,7 +176,7 @@ class LivePicture:
             state = f"<b>done</b>: {escape(outcome.reason)}"
         seconds = outcome.seconds if outcome else time.monotonic() - self._start
         count = f"{len(board.ended)} of {board.total} trials" if board.total else f"{len(board.ended)} trials"
-        facts = [count, results.endings(board.rows), words.span(int(seconds))]
+        facts = [count, endings(board.rows), words.span(int(seconds))]
         return f"<div>{state} <span class=soft>· {escape(' · '.join(fact for fact in facts if fact))}</span></div>"
 
     def _tables(self, board: Board) -> str:
@@ -204,8 +205,8 @@ def _failures(board: Board) -> list[str]:
 
 def _best(board: Board, rows: Sequence[Trial]) -> str:
     study = board.study
-    single = len(study.objective.goals) == 1
-    against = results.baseline(board.rows) if single else None
+    answer = Answer(study, board.rows)
+    against = None if answer.several else answer.baseline
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     joined = len(names) > COLUMNS_MOST
     heads = [("trial", "n"), *((goal.metric, "n") for goal in study.objective.goals)]
@@ -215,13 +216,13 @@ def _best(board: Board, rows: Sequence[Trial]) -> str:
     for row in rows:
         cells = [str(row.number), *map(words.value, row.values)]
         if against:
-            gain = results.gain(study, row, against)
+            gain = answer.gain(row)
             cells.append("baseline" if row.number == against.number else "" if gain is None else words.difference(gain))
         settings = [words.setting(row.params[name]) if name in row.params else "" for name in names]
         cells += [words.settings(row.params)] if joined else settings
         filled = zip(cells, heads, strict=True)
         lines.append("".join(f"<td class='{kind}'>{escape(cell)}</td>" for cell, (_, kind) in filled))
-    first = " class=first" if single else ""
+    first = "" if answer.several else " class=first"
     return f"<table><tr>{lines[0]}</tr><tr{first}>{'</tr><tr>'.join(lines[1:])}</tr></table>"
 
 
@@ -237,7 +238,7 @@ def _running(board: Board) -> str:
 def _curves(board: Board, curves: Mapping[int, Curve]) -> str:
     """Return the learning curves as SVG: the best thick, the running ones coloured, the others in the background."""
     finite = {number: [point for point in curve if math.isfinite(point[1])] for number, curve in curves.items()}
-    winners = {row.number for row in results.winners(board.study, board.rows)}
+    winners = {row.number for row in Answer(board.study, board.rows).winners}
     drawn = {*sorted(n for n, curve in finite.items() if curve)[-CURVES_MOST:], *(winners & finite.keys())}
     goal = board.study.objective.goals[0]
     span = window([y for n in drawn for _, y in finite[n]], maximize=goal.direction == "maximize")

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import pandas
     from plotly.graph_objects import Figure
 
+    from sweepkit.report.answer import Answer
     from sweepkit.report.health import Finding
+    from sweepkit.report.verdict import Verdict
     from sweepkit.report.watch import Outcome
     from sweepkit.trial.trial import Trial
 
@@ -107,36 +109,34 @@ class Study(data.StudyData):
     @property
     def trials(self) -> pandas.DataFrame:
         """One line per trial at this moment: its facts, a column per metric, ``params.NAME`` columns."""
-        from sweepkit.report import rows as results
+        from sweepkit.report.rows import frame, read
 
-        return results.frame(self, results.read(self))
+        return frame(self, read(self))
 
     @property
     def best(self) -> Trial | None:
         """The best trial, by its mean over new seeds where it was confirmed; None while there is none or with several goals."""
-        from sweepkit.report import rows as results
-        from sweepkit.report.confirmation import chosen
-
-        rows = results.read(self)
-        return chosen(self, rows) if len(self.objective.goals) == 1 else None
+        answer = self._answer()
+        return None if answer.several else answer.chosen
 
     @property
     def front(self) -> list[Trial]:
-        """With several goals: the trials that no other beats in every one of them, ordered by the first."""
-        from sweepkit.report import rows as results
-
-        return results.front(self, results.read(self))
+        """With several goals, the Pareto-optimal trials: none is as good in every goal and better in one."""
+        return self._answer().front
 
     @property
-    def verdict(self) -> dict[str, Any] | None:
-        """What new seeds said of the best trials (``confirm``): estimates, comparisons and, in words, ``sentences``.
+    def verdict(self) -> Verdict | None:
+        """The confirmation's estimates and comparisons over new seeds; ``sentences()`` puts them into words.
 
         None while nothing was confirmed, and when a better trial came since.
         """
-        from sweepkit.report import rows as results
-        from sweepkit.report.confirmation import confirmed
+        return self._answer().verdict
 
-        return confirmed(self, results.read(self))
+    def _answer(self) -> Answer:
+        from sweepkit.report.answer import Answer
+        from sweepkit.report.rows import read
+
+        return Answer.read(self, read(self))
 
     def best_model(self) -> Any:
         """Return the best trial's model, ready for prediction. Raises StudyNotFound where there is none on this machine."""

@@ -19,7 +19,8 @@ from optuna.pruners import MedianPruner
 from sweepkit.api.existing import OBJECTIVE, existing
 from sweepkit.check import Checked
 from sweepkit.driver.run import Replacements, run_checked
-from sweepkit.report.rows import read, winners
+from sweepkit.report.answer import Answer
+from sweepkit.report.rows import read
 from sweepkit.report.watch import Quiet, Watcher
 from sweepkit.search.by_run import DefinedByRun, Suggesting
 from sweepkit.study.errors import InputError, MissingExtra, StudyFailed
@@ -115,7 +116,7 @@ def hyperparameter_search(
         names_left = ", ".join(sorted(proposer.left))
         text = f"hp_space: {names_left}: no field of the Trainer's arguments; left to model_init"
         warnings.warn(text, stacklevel=2)
-    found = [_best_run(row) for row in winners(study, outcome.rows)]
+    found = [_best_run(row) for row in Answer(study, outcome.rows).winners]
     if not found:
         raise StudyFailed(f"hyperparameter_search: {outcome.reason}")
     return found[0] if len(directions) == 1 else found

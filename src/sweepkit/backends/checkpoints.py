@@ -28,13 +28,11 @@ class Shelf:
         self,
         place: Place,
         *,
-        keep: int,
         limit_bytes: float | None,
         model_bytes: float = 0.0,
         pinned: Iterable[int] = (),
     ) -> None:
         self._place = place
-        self._keep = keep
         self._limit = limit_bytes
         self._sizes = {"best": model_bytes, "last": RESUMABLE_PER_MODEL * model_bytes}
         self._coming: dict[int, dict[str, float]] = {}
@@ -99,21 +97,21 @@ class Shelf:
             remove(best)
             self._holding.discard(number)
 
-    def surplus(self, ranked: Sequence[int]) -> list[int]:
+    def surplus(self, ranked: Sequence[int], keep: int) -> list[int]:
         """Return the ranked trials (best first) whose best checkpoint should go.
 
-        Those are the ones beyond K, then, worst first, what is over the disk limit; never the study's best.
+        Those are the ones beyond the first ``keep``, then, worst first, what is over the disk limit; never the study's best.
         """
-        return self._going(ranked)[0]
+        return self._going(ranked, keep)[0]
 
-    def before_writing(self, number: int, ranked: Sequence[int]) -> tuple[list[int], bool]:
+    def before_writing(self, number: int, ranked: Sequence[int], keep: int) -> tuple[list[int], bool]:
         """Return what has to go before a running trial writes, and whether its resumable checkpoint then has room.
 
         Where nothing that may go makes room for both, only the best has it; that one is always written.
         """
         for parts in (("best", "last"), ("best",)):
             self._coming[number] = {part: self._sizes[part] for part in parts}
-            going, fits = self._going(ranked)
+            going, fits = self._going(ranked, keep)
             if fits:
                 break
         self._holding.add(number)
@@ -127,10 +125,10 @@ class Shelf:
         """Bytes of all checkpoints of the study."""
         return _bytes(self._place.trial(number) / part for number in self._holding for part in PARTS)
 
-    def _going(self, ranked: Sequence[int]) -> tuple[list[int], bool]:
+    def _going(self, ranked: Sequence[int], keep: int) -> tuple[list[int], bool]:
         held = [number for number in ranked if number in self._holding]
         holders = [number for number in held if os.path.lexists(self._place.trial(number) / "best")]
-        kept, going = holders[: self._keep], holders[self._keep :]
+        kept, going = holders[:keep], holders[keep:]
         if self._limit is None:
             return going, True
         coming = sum(sum(parts.values()) for parts in self._coming.values())

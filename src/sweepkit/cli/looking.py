@@ -36,16 +36,16 @@ def show(
     On a terminal, a study that is running is followed live; Ctrl-C ends the looking, not the study.
     """
     from sweepkit.check.find import find_run
-    from sweepkit.report import rows as results
+    from sweepkit.report.rows import driver, read, to_json
 
     found = find_run(study)
     if as_json:
-        typer.echo(json.dumps(results.to_json(found, results.read(found)), indent=2))
+        typer.echo(json.dumps(to_json(found, read(found)), indent=2))
         return
     from sweepkit.report import terminal
     from sweepkit.report.progress import follow, snapshot
 
-    if not every and not once and sys.stdout.isatty() and results.driver(found.place):
+    if not every and not once and sys.stdout.isatty() and driver(found.place):
         follow(found)
     else:
         terminal.show(snapshot(found, every=every))
@@ -69,14 +69,14 @@ def best(
     trial of the Pareto front. --export writes the model, its hyperparameters, a model card and a plain training script.
     """
     from sweepkit.check.find import find_run
-    from sweepkit.report import rows as results
-    from sweepkit.report.confirmation import winners
+    from sweepkit.report.answer import Answer
+    from sweepkit.report.rows import read, trial_json
 
     found = find_run(study)
-    rows = results.read(found)
-    ahead = winners(found, rows)
+    rows = read(found)
+    ahead = Answer.read(found, rows).winners
     if as_json:
-        answers = [results.trial_json(found, row) for row in ahead]
+        answers = [trial_json(found, row) for row in ahead]
         goals = [goal.model_dump() for goal in found.objective.goals]
         single = answers[0] if answers else None
         answer = {"study": found.name, "goals": goals, "best": single if len(goals) == 1 else answers}
@@ -93,6 +93,8 @@ def best(
     for row in ahead:
         if row.checkpoint is not None:
             typer.echo(str(row.checkpoint))
+        else:
+            typer.echo(f"trial {row.number} is Pareto-optimal, but its checkpoint is not on this machine", err=True)
 
 
 def _export(study: StudyData, rows: list[Trial], winners: list[Trial], folder: Path) -> None:
@@ -119,19 +121,19 @@ def _refuse_nothing(study: StudyData, rows: list[Trial], winners: list[Trial]) -
 def list_(as_json: Json = False) -> None:
     """List the studies of this project that ran or are running."""
     from sweepkit.check.find import stored_study, study_folders, study_names
-    from sweepkit.report import rows as results
     from sweepkit.report import terminal
-    from sweepkit.report.confirmation import winners
+    from sweepkit.report.answer import Answer
+    from sweepkit.report.rows import read, study_json
 
     found = []
     for folder in study_folders():
         study = stored_study(folder)
         try:
-            found.append((study, results.read(study)))
+            found.append((study, read(study)))
         except SweepError as error:  # a database may be away, or want a password that is not recorded
             typer.echo(f"{study.name}: {error}", err=True)
     if as_json:
-        lines = [results.study_json(study, rows, winners(study, rows)) for study, rows in found]
+        lines = [study_json(study, rows, Answer.read(study, rows).winners) for study, rows in found]
         typer.echo(json.dumps({"studies": lines}, indent=2))
     elif found:
         terminal.show(terminal.overview(found))

@@ -42,9 +42,9 @@ def run(
     """
     from sweepkit.check.find import find_study
     from sweepkit.driver.run import run_checked
-    from sweepkit.report import rows as results
     from sweepkit.report import terminal
     from sweepkit.report.progress import watcher
+    from sweepkit.report.rows import failed
 
     short = {"backend.type": backend, "backend.parallel": parallel}
     asked = [f"{key}={value}" for key, value in short.items() if value is not None]
@@ -52,8 +52,8 @@ def run(
     with watcher() as view:
         outcome = run_checked(checked, fresh=fresh, watch=view)
     terminal.show(terminal.summary(outcome, checked.study))
-    failed = outcome.status == "done" and results.failed(outcome.rows)
-    raise typer.Exit(EXIT_CODES["failed" if failed else outcome.status])
+    broken = outcome.status == "done" and failed(outcome.rows)
+    raise typer.Exit(EXIT_CODES["failed" if broken else outcome.status])
 
 
 def try_(
@@ -110,7 +110,7 @@ def enqueue(
 ) -> None:
     """Put a hand-picked configuration in line, for a study that runs or will: it is the next to be tried."""
     from sweepkit.check.find import find_study
-    from sweepkit.report import rows as results
+    from sweepkit.report.rows import read
     from sweepkit.study import words
 
     checked = find_study(study)
@@ -119,7 +119,7 @@ def enqueue(
     number = studies.search(checked).enqueue(params)
     typer.echo(f"trial {number} of {found.name} will be {words.settings(params)}")
     total = found.budget.trials
-    if total is not None and sum(row.ending.counts for row in results.read(found)) >= total:
+    if total is not None and sum(row.ending.counts for row in read(found)) >= total:
         typer.echo(f"budget.trials ({total}) is spent: give it room, for example --set budget.trials={number + 1}")
 
 
@@ -160,28 +160,28 @@ def retry(
     """Put trials in line again with the same hyperparameters, as new trials that name the old ones."""
     from sweepkit.check import Checked, known_values
     from sweepkit.check.find import find_run
-    from sweepkit.report import rows as results
+    from sweepkit.report import rows
     from sweepkit.study import words
 
     if not failed and not trial:
         raise InputError("say which trials: --failed for every failed one, --trial 7 for one of them")
     found = find_run(study)
-    broken = [row.number for row in results.failed(results.read(found))] if failed else []
+    broken = [row.number for row in rows.failed(rows.read(found))] if failed else []
     chosen = sorted({*(trial or []), *broken})
     if not chosen:
         typer.echo(f"{found.name} has no failed trial that was not tried again")
         return
     for old, new in zip(chosen, studies.search(Checked(found, known_values(found))).retry(chosen), strict=True):
         typer.echo(f"trial {new} will be trial {old} again")
-    if results.driver(found.place) is None:
+    if rows.driver(found.place) is None:
         typer.echo(f"sweep run {quote(study)} trains {words.plural(len(chosen), 'trial')} again")
 
 
 def sync(study: studies.Argument) -> None:
     """Deliver to MLflow what it has not got yet, for instance after its server was away."""
     from sweepkit.check.find import find_run
-    from sweepkit.report import rows as results
-    from sweepkit.report.confirmation import SUFFIX, answer
+    from sweepkit.report.answer import Answer
+    from sweepkit.report.rows import CONFIRM, Reader
     from sweepkit.study import words
     from sweepkit.study.locks import StudyLock
     from sweepkit.trackers import tracker_of
@@ -192,8 +192,8 @@ def sync(study: studies.Argument) -> None:
         return
     with StudyLock(found.place):
         behind = 0
-        for suffix in (SUFFIX, ""):
-            reader = results.Reader(found, suffix=suffix)
+        for suffix in (CONFIRM, ""):
+            reader = Reader(found, suffix=suffix)
             rows = reader.rows()
             if suffix and not rows:
                 continue
@@ -201,5 +201,5 @@ def sync(study: studies.Argument) -> None:
             behind += tracker.behind()
             tracker.open()
             tracker.sync()
-        tracker.close(answer(found, rows))
+        tracker.close(Answer.read(found, rows).record())
     typer.echo(f"delivered {words.plural(behind, 'trial')}" if behind else "nothing was missing")

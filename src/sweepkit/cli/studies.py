@@ -89,12 +89,12 @@ def trained(study: StudyData, number: int) -> tuple[Mapping[str, Any], Sequence[
 
     Raises StudyNotFound where there is no such trial.
     """
-    from sweepkit.report import rows as results
+    from sweepkit.report.rows import read
     from sweepkit.study.rule import ValueRule
     from sweepkit.trial.log import TrialLog
     from sweepkit.trial.trial import lineage
 
-    rows = {row.number: row for row in results.read(study)}
+    rows = {row.number: row for row in read(study)}
     if number not in rows:
         raise StudyNotFound(f"study {study.name} has no trial {number}")
     evaluations = TrialLog(study.place.trial(number)).evaluations

@@ -49,15 +49,14 @@ class Spent:
         return {"seconds": 0.0, "slot_seconds": 0.0, **found}
 
 
-def reached(study: StudyData, *, seconds: float, gpu_seconds: float, best: Trial | None) -> str:
-    """Return in words which budget is used up; an empty string while none is."""
+def reached(study: StudyData, *, seconds: float, gpu_seconds: float, target: Trial | None) -> str:
+    """Return in words which budget is used up; an empty string while none is.
+
+    ``target`` is the trial that reached ``budget.target``.
+    """
     budget = study.budget
     if budget.hours is not None and seconds >= budget.hours * 3600:
         return f"budget.hours: {budget.hours:g} h used up"
     if budget.gpu_hours is not None and gpu_seconds >= budget.gpu_hours * 3600:
         return f"budget.gpu_hours: {budget.gpu_hours:g} GPU-hours used up"
-    if budget.target is not None and best is not None and best.value is not None:
-        up = study.objective.goals[0].direction == "maximize"
-        if (best.value >= budget.target) if up else (best.value <= budget.target):
-            return f"budget.target: trial {best.number} reached {best.value:g}"
-    return ""
+    return f"budget.target: trial {target.number} reached {target.value:g}" if target else ""

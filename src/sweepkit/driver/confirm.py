@@ -15,8 +15,8 @@ from typing import Any
 
 from optuna.storages import BaseStorage
 
-from sweepkit.report import rows as results
-from sweepkit.report.confirmation import SUFFIX, tested, tested_file, verdict_file, write
+from sweepkit.report.answer import Answer, read_test, write_test
+from sweepkit.report.rows import CONFIRM
 from sweepkit.report.verdict import Candidate, Verdict, judge
 from sweepkit.report.watch import Quiet, Watcher
 from sweepkit.search.proposer import Proposer
@@ -51,7 +51,7 @@ class Confirmation:
         self.study = plain.at(study.home)
         """The study as its confirmation runs see it: without a pruner and without a target."""
         self._searched = search
-        self.search = Search(self.study, storage, known=known, suffix=SUFFIX, proposer=proposer)
+        self.search = Search(self.study, storage, known=known, suffix=CONFIRM, proposer=proposer)
 
     def enqueue(self) -> int:
         """Add the missing runs, one seed after the other; return the number of all runs, finished ones included."""
@@ -68,28 +68,20 @@ class Confirmation:
 
     def numbers(self) -> list[int]:
         """Return the trials to confirm: the ``top`` best (of the Pareto front, with several goals), then the baseline."""
-        rows = self._searched.trials()
-        order = results.front if len(self.study.objective.goals) > 1 else results.ranked
-        numbers = [row.number for row in order(self.study, rows)[: self._spec.top]]
-        baseline = results.baseline(rows)
+        answer = Answer(self.study, self._searched.trials())
+        numbers, baseline = [row.number for row in answer.top(self._spec.top)], answer.baseline
         return numbers if baseline is None or baseline.number in numbers else [*numbers, baseline.number]
 
     def verdict(self) -> Verdict:
         """Judge the runs that have ended so far."""
         goal, rows = self.study.objective.goals[0], self._searched.trials()
-        baseline, ranking = results.baseline(rows), results.ranked(self.study, rows)
+        answer = Answer(self.study, rows)
         candidates = [
-            _candidate(rows[number], self.search.trials(), is_baseline=rows[number] == baseline)
+            _candidate(rows[number], self.search.trials(), is_baseline=rows[number] == answer.baseline)
             for number in self.numbers()
         ]
-        best = ranking[0].number if ranking else None
+        best = answer.ranked[0].number if answer.ranked else None
         return judge(candidates, metric=goal.metric, direction=goal.direction, best=best)
-
-    def save(self, verdict: Verdict) -> None:
-        """Write the verdict into the folder of the confirmation runs."""
-        path = verdict_file(self.study.place)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, verdict.to_json())
 
     def watcher(self, watch: Watcher, total: int) -> Watcher:
         """Return a watcher of the runs that tells ``watch`` when each ends, and announce the runs to it."""
@@ -126,7 +118,7 @@ def evaluate_once(study: StudyData, row: Trial, job: Callable[..., dict[str, Any
     ``job`` runs a job in a process of its own; None where the task cannot leave this process. Raises StudyFailed when the
     evaluation fails.
     """
-    recorded = tested(study)
+    recorded = read_test(study.place)
     if recorded is not None:
         other = "" if recorded["trial"] == row.number else f"; trial {row.number}, chosen now, is not evaluated on it"
         watch.on_note(
@@ -147,10 +139,7 @@ def evaluate_once(study: StudyData, row: Trial, job: Callable[..., dict[str, Any
         answer = job("test", console=console, spec=str(path), model=str(best.resolve()))
     if "error" in answer:
         raise StudyFailed(f"trial {row.number} could not be evaluated on the test split: {answer['error']} ({console})")
-    write(
-        tested_file(study.place),
-        {"trial": row.number, "at": datetime.now().isoformat(timespec="seconds"), **answer},
-    )
+    write_test(study.place, {"trial": row.number, "at": datetime.now().isoformat(timespec="seconds"), **answer})
     metrics = words.metrics(answer["metrics"])
     watch.on_note(f"trial {row.number} on the test split ({answer['rows']} rows, evaluated only once): {metrics}")
 

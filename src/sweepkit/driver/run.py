@@ -22,8 +22,9 @@ from sweepkit.check import Checked, check
 from sweepkit.driver.confirm import Confirmation, evaluate_once
 from sweepkit.driver.prepare import Prepared, executor_of, prepare
 from sweepkit.driver.session import Setup, StudySession
-from sweepkit.report.confirmation import answer
+from sweepkit.report.answer import Answer
 from sweepkit.report.rows import rows as result_rows
+from sweepkit.report.verdict import write_verdict
 from sweepkit.report.watch import Outcome, Quiet, Status, Switch, Watcher
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
@@ -104,7 +105,7 @@ class _Run:
             self._open(fresh)
             session = StudySession(study, self._search, courier=self._courier, watch=self._watch, setup=self._setup)
             status, reason = self._drive(session)
-            if status == "done" and study.confirm is not None and self._search.best() is not None:
+            if status == "done" and study.confirm is not None and Answer(study, self._search.trials()).ranked:
                 status, why = self._confirm()
                 reason = reason if status == "done" else why
             return self._close(status, reason)
@@ -197,7 +198,7 @@ class _Run:
                 watch.on_note(undelivered)
         verdict = confirmation.verdict()
         if status == "done" and verdict.estimates:
-            confirmation.save(verdict)
+            write_verdict(self._study.place, verdict)
             for line in verdict.sentences():
                 watch.on_note(line)
             if self._study.confirm and self._study.confirm.test == "once":
@@ -209,25 +210,24 @@ class _Run:
         """End the trials' processes, deliver the answer to the tracker, write the report and return the outcome."""
         study = self._study
         self._resources.close()
-        undelivered = self._courier.close(answer(study, result_rows(study, self._search), status=status, reason=reason))
-        if undelivered:
+        answer = Answer.read(study, result_rows(study, self._search))
+        if undelivered := self._courier.close(answer.record(status=status, reason=reason)):
             self._watch.on_note(undelivered)
         seconds = time.monotonic() - self._began
         if status == "done" and seconds >= REPORT_AFTER_SECONDS:
             self._watch.on_note(report.conclude(study))
-        outcome = self._outcome(status, reason)
+        outcome = self._outcome(answer, status, reason)
         self._watch.on_close(outcome)
         return outcome
 
-    def _outcome(self, status: Status, reason: str) -> Outcome:
-        rows, best = result_rows(self._study, self._search), self._search.best()
-        if status == "done" and best is None:
+    def _outcome(self, answer: Answer, status: Status, reason: str) -> Outcome:
+        if status == "done" and not answer.ranked:
             status, reason = "failed", f"no trial completed ({reason})"
         return Outcome(
             status=status,
-            rows=rows,
-            best=next((row for row in rows if best and row.number == best.number), None),
-            baseline=next((row for row in rows if row.origin == "baseline"), None),
+            rows=list(answer.rows),
+            best=answer.chosen,
+            baseline=answer.baseline,
             reason=reason,
             seconds=time.monotonic() - self._began,
         )

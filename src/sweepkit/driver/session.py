@@ -16,6 +16,7 @@ from sweepkit.backends import Scheduler
 from sweepkit.backends.checkpoints import Shelf
 from sweepkit.driver.budget import Spent, reached
 from sweepkit.driver.population import Population
+from sweepkit.report.answer import Answer
 from sweepkit.report.watch import Watcher
 from sweepkit.search.search import Asked, Search
 from sweepkit.study.errors import FULL_DISK, StudyFailed
@@ -61,7 +62,6 @@ class StudySession:
         limit = study.budget.disk_gb
         self._shelf = Shelf(
             self._place,
-            keep=study.checkpoints.keep if search.proposes else 0,
             limit_bytes=limit * 1e9 if limit else None,
             model_bytes=setup.model_bytes,
             pinned=tracker_of(study, place=self._place).registered(),
@@ -74,6 +74,7 @@ class StudySession:
         self._retries: list[TrialSpec] = []
         self._same_failures: tuple[str, int] = ("", 0)
         self._budget_reached_at: float | None = None
+        self._answer = Answer(study, ())
         self.reason = ""
         """Why nothing more is started, in words; empty while trials are."""
         self.killing = False
@@ -139,7 +140,7 @@ class StudySession:
             return None
         if self._search.report(event):
             return "prune"
-        going, resumable = self._shelf.before_writing(event.trial, self._ranked())
+        going, resumable = self._shelf.before_writing(event.trial, *self._ranked())
         self._drop(going)
         if self.stopping or self._population.meets(event.number):
             return "stop"
@@ -177,7 +178,7 @@ class StudySession:
                 self._study,
                 seconds=self._spent.seconds,
                 gpu_seconds=self._gpu_seconds() if self._study.budget.gpu_hours else 0.0,
-                best=self._search.best() if self._search.proposes else None,
+                target=self._read_answer().target if self._study.budget.target is not None else None,
             )
             if limit:
                 self._budget_reached_at, self.reason = time.monotonic(), limit
@@ -297,14 +298,30 @@ class StudySession:
     def _keep(self, row: Trial) -> None:
         """Apply the retention rule after a trial ended: drop what is over the limits, and let the tracker keep the rest."""
         self._shelf.ended(row.number, keeps_best=row.ending.ranks)
-        self._drop(self._shelf.surplus(self._ranked()))
+        self._drop(self._shelf.surplus(*self._ranked()))
         if row.ending.ranks and os.path.lexists(self._place.trial(row.number) / "best"):
             self._courier.keep(row.number)
 
-    def _ranked(self) -> list[int]:
-        return [trial.number for trial in self._search.ranked()]
+    def _read_answer(self) -> Answer:
+        """Return the answer at this moment; other drivers' trials count, too."""
+        rows = [row for row in self._search.trials() if row.ending.ranks]
+        if len(rows) != len(self._answer.rows):
+            self._answer = Answer(self._study, rows)
+        return self._answer
+
+    def _ranked(self) -> tuple[list[int], int]:
+        """Return the ranked trials, best first, and how many of them keep their checkpoint."""
+        answer = self._read_answer()
+        keep = answer.keep(self._study.checkpoints.keep) if self._search.proposes else 0
+        return [row.number for row in answer.ranked], keep
 
     def _drop(self, numbers: list[int]) -> None:
+        if self._answer.several and self._search.proposes:
+            for number in sorted({row.number for row in self._answer.front} & set(numbers)):
+                limit = self._study.budget.disk_gb
+                self._watch.on_note(
+                    f"dropped the checkpoint of Pareto-optimal trial {number}: budget.disk_gb is {limit:g}"
+                )
         for number in numbers:
             self._courier.drop(number)
             self._shelf.ended(number, keeps_best=False)

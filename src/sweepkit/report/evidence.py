@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sweepkit.report import rows as results
-from sweepkit.report.confirmation import SUFFIX, confirmed, tested
+from sweepkit.report.answer import Answer
+from sweepkit.report.rows import CONFIRM, Reader, driver, read, slot_hours
+from sweepkit.report.verdict import Verdict
 from sweepkit.study.parameters import Choice, Domain, Scalar
 from sweepkit.study.space import Dimension, dimensions, labels
 from sweepkit.study.study import Goal, StudyData
@@ -53,14 +55,19 @@ class Evidence:
     """Trial number → its course, where there is a log."""
     confirmed: Sequence[Trial] = ()
     """Trainings of known configurations with other seeds."""
-    verdict: Mapping[str, Any] | None = None
-    """What the confirmation concluded, as plain data (:class:`sweepkit.report.verdict.Verdict`)."""
+    verdict: Verdict | None = None
+    """What the confirmation concluded."""
     test: Mapping[str, Any] | None = None
     """What the one evaluation on the test split gave."""
     slot_hours: float | None = None
     """Hours that slots were there for trials, where that was recorded."""
     running: bool = False
     """Whether a driver is at work on the study."""
+
+    @cached_property
+    def answer(self) -> Answer:
+        """Which trials are best, and which one is chosen."""
+        return Answer(self.study, self.rows, self.verdict, self.test)
 
     @property
     def goal(self) -> Goal:
@@ -80,18 +87,17 @@ class Evidence:
     @property
     def best(self) -> Trial | None:
         """The best trial; None while there is none, and with several goals."""
-        return results.best(self.study, self.rows)
+        return self.answer.best
 
     @property
     def chosen(self) -> Trial | None:
         """The study's answer: the trial that the confirmation chose, else the best."""
-        number = self.verdict["chosen"] if self.verdict else None
-        return next((row for row in self.rows if row.number == number), self.best)
+        return self.answer.chosen
 
     @property
     def baseline(self) -> Trial | None:
         """The baseline, where the study has one."""
-        return results.baseline(self.rows)
+        return self.answer.baseline
 
     def better(self, left: float, right: float) -> float:
         """Return by how much ``left`` is better than ``right`` in the first goal; negative where it is worse."""
@@ -107,16 +113,17 @@ class Evidence:
 
 def gather(study: StudyData) -> Evidence:
     """Return what is known of a study at this moment; reads its storage and logs, and writes nothing."""
-    rows = results.read(study)
+    rows = read(study)
+    answer = Answer.read(study, rows)
     return Evidence(
         study=study,
         rows=rows,
         courses=courses(study.place.trials, rows),
-        confirmed=results.Reader(study, suffix=SUFFIX).rows(),
-        verdict=confirmed(study, rows),
-        test=tested(study),
-        slot_hours=results.slot_hours(study.place),
-        running=results.driver(study.place) is not None,
+        confirmed=Reader(study, suffix=CONFIRM).rows(),
+        verdict=answer.verdict,
+        test=answer.test,
+        slot_hours=slot_hours(study.place),
+        running=driver(study.place) is not None,
     )
 
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import jinja2
 
-from sweepkit.report import rows as results
-from sweepkit.report.confirmation import confirmed, tested
+from sweepkit.report.answer import Answer
+from sweepkit.report.rows import endings
 from sweepkit.study import words
 from sweepkit.study.errors import InputError, StudyNotFound
 from sweepkit.study.rule import ValueRule
@@ -265,7 +265,8 @@ def _front_matter(study: StudyData) -> str:
 
 def _outcome(exported: _Exported) -> str:
     study, rows, row = exported.study, exported.rows, exported.row
-    against, verdict, test = results.baseline(rows), confirmed(study, rows), tested(study)
+    answer = Answer.read(study, rows)
+    against, verdict, test = answer.baseline, answer.verdict, answer.test
     table = [
         (
             f"`{goal.metric}` ({goal.direction}, {study.objective.value})",
@@ -286,10 +287,10 @@ def _outcome(exported: _Exported) -> str:
     )
     text = [
         _table(("metric", "this model", "baseline"), table),
-        f"{which} of {words.plural(len(ended), 'trial')} ({results.endings(ended)}), on the validation split.",
+        f"{which} of {words.plural(len(ended), 'trial')} ({endings(ended)}), on the validation split.",
     ]
     if verdict:
-        text += ["Confirmed with new seeds:", "```text\n" + "\n".join(verdict["sentences"]) + "\n```"]
+        text += ["Confirmed with new seeds:", "```text\n" + "\n".join(verdict.sentences()) + "\n```"]
     else:
         text.append("Not confirmed with new seeds: part of this value may be luck.")
     if test and test["trial"] == row.number:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from sweepkit.report import rows as results
+from sweepkit.report.answer import Answer
 from sweepkit.study import words
 from sweepkit.study.paths import Place
 from sweepkit.study.study import StudyData
@@ -124,8 +124,9 @@ class Board:
 
     def best(self) -> str:
         """Return the best so far in words, for example ``best 0.874 (trial 7)``; empty while there is none."""
-        best = results.winners(self.study, self.rows)
-        if len(self.study.objective.goals) > 1:
+        answer = Answer(self.study, self.rows)
+        best = answer.winners
+        if answer.several:
             return f"Pareto front of {len(best)}" if best else ""
         return f"best {words.value(best[0].value)} (trial {best[0].number})" if best else ""
 
@@ -136,8 +137,7 @@ class Board:
 
 def top_trials(study: StudyData, rows: list[Trial]) -> list[Trial]:
     """Return the best five trials or, with several goals, the first five of the Pareto front."""
-    best = results.front(study, rows) if len(study.objective.goals) > 1 else results.ranked(study, rows)
-    return best[:BEST_SHOWN]
+    return Answer(study, rows).top(BEST_SHOWN)
 
 
 def _hyperparameters(place: Place, number: int) -> dict[str, Any]:

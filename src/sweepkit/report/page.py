@@ -6,7 +6,7 @@ secrets and escaped as they enter the page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -20,10 +20,11 @@ from plotly.offline import get_plotlyjs
 
 from sweepkit.check.study_file import to_yaml
 from sweepkit.report import figures
-from sweepkit.report import rows as results
 from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.report.figures.style import ENDINGS
 from sweepkit.report.health import findings
+from sweepkit.report.rows import endings, hours_by_ending
+from sweepkit.report.verdict import Estimate
 from sweepkit.study import words
 from sweepkit.study.parameters import Choice
 from sweepkit.study.secrets import of_url, scrub
@@ -84,12 +85,12 @@ def html(evidence: Evidence) -> str:
 
 def _answer(evidence: Evidence) -> dict[str, Any]:
     """The headline: a number with its name, and one sentence."""
-    several, chosen, ended = len(evidence.study.objective.goals) > 1, evidence.chosen, evidence.ended
-    if several:
-        front = results.front(evidence.study, evidence.rows)
+    chosen, ended = evidence.chosen, evidence.ended
+    if evidence.answer.several:
+        front = evidence.answer.front
         if not front:
             return _no_answer(evidence)
-        says = f"{words.plural(len(front), 'trial')} of {len(ended)} that no other beats in every goal."
+        says = f"{words.plural(len(front), 'trial')} of {len(ended)}: none is as good in every goal and better in one."
         return {"number": str(len(front)), "unit": "on the Pareto front", "says": says}
     if chosen is None:
         return _no_answer(evidence)
@@ -97,8 +98,8 @@ def _answer(evidence: Evidence) -> dict[str, Any]:
     number, unit = words.value(chosen.value), evidence.goal.metric
     says = f"Trial {chosen.number} of {len(ended)} reached it."
     if estimate:
-        seeds = len(estimate["values"])
-        number = f"{words.value(estimate['mean'])} ± {words.value(estimate['std'])}"
+        seeds = len(estimate.values)
+        number = f"{words.value(estimate.mean)} ± {words.value(estimate.std)}"
         says = f"Trial {chosen.number}, trained again with {seeds} new seeds (mean ± standard deviation)."
     return {"number": number, "unit": unit, "says": f"{says} {_gain(evidence, chosen)}".strip()}
 
@@ -112,9 +113,9 @@ def _no_answer(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _estimate(evidence: Evidence, row: Trial) -> Mapping[str, Any] | None:
-    estimates = evidence.verdict["estimates"] if evidence.verdict else []
-    return next((estimate for estimate in estimates if estimate["number"] == row.number), None)
+def _estimate(evidence: Evidence, row: Trial) -> Estimate | None:
+    estimates = evidence.verdict.estimates if evidence.verdict else ()
+    return next((estimate for estimate in estimates if estimate.number == row.number), None)
 
 
 def _gain(evidence: Evidence, chosen: Trial) -> str:
@@ -126,7 +127,7 @@ def _gain(evidence: Evidence, chosen: Trial) -> str:
     confirmed = _confirmed_gain(evidence, chosen, baseline)
     if confirmed:
         return confirmed
-    gain = results.gain(evidence.study, chosen, baseline)
+    gain = evidence.answer.gain(chosen)
     assert gain is not None
     how = "better" if gain >= 0 else "worse"
     in_search = " in the search" if evidence.verdict else ""
@@ -135,23 +136,21 @@ def _gain(evidence: Evidence, chosen: Trial) -> str:
 
 def _confirmed_gain(evidence: Evidence, chosen: Trial, baseline: Trial) -> str:
     """How far the chosen trial's mean is from the baseline's, which it is never worse than; empty where neither is known."""
-    pairs = evidence.verdict["comparisons"] if evidence.verdict else []
-    pair = next((p for p in pairs if (p["better"], p["worse"]) == (chosen.number, baseline.number)), None)
+    pairs = evidence.verdict.comparisons if evidence.verdict else ()
+    pair = next((p for p in pairs if (p.better, p.worse) == (chosen.number, baseline.number)), None)
     estimate = _estimate(evidence, baseline)
     if pair is None or estimate is None:
         return ""
-    but = "" if pair["distinguishable"] else ", which may be chance"
-    return (
-        f"That is {words.value(pair['gain'])} better than the baseline's mean ({words.value(estimate['mean'])}){but}."
-    )
+    but = "" if pair.distinguishable else ", which may be chance"
+    return f"That is {words.value(pair.gain)} better than the baseline's mean ({words.value(estimate.mean)}){but}."
 
 
 def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     study, ended = evidence.study, evidence.ended
     of = f" of {study.budget.trials}" if study.budget.trials else ""
     yield "trials", f"{len(ended)}{of}"
-    yield "ended", results.endings(ended) or "–"
-    hours = results.ledger(evidence.rows, confirmed=evidence.confirmed, slot_hours=evidence.slot_hours)
+    yield "ended", endings(ended) or "–"
+    hours = hours_by_ending(evidence.rows, confirmed=evidence.confirmed, slot_hours=evidence.slot_hours)
     yield "hours on slots", words.span(3600 * sum(hours.values())) if sum(hours.values()) else "–"
     pruner = f", {study.pruner.type}" if study.pruner.type != "none" else ""
     yield "search", f"{study.sampler.type}{pruner}"
@@ -203,7 +202,7 @@ def _comparisons(evidence: Evidence) -> Iterator[dict[str, Any]]:
 
 
 def _trials(evidence: Evidence) -> list[Trial]:
-    ranked = results.ranked(evidence.study, evidence.rows)
+    ranked = evidence.answer.ranked
     there = {row.number for row in ranked}
     return [*ranked, *(row for row in evidence.rows if row.number not in there)][:MOST_TRIALS]
 
@@ -211,9 +210,8 @@ def _trials(evidence: Evidence) -> list[Trial]:
 def _plates(evidence: Evidence, clean: Callable[[str], str]) -> Iterator[Plate]:
     goal = evidence.goal.metric
     rest = "The nuisance hyperparameters are tuned away." if _has_nuisance(evidence) else ""
-    several = len(evidence.study.objective.goals) > 1
     captions: dict[str, tuple[str, str]] = {
-        "front": ("Pareto front", "Trials that no other beats in every goal."),
+        "front": ("Pareto front", "Pareto-optimal trials: none is as good in every goal and better in one."),
         "history": (
             "How the search went",
             f"{goal} of every trial in the order tried; the line is the best so far. Crosses at the edge have no value, or "
@@ -235,7 +233,7 @@ def _plates(evidence: Evidence, clean: Callable[[str], str]) -> Iterator[Plate]:
         "ledger": ("Where the hours went", "Hours of slots, by how the trials that used them ended."),
     }
     for name, (title, caption) in captions.items():
-        if name == "front" and not several:
+        if name == "front" and not evidence.answer.several:
             continue
         if name == "losses" and not any(course.losses for course in evidence.courses.values()):
             continue

@@ -16,10 +16,10 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.spinner import Spinner
 from rich.text import Text
 
-from sweepkit.report import rows as results
 from sweepkit.report import terminal
-from sweepkit.report.confirmation import SUFFIX, confirmed, winners
+from sweepkit.report.answer import Answer
 from sweepkit.report.live import Board, read_moment, top_trials
+from sweepkit.report.rows import CONFIRM, Reader, driver, endings, hours_by_ending, slot_hours
 from sweepkit.study import words
 from sweepkit.study.locks import lock_since
 from sweepkit.study.study import StudyData
@@ -61,7 +61,7 @@ class Lines:
         total = "trials" if board.total is None else words.plural(board.total, "trial")
         self._print(f"{study.name}: {total}, {terminal.goals(study)}, in {terminal.short_path(study.place.folder)}")
         if board.ended:
-            self._print(f"{words.plural(len(board.ended), 'trial')} done before ({results.endings(board.rows)})")
+            self._print(f"{words.plural(len(board.ended), 'trial')} done before ({endings(board.rows)})")
 
     def on_note(self, text: str) -> None:
         """Print the note."""
@@ -186,7 +186,7 @@ def picture(board: Board, bar: Progress) -> RenderableType:
     if moments := dict(sorted(board.running.items())):
         parts.append(Padding(terminal.running(board.study, moments), (1, 0, 0, 0)))
     if top := board.top():
-        table = terminal.trials(board.study, top, against=results.baseline(board.rows))
+        table = terminal.trials(board.study, top, against=Answer(board.study, board.rows).baseline)
         parts.append(Padding(table, (1, 0, 0, 0)))
     return Group(*parts)
 
@@ -196,26 +196,27 @@ def snapshot(study: StudyData, *, every: bool = False) -> RenderableType:
 
     ``every`` lists all trials in the order tried instead of the best.
     """
-    reader = results.Reader(study)
-    rows, confirmations = reader.rows(), reader.beside(SUFFIX).rows()
-    verdict = confirmed(study, rows)
+    reader = Reader(study)
+    rows, confirmations = reader.rows(), reader.beside(CONFIRM).rows()
+    answer = Answer.read(study, rows)
+    verdict = answer.verdict
     parts: list[RenderableType] = [terminal.heading(study), _state(study, rows, confirmations)]
     if every:
-        parts += _section("every trial", terminal.trials(study, rows, against=results.baseline(rows), endings=True))
+        parts += _section("every trial", terminal.trials(study, rows, against=answer.baseline, endings=True))
     elif top := top_trials(study, rows):
-        title = "Pareto front" if len(study.objective.goals) > 1 else "best in the search" if verdict else "best"
-        parts += _section(title, terminal.trials(study, top, against=results.baseline(rows)))
+        title = "Pareto front" if answer.several else "best in the search" if verdict else "best"
+        parts += _section(title, terminal.trials(study, top, against=answer.baseline))
     moments = {row.number: read_moment(study.place, row) for row in rows if row.ending is Ending.running}
     if moments and not every:
         parts += _section("running", terminal.running(study, moments))
     if verdict and not every:
-        parts += _section("confirmed", Group(*map(Text, verdict["sentences"])))
+        parts += _section("confirmed", Group(*map(Text, verdict.sentences())))
     if (wrong := terminal.failures(study, rows)) is not None:
         parts += _section("went wrong", wrong)
     if rows:
-        spent = results.ledger(rows, confirmed=confirmations, slot_hours=results.slot_hours(study.place))
+        spent = hours_by_ending(rows, confirmed=confirmations, slot_hours=slot_hours(study.place))
         parts += [Text(), terminal.hours(spent)]
-    best = winners(study, rows)
+    best = answer.winners
     if len(best) == 1 and best[0].checkpoint is not None:
         path = terminal.short_path(best[0].checkpoint)
         parts.append(Text.assemble(("model  ", "dim"), path, f" (trial {best[0].number})"))
@@ -226,13 +227,13 @@ def follow(study: StudyData) -> None:
     """Show a running study live until its driver ends or Ctrl-C is pressed, then its snapshot."""
     board, bar = Board(study), progress_bar()
     hint = Text("Ctrl-C leaves this view; the study goes on", style="dim")
-    reader = results.Reader(study)
-    confirmation = reader.beside(SUFFIX)
+    reader = Reader(study)
+    confirmation = reader.beside(CONFIRM)
     board.update(reader.rows())
     start_bar(bar, board, since=lock_since(study.place))
     with Live(console=terminal.console(), auto_refresh=False, transient=True) as live:
         try:
-            while results.driver(study.place):
+            while driver(study.place):
                 board.update(reader.rows())
                 confirmations = confirmation.rows()
                 line = [Text(), Text(_confirmed(confirmations), style="cyan")] if confirmations else []
@@ -265,11 +266,11 @@ def _section(title: str, content: RenderableType) -> list[RenderableType]:
 
 def _state(study: StudyData, rows: list[Trial], confirmations: list[Trial]) -> Text:
     """Return how far the search and its confirmation are, and which process runs them."""
-    owner = results.driver(study.place)
+    owner = driver(study.place)
     ended = [row for row in rows if row.ending.counts]
     total = f" of {study.budget.trials}" if study.budget.trials is not None else ""
     text = Text(f"{len(ended)}{total} trials")
-    text.append(f" ({results.endings(rows)})" if rows else "")
+    text.append(f" ({endings(rows)})" if rows else "")
     text.append(f", {_confirmed(confirmations)}" if confirmations else "")
     if owner:
         text.append(f" · running, process {owner[0]} on {owner[1]}", style="cyan")

@@ -1,4 +1,4 @@
-"""What a study has found: its trials as rows, the best of them, hours by ending. Knows no process and no terminal."""
+"""The trials of a study as rows, as JSON and as a data frame, and the hours they took."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.locks import lock_owner
 from sweepkit.study.paths import Place
-from sweepkit.study.study import Goal, StudyData
+from sweepkit.study.study import StudyData
 from sweepkit.trackers import tracker_of
 from sweepkit.trial.trial import Ending, Trial
 
@@ -32,6 +32,8 @@ LEDGER = {
     Ending.running: "running",
 }
 """Ending → its line in the ledger, in the order shown."""
+CONFIRM = "/confirm"
+"""Suffix of the search beside the study's own that holds its confirmation runs."""
 CONFIRMED = "confirmed"
 """What the hours of confirmation runs are called."""
 
@@ -51,52 +53,6 @@ def join(study: StudyData, place: Place, trials: Iterable[Trial]) -> list[Trial]
     return joined
 
 
-def _rank(goal: Goal, trial: Trial) -> float:
-    assert trial.value is not None
-    return -trial.value if goal.direction == "maximize" else trial.value
-
-
-def ranked(study: StudyData, rows: Iterable[Trial]) -> list[Trial]:
-    """Return the trials whose value may be called best, best first; equal ones in the order they were tried.
-
-    With several goals: ordered by the first.
-    """
-    goal = study.objective.goals[0]
-    able = [row for row in rows if row.ending.ranks and row.values and all(map(math.isfinite, row.values))]
-    return sorted(able, key=lambda row: (_rank(goal, row), row.number))
-
-
-def best(study: StudyData, rows: Iterable[Trial]) -> Trial | None:
-    """Return the trial with the best value, or None while there is none or when there are several goals."""
-    found = ranked(study, rows)
-    return found[0] if found and len(study.objective.goals) == 1 else None
-
-
-def front(study: StudyData, rows: Iterable[Trial]) -> list[Trial]:
-    """Return the trials that no other beats in every goal (the Pareto front), ordered by the first goal."""
-    signs = [-1.0 if goal.direction == "maximize" else 1.0 for goal in study.objective.goals]
-    able = ranked(study, rows)
-    costs = [tuple(sign * value for sign, value in zip(signs, row.values, strict=True)) for row in able]
-
-    def beaten(cost: tuple[float, ...]) -> bool:
-        return any(other != cost and all(o <= c for o, c in zip(other, cost, strict=True)) for other in costs)
-
-    return [row for row, cost in zip(able, costs, strict=True) if not beaten(cost)]
-
-
-def winners(study: StudyData, rows: Iterable[Trial]) -> list[Trial]:
-    """Return the best trial alone, or with several goals the Pareto front; empty while there is none."""
-    if len(study.objective.goals) > 1:
-        return front(study, rows)
-    found = best(study, rows)
-    return [found] if found else []
-
-
-def baseline(rows: Iterable[Trial]) -> Trial | None:
-    """Return the baseline trial, or None where the study has none."""
-    return next((row for row in rows if row.origin == "baseline"), None)
-
-
 def failed(rows: Iterable[Trial]) -> list[Trial]:
     """Return the trials that failed and were not run again."""
     there = list(rows)
@@ -104,15 +60,7 @@ def failed(rows: Iterable[Trial]) -> list[Trial]:
     return [row for row in there if row.ending is Ending.failed and str(row.number) not in again]
 
 
-def gain(study: StudyData, trial: Trial, against: Trial | None) -> float | None:
-    """Return how much better a trial is than another in the first goal (negative: worse); None without both values."""
-    if against is None or against.value is None or trial.value is None:
-        return None
-    goal = study.objective.goals[0]
-    return _rank(goal, against) - _rank(goal, trial)
-
-
-def ledger(
+def hours_by_ending(
     rows: Iterable[Trial], *, confirmed: Iterable[Trial] = (), slot_hours: float | None = None
 ) -> dict[str, float]:
     """Return hours by ending (``won``, ``pruned``, …); with ``slot_hours`` also ``idle``, the hours no trial used.
@@ -184,18 +132,6 @@ def study_json(study: StudyData, rows: Sequence[Trial], ahead: Sequence[Trial]) 
         "started": min((row.started for row in rows if row.started), default=None),
         "best": found if several else (found[0] if found else None),
         "folder": str(study.place.folder),
-    }
-
-
-def answer(study: StudyData, rows: Sequence[Trial], *, status: str = "done", reason: str = "") -> dict[str, Any]:
-    """Return what a study ended with, as trackers record it."""
-    found, against = best(study, rows), baseline(rows)
-    return {
-        "status": status,
-        "reason": reason,
-        "best": found.number if found else None,
-        "value": found.value if found else None,
-        "baseline": against.value if against else None,
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich import box
@@ -17,8 +17,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweepkit.report import rows as results
+from sweepkit.report.answer import Answer
 from sweepkit.report.live import Moment, fraction
+from sweepkit.report.rows import driver, failed
+from sweepkit.report.rows import endings as counted
+from sweepkit.report.verdict import Verdict
 from sweepkit.study import words
 from sweepkit.study.paths import Place, project_root
 from sweepkit.study.study import StudyData
@@ -133,7 +136,7 @@ def _width(name: str, rows: Sequence[Trial]) -> int:
 def _gain(study: StudyData, row: Trial, against: Trial) -> str:
     if row.number == against.number:
         return "baseline"
-    gain = results.gain(study, row, against)
+    gain = Answer(study, (row, against)).gain(row)
     return "" if gain is None else words.difference(gain)
 
 
@@ -205,28 +208,29 @@ def hours(ledger: Mapping[str, float]) -> Text:
 
 def answer(study: StudyData, rows: Sequence[Trial]) -> RenderableType | None:
     """Return the best trial with its gain, parameters and checkpoint or, with several goals, the Pareto front."""
-    from sweepkit.report.confirmation import confirmed, winners
-
-    best_trials = winners(study, rows)
+    found = Answer.read(study, rows)
+    best_trials = found.winners
     if not best_trials:
         return None
-    if len(study.objective.goals) > 1:
+    if found.several:
         count = words.plural(len(best_trials), "trial")
-        return Group(Text(f"Pareto front: {count}", style="bold"), trials(study, best_trials))
+        return Group(
+            Text(f"Pareto front: {count}; none is as good in every goal and better in one", style="bold"),
+            trials(study, best_trials),
+        )
     [best] = best_trials
-    verdict = confirmed(study, rows)
     line = Text.assemble(("best  ", "dim"), (f"trial {best.number}", "bold"), f"  {study.objective.goals[0].metric} ")
-    line += _over_new_seeds(verdict, best) if verdict else _over_the_baseline(study, rows, best)
+    line += _over_new_seeds(found.verdict, best) if found.verdict else _over_the_baseline(found, best)
     lines: list[RenderableType] = [line, Padding(parameters(best, rows), (0, 0, 0, 6))]
     if best.checkpoint is not None:
         lines.append(Text.assemble(("      checkpoint  ", "dim"), short_path(best.checkpoint)))
     return Group(*lines)
 
 
-def _over_the_baseline(study: StudyData, rows: Sequence[Trial], best: Trial) -> Text:
+def _over_the_baseline(found: Answer, best: Trial) -> Text:
     """Return the best trial's value in the search, and its gain."""
-    against = results.baseline(rows)
-    line, gain = Text(words.value(best.value), style="bold green"), results.gain(study, best, against)
+    against, gain = found.baseline, found.gain(best)
+    line = Text(words.value(best.value), style="bold green")
     if against is not None and best.number == against.number:
         return Text.assemble(line, "  the baseline itself; no trial beat it")
     if against is None or gain is None:
@@ -235,39 +239,37 @@ def _over_the_baseline(study: StudyData, rows: Sequence[Trial], best: Trial) -> 
     return Text.assemble(line, f"  {words.difference(gain)} over the baseline", (source, "dim"))
 
 
-def _over_new_seeds(verdict: Mapping[str, Any], best: Trial) -> Text:
+def _over_new_seeds(verdict: Verdict, best: Trial) -> Text:
     """Return the best trial's mean over new seeds, its gain, and its value in the search."""
-    estimates = {estimate["number"]: estimate for estimate in verdict["estimates"]}
-    mine, baseline = estimates[best.number], next((e for e in estimates.values() if e["baseline"]), None)
-    value = f"{words.value(mine['mean'])} ± {words.value(mine['std'])}"
-    line = Text.assemble((value, "bold green"), f" over {words.plural(len(mine['values']), 'new seed')}")
+    estimates = {estimate.number: estimate for estimate in verdict.estimates}
+    mine, baseline = estimates[best.number], next((e for e in estimates.values() if e.baseline), None)
+    value = f"{words.value(mine.mean)} ± {words.value(mine.std)}"
+    line = Text.assemble((value, "bold green"), f" over {words.plural(len(mine.values), 'new seed')}")
     if baseline is mine:
         line.append("  the baseline itself; nothing beat it")
     elif baseline is not None:
-        line.append(f"  {words.difference(abs(mine['mean'] - baseline['mean']))} over the baseline")
-        line.append(f" (trial {baseline['number']}: {words.value(baseline['mean'])})", style="dim")
+        line.append(f"  {words.difference(abs(mine.mean - baseline.mean))} over the baseline")
+        line.append(f" (trial {baseline.number}: {words.value(baseline.mean)})", style="dim")
     return line.append(f"\n      {words.value(best.value)} in the search", style="dim")
 
 
 def overview(studies: Sequence[tuple[StudyData, Sequence[Trial]]]) -> Table:
     """Return a table of studies: progress, best, start, and whether a driver runs."""
-    from sweepkit.report.confirmation import winners
-
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", padding=(0, 1, 0, 0))
     for title in ("study", "trials", "objective", "best", "started", "state"):
         table.add_column(title, justify="right" if title in ("trials", "best") else "left", no_wrap=True)
     for study, rows in studies:
-        best = winners(study, rows)
-        single = len(study.objective.goals) == 1
+        found = Answer.read(study, rows)
+        best = found.winners
         ended = sum(row.ending.counts for row in rows)
         started = min((row.started for row in rows if row.started), default="–")
         table.add_row(
             Text(study.name, style="bold"),
             f"{ended}/{study.budget.trials}" if study.budget.trials is not None else str(ended),
             goals(study),
-            words.value(best[0].value if best else None) if single else f"front of {len(best)}",
+            words.value(best[0].value if best else None) if not found.several else f"front of {len(best)}",
             started.replace("T", " ")[:16],
-            Text("running", style="cyan") if results.driver(study.place) else Text("–", style="dim"),
+            Text("running", style="cyan") if driver(study.place) else Text("–", style="dim"),
         )
     return table
 
@@ -278,8 +280,8 @@ def commands(study: StudyData, rows: Sequence[Trial]) -> RenderableType:
     table = Table.grid(padding=(0, 2, 0, 0))
     for command, meaning, useful in (
         ("show {}", "every trial, and where the hours went", True),
-        ("retry {} --failed", "run the failed trials again, once their cause is fixed", results.failed(rows)),
-        ("best {}", "the checkpoint's path, for $(…)", results.winners(study, rows)),
+        ("retry {} --failed", "run the failed trials again, once their cause is fixed", failed(rows)),
+        ("best {}", "the checkpoint's path, for $(…)", Answer(study, rows).winners),
         ("ui {}", "curves and parameters in MLflow", study.tracking.uri != "none"),
     ):
         if useful:
@@ -291,7 +293,7 @@ def summary(outcome: Outcome, study: StudyData) -> RenderableType:
     """Return the summary of a run: the best trial and its gain, what went wrong, and the next commands."""
     styles = {"done": "green", "failed": "red", "interrupted": "yellow"}
     ended = [row for row in outcome.rows if row.ending.counts]
-    counts = f" ({results.endings(ended)})" if ended else ""
+    counts = f" ({counted(ended)})" if ended else ""
     head = Text.assemble(
         (study.name, "bold"),
         "  ",

@@ -1,6 +1,6 @@
-"""The verdict over confirmation runs: means, intervals, what is distinguishable, how much was luck. Numbers in, words out.
+"""The verdict over confirmation runs: means, intervals, what is distinguishable, how much was luck.
 
-Pure statistics: knows no storage, no process and no model. SciPy computes. Intervals of a mean are Student's t over the
+SciPy computes. Intervals of a mean are Student's t over the
 seeds; configurations are compared pair by pair with Welch's t-test (two-sided), corrected by Holm over all pairs, so that
 with nothing to find in at least 95 of 100 studies nothing is called distinguishable. Where neither of a pair differs between
 its seeds there is no noise to measure a gain by, and the exact permutation test takes the t-test's place.
@@ -8,14 +8,20 @@ its seeds there is no noise to measure a gain by, and the exact permutation test
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from sweepkit.study import words
+from sweepkit.study.paths import Place
 from sweepkit.study.study import Direction
 
 CONFIDENCE = 0.95
@@ -98,9 +104,13 @@ class Verdict:
     test: str = TEST
 
     def to_json(self) -> dict[str, Any]:
-        """Return the verdict as plain data, its sentences included; infinities become None."""
-        found: dict[str, Any] = _plain(asdict(self))
-        return {**found, "sentences": self.sentences()}
+        """Return the verdict as plain data, its sentences included."""
+        return {**asdict(self), "sentences": self.sentences()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        """Return the verdict that :meth:`to_json` wrote."""
+        return TypeAdapter(cls).validate_python(data)
 
     def sentences(self) -> list[str]:
         """Return the verdict in words, what matters most first."""
@@ -167,6 +177,28 @@ class Verdict:
     def _name(self, number: int) -> str:
         estimate = next(e for e in self.estimates if e.number == number)
         return f"trial {number} (the baseline)" if estimate.baseline else f"trial {number}"
+
+
+def verdict_file(place: Place) -> Path:
+    """Return where the verdict of a study's confirmation lies."""
+    return place.folder / "confirm" / "verdict.json"
+
+
+def read_verdict(place: Place) -> Verdict | None:
+    """Return the verdict of a study's last confirmation, or None without one."""
+    try:
+        return Verdict.from_json(json.loads(verdict_file(place).read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def write_verdict(place: Place, verdict: Verdict) -> None:
+    """Write the verdict beside the confirmation runs, whole or not at all."""
+    path = verdict_file(place)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".json.new")
+    draft.write_text(json.dumps(verdict.to_json(), indent=2) + "\n")
+    os.replace(draft, path)
 
 
 def judge(candidates: Iterable[Candidate], *, metric: str, direction: Direction, best: int | None = None) -> Verdict:
@@ -306,11 +338,3 @@ def _gain(pair: Comparison) -> str:
 
 def _listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

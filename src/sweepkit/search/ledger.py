@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from bisect import insort
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,18 +81,15 @@ class Evaluations:
 class Ledger:
     """Everything the search asks about all trials at once. Ended trials are read once, the others each time."""
 
-    def __init__(self, rule: ValueRule) -> None:
+    def __init__(self) -> None:
         self.turn = threading.Lock()
         """Held by whoever reads the stored trials into it: the driver's thread, or the courier's."""
-        self._rule = rule
         self._seen = 0
         self._open: set[int] = set()
         self._counted: set[int] = set()
         self._worst: list[tuple[float, float]] = []
         self.rows: dict[int, Trial] = {}
         """Ended trials."""
-        self.ranking: list[tuple[float, int]] = []
-        """(order, number) of the complete trials, the best first."""
         self.tried: set[str] = set()
         """Keys of the configurations that were tried or are about to be."""
         self.waiting: set[int] = set()
@@ -148,8 +144,6 @@ class Ledger:
         if row.ending in (Ending.complete, Ending.pruned) and row.values:
             known = self._worst or [(value, value) for value in row.values]
             self._worst = [(min(low, v), max(high, v)) for (low, high), v in zip(known, row.values, strict=True)]
-        if row.ending.ranks and row.values:
-            insort(self.ranking, (-self._rule.key(row.values), row.number))
 
     def worst(self, goals: Sequence[Goal]) -> list[float]:
         """Return the worst value so far of each goal; while there is none, the worst there can be (an infinity)."""

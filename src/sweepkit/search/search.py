@@ -81,7 +81,7 @@ class Search(Standings):
         self._records = Records(name, storage, [goal.direction for goal in study.objective.goals])
         self.meetings = Meetings(self._records)
         self._drivers = drivers_of(study, name)
-        self._ledger = Ledger(self._rule)
+        self._ledger = Ledger()
         self._evaluations: dict[int, Evaluations] = {}
         self._mine: set[int] = set()
         self._listed = bool(suffix)

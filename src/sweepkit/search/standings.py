@@ -1,4 +1,4 @@
-"""What a study's stored trials amount to: all of them, one, the ranking. Knows no sampler and asks for nothing."""
+"""What storage holds of a study's trials: all of them, or one. Knows no sampler and asks for nothing."""
 
 from __future__ import annotations
 
@@ -22,16 +22,6 @@ class Standings:
     def row(self, number: int) -> Trial:
         """Return one trial."""
         return row_of(self._records.get(number))
-
-    def ranked(self) -> list[Trial]:
-        """Return the complete trials, the best (in the deciding goal) first."""
-        self._read()
-        return [self._ledger.rows[number] for _, number in self._ledger.ranking]
-
-    def best(self) -> Trial | None:
-        """Return the best complete trial (in the deciding goal), or None."""
-        self._read()
-        return self._ledger.rows[self._ledger.ranking[0][1]] if self._ledger.ranking else None
 
     def _read(self) -> list[FrozenTrial]:
         with self._ledger.turn:

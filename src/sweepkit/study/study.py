@@ -181,7 +181,7 @@ class Checkpoints(_Section):
     """Which checkpoints are kept."""
 
     keep: int = Field(default=3, ge=1)
-    """Best checkpoints kept, one per trial, of the best trials."""
+    """Best checkpoints kept, one per trial, of the best trials; with several goals at least those of the Pareto front."""
     every: Literal["evaluation", "never"] = "evaluation"
     """When a resumable checkpoint is written: at each evaluation, or never (an interrupted trial then starts over)."""
 

@@ -8,10 +8,10 @@ from itertools import combinations
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sweepkit.report import rows as results
 from sweepkit.report.evidence import Evidence, gather
 from sweepkit.report.figures import style
 from sweepkit.report.figures.hover import of_trial
+from sweepkit.report.rows import CONFIRMED, LEDGER, hours_by_ending
 from sweepkit.study import words
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending, Trial
@@ -124,12 +124,12 @@ def front(about: StudyData | Evidence) -> go.Figure:
     """Return the trials of a study with several goals, each pair of goals a panel, the Pareto front marked."""
     evidence = about if isinstance(about, Evidence) else gather(about)
     goals = evidence.study.objective.goals
-    able = results.ranked(evidence.study, evidence.rows)
+    able = evidence.answer.ranked
     if len(goals) < 2:
         return style.nothing("A Pareto front needs several goals; this study has one.")
     if not able:
         return style.nothing("No trial has been trained to its end yet.")
-    best = {row.number for row in results.front(evidence.study, evidence.rows)}
+    best = {row.number for row in evidence.answer.front}
     pairs = list(combinations(range(len(goals)), 2))
     columns = min(len(pairs), 2)
     rows_of_panels = math.ceil(len(pairs) / columns)
@@ -169,12 +169,12 @@ def _aim(evidence: Evidence, goal: int) -> str:
 def ledger(about: StudyData | Evidence) -> go.Figure:
     """Return where the hours went: one bar, by how trials ended, and the time that slots stood idle."""
     evidence = about if isinstance(about, Evidence) else gather(about)
-    spent = results.ledger(evidence.rows, confirmed=evidence.confirmed, slot_hours=evidence.slot_hours)
+    spent = hours_by_ending(evidence.rows, confirmed=evidence.confirmed, slot_hours=evidence.slot_hours)
     total = sum(spent.values())
     if not total:
         return style.nothing("No hours are recorded yet.")
-    colors = {name: style.ENDINGS[ending] for ending, name in results.LEDGER.items()}
-    colors |= {results.CONFIRMED: style.ACCENT, "idle": style.IDLE}
+    colors = {name: style.ENDINGS[ending] for ending, name in LEDGER.items()}
+    colors |= {CONFIRMED: style.ACCENT, "idle": style.IDLE}
     drawn = style.figure(130, barmode="stack", xaxis={"title": {"text": "hours"}}, yaxis={"visible": False}, bargap=0.2)
     for name, hours in spent.items():
         if hours <= 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
-from sweepkit.report import rows as results
 from sweepkit.report.evidence import Evidence
 from sweepkit.report.health.finding import Finding
 from sweepkit.study import words
@@ -24,7 +23,7 @@ LOOKED_AT = 3
 
 def search_still_improving(evidence: Evidence) -> Iterator[Finding]:
     """The budget ended while trials were still getting better."""
-    best, able = evidence.best, results.ranked(evidence.study, evidence.rows)
+    best, able = evidence.best, evidence.answer.ranked
     if best is None or evidence.running or len(evidence.ended) < ENOUGH or len(able) < ENOUGH // 2:
         return
     late = sorted(row.number for row in evidence.ended)[-max(2, round(LATE * len(evidence.ended))) :]
@@ -50,7 +49,7 @@ def training_still_improving(evidence: Evidence) -> Iterator[Finding]:
     """The best trials were still learning at their last step."""
     if len(evidence.study.objective.goals) > 1:
         return
-    top = results.ranked(evidence.study, evidence.rows)[:LOOKED_AT]
+    top = evidence.answer.ranked[:LOOKED_AT]
     rising = [row for row in top if _rising(evidence, [value for _, value in evidence.curve(row)])]
     if not rising or rising[0] is not top[0] or 2 * len(rising) <= len(top):
         return

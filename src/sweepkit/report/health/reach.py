@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 
-from sweepkit.report import rows as results
 from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.report.health.finding import Finding
 from sweepkit.study import words
@@ -35,7 +34,7 @@ def at_an_edge(evidence: Evidence) -> Iterator[Finding]:
     best = evidence.best
     if best is None or len(evidence.ended) < ENOUGH:
         return
-    top = results.ranked(evidence.study, evidence.rows)[:TOP]
+    top = evidence.answer.ranked[:TOP]
     for dimension, label in configuration(evidence.study, best).values():
         parameter = dimension.parameter
         if isinstance(parameter, Choice) or not isinstance(label, (int, float)):

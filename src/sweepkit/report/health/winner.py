@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
-from sweepkit.report import rows as results
 from sweepkit.report.evidence import Evidence
 from sweepkit.report.health.finding import Finding
 from sweepkit.study import words
@@ -36,7 +35,7 @@ def no_gain(evidence: Evidence) -> Iterator[Finding]:
 
 def seed_noise(evidence: Evidence) -> Iterator[Finding]:
     """Another seed moves a value further than the gap between the top trials."""
-    noise, top = spread_of_seeds(evidence), results.ranked(evidence.study, evidence.rows)[:3]
+    noise, top = spread_of_seeds(evidence), evidence.answer.ranked[:3]
     if noise is None or len(top) < 2 or evidence.best is None:
         return
     values = [row.values[0] for row in top]
@@ -55,17 +54,17 @@ def seed_noise(evidence: Evidence) -> Iterator[Finding]:
 
 def _told_apart(evidence: Evidence, top: set[int]) -> str:
     """What to do about top trials whose order may be chance: what the confirmation says of them, where there is one."""
-    verdict = evidence.verdict or {"comparisons": [], "estimates": []}
-    pairs = [pair for pair in verdict["comparisons"] if {pair["better"], pair["worse"]} <= top]
-    apart = [
-        f"trial {pair['better']} is better than trial {pair['worse']}" for pair in pairs if pair["distinguishable"]
-    ]
+    comparisons, estimates = (
+        (evidence.verdict.comparisons, evidence.verdict.estimates) if evidence.verdict else ((), ())
+    )
+    pairs = [pair for pair in comparisons if {pair.better, pair.worse} <= top]
+    apart = [f"trial {pair.better} is better than trial {pair.worse}" for pair in pairs if pair.distinguishable]
     if apart:
         return f"Go by the confirmation's means, not by the search's order: {', '.join(apart)}."
     if pairs:
-        first = next(estimate for estimate in verdict["estimates"] if estimate["number"] in top)
-        more = f"confirm: {{seeds: {2 * len(first['values'])}}} would tell more"
-        return f"The confirmation cannot tell them apart either; trial {first['number']} has the best mean, and {more}."
+        first = next(estimate for estimate in estimates if estimate.number in top)
+        more = f"confirm: {{seeds: {2 * len(first.values)}}} would tell more"
+        return f"The confirmation cannot tell them apart either; trial {first.number} has the best mean, and {more}."
     return "Take them as equally good and choose the cheapest; confirm: {top: 3, seeds: 10} would tell more."
 
 
