@@ -10,9 +10,8 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from sweepkit import Study, Task, load_study
+from sweepkit import InputError, Study, StudyFileError, Task, load_study
 from sweepkit.check.study_file import same
-from sweepkit.study.errors import InputError, StudyFileError
 from sweepkit.tasks import by_value
 from sweepkit.tasks.text_classification import TextClassification
 
@@ -58,6 +57,11 @@ def test_a_task_of_a_file_beside_the_notebook_is_named_by_the_file(
     assert Study(task=beside.Mine, **KEYS).task.path == "beside.py:Mine"
 
 
+def test_a_study_prints_itself_in_one_line(project: Path) -> None:
+    study = Study(task=Rows, space={"learning_rate": {"low": 1e-5, "high": 1e-3}}, budget={"trials": 2}, **KEYS)
+    assert repr(study) == str(study) == "<Study toy: minimize eval_loss, 1 hyperparameter, 2 trials>"
+
+
 def test_making_a_study_writes_nothing(project: Path) -> None:
     Study(task=Rows, **KEYS)
     assert [path.name for path in project.iterdir()] == ["pyproject.toml"]
@@ -90,7 +94,7 @@ def test_a_default_that_cannot_be_sent_is_named(project: Path) -> None:
 
 
 def test_an_option_that_yaml_cannot_say_is_refused(project: Path) -> None:
-    with pytest.raises(InputError, match="the options of Rows must be what YAML can say"):
+    with pytest.raises(InputError, match="the options of Rows must be values that YAML can hold"):
         Study(task=Rows(anything=LOCK), **KEYS)
 
 
@@ -122,7 +126,7 @@ def test_what_a_task_of_a_cell_uses_is_sent_as_it_is_when_the_study_runs(
 
 
 @pytest.mark.parametrize(
-    ("space", "told"),
+    ("space", "message"),
     [
         ({"task.lenght": {"low": 1, "high": 9}}, r"space\.task\.lenght: Rows has no option lenght.* length"),
         ({"task.length": {"low": 0.5, "high": 9.0}}, r"space\.task\.length: .*got 0\.5"),
@@ -131,9 +135,9 @@ def test_what_a_task_of_a_cell_uses_is_sent_as_it_is_when_the_study_runs(
     ],
 )
 def test_options_that_a_task_of_a_cell_does_not_take_are_refused_where_the_study_is_made(
-    project: Path, space: dict[str, Any], told: str
+    project: Path, space: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(StudyFileError, match=told):
+    with pytest.raises(StudyFileError, match=message):
         Study(task=Rows, space=space, **KEYS)
 
 

@@ -22,12 +22,13 @@ from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 from transformers.trainer_utils import BestRun
 
 import sweepkit
-from sweepkit.study.errors import InputError, StudyFailed
+from sweepkit import InputError, StudyFailed
 from sweepkit.trial.events import Evaluated, from_json
 
 pytestmark = pytest.mark.real
@@ -117,6 +118,13 @@ def learning_rate(trial: Any) -> dict[str, Any]:
     return {"learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-1, log=True)}
 
 
+def evaluations(folder: Path) -> list[list[Evaluated]]:
+    """Return the evaluations in each trial's log, by trial."""
+    logs = sorted(folder.glob("runs/*/trials/*/events.jsonl"))
+    events = [[from_json(line) for line in log.read_bytes().splitlines()] for log in logs]
+    return [[event for event in trial if isinstance(event, Evaluated)] for trial in events]
+
+
 Ran = tuple[BestRun, list[str], list[int]]
 """The best run, the warnings, and the steps at which trial 0 was evaluated."""
 
@@ -145,9 +153,7 @@ def weighted(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         patch.chdir(folder)
         best = sweepkit.hyperparameter_search(mine, start, n_trials=2, n_jobs=1)
     assert isinstance(best, BestRun)
-    (log,) = folder.glob("runs/*/trials/0000/events.jsonl")
-    events = [from_json(line) for line in log.read_bytes().splitlines()]
-    steps = [event.step for event in events if isinstance(event, Evaluated)]
+    steps = [event.step for event in evaluations(folder)[0]]
     return best, [str(warning.message) for warning in caught], steps
 
 
@@ -183,7 +189,7 @@ def test_a_subclass_that_forgets_an_argument_is_refused(project: Path) -> None:
     mine = Forgetful(
         args=plain.args, model_init=line, train_dataset=plain.train_dataset, eval_dataset=plain.eval_dataset
     )
-    with pytest.raises(InputError, match=r"Forgetful takes weight and does not keep it.*set self.weight = weight"):
+    with pytest.raises(InputError, match=r"Forgetful takes weight but does not keep it.*set self.weight = weight"):
         sweepkit.hyperparameter_search(mine, learning_rate)
 
 
@@ -214,9 +220,11 @@ def test_the_median_pruner_prunes_by_default(project: Path) -> None:
 def test_it_returns_the_best_run(project: Path) -> None:
     best = sweepkit.hyperparameter_search(trainer(project), hp_space=learning_rate, n_trials=4, direction="minimize")
     assert isinstance(best, BestRun)
+    losses = [trial[-1].metrics["eval_loss"] for trial in evaluations(project)]
+    assert len(losses) == 4
+    assert (best.objective, int(best.run_id)) == (min(losses), losses.index(min(losses)))
     assert set(best.hyperparameters) == {"learning_rate"}
-    assert isinstance(best.objective, float)
-    assert 0 <= int(best.run_id) < 4
+    assert 1e-3 <= best.hyperparameters["learning_rate"] <= 1e-1
 
 
 def test_compute_objective_conditional_space_and_names(project: Path) -> None:
@@ -259,14 +267,18 @@ def test_several_directions_return_the_pareto_front(project: Path) -> None:
         n_trials=3,
         direction=["minimize", "maximize"],
     )
-    assert isinstance(front, list) and all(isinstance(run.objective, list) for run in front)
+    assert isinstance(front, list)
+    ends = [trial[-1].metrics for trial in evaluations(project)]
+    # All trials end at the same epoch, so that the one with the lowest loss is the whole front.
+    assert [run.objective for run in front] == [[min(end["eval_loss"] for end in ends), ends[0]["epoch"]]]
 
 
 def test_without_an_evaluation_strategy_it_evaluates_at_the_end(project: Path) -> None:
-    best = sweepkit.hyperparameter_search(
-        trainer(project, eval_strategy="no", eval_steps=None), hp_space=learning_rate, n_trials=1
-    )
+    mine = trainer(project, eval_strategy="no", eval_steps=None)
+    best = sweepkit.hyperparameter_search(mine, hp_space=learning_rate, n_trials=1)
+    [[only]] = evaluations(project)
     assert isinstance(best, BestRun)
+    assert (only.step, best.objective) == (4, only.metrics["eval_loss"])
 
 
 def test_a_study_name_goes_on_where_it_stopped(project: Path) -> None:
@@ -275,7 +287,7 @@ def test_a_study_name_goes_on_where_it_stopped(project: Path) -> None:
     assert isinstance(first, BestRun) and isinstance(again, BestRun)
     assert again.objective <= first.objective
     assert len(list((project / "runs/twice/trials").iterdir())) == 3
-    with pytest.raises(InputError, match="study twice exists; leave load_if_exists=False out"):
+    with pytest.raises(InputError, match="study twice exists; leave out load_if_exists=False"):
         sweepkit.hyperparameter_search(
             trainer(project), learning_rate, n_trials=3, study_name="twice", load_if_exists=False
         )
@@ -283,16 +295,26 @@ def test_a_study_name_goes_on_where_it_stopped(project: Path) -> None:
 
 def test_a_trainer_that_cannot_be_sent_runs_here_and_says_so(project: Path) -> None:
     mine = trainer(project)
-    lock = threading.Lock()
+    lock, made = threading.Lock(), []
 
     def init() -> Line:
         with lock:
+            made.append(1)
             return Line(LineConfig())
 
     mine.model_init = init
     with pytest.warns(UserWarning, match="cannot be sent to another process .* its trials run in this one"):
         best = sweepkit.hyperparameter_search(mine, learning_rate, n_trials=2)
     assert isinstance(best, BestRun)
+    assert best.objective == min(trial[-1].metrics["eval_loss"] for trial in evaluations(project))
+    assert len(made) >= 2  # in this process
+
+
+class Reporting(TrainerCallback):
+    """Adds the length that the trial's arguments give to the metrics."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        metrics["eval_length"] = args.generation_max_length
 
 
 def test_a_seq2seq_trainer_keeps_its_own_arguments(project: Path) -> None:
@@ -307,10 +329,14 @@ def test_a_seq2seq_trainer_keeps_its_own_arguments(project: Path) -> None:
         generation_max_length=7,
     )
     mine = Seq2SeqTrainer(
-        args=args, model_init=line, train_dataset=plain.train_dataset, eval_dataset=plain.eval_dataset
+        args=args,
+        model_init=line,
+        train_dataset=plain.train_dataset,
+        eval_dataset=plain.eval_dataset,
+        callbacks=[Reporting()],
     )
-    best = sweepkit.hyperparameter_search(mine, learning_rate, n_trials=1)
-    assert isinstance(best, BestRun)
+    best = sweepkit.hyperparameter_search(mine, learning_rate, lambda metrics: metrics["eval_length"], n_trials=1)
+    assert isinstance(best, BestRun) and best.objective == 7.0
 
 
 def test_what_it_cannot_do_is_said(project: Path) -> None:
@@ -325,13 +351,13 @@ def test_what_it_cannot_do_is_said(project: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"n_jobs": -1}, "n_jobs is a whole number from 1 on, got -1"),
-        ({"n_trials": 0}, "n_trials is a whole number from 1 on, got 0"),
+        ({"n_jobs": -1}, "n_jobs must be a whole number of at least 1, got -1"),
+        ({"n_trials": 0}, "n_trials must be a whole number of at least 1, got 0"),
         ({"study_name": "my study"}, "study_name names a folder: .*, got 'my study'"),
-        ({"direction": "down"}, "direction is minimize or maximize, or a list of these, got 'down'"),
-        ({"timeout": -1}, "timeout is a number of seconds above 0, got -1"),
-        ({"storage": optuna.storages.InMemoryStorage()}, "storage is a URL .*, got a InMemoryStorage"),
-        ({"catch": (ValueError,)}, "catch: every failing trial ends alone"),
+        ({"direction": "down"}, "direction must be minimize or maximize, or a list of these, got 'down'"),
+        ({"timeout": -1}, "timeout must be a number of seconds above 0, got -1"),
+        ({"storage": optuna.storages.InMemoryStorage()}, "storage must be a URL .*, got InMemoryStorage"),
+        ({"catch": (ValueError,)}, "catch: a failing trial always ends alone"),
         ({"direction": ["minimize"] * 2, "pruner": optuna.pruners.NopPruner()}, "Optuna prunes with one direction"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",

@@ -1,7 +1,4 @@
-"""Studies in Python and in notebooks: the data of :mod:`sweepkit.study` with verbs, and a live view of a run.
-
-Everything heavy is imported by the verb that needs it.
-"""
+"""What one imports: the study with verbs, runs in the background, and a drop-in for the Trainer's own search."""
 
 from sweepkit.api.study import Study, load_study
 

@@ -1,22 +1,25 @@
-"""An existing Trainer as a Task: every trial gets a Trainer of the same kind made of the same parts. Knows no study."""
+"""An existing Trainer as a Task: each trial gets a Trainer of the same class, made of the same parts."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from optuna.trial import FixedTrial
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers.trainer_utils import default_compute_objective, number_of_arguments
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import Task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, Trainer
+    from transformers import PreTrainedModel
 
 OBJECTIVE = "eval_objective"
-"""Name under which what ``compute_objective`` returns is reported, numbered from 0 where there are several directions."""
+"""Metric that holds what ``compute_objective`` returns; with several directions numbered from 0."""
 
 _KEPT = (
     "data_collator",
@@ -28,40 +31,22 @@ _KEPT = (
     "optimizer_cls_and_kwargs",
     "preprocess_logits_for_metrics",
 )
-"""Arguments of Trainer that it keeps under their own names and that every trial's Trainer shares."""
+"""Arguments of Trainer that it keeps under their own names, and that every trial's Trainer shares."""
 
 
-def existing(
-    trainer: Trainer, compute_objective: Callable[..., Any] | None, goals: int, *, configuration: bool = False
+def existing_task(
+    trainer: Trainer, compute_objective: Callable[..., Any] | None, goals: int, *, plain_dict: bool = False
 ) -> type[Task]:
-    """Return a Task class that makes Trainers like this one; ``goals`` objectives are reported as ``eval_objective``.
+    """Return a Task class whose Trainers are like this one and report ``goals`` objectives as ``eval_objective``.
 
     A ``model_init`` that takes an argument gets a trial with ``number``, ``params`` and ``suggest_*`` (of what ``hp_space``
-    suggested); with ``configuration`` the plain dict of values, as from Ray. Raises InputError for a Trainer subclass whose
-    arguments are not to be found on it.
+    suggested), or with ``plain_dict`` the dict of values, as from Ray. Raises InputError for a Trainer subclass that does
+    not keep its arguments.
     """
-    from transformers import EarlyStoppingCallback, TrainerCallback
-    from transformers.trainer_utils import default_compute_objective, number_of_arguments
-
-    kind, model_init = type(trainer), trainer.model_init
+    model_init = trainer.model_init
     takes_trial = number_of_arguments(model_init) > 0
-    own = [
-        callback
-        for callback in trainer.callback_handler.callbacks
-        if type(callback).__module__.split(".")[0] != "transformers" or isinstance(callback, EarlyStoppingCallback)
-    ]
-    parts, callbacks_in = _parts(trainer), _takes(kind, "callbacks")
-    objective = compute_objective or default_compute_objective
+    blueprint = _blueprint(trainer, _ComputeObjective(compute_objective or default_compute_objective, goals))
     arguments = f"{type(trainer.args).__module__}:{type(trainer.args).__name__}"
-
-    class Computing(TrainerCallback):
-        """Adds what ``compute_objective`` returns to an evaluation, before anybody else sees it."""
-
-        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-            value = objective(copy.deepcopy(dict(metrics)))
-            values = list(value) if isinstance(value, Sequence) else [value]
-            names = [OBJECTIVE] if goals == 1 else [f"{OBJECTIVE}_{i}" for i in range(goals)]
-            metrics.update(zip(names, (float(each) for each in values), strict=True))
 
     class Existing(Task):
         """Trains as an existing Trainer does."""
@@ -69,72 +54,106 @@ def existing(
         arguments_type: ClassVar[str] = arguments
 
         def data(self) -> Any:
-            """The Trainer brings its own."""
+            """Return a placeholder: the Trainer has its own data."""
             from datasets import Dataset, DatasetDict
 
-            return DatasetDict(
-                {"train": Dataset.from_dict({"row": [0]}), "validation": Dataset.from_dict({"row": [0]})}
-            )
+            return DatasetDict({split: Dataset.from_dict({"row": [0]}) for split in ("train", "validation")})
 
         def model_init(self, **config: Any) -> PreTrainedModel:
-            """Return the Trainer's fresh model; before the search it is asked for without a trial, as by any Trainer."""
-            made: PreTrainedModel = model_init(self._trial()) if takes_trial else model_init()
-            return made
+            """Return the Trainer's fresh model; as in any Trainer, the first call has no trial."""
+            model: PreTrainedModel = model_init(self._trial()) if takes_trial else model_init()
+            return model
 
         def trainer(self, **given: Any) -> Trainer:
-            """Return a Trainer of the same kind with the same parts."""
-            callbacks = [*own, Computing(), *given["callbacks"]]
-            more: dict[str, Any] = {"callbacks": callbacks} if callbacks_in else {}
-            made: Trainer = kind(model=given["model"], args=given["args"], **parts, **more)
-            for callback in () if callbacks_in else callbacks:
-                made.add_callback(callback)
-            return made
+            """Return a Trainer of the same class with the same parts."""
+            return blueprint.trainer(given["model"], given["args"], given["callbacks"])
 
         def _trial(self) -> Any:
             if self._spec is None or self._spec.drawn is None:
                 return None
-            if configuration:
+            if plain_dict:
                 return {**self._spec.hyperparameters, **self._spec.drawn}
-            return Drawn(dict(self._spec.drawn), self._spec.number)
+            return SuggestedTrial(dict(self._spec.drawn), self._spec.number)
 
     return Existing
 
 
-class Drawn(FixedTrial):
-    """The trial that ``model_init`` gets: Optuna's, fixed to what ``hp_space`` suggested before."""
+class SuggestedTrial(FixedTrial):
+    """The trial that ``model_init`` gets: Optuna's FixedTrial with the values that ``hp_space`` suggested."""
 
     @property
     def params(self) -> dict[str, Any]:
-        """What ``hp_space`` suggested; Optuna's own shows only what was asked for again."""
+        """What ``hp_space`` suggested; FixedTrial's own shows only what was suggested again."""
         return dict(self._params)
 
 
-def _parts(trainer: Trainer) -> dict[str, Any]:
-    """Return what the Trainer's class is to be made of again, its model, arguments and callbacks aside."""
-    from transformers import Trainer
+class _ComputeObjective(TrainerCallback):
+    """Adds what ``compute_objective`` returns to an evaluation's metrics; comes before callbacks that read them."""
 
+    def __init__(self, objective: Callable[..., Any], goals: int) -> None:
+        self._objective = objective
+        self._names = [OBJECTIVE] if goals == 1 else [f"{OBJECTIVE}_{i}" for i in range(goals)]
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        value = self._objective(copy.deepcopy(dict(metrics)))
+        values = list(value) if isinstance(value, Sequence) else [value]
+        metrics.update(zip(self._names, map(float, values), strict=True))
+
+
+@dataclass(frozen=True)
+class _Blueprint:
+    """What makes another Trainer like the given one."""
+
+    kind: type[Trainer]
+    parts: Mapping[str, Any]
+    callbacks: Sequence[TrainerCallback]
+    takes_callbacks: bool
+
+    def trainer(self, model: Any, args: Any, callbacks: Sequence[Any]) -> Trainer:
+        callbacks = [*self.callbacks, *callbacks]
+        if self.takes_callbacks:
+            return self.kind(model=model, args=args, callbacks=callbacks, **self.parts)
+        made = self.kind(model=model, args=args, **self.parts)
+        for callback in callbacks:
+            made.add_callback(callback)
+        return made
+
+
+def _blueprint(trainer: Trainer, compute: TrainerCallback) -> _Blueprint:
+    """Return the blueprint of a Trainer, with its own callbacks; transformers adds its standard ones itself."""
+    own = [
+        callback
+        for callback in trainer.callback_handler.callbacks
+        if type(callback).__module__.split(".")[0] != "transformers" or isinstance(callback, EarlyStoppingCallback)
+    ]
+    kind = type(trainer)
+    return _Blueprint(kind, _parts(trainer), [*own, compute], _takes(kind, "callbacks"))
+
+
+def _parts(trainer: Trainer) -> dict[str, Any]:
+    """Return the arguments to make another Trainer with, except model, args and callbacks."""
     kind, held = type(trainer), vars(trainer)
     parts = {name: held[name] for name in _KEPT if _takes(kind, name)}
     standard = inspect.signature(Trainer.__init__).parameters
     for name in ("model", "args"):
         if not _takes(kind, name):
             raise InputError(
-                f"hyperparameter_search: {kind.__name__} takes no {name}, which differs from trial to trial"
+                f"hyperparameter_search: {kind.__name__} does not take {name}, which differs between trials"
             )
     for name in _named(kind):
         if name in standard:
             continue
         if name not in held:
             raise InputError(
-                f"hyperparameter_search: {kind.__name__} takes {name} and does not keep it, so that a trial's Trainer would "
-                f"be made without; set self.{name} = {name} in its __init__"
+                f"hyperparameter_search: {kind.__name__} takes {name} but does not keep it, so the trials' Trainers would "
+                f"not get it; set self.{name} = {name} in its __init__"
             )
         parts[name] = held[name]
     return parts
 
 
 def _inits(kind: type) -> Iterator[Mapping[str, inspect.Parameter]]:
-    """Yield the parameters of a Trainer's ``__init__``, and of those above as long as arguments are passed on by name."""
+    """Yield the parameters of a class's ``__init__``, and of its bases' as far up as ``**kwargs`` pass arguments on."""
     for each in kind.__mro__:
         if "__init__" in vars(each):
             found = inspect.signature(vars(each)["__init__"]).parameters

@@ -1,6 +1,6 @@
-"""``hyperparameter_search``: an existing Trainer and its ``hp_space`` run as a sweepkit study; a drop-in for the Trainer's own.
+"""``hyperparameter_search``: the Trainer's own method of that name as a sweepkit study.
 
-The Trainer goes to the trial processes by value; where it cannot, trials run one after another in this process.
+The Trainer is pickled by value for the trial processes; where it cannot be, trials run one after another in this process.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optuna.pruners import MedianPruner
+from optuna.pruners import BasePruner, MedianPruner
 
-from sweepkit.api.existing import OBJECTIVE, existing
+from sweepkit.api.existing import OBJECTIVE, existing_task
 from sweepkit.check import Checked
 from sweepkit.driver.run import Replacements, run_checked
 from sweepkit.report.answer import Answer
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import Trainer
     from transformers.trainer_utils import BestRun
 
-_TAKEN = (
+_OPTIONS = (
     "study_name",
     "storage",
     "timeout",
@@ -44,9 +44,13 @@ _TAKEN = (
     "gc_after_trial",
     "catch",
 )
+_FILLED_IN = frozenset(
+    {"accelerator_config", "fsdp_config", "parallelism_config", "debug", "lr_scheduler_kwargs", "project"}
+)
+"""Fields that TrainingArguments replaces by something other than what was written; trials get the Trainer's own."""
 
 
-def hyperparameter_search(
+def hyperparameter_search(  # the signature of Trainer.hyperparameter_search
     trainer: Trainer,
     hp_space: Callable[[Any], Mapping[str, Any]] | None = None,
     compute_objective: Callable[[dict[str, float]], float | Sequence[float]] | None = None,
@@ -60,42 +64,150 @@ def hyperparameter_search(
 ) -> BestRun | list[BestRun]:
     """Search hyperparameters of an existing Trainer; takes and returns what ``Trainer.hyperparameter_search`` does.
 
-    What it adds: every trial has a process of its own, several run at once, the same call with a ``study_name`` goes on
-    where it stopped, a failing trial ends alone, and MLflow holds the runs (``mlflow.db`` under the project root).
+    Each trial has a process of its own and several run at once; a failing trial ends alone; the same call with a
+    ``study_name`` resumes; MLflow holds the runs (``mlflow.db`` under the project root).
 
-    ``hp_space`` is called with an object that has Optuna's ``suggest_*``; with ``backend="ray"`` it may return Ray Tune's
-    distributions instead, and ``model_init`` and ``hp_name`` get the dict of values. Values under names that the arguments
-    do not have are left to ``model_init``, which gets the trial: what it suggests, ``hp_space`` must suggest too. ``kwargs``
-    are those of the optuna backend: study_name, storage (a URL), timeout in seconds, n_jobs, sampler, pruner (it counts
-    evaluations; by default the median one on the optuna backend with one direction, as there), load_if_exists (goes on
-    unless False), gc_after_trial (always so), catch (every failing trial ends alone, so only all exceptions can be asked
-    for); by default as many trials run at once as the machine holds. Raises InputError for a Trainer without
-    ``model_init`` and for what cannot be done as asked; StudyFailed when no trial completed.
+    ``hp_space`` gets an object with Optuna's ``suggest_*``; with ``backend="ray"`` it may return Ray Tune's distributions
+    instead, and ``model_init`` and ``hp_name`` get the dict of values. Values under names that are not fields of the
+    arguments are left to ``model_init``, which gets the trial; it may suggest only what ``hp_space`` suggests. ``kwargs``
+    are those of the optuna backend: study_name, storage (a URL), timeout (seconds), n_jobs (by default as many as the
+    machine holds), sampler, pruner (it counts evaluations; by default the median pruner, on the optuna backend with one
+    direction), load_if_exists (default True), gc_after_trial (ignored: each trial has its process), catch (Exception
+    only). Raises InputError for a Trainer without ``model_init`` and for an option that cannot be met; StudyFailed when no
+    trial completed.
     """
-    if trainer.model_init is None:
-        raise InputError("hyperparameter_search: the Trainer needs a model_init, as each trial trains a fresh model")
     directions = [direction] if isinstance(direction, str) else list(direction)
     where = str(getattr(backend, "value", backend) or "optuna")
-    for sentence in _refused(where, directions, n_trials, kwargs):
-        raise InputError(f"hyperparameter_search: {sentence}")
-    name = kwargs.get("study_name") or f"hyperparameter-search-{time.strftime('%Y%m%d-%H%M%S')}"
-    home = Path.cwd()
-    task = existing(trainer, compute_objective, len(directions), configuration=where == "ray")
-    study = _study(trainer, name, directions, n_trials, where, kwargs).at(home)
-    if kwargs.get("load_if_exists") is False and read(study):
-        raise InputError(f"hyperparameter_search: study {name} exists; leave load_if_exists=False out to go on with it")
-    names = {entry.name for entry in fields(trainer.args)}
-    proposer = DefinedByRun(
-        study,
-        _ray_space(trainer, hp_space) if where == "ray" else hp_space or _default_space,
-        applies=lambda name: name in names or name.startswith("peft."),
-        # Ray's trials are dicts of values, in hp_name as in model_init.
-        name=(lambda trial, values: hp_name(dict(values) if where == "ray" else trial)) if hp_name else None,
-        sampler=kwargs.get("sampler"),
+    request = _Request(trainer, hp_space, compute_objective, n_trials, directions, where, hp_name, kwargs)
+    request.check()
+    rows = _run(request, watch or Quiet())
+    best = [_best_run(row) for row in rows]
+    return best[0] if len(directions) == 1 else best
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of one call."""
+
+    trainer: Trainer
+    hp_space: Callable[[Any], Mapping[str, Any]] | None
+    compute_objective: Callable[[dict[str, float]], float | Sequence[float]] | None
+    n_trials: int
+    directions: list[str]
+    backend: str
+    hp_name: Callable[[Any], str] | None
+    options: Mapping[str, Any]
+
+    def check(self) -> None:
+        """Raise InputError for the first argument that cannot be met."""
+        if self.trainer.model_init is None:
+            raise InputError("hyperparameter_search: the Trainer needs a model_init, as each trial trains a fresh model")
+        for problem in (*self._wrong_arguments(), *self._wrong_options()):
+            raise InputError(f"hyperparameter_search: {problem}")
+
+    def _wrong_arguments(self) -> Iterator[str]:
+        if unknown := set(self.options) - set(_OPTIONS):
+            yield f"unknown {', '.join(sorted(unknown))}; expected {', '.join(_OPTIONS)}"
+        if self.backend not in ("optuna", "ray"):
+            yield f"backend must be optuna or ray, got {self.backend}"
+        for direction in self.directions or [""]:
+            if direction not in ("minimize", "maximize"):
+                yield f"direction must be minimize or maximize, or a list of these, got {direction!r}"
+        jobs = self.options.get("n_jobs")
+        for name, value in (("n_trials", self.n_trials), ("n_jobs", 1 if jobs is None else jobs)):
+            if not (type(value) is int and value >= 1):
+                yield f"{name} must be a whole number of at least 1, got {value!r}"
+
+    def _wrong_options(self) -> Iterator[str]:
+        timeout, name = self.options.get("timeout"), self.options.get("study_name")
+        storage, caught = self.options.get("storage"), self.options.get("catch", Exception)
+        if timeout is not None and not timeout > 0:
+            yield f"timeout must be a number of seconds above 0, got {timeout!r}"
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            yield f"study_name names a folder: letters, digits, dot, dash and underscore, at most 100, got {name!r}"
+        if not isinstance(storage, (str, type(None))):
+            yield (
+                f"storage must be a URL such as sqlite:///studies.db, as other processes open it too, got "
+                f"{type(storage).__name__}"
+            )
+        if self.options.get("pruner") is not None and len(self.directions) > 1:
+            yield "pruner: Optuna prunes with one direction only; leave it out"
+        if not {Exception, BaseException} & set(caught if isinstance(caught, tuple) else (caught,)):
+            yield f"catch: a failing trial always ends alone; leave it out or pass Exception, got {caught!r}"
+
+    def study(self) -> StudyData:
+        """Return the study that runs the request; its task is filled in later."""
+        objective: dict[str, Any] = {"metric": OBJECTIVE, "direction": self.directions[0], "value": "last"}
+        if len(self.directions) > 1:
+            goals = [{"metric": f"{OBJECTIVE}_{i}", "direction": each} for i, each in enumerate(self.directions)]
+            objective = {"metrics": goals, "value": "last"}
+        timeout, jobs = self.options.get("timeout"), self.options.get("n_jobs")
+        keys = {
+            "name": self.options.get("study_name") or f"hyperparameter-search-{time.strftime('%Y%m%d-%H%M%S')}",
+            "question": "Which hyperparameters does this Trainer do best with?",
+            "task": {"pickle": "task.pickle"},
+            "training": _training(self.trainer),
+            "objective": objective,
+            "duplicates": "train",
+            "budget": {"trials": self.n_trials, **({"hours": timeout / 3600} if timeout else {})},
+            "storage": self.options.get("storage") or "journal",
+            "backend": {"type": self.backend, **({"parallel": jobs} if jobs else {})},
+        }
+        return StudyData.model_validate(keys).at(Path.cwd())
+
+    def proposer(self, study: StudyData) -> DefinedByRun:
+        """Return the proposer that calls ``hp_space``."""
+        names = {entry.name for entry in fields(self.trainer.args)}
+        on_ray, hp_name = self.backend == "ray", self.hp_name
+        return DefinedByRun(
+            study,
+            _ray_space(self.trainer, self.hp_space) if on_ray else self.hp_space or _default_space,
+            applies=lambda name: name in names or name.startswith("peft."),
+            # Ray's trials are dicts of values, for hp_name as for model_init.
+            name=(lambda trial, values: hp_name(dict(values) if on_ray else trial)) if hp_name else None,
+            sampler=self.options.get("sampler"),
+        )
+
+    def pruner(self) -> BasePruner | None:
+        """Return the pruner asked for, or Optuna's default where the Trainer's own method would prune."""
+        pruner: BasePruner | None = self.options.get("pruner")
+        if pruner is None and self.backend == "optuna" and len(self.directions) == 1:
+            return MedianPruner()
+        return pruner
+
+
+def _run(request: _Request, watch: Watcher) -> list[Trial]:
+    """Run the request as a study and return the best trial or the Pareto front. Raises StudyFailed without one."""
+    task = existing_task(
+        request.trainer,
+        request.compute_objective,
+        len(request.directions),
+        plain_dict=request.backend == "ray",
     )
-    watch = watch or Quiet()
-    here: type[Task] | None = None
-    file = study.place.task
+    study = request.study()
+    if request.options.get("load_if_exists") is False and read(study):
+        raise InputError(
+            f"hyperparameter_search: study {study.name} exists; leave out load_if_exists=False to resume it"
+        )
+    study, here = _send(task, study)
+    proposer = request.proposer(study)
+    checked = Checked(study, _arguments(request.trainer))
+    instead = Replacements(proposer=proposer, pruner=request.pruner(), task=here)
+    outcome = run_checked(checked, watch=watch, instead=instead)
+    if proposer.left:
+        names = ", ".join(sorted(proposer.left))
+        warnings.warn(
+            f"hp_space: {names}: no field of the Trainer's arguments; left to model_init", stacklevel=3
+        )  # the caller of hyperparameter_search
+    best = Answer(study, outcome.rows).winners
+    if not best:
+        raise StudyFailed(f"hyperparameter_search: {outcome.reason}")
+    return best
+
+
+def _send(task: type[Task], study: StudyData) -> tuple[StudyData, type[Task] | None]:
+    """Write the task for the trial processes; return the study that refers to it, and the task itself if it must run here."""
+    file, here = study.place.task, None
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         file.write_bytes(by_value.dumps(task))
@@ -105,52 +217,8 @@ def hyperparameter_search(
             f"this Trainer cannot be sent to another process ({error.__cause__}); its trials run in this one, one "
             "after another"
         )
-        warnings.warn(text, stacklevel=2)
-    study = study.model_copy(update={"task": study.task.model_copy(update={"pickle": str(file)})}).at(home)
-    pruner = kwargs.get("pruner")
-    if pruner is None and where == "optuna" and len(directions) == 1:
-        pruner = MedianPruner()  # Optuna's own default
-    instead = Replacements(proposer=proposer, pruner=pruner, task=here)
-    outcome = run_checked(Checked(study, _known(trainer)), watch=watch, instead=instead)
-    if proposer.left:
-        names_left = ", ".join(sorted(proposer.left))
-        text = f"hp_space: {names_left}: no field of the Trainer's arguments; left to model_init"
-        warnings.warn(text, stacklevel=2)
-    found = [_best_run(row) for row in Answer(study, outcome.rows).winners]
-    if not found:
-        raise StudyFailed(f"hyperparameter_search: {outcome.reason}")
-    return found[0] if len(directions) == 1 else found
-
-
-def _refused(backend: str, directions: list[Any], n_trials: Any, kwargs: Mapping[str, Any]) -> Iterator[str]:
-    """Yield, in one sentence each, what cannot be done as asked."""
-    if unknown := set(kwargs) - set(_TAKEN):
-        yield f"unknown {', '.join(sorted(unknown))}; it takes {', '.join(_TAKEN)}"
-    if backend not in ("optuna", "ray"):
-        yield f"backend is optuna or ray, got {backend}"
-    for direction in directions or [None]:
-        if direction not in ("minimize", "maximize"):
-            yield f"direction is minimize or maximize, or a list of these, got {direction!r}"
-    for name, value in (("n_trials", n_trials), ("n_jobs", kwargs.get("n_jobs"))):
-        if (value is not None or name == "n_trials") and not (type(value) is int and value >= 1):
-            yield f"{name} is a whole number from 1 on, got {value!r}"
-    timeout = kwargs.get("timeout")
-    if timeout is not None and not timeout > 0:
-        yield f"timeout is a number of seconds above 0, got {timeout!r}"
-    called = kwargs.get("study_name")
-    if called is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", called):
-        yield f"study_name names a folder: letters, digits, dot, dash and underscore, at most 100, got {called!r}"
-    storage = kwargs.get("storage")
-    if not isinstance(storage, (str, type(None))):
-        yield (
-            f"storage is a URL such as sqlite:///studies.db, or left out, got a {type(storage).__name__}; other processes "
-            "open it, too"
-        )
-    if kwargs.get("pruner") is not None and len(directions) > 1:
-        yield "pruner: Optuna prunes with one direction only; leave it out"
-    caught = kwargs.get("catch", Exception)
-    if not any(each in (Exception, BaseException) for each in (caught if isinstance(caught, tuple) else (caught,))):
-        yield f"catch: every failing trial ends alone, whatever it raises; leave it out, or say Exception, got {caught!r}"
+        warnings.warn(text, stacklevel=4)
+    return study.model_copy(update={"task": study.task.model_copy(update={"pickle": str(file)})}).at(study.home), here
 
 
 def _best_run(row: Trial) -> BestRun:
@@ -160,33 +228,8 @@ def _best_run(row: Trial) -> BestRun:
     return BestRun(str(row.number), value, dict(row.drawn))
 
 
-def _study(
-    trainer: Trainer, name: str, directions: list[str], n_trials: int, backend: str, kwargs: Mapping[str, Any]
-) -> StudyData:
-    objective: dict[str, Any] = {"metric": OBJECTIVE, "direction": directions[0], "value": "last"}
-    if len(directions) > 1:
-        goals = [{"metric": f"{OBJECTIVE}_{i}", "direction": each} for i, each in enumerate(directions)]
-        objective = {"metrics": goals, "value": "last"}
-    budget: dict[str, Any] = {"trials": n_trials}
-    if kwargs.get("timeout"):
-        budget["hours"] = kwargs["timeout"] / 3600
-    return StudyData.model_validate(
-        {
-            "name": name,
-            "question": "Which hyperparameters does this Trainer do best with?",
-            "task": {"pickle": "task.pickle"},
-            "training": _given(trainer),
-            "objective": objective,
-            "duplicates": "train",
-            "budget": budget,
-            "storage": kwargs["storage"] if isinstance(kwargs.get("storage"), str) else "journal",
-            "backend": {"type": backend, **({"parallel": kwargs["n_jobs"]} if kwargs.get("n_jobs") else {})},
-        }
-    )
-
-
-def _given(trainer: Trainer) -> dict[str, Any]:
-    """Return the Trainer's arguments that differ from the defaults, those that sweepkit sets itself left out."""
+def _training(trainer: Trainer) -> dict[str, Any]:
+    """Return the Trainer's arguments that differ from their defaults, without those that sweepkit sets itself."""
     result: dict[str, Any] = {
         name: _plain(getattr(trainer.args, name)) for name in SWEEPKIT_DEFAULTS if not owned(name)
     }
@@ -200,7 +243,7 @@ def _given(trainer: Trainer) -> dict[str, Any]:
     return result
 
 
-def _known(trainer: Trainer) -> dict[str, Any]:
+def _arguments(trainer: Trainer) -> dict[str, Any]:
     return {entry.name: _plain(getattr(trainer.args, entry.name)) for entry in fields(trainer.args) if entry.init}
 
 
@@ -208,16 +251,10 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-_FILLED_IN = frozenset(
-    {"accelerator_config", "fsdp_config", "parallelism_config", "debug", "lr_scheduler_kwargs", "project"}
-)
-"""Fields that TrainingArguments makes something else of than what was written; they reach a trial as the Trainer has them."""
-
-
 def _ray_space(
     trainer: Trainer, hp_space: Callable[[Any], Mapping[str, Any]] | None
 ) -> Callable[[Suggesting], dict[str, Any]]:
-    """Return the space of distributions of Ray Tune as one that asks; what it suggests itself stays as it is."""
+    """Return a space of Ray Tune's distributions as one that suggests; a space that suggests is left as it is."""
     try:
         from sweepkit.backends.ray.domains import parameter
     except ImportError as error:
@@ -226,12 +263,12 @@ def _ray_space(
 
     written = hp_space or default_hp_space_ray
 
-    def space(asking: Suggesting) -> dict[str, Any]:
-        found = dict(written(asking))
-        if asking.params:
-            return found
-        whole = {name for name in found if type(getattr(trainer.args, name, None)) is int}
-        return {name: asking.suggest(name, parameter(name, each, whole=name in whole)) for name, each in found.items()}
+    def space(trial: Suggesting) -> dict[str, Any]:
+        values = dict(written(trial))
+        if trial.params:
+            return values
+        whole = {name for name in values if type(getattr(trainer.args, name, None)) is int}
+        return {name: trial.suggest(name, parameter(name, each, whole=name in whole)) for name, each in values.items()}
 
     return space
 
@@ -239,5 +276,5 @@ def _ray_space(
 def _default_space(trial: Any) -> dict[str, Any]:
     from transformers.trainer_utils import default_hp_space_optuna
 
-    found: dict[str, Any] = default_hp_space_optuna(trial)
-    return found
+    space: dict[str, Any] = default_hp_space_optuna(trial)
+    return space
