@@ -197,7 +197,7 @@ def test_the_unexpected_ends_with_1_and_says_how_to_see_more(study: StudyData) -
     study.place.study_json.write_text("{}")
     short = typed("show", "toy")
     assert (short.returncode, "Traceback" in short.stderr) == (1, False)
-    assert short.stderr.endswith("SWEEPKIT_DEBUG=1 in front of the command shows where this was raised\n")
+    assert short.stderr.endswith("run the command with SWEEPKIT_DEBUG=1 to see where this was raised\n")
     assert "Traceback" in typed("show", "toy", SWEEPKIT_DEBUG="1").stderr
 
 
@@ -348,8 +348,8 @@ def test_enqueue_refuses_what_the_space_does_not_have(ran: StudyData, values: li
 
 def test_retry_makes_new_trials_of_failed_ones_once(ran: StudyData) -> None:
     again = sweep("retry", "toy", "--failed")
-    assert again.output == "trial 3 will be trial 2 again\nsweep run toy trains 1 trial again\n"
-    assert sweep("retry", "toy", "--failed").output == "toy has no failed trial that was not tried again\n"
+    assert again.output == "trial 3 retries trial 2\ntrain 1 trial with: sweep run toy\n"
+    assert sweep("retry", "toy", "--failed").output == "toy has no failed trial that was not retried\n"
 
 
 def test_stop_of_a_study_that_does_not_run_is_no_error(ran: StudyData) -> None:
@@ -402,7 +402,7 @@ def test_a_command_to_type_next_can_be_typed_as_it_stands(study: StudyData) -> N
 
 def test_check_forecasts_the_disk_from_the_weights_the_study_begins_with(study: StudyData, tiny_bert: Path) -> None:
     assert (
-        "disk      3 best models kept; their size is known once a trial was built"
+        "disk      3 best models kept; their size is known after the first trial starts"
         in sweep("check", "studies/toy").output
     )
     weights = tiny_bert / "model.safetensors"

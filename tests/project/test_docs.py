@@ -125,6 +125,34 @@ def test_the_map_names_every_part_and_nothing_else() -> None:
     assert sorted(told) == sorted(there - {"__init__.py"})
 
 
+def places_to_change() -> dict[str, list[str]]:
+    """Return what the README's table says where to change, with the paths it names."""
+    rows = README.split("| to change | edit |")[1].split("\n\n")[0].splitlines()[2:]
+    cells = [row.strip("| ").split(" | ") for row in rows]
+    return {what: re.findall(r"`([\w/]+(?:/|\.py))`", where) for what, where in cells}
+
+
+@pytest.mark.parametrize("what", places_to_change())
+def test_a_place_to_change_something_exists(what: str) -> None:
+    source = ROOT / "src" / "sweepkit"
+    assert [path for path in places_to_change()[what] if not (source / path).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("a sampler or a pruner", "SAMPLERS"),
+        ("a task kind", "KINDS"),
+        ("what counts as best", "class Answer"),
+        ("where a trial's process is forked", "os.fork()"),
+        ("MLflow's run names and tags", "def run_name"),
+    ],
+)
+def test_what_is_changed_there_is_there(what: str, code: str) -> None:
+    files = [ROOT / "src" / "sweepkit" / path for path in places_to_change()[what]]
+    assert code in "".join(file.read_text() for file in files if file.is_file())
+
+
 def test_the_studies_are_listed_and_each_has_its_readme() -> None:
     there = sorted(file.parent.name for file in (ROOT / "studies").glob("*/study.yaml"))
     listed = re.findall(r"^\| \[([\w-]+)\]\(\1/\)", (ROOT / "studies" / "README.md").read_text(), re.M)

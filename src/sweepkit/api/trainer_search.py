@@ -101,7 +101,9 @@ class _Request:
     def check(self) -> None:
         """Raise InputError for the first argument that cannot be met."""
         if self.trainer.model_init is None:
-            raise InputError("hyperparameter_search: the Trainer needs a model_init, as each trial trains a fresh model")
+            raise InputError(
+                "hyperparameter_search: the Trainer needs a model_init, as each trial trains a fresh model"
+            )
         for problem in (*self._wrong_arguments(), *self._wrong_options()):
             raise InputError(f"hyperparameter_search: {problem}")
 

@@ -1,4 +1,4 @@
-"""The command ``sweep``: parses, calls and prints. Knows no rule of its own; what a command does is in the library.
+"""The command ``sweep``: parses, calls and prints; what a command does is in the library.
 
 Commands import what they need when they run, so that ``sweep --help`` and the shell's completion are quick.
 """
@@ -9,17 +9,41 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from sweepkit.cli import looking, reporting, running, writing
+from sweepkit.cli import looking, running, writing
 from sweepkit.study.errors import StudyFileError, SweepError
 
 DEBUG = "SWEEPKIT_DEBUG"
 
+
+class _Command(TyperCommand):
+    """A command whose help shows no type beside flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    """The same for ``sweep`` itself."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+def _without_types_of_flags(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        if getattr(parameter, "is_bool_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
 app = typer.Typer(
     name="sweep",
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -44,16 +68,22 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Look at it": {
         "show": looking.show,
         "best": looking.best,
-        "report": reporting.report,
+        "report": looking.report,
         "list": looking.list_,
         "ui": looking.ui,
     },
 }
 """Panel of ``sweep --help`` → command → function; a new command is one function and one entry here."""
 
+
+def _paragraphs(docstring: str) -> str:
+    """Return a docstring with each paragraph in one line, as the terminal wraps it anyway."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
+
+
 for panel, commands in COMMANDS.items():
     for name, function in commands.items():
-        app.command(name, rich_help_panel=panel)(function)
+        app.command(name, cls=_Command, help=_paragraphs(function.__doc__ or ""), rich_help_panel=panel)(function)
 
 
 def _version(wanted: bool) -> None:
@@ -74,20 +104,20 @@ def sweep(
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: 0 done, 1 failed, 2 bad input, 130 interrupted. Errors are printed here alone."""
+    """Run the command line, print errors, and exit: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     try:
         app()
     except SweepError as error:
-        _tell(error, str(error) if isinstance(error, StudyFileError) else f"error: {error}")
+        _print_error(error, str(error) if isinstance(error, StudyFileError) else f"error: {error}")
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001  # the last edge: whatever happened, a person gets a sentence
-        hint = f"{DEBUG}=1 in front of the command shows where this was raised"
-        _tell(error, f"error: {type(error).__name__}: {error}\n{hint}")
+        hint = f"run the command with {DEBUG}=1 to see where this was raised"
+        _print_error(error, f"error: {type(error).__name__}: {error}\n{hint}")
         sys.exit(1)
     sys.exit(0)
 
 
-def _tell(error: Exception, text: str) -> None:
+def _print_error(error: Exception, text: str) -> None:
     if os.environ.get(DEBUG):
         traceback.print_exception(error)
     else:

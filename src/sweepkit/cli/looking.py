@@ -1,4 +1,4 @@
-"""``sweep show``, ``best``, ``list`` and ``ui``: what a study has found, read without disturbing whoever runs it."""
+"""``sweep show``, ``best``, ``report``, ``list`` and ``ui``: results, read without disturbing a running driver."""
 
 from __future__ import annotations
 
@@ -18,22 +18,18 @@ if TYPE_CHECKING:
     from sweepkit.study.study import StudyData
     from sweepkit.trial.trial import Trial
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys instead.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")]
 
 
 def show(
     study: studies.Argument,
     as_json: Json = False,
-    every: Annotated[
-        bool, typer.Option("--all", help="List every trial in the order tried, not the best alone.")
-    ] = False,
-    once: Annotated[
-        bool, typer.Option("--once", help="Print once, also where a running study would be followed.")
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="List every trial in the order tried.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print once instead of following a running study.")] = False,
 ) -> None:
     """Show a study's best trials, what is running, what failed, and where the hours went.
 
-    On a terminal, a study that is running is followed live; Ctrl-C ends the looking, not the study.
+    On a terminal, a running study is followed live; Ctrl-C leaves the view, and the study goes on.
     """
     from sweepkit.check.find import find_run
     from sweepkit.report.rows import driver, read, to_json
@@ -58,15 +54,15 @@ def best(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write the model with all it takes to train it again to this folder.",
+            help="Write the model to this folder, with all it takes to train it again.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Print where the best trial's checkpoint lies; in a pipe the path alone, as in $(sweep best STUDY).
+    """Print the best trial and the path of its checkpoint; in a pipe only the path, for $(sweep best STUDY).
 
-    After a confirmation the best is the trial with the best mean over new seeds. With several goals: one path for each
-    trial of the Pareto front. --export writes the model, its hyperparameters, a model card and a plain training script.
+    After a confirmation, the best trial is the one with the best mean over new seeds. With several goals, one path per trial
+    of the Pareto front is printed. --export writes the model, its hyperparameters, a model card and a training script.
     """
     from sweepkit.check.find import find_run
     from sweepkit.report.answer import Answer
@@ -74,23 +70,23 @@ def best(
 
     found = find_run(study)
     rows = read(found)
-    ahead = Answer.read(found, rows).winners
+    chosen = Answer.read(found, rows).winners
     if as_json:
-        answers = [trial_json(found, row) for row in ahead]
+        answers = [trial_json(found, row) for row in chosen]
         goals = [goal.model_dump() for goal in found.objective.goals]
         single = answers[0] if answers else None
         answer = {"study": found.name, "goals": goals, "best": single if len(goals) == 1 else answers}
         typer.echo(json.dumps(answer, indent=2))
         return
-    _refuse_nothing(found, rows, ahead)
+    _require_checkpoint(found, rows, chosen)
     if export is not None:
-        _export(found, rows, ahead, export)
+        _export(found, rows, chosen, export)
         return
     if sys.stdout.isatty():
         from sweepkit.report import terminal
 
         terminal.console(stderr=True).print(terminal.answer(found, rows))
-    for row in ahead:
+    for row in chosen:
         if row.checkpoint is not None:
             typer.echo(str(row.checkpoint))
         else:
@@ -107,15 +103,39 @@ def _export(study: StudyData, rows: list[Trial], winners: list[Trial], folder: P
             typer.echo(f"wrote {terminal.short_path(path)}")
 
 
-def _refuse_nothing(study: StudyData, rows: list[Trial], winners: list[Trial]) -> None:
+def _require_checkpoint(study: StudyData, rows: list[Trial], winners: list[Trial]) -> None:
     if not winners:
-        count = f"none of its {len(rows)} trials was trained to its end" if rows else "it has no trials yet"
+        count = f"none of its {len(rows)} trials completed" if rows else "it has no trials yet"
         raise StudyNotFound(f"{study.name} has no best trial: {count}")
     if all(row.checkpoint is None for row in winners):
         raise StudyNotFound(
             f"trial {winners[0].number} is the best of {study.name}, but its checkpoint is not on this machine: "
             f"{study.place.trial(winners[0].number) / 'best'} does not exist"
         )
+
+
+def report(
+    study: studies.Argument,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write; by default report.html in the study's folder."),
+    ] = None,
+) -> None:
+    """Write the report as one HTML page that needs no network: figures, findings, and what to do next.
+
+    The page is also attached to the study's run in MLflow.
+    """
+    from sweepkit import report as package
+    from sweepkit.check.find import find_run
+    from sweepkit.report import terminal
+
+    found = find_run(study)
+    for finding in package.findings(found):
+        typer.echo(f"{finding.says} {finding.do}")
+    path = package.write(found, output)
+    typer.echo(f"wrote {terminal.short_path(path)}")
+    if result := package.record(found, path):
+        typer.echo(result)
 
 
 def list_(as_json: Json = False) -> None:
@@ -130,7 +150,7 @@ def list_(as_json: Json = False) -> None:
         study = stored_study(folder)
         try:
             found.append((study, read(study)))
-        except SweepError as error:  # a database may be away, or want a password that is not recorded
+        except SweepError as error:  # its database may be down, or need a password, which is never recorded
             typer.echo(f"{study.name}: {error}", err=True)
     if as_json:
         lines = [study_json(study, rows, Answer.read(study, rows).winners) for study, rows in found]
@@ -144,10 +164,10 @@ def list_(as_json: Json = False) -> None:
 def ui(
     study: studies.Argument,
     port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port to serve on; the next free one where it is taken.")
+        int, typer.Option(min=1, max=65535, help="Port to serve on; if it is taken, the next free one.")
     ] = 5000,
 ) -> None:
-    """Serve MLflow on this machine and print the link that compares the study's runs; Ctrl-C ends it."""
+    """Serve MLflow on this machine and print the link to the study's runs; Ctrl-C ends it."""
     from sweepkit.check.find import find_run
     from sweepkit.trackers import tracker_of
 

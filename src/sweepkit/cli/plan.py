@@ -1,4 +1,4 @@
-"""What a checked study is going to do, in words, for ``sweep check``. Knows no process and no storage."""
+"""What a checked study will do, in words, for ``sweep check``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from sweepkit.study.secrets import scrub
 from sweepkit.study.study import StudyData
 
 
-def plan(study: StudyData, argument: str, ahead: Forecast | None = None) -> RenderableType:
-    """Return what a study searches, holds fixed and may spend, where its results will lie, and a forecast if there is one."""
+def plan(study: StudyData, argument: str, forecast: Forecast | None = None) -> RenderableType:
+    """Return what a study searches, fixes and may spend, where its results go, and the forecast if there is one."""
     table = Table.grid(padding=(0, 2, 0, 0))
     if study.question:
         table.add_row(Text("asks", style="dim"), Text(study.question))
@@ -33,26 +33,27 @@ def plan(study: StudyData, argument: str, ahead: Forecast | None = None) -> Rend
     _rows(table, "fixed", [(name, words.setting(value, width=60)) for name, value in study.training.items()])
     _rows(table, "baseline", [(name, words.setting(value)) for name, value in (study.baseline or {}).items()])
     if study.constraints:
-        _rows(table, "such that", [(text, "") for text in study.constraints])
+        _rows(table, "constraints", [(text, "") for text in study.constraints])
     if study.enqueue:
         table.add_row(Text("enqueued", style="dim"), Text(words.plural(len(study.enqueue), "configuration")))
     table.add_row(Text("budget", style="dim"), Text(budget(study)))
-    if ahead is None:
+    if forecast is None:
         table.add_row(Text("disk", style="dim"), Text(disk(study)))
     table.add_row(
         Text("results", style="dim"),
         Text(f"{terminal.short_path(study.place.folder)}, MLflow {scrub(study.tracking.uri)}"),
     )
-    against = ahead.objections(study) if ahead else []
-    verdict = Text.assemble(terminal.heading(study), "  ", ("not as it is", "red") if against else ("fine", "green"))
+    objections = forecast.objections(study) if forecast else []
+    verdict = ("do not run it as it is", "red") if objections else ("ready to run", "green")
     typed = quote(argument)
-    command = f"sweep check --probe {typed}, once that is mended" if against else f"sweep run {typed}"
+    command = f"sweep check --probe {typed}, once that is fixed" if objections else f"sweep run {typed}"
     step = Text.assemble(("next  ", "dim"), (command, "cyan"))
-    return Group(verdict, Text(), table, Text(), *([outlook(study, ahead), Text()] if ahead else []), step)
+    head = Text.assemble(terminal.heading(study), "  ", verdict)
+    return Group(head, Text(), table, Text(), *([outlook(study, forecast), Text()] if forecast else []), step)
 
 
 def budget(study: StudyData) -> str:
-    """Return what may be spent, for example ``40 trials, 6 hours``."""
+    """Return the budget in words, for example ``40 trials, 6 hours``."""
     spent = study.budget
     parts = [
         words.plural(spent.trials, "trial") if spent.trials is not None else "",
@@ -62,19 +63,19 @@ def budget(study: StudyData) -> str:
         f"until {spent.target:g}" if spent.target is not None else "",
         f"{spent.disk_gb:g} GB of checkpoints" if spent.disk_gb is not None else "",
     ]
-    return ", ".join(part for part in parts if part) or "no limit: runs until it is stopped"
+    return ", ".join(part for part in parts if part) or "no limit: runs until stopped"
 
 
 def disk(study: StudyData) -> str:
-    """Return what checkpoints will take, from the size of the weights the study begins with; LoRA keeps adapters only."""
+    """Return the disk that checkpoints will take, from the size of the model's weights; LoRA keeps adapters only."""
     model = study.task.options.get("model")
     folder = locate(model, study.home)[0] if isinstance(model, str) else None
     weights = max((_bytes(folder, pattern) for pattern in ("*.safetensors", "*.bin")), default=0) if folder else 0
     kept = min(study.checkpoints.keep, study.budget.trials or study.checkpoints.keep)
     if not weights:
-        return f"{words.plural(kept, 'best model')} kept; their size is known once a trial was built"
+        return f"{words.plural(kept, 'best model')} kept; their size is known after the first trial starts"
     resumable = RESUMABLE_PER_MODEL if study.checkpoints.every == "evaluation" else 0.0
-    # A checkpoint is whole before the one it replaces is removed: for a moment there are two of each.
+    # A checkpoint is complete before the one it replaces is removed: for a moment there are two of each.
     running = 2 * (1 + resumable) * weights
     adapters = any(name.startswith("peft.") for name in (*study.space, *study.training))
     most = "at most " if adapters else ""
@@ -83,18 +84,18 @@ def disk(study: StudyData) -> str:
 
 
 def outlook(study: StudyData, forecast: Forecast) -> RenderableType:
-    """Return what a study is going to take, what it was forecast from, and what stands against it."""
+    """Return the forecast, what was measured for it, and the objections."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for title, text in _forecast(study, forecast):
         table.add_row(Text(title, style="dim"), Text(text))
     steps = [one.measured_steps for one in forecast.measured]
     range_of = f"{min(steps)}" if min(steps) == max(steps) else f"{min(steps)} to {max(steps)}"
-    said = (
+    measured = (
         f"measured on {words.plural(len(steps), 'configuration')} spread over the space, {forecast.ground.slots} at a time: "
         f"{range_of} steps after warm-up and an evaluation each"
     )
-    against = [Text(f"! {text}", style="red") for text in forecast.objections(study)]
-    return Group(Text("forecast", style="bold"), Text(), table, Text(), Text(said, style="dim"), *against)
+    objections = [Text(f"! {text}", style="red") for text in forecast.objections(study)]
+    return Group(Text("forecast", style="bold"), Text(), table, Text(), Text(measured, style="dim"), *objections)
 
 
 def _forecast(study: StudyData, forecast: Forecast) -> Iterator[tuple[str, str]]:
@@ -117,7 +118,7 @@ def _forecast(study: StudyData, forecast: Forecast) -> Iterator[tuple[str, str]]
         rounds = f"{forecast.evaluations:.1f} of {forecast.whole_evaluations:g} evaluations"
         yield (
             "",
-            f"{words.span(forecast.trial_seconds)} where {pruner} lets it have {rounds}, as it did in made-up studies",
+            f"{words.span(forecast.trial_seconds)} where {pruner} lets it have {rounds}, as it did in simulated studies",
         )
     if forecast.seconds is None or forecast.search_seconds is None or forecast.most_seconds is None:
         hours = study.budget.hours
@@ -147,7 +148,7 @@ def _bytes(folder: Path, pattern: str) -> int:
 
 
 def domain(parameter: Float | Int | Choice | Expression) -> str:
-    """Return what a parameter may be, for example ``1e-6 … 1e-3, log``."""
+    """Return the domain of a parameter, for example ``1e-6 … 1e-3, log``."""
     if isinstance(parameter, Expression):
         return f"= {parameter.expression}"
     if isinstance(parameter, Choice):

@@ -1,4 +1,4 @@
-"""``sweep run``, ``try``, ``enqueue``, ``stop``, ``retry``, ``sync``: what makes a study go on. Knows no terminal."""
+"""``sweep run``, ``try``, ``enqueue``, ``stop``, ``retry`` and ``sync``: running a study and steering it."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ def run(
     study: studies.Argument,
     overrides: studies.Overrides = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew; what was run before under this name is archived, not deleted.")
+        bool, typer.Option("--fresh", help="Start over; earlier runs under this name are archived, not deleted.")
     ] = False,
     backend: Annotated[
         str | None,
         typer.Option(
-            help="Where trials run: optuna (this machine) or ray. Short for --set backend.type=….",
-            autocompletion=lambda: ["optuna", "ray"],
+            help="Where trials run, for example ray. Short for --set backend.type=….",
+            autocompletion=studies.backends,
             show_default=False,
         ),
     ] = None,
     parallel: Annotated[
         str | None,
         typer.Option(
-            help="Trials at the same time: a number or auto. Short for --set backend.parallel=….", show_default=False
+            help="Trials at a time: a number or auto. Short for --set backend.parallel=….", show_default=False
         ),
     ] = None,
 ) -> None:
-    """Run a study until its budget is spent; the same command goes on where it stopped.
+    """Run a study until its budget is spent; after an interruption the same command resumes it.
 
-    Ctrl-C once lets running trials checkpoint and stop, twice ends them at once.
+    Ctrl-C lets running trials checkpoint first; pressed twice, it ends them at once.
 
-    Exit codes: 0 done, 1 failed (the study, or a trial that was not run again), 2 bad input, 130 interrupted.
+    Exit codes: 0 done, 1 failed (the study, or a trial that no retry mended), 2 bad input, 130 interrupted.
     """
     from sweepkit.check.find import find_study
     from sweepkit.driver.run import run_checked
@@ -46,9 +46,9 @@ def run(
     from sweepkit.report.progress import watcher
     from sweepkit.report.rows import failed
 
-    short = {"backend.type": backend, "backend.parallel": parallel}
-    asked = [f"{key}={value}" for key, value in short.items() if value is not None]
-    checked = find_study(study, [*(overrides or []), *asked])
+    options = {"backend.type": backend, "backend.parallel": parallel}
+    short = [f"{key}={value}" for key, value in options.items() if value is not None]
+    checked = find_study(study, [*(overrides or []), *short])
     with watcher() as view:
         outcome = run_checked(checked, fresh=fresh, watch=view)
     terminal.show(terminal.summary(outcome, checked.study))
@@ -71,15 +71,15 @@ def try_(
     trial: Annotated[
         int | None,
         typer.Option(
-            help="What this trial of the study was trained with, along its schedule where it had one (pbt, pb2).",
+            help="Use this trial's hyperparameters; of a population's member, its whole schedule.",
             show_default=False,
         ),
     ] = None,
     overrides: studies.Overrides = None,
 ) -> None:
-    """Train one trial in this process and record nothing, so that a debugger works.
+    """Train one trial in this process, where a debugger works; nothing is recorded.
 
-    Hyperparameters that are not given are the trial's, else the baseline's, else their consumer's default.
+    Hyperparameters come from --param, then --trial, then the baseline; the rest are their consumer's defaults.
     """
     from sweepkit.backends.trying import try_one
     from sweepkit.check.find import find_study
@@ -95,7 +95,7 @@ def try_(
     typer.echo(f"{finished.ending} in {words.span(finished.seconds)}" + (f": {tail}" if tail else ""))
     folder = found.place.folder / "try"
     if folder.exists():
-        typer.echo(f"its files are in {terminal.short_path(folder)}")
+        typer.echo(f"files: {terminal.short_path(folder)}")
     raise typer.Exit(0 if finished.ending in ("complete", "pruned") else 1)
 
 
@@ -108,7 +108,7 @@ def enqueue(
         ),
     ],
 ) -> None:
-    """Put a hand-picked configuration in line, for a study that runs or will: it is the next to be tried."""
+    """Queue a hand-picked configuration: it is the next that the study tries, now or when it runs again."""
     from sweepkit.check.find import find_study
     from sweepkit.report.rows import read
     from sweepkit.study import words
@@ -120,11 +120,11 @@ def enqueue(
     typer.echo(f"trial {number} of {found.name} will be {words.settings(params)}")
     total = found.budget.trials
     if total is not None and sum(row.ending.counts for row in read(found)) >= total:
-        typer.echo(f"budget.trials ({total}) is spent: give it room, for example --set budget.trials={number + 1}")
+        typer.echo(f"budget.trials ({total}) is spent; raise it, for example with --set budget.trials={number + 1}")
 
 
 def stop(study: studies.Argument) -> None:
-    """Ask the process that runs a study to stop; running trials checkpoint first, and sweep run goes on with them."""
+    """Stop a running study: its trials checkpoint first, and sweep run resumes them."""
     import os
     import signal
     import socket
@@ -139,46 +139,48 @@ def stop(study: studies.Argument) -> None:
         typer.echo(f"{found.name} is not running")
     elif not here:
         pid, host = owners[0]
-        raise InputError(f"{found.name} is run by process {pid} on {host}; type sweep stop there")
+        raise InputError(f"{found.name} is run by process {pid} on {host}; run sweep stop there")
     for pid in here:
         try:
             os.kill(pid, signal.SIGTERM)  # not SIGINT, which a shell's background job may ignore
         except ProcessLookupError:
-            typer.echo(f"{found.name} is not running any more")
+            typer.echo(f"{found.name} is no longer running")
             continue
         typer.echo(f"asked process {pid} to stop {found.name}; its running trials checkpoint first")
 
 
 def retry(
     study: studies.Argument,
-    failed: Annotated[bool, typer.Option("--failed", help="Every failed trial that was not tried again yet.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Retry every failed trial that was not retried yet.")
+    ] = False,
     trial: Annotated[
         list[int] | None,
-        typer.Option("--trial", help="This trial, by its number. May be repeated.", show_default=False),
+        typer.Option("--trial", help="Retry this trial, by number. May be repeated.", show_default=False),
     ] = None,
 ) -> None:
-    """Put trials in line again with the same hyperparameters, as new trials that name the old ones."""
+    """Queue trials again with the same hyperparameters, as new trials that refer to the old ones."""
     from sweepkit.check import Checked, known_values
     from sweepkit.check.find import find_run
     from sweepkit.report import rows
     from sweepkit.study import words
 
     if not failed and not trial:
-        raise InputError("say which trials: --failed for every failed one, --trial 7 for one of them")
+        raise InputError("choose the trials: --failed for every failed one, or --trial 7 for one of them")
     found = find_run(study)
-    broken = [row.number for row in rows.failed(rows.read(found))] if failed else []
-    chosen = sorted({*(trial or []), *broken})
+    failures = [row.number for row in rows.failed(rows.read(found))] if failed else []
+    chosen = sorted({*(trial or []), *failures})
     if not chosen:
-        typer.echo(f"{found.name} has no failed trial that was not tried again")
+        typer.echo(f"{found.name} has no failed trial that was not retried")
         return
     for old, new in zip(chosen, studies.search(Checked(found, known_values(found))).retry(chosen), strict=True):
-        typer.echo(f"trial {new} will be trial {old} again")
+        typer.echo(f"trial {new} retries trial {old}")
     if rows.driver(found.place) is None:
-        typer.echo(f"sweep run {quote(study)} trains {words.plural(len(chosen), 'trial')} again")
+        typer.echo(f"train {words.plural(len(chosen), 'trial')} with: sweep run {quote(study)}")
 
 
 def sync(study: studies.Argument) -> None:
-    """Deliver to MLflow what it has not got yet, for instance after its server was away."""
+    """Deliver to MLflow what it is missing, for example after its server was down."""
     from sweepkit.check.find import find_run
     from sweepkit.report.answer import Answer
     from sweepkit.report.rows import CONFIRM, Reader

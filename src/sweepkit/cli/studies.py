@@ -1,4 +1,4 @@
-"""What a person types for STUDY, ``--set`` and ``name=value``, made into studies and values. Knows no process."""
+"""Arguments that several commands share: STUDY, ``--set`` and ``name=value``, and what they stand for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def complete(incomplete: str) -> list[str]:
-    """Return what STUDY may go on as: names of studies that ran, and study files near here."""
+    """Return completions of STUDY: names of studies that ran, and study files near the current folder."""
     from sweepkit.check.find import STUDY_FILE, study_names
 
     near = sorted(str(path) for depth in ("", "*/", "*/*/") for path in Path().glob(f"{depth}{STUDY_FILE}"))
@@ -36,6 +36,16 @@ Argument = Annotated[
 ]
 """The argument STUDY of a command."""
 
+
+def backends() -> list[str]:
+    """Return completions of ``--backend``."""
+    from typing import get_args
+
+    from sweepkit.study.study import BackendSpec
+
+    return list(get_args(BackendSpec.model_fields["type"].annotation))
+
+
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -49,7 +59,7 @@ Overrides = Annotated[
 
 
 def assignments(texts: Iterable[str]) -> dict[str, Any]:
-    """Return name → value of ``name=value`` texts; values are read as in a study file. Raises InputError."""
+    """Return name → value of texts ``name=value``, values read as YAML. Raises InputError."""
     from sweepkit.check.yaml import read
 
     values: dict[str, Any] = {}
@@ -62,7 +72,7 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def within_space(study: StudyData, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the values when the study's space has them. Raises StudyFileError with everything that is wrong."""
+    """Return the values if they lie in the study's space. Raises StudyFileError with every problem."""
     from sweepkit.study.configurations import Configurations
 
     problems = Configurations(study, {}).problems(values, "enqueue")
@@ -72,9 +82,9 @@ def within_space(study: StudyData, values: Mapping[str, Any]) -> Mapping[str, An
 
 
 def completed(checked: Checked, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one trial's hyperparameters: the values, what follows from them, defaults for the rest of the space.
+    """Return one trial's hyperparameters: the values, what derives from them, and defaults for the rest of the space.
 
-    The values may lie outside of the space. Raises StudyFileError for names that nothing takes, values that do not fit.
+    The values may lie outside the space. Raises StudyFileError for names that nothing consumes and values that do not fit.
     """
     from sweepkit.check import wrong_values
     from sweepkit.study.configurations import Configurations
@@ -85,9 +95,9 @@ def completed(checked: Checked, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trained(study: StudyData, number: int) -> tuple[Mapping[str, Any], Sequence[Turn]]:
-    """Return what a trial was trained with: at first, and at the turns of its schedule up to what stands for it.
+    """Return the hyperparameters a trial began with, and the turns of its schedule up to the evaluation that counts.
 
-    Raises StudyNotFound where there is no such trial.
+    Raises StudyNotFound for a trial that does not exist.
     """
     from sweepkit.report.rows import read
     from sweepkit.study.rule import ValueRule
@@ -105,7 +115,7 @@ def trained(study: StudyData, number: int) -> tuple[Mapping[str, Any], Sequence[
 
 
 def search(checked: Checked) -> Search:
-    """Return the study's search, for commands that add trials to it."""
+    """Return the study's search, to add trials to it."""
     from sweepkit.search.search import Search
     from sweepkit.search.storage import open_storage
 

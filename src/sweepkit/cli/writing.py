@@ -1,4 +1,4 @@
-"""``sweep new``, ``import``, ``check`` and ``schema``: writing a study and having it looked at. Knows no trial."""
+"""``sweep new``, ``import``, ``check`` and ``schema``: writing study files and checking them."""
 
 from __future__ import annotations
 
@@ -10,35 +10,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweepkit.cli import studies
-from sweepkit.study.errors import InputError, StudyFileError
+from sweepkit.study.errors import InputError, StudyFileError, nearest
+from sweepkit.tasks.kinds import KINDS
 
 if TYPE_CHECKING:
     from sweepkit.check import Checked
     from sweepkit.driver.forecast import Forecast
 
-KINDS = ["text-classification", "text-regression", "image-classification", "causal-lm"]
-Kind = Annotated[
-    str, typer.Option(help=f"Built-in task kind: {', '.join(KINDS[:-1])} or {KINDS[-1]}.", autocompletion=lambda: KINDS)
-]
+Kind = Annotated[str, typer.Option(help=f"Built-in task kind: {', '.join(KINDS)}.", autocompletion=lambda: list(KINDS))]
 Data = Annotated[
     str,
-    typer.Option(help="A csv, json or parquet file, a folder of images, or a data set of the hub.", show_default=False),
+    typer.Option(help="A csv, json or parquet file, a folder of images, or a dataset on the hub.", show_default=False),
 ]
 Model = Annotated[
-    str, typer.Option(help="A local folder, a model of the hub, or package:NAME/sub/folder.", show_default=False)
+    str, typer.Option(help="A local folder, a model on the hub, or package:NAME/sub/folder.", show_default=False)
 ]
 
 
 def new(
-    folder: Annotated[Path, typer.Argument(help="Folder to write; its name becomes the study's.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder to write; the study takes its name.", show_default=False)
+    ],
     kind: Kind = "text-classification",
     data: Data = "",
     model: Model = "",
     metric: Annotated[
         str,
-        typer.Option(
-            help="Metric to optimise, for example f1; by default the usual one of the kind.", show_default=False
-        ),
+        typer.Option(help="Metric to optimise, for example f1; by default the kind's usual one.", show_default=False),
     ] = "",
 ) -> None:
     """Write a study folder from a built-in kind, ready to run.
@@ -56,15 +54,15 @@ def new(
 
 
 def import_(
-    sweep: Annotated[Path, typer.Argument(help="A W&B sweep file.", show_default=False)],
+    sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="A W&B sweep file.", show_default=False)],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Study file to write; one that exists is not overwritten.")
+        Path, typer.Option("--output", "-o", help="Study file to write; an existing one is not overwritten.")
     ] = Path("study.yaml"),
     kind: Kind = "text-classification",
     data: Data = "",
     model: Model = "",
 ) -> None:
-    """Convert a W&B sweep file to a study file, and tell about each thing that has no equal.
+    """Convert a W&B sweep file to a study file, with a warning for each key that has no equivalent.
 
     For example: sweep import wandb-sweep.yaml --kind text-classification --data my.csv --model bert-base-uncased
     """
@@ -72,12 +70,11 @@ def import_(
     from sweepkit.check.wandb import import_sweep
     from sweepkit.cli.new import data_reference, reference
     from sweepkit.report import terminal
-    from sweepkit.tasks import KINDS as BUILT_IN
 
     if output.exists():
-        raise InputError(f"{output} exists already and is not overwritten; choose another with --output")
-    if kind not in BUILT_IN:
-        raise InputError(f"--kind: there is no kind {kind}; built in are {', '.join(BUILT_IN)}")
+        raise InputError(f"{output} exists already and is not overwritten; choose another file with --output")
+    if kind not in KINDS:
+        raise InputError(f"--kind: there is no kind {kind}; built in are {', '.join(KINDS)}{nearest(kind, KINDS)}")
     home = output.parent
     task = {
         "type": kind,
@@ -106,19 +103,19 @@ def import_(
 def check(
     study: studies.Argument,
     overrides: studies.Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict and the resolved study as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the problems and the resolved study as JSON.")] = False,
     probe: Annotated[
         bool,
         typer.Option(
             "--probe",
-            help="Also train the first steps of a few trials, the most demanding one among them, and forecast memory, "
-            "time and disk.",
+            help="Also train the first steps of a few trials, the most demanding one included, and forecast memory, time and "
+            "disk.",
         ),
     ] = False,
 ) -> None:
-    """Check a study file without running anything: every mistake at once, each with its line.
+    """Check a study file without running anything; every mistake is reported at once, with its line.
 
-    With --probe it exits with 1 where the study should not be run as it is, for instance where memory is not enough.
+    With --probe, exit code 1 means that the study should not run as it is, for example because memory is too small.
     """
     from sweepkit.check.find import find_study
 
@@ -131,32 +128,32 @@ def check(
             raise typer.Exit(error.exit_code) from None
         raise
     found = checked.study
-    ahead = _probed(checked) if probe else None
-    against = ahead.objections(found) if ahead else []
+    forecast = _probe(checked) if probe else None
+    objections = forecast.objections(found) if forecast else []
     if as_json:
         from sweepkit.study.identity import plain_study
 
         resolved = plain_study(found)
-        told = {"forecast": {**ahead.plain(), "objections": against}} if ahead else {}
-        typer.echo(json.dumps({"ok": True, "problems": [], **told, "study": resolved}, indent=2))
+        more = {"forecast": {**forecast.plain(), "objections": objections}} if forecast else {}
+        typer.echo(json.dumps({"ok": True, "problems": [], **more, "study": resolved}, indent=2))
     else:
         from sweepkit.cli.plan import plan
         from sweepkit.report import terminal
 
-        terminal.show(plan(found, study, ahead))
-    raise typer.Exit(1 if against else 0)
+        terminal.show(plan(found, study, forecast))
+    raise typer.Exit(1 if objections else 0)
 
 
-def _probed(checked: Checked) -> Forecast:
-    """Probe a study, telling on standard error what goes on."""
+def _probe(checked: Checked) -> Forecast:
+    """Probe a study, with its progress on standard error."""
     from sweepkit.driver.probe import probe
     from sweepkit.report.watch import Quiet
 
-    class Telling(Quiet):
+    class ToStderr(Quiet):
         def on_note(self, text: str) -> None:
             typer.echo(text, err=True)
 
-    return probe(checked, Telling())
+    return probe(checked, ToStderr())
 
 
 def schema(
@@ -164,11 +161,9 @@ def schema(
         Path | None,
         typer.Option("--output", "-o", help="Write to this file instead of standard output.", show_default=False),
     ] = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Print the meaning of every key instead, as text.")
-    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Print the meaning of every key as text.")] = False,
 ) -> None:
-    """Print the JSON schema of study files, so that editors complete and check them."""
+    """Print the JSON schema of study files, with which editors complete and check them."""
     from sweepkit.check import schema as study_schema
 
     text = study_schema.explain() if explain else json.dumps(study_schema.schema(), indent=2, ensure_ascii=False)
