@@ -143,7 +143,7 @@ def test_a_place_to_change_something_exists(what: str) -> None:
     [
         ("a sampler or a pruner", "SAMPLERS"),
         ("a task kind", "KINDS"),
-        ("what counts as best", "def ranked"),
+        ("what counts as best", "class Answer"),
         ("where a trial's process is forked", "os.fork()"),
         ("MLflow's run names and tags", "def run_name"),
     ],
