@@ -176,7 +176,7 @@ def test_the_version_is_the_packages(project: Path) -> None:
         (
             ["retry", "studies/toy"],
             2,
-            "error: say which trials: --failed for every failed one, --trial 7 for one of them\n",
+            "error: choose the trials: --failed for every failed one, or --trial 7 for one of them\n",
         ),
         (["best", "studies/toy"], 2, "error: toy has no best trial: it has no trials yet\n"),
     ],
@@ -186,6 +186,25 @@ def test_bad_input_ends_with_2_and_one_plain_sentence(
 ) -> None:
     done = typed(*arguments)
     assert (done.returncode, done.stderr, done.stdout) == (code, message, "")
+
+
+@pytest.mark.parametrize("command", [(), ("best",), ("check",)])
+def test_help_shows_no_type_beside_flags(command: tuple[str, ...]) -> None:
+    assert "bool" not in sweep(*command, "--help").output
+
+
+def test_paragraphs_of_help_are_wrapped_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    assert any(
+        "After a confirmation" in line and "training script." in line
+        for line in sweep("best", "--help").output.splitlines()
+    )
+
+
+@pytest.mark.parametrize("command", ["new", "import"])
+def test_help_lists_every_kind_of_task(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    assert ", ".join(KINDS) in sweep(command, "--help").output
 
 
 def test_a_wrong_option_ends_with_2(project: Path) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from types import TracebackType
 from typing import Self
@@ -244,29 +245,45 @@ def _curves(board: Board, curves: Mapping[int, Curve]) -> str:
     span = window([y for n in drawn for _, y in finite[n]], maximize=goal.direction == "maximize")
     if span is None:
         return ""
-    low, high = span
-    end = max(x for n in drawn for x, _ in finite[n]) or 1.0
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        share = min(1.0, max(0.0, (y - low) / (high - low)))
-        return LEFT + (WIDTH - LEFT - RIGHT) * x / end, HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * share
-
-    shapes = []
-    ticks = (low + 0.06 * (high - low), (low + high) / 2, high - 0.06 * (high - low))
-    for value, y in ((tick, at(0, tick)[1]) for tick in ticks):
-        shapes.append(f"<line x1={LEFT} x2={WIDTH - RIGHT} y1={y:.1f} y2={y:.1f} stroke=currentColor opacity=.12 />")
-        shapes.append(f"<text x={LEFT - 6} y={y + 3:.1f} text-anchor=end>{words.value(value)}</text>")
+    axes = _Axes(*span, end=max(x for n in drawn for x, _ in finite[n]) or 1.0)
+    shapes = [axes.svg()]
     for number in sorted(drawn, key=lambda n: (n in winners, n in board.running, n)):
         row = board.ended.get(number)
         color = ACCENT if number in winners else ENDINGS[row.ending if row else Ending.running]
         wide, opacity = (2.5, 1.0) if number in winners else (1.5, 0.9) if row is None else (1.2, 0.55)
-        points = [at(x, y) for x, y in finite[number]]
+        points = [axes.at(x, y) for x, y in finite[number]]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         stroke = f"fill=none stroke='{color}' stroke-width={wide} opacity={opacity}"
         shapes.append(f"<polyline points='{path}' {stroke}><title>trial {number}</title></polyline>")
         x, y = points[-1]
         shapes.append(f"<circle cx={x:.1f} cy={y:.1f} r=2.5 fill='{color}' opacity={opacity} />")
-    shapes.append(f"<text x={LEFT} y={HEIGHT - 5}>0</text>")
-    shapes.append(f"<text x={WIDTH - RIGHT} y={HEIGHT - 5} text-anchor=end>epoch {end:.3g}</text>")
     title = f"learning curves, {escape(goal.metric)}"
     return f"<div><h4>{title}</h4><svg width={WIDTH} height={HEIGHT}>{''.join(shapes)}</svg></div>"
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Epochs from 0 to ``end``, values from ``low`` to ``high``; what lies beyond is drawn at the edge."""
+
+    low: float
+    high: float
+    end: float
+
+    def at(self, epoch: float, value: float) -> tuple[float, float]:
+        """Return the pixels of a point."""
+        share = min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
+        x = LEFT + (WIDTH - LEFT - RIGHT) * epoch / self.end
+        return x, HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * share
+
+    def svg(self) -> str:
+        """Return three grid lines with their values, and the ends of the epochs."""
+        shapes = [f"<text x={LEFT} y={HEIGHT - 5}>0</text>"]
+        shapes.append(f"<text x={WIDTH - RIGHT} y={HEIGHT - 5} text-anchor=end>epoch {self.end:.3g}</text>")
+        for share in (0.06, 0.5, 0.94):
+            value = self.low + share * (self.high - self.low)
+            _, y = self.at(0, value)
+            shapes.append(
+                f"<line x1={LEFT} x2={WIDTH - RIGHT} y1={y:.1f} y2={y:.1f} stroke=currentColor opacity=.12 />"
+            )
+            shapes.append(f"<text x={LEFT - 6} y={y + 3:.1f} text-anchor=end>{words.value(value)}</text>")
+        return "".join(shapes)

@@ -92,36 +92,33 @@ def argument(place: Place) -> str:
 
 def trials(study: StudyData, rows: Sequence[Trial], *, against: Trial | None = None, endings: bool = False) -> Table:
     """Return a table of trials; with ``against`` (the baseline) a column for the gain over it."""
+    goals = study.objective.goals
+    against = against if len(goals) == 1 else None
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", padding=(0, 1, 0, 0))
-    table.add_column("trial", justify="right", no_wrap=True)
-    if endings:
-        table.add_column("ending", no_wrap=True)
-    for goal in study.objective.goals:
-        table.add_column(goal.metric, justify="right", no_wrap=True)
-    against = against if len(study.objective.goals) == 1 else None
-    if against:
-        table.add_column("gain", justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
+    heads = ["trial", *(["ending"] * endings), *(goal.metric for goal in goals), *(["gain"] if against else []), "time"]
+    for head in heads:
+        table.add_column(head, justify="left" if head == "ending" else "right", no_wrap=True)
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     single = len(names) > COLUMNS_MOST or sum(_width(name, rows) for name in names) > PARAMETERS_WIDTH
     for name in ["parameters"] if single else names:
         # On a narrow terminal these shrink first: rich narrows columns that may wrap.
         table.add_column(Text(words.name(name), no_wrap=True, overflow="ellipsis"))
-    for place, row in enumerate(rows):
-        cells = [Text(str(row.number))]
-        if endings:
-            cells.append(Text(row.ending, style=STYLES[row.ending]))
-        for index in range(len(study.objective.goals)):
-            cells.append(Text(words.value(row.values[index] if index < len(row.values) else None)))
-        if against:
-            cells.append(Text(_gain(study, row, against)))
-        cells.append(Text("–" if row.seconds is None else words.span(row.seconds)))
+    for row in rows:
         settings = [words.settings(row.params)] if single else [_setting(name, row) for name in names]
-        cells += [Text(text, no_wrap=True, overflow="ellipsis") for text in settings]
-        table.add_row(*cells)
-        if place == 0 and against:
-            table.rows[0].style = "bold"
+        cells = [Text(text, no_wrap=True, overflow="ellipsis") for text in settings]
+        table.add_row(*_facts(study, row, against, endings=endings), *cells)
+    if rows and against:
+        table.rows[0].style = "bold"
     return table
+
+
+def _facts(study: StudyData, row: Trial, against: Trial | None, *, endings: bool) -> list[Text]:
+    """Return a trial's cells up to its hyperparameters."""
+    cells = [Text(str(row.number)), *([Text(row.ending, style=STYLES[row.ending])] if endings else [])]
+    values = [*row.values, *[None] * len(study.objective.goals)][: len(study.objective.goals)]
+    cells += [Text(words.value(value)) for value in values]
+    cells += [Text(_gain(study, row, against))] if against else []
+    return [*cells, Text("–" if row.seconds is None else words.span(row.seconds))]
 
 
 def _setting(name: str, row: Trial) -> str:
