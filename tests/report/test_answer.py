@@ -203,7 +203,7 @@ def test_the_champion_predicts_the_metric_of_its_evaluation_again(ran: Ran, mlfl
     found = champion.predict([row["text"] for row in rows])
     said = zip(rows, found["label"], found["score"], strict=True)
     chances = [score if row["label"] == label else 1 - score for row, label, score in said]
-    chosen = json.loads((ran.study.place.folder / "confirm" / "verdict.json").read_text())["chosen"]
+    chosen = json.loads((ran.study.place.verdict_json).read_text())["chosen"]
     row = next(row for row in read(ran.study) if row.number == chosen)
     assert row.value is not None
     assert -sum(map(math.log, chances)) / len(chances) == pytest.approx(row.value, abs=1e-6)
@@ -264,7 +264,7 @@ def test_confirmation_counts_in_hours_and_not_in_trials(ran: Ran) -> None:
 
 
 def test_the_verdict_is_said_and_recorded(ran: Ran) -> None:
-    verdict = json.loads((ran.study.place.folder / "confirm" / "verdict.json").read_text())
+    verdict = json.loads((ran.study.place.verdict_json).read_text())
     for sentence in verdict["sentences"]:
         assert sentence.strip() in ran.said
     (answer,) = ran.artifacts("answer.json")
@@ -276,7 +276,7 @@ def test_show_ends_with_the_verdict_and_counts_the_confirmation_runs_hours(ran: 
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(snapshot(ran.study))
     shown = console.export_text()
-    verdict = json.loads((ran.study.place.folder / "confirm" / "verdict.json").read_text())
+    verdict = json.loads((ran.study.place.verdict_json).read_text())
     assert all(sentence in shown for sentence in verdict["sentences"])
     assert "9 of 9 confirmation runs" in shown
     runs = [row.seconds or 0.0 for row in Reader(ran.study, suffix="/confirm").rows()]
@@ -285,10 +285,10 @@ def test_show_ends_with_the_verdict_and_counts_the_confirmation_runs_hours(ran: 
 
 @pytest.mark.slow
 def test_the_test_split_is_used_once_however_often_the_command_runs(ran: Ran) -> None:
-    before = json.loads((ran.study.place.folder / "test.json").read_text())
+    before = json.loads((ran.study.place.test_json).read_text())
     assert before["rows"] == 48 and 0 <= before["metrics"]["test_accuracy"] <= 1
     assert f"the test split was used on {before['at']}" in swept("run", "study.yaml", cwd=ran.root)
-    assert json.loads((ran.study.place.folder / "test.json").read_text()) == before
+    assert json.loads((ran.study.place.test_json).read_text()) == before
 
 
 @pytest.mark.slow
@@ -298,7 +298,7 @@ def test_an_exported_model_is_trained_again_to_the_same_value(ran: Ran, tmp_path
     trained = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True, timeout=200, check=False)
     assert trained.returncode == 0, trained.stderr
     found = json.loads(trained.stdout.strip().splitlines()[-1])
-    verdict = json.loads((ran.study.place.folder / "confirm" / "verdict.json").read_text())
+    verdict = json.loads((ran.study.place.verdict_json).read_text())
     (estimate,) = [e for e in verdict["estimates"] if e["number"] == verdict["chosen"]]
     assert found["metric"] == "eval_loss"
     assert found["value"] == pytest.approx(estimate["searched"], abs=1e-6)

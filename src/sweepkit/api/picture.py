@@ -20,6 +20,7 @@ from sweepkit.report.rows import endings
 from sweepkit.report.terminal import COLUMNS_MOST, goals
 from sweepkit.report.watch import Outcome
 from sweepkit.study import words
+from sweepkit.study.files import first_line
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Started
 from sweepkit.trial.trial import Ending, Trial
@@ -197,7 +198,7 @@ def _bar(share: float) -> str:
 def _failures(board: Board) -> list[str]:
     wrong = [row for row in board.rows if row.ending in (Ending.failed, Ending.infeasible, Ending.diverged)]
     lines = [
-        f"<div class=wrong>trial {row.number} {row.ending}: {escape(words.first_line(row.cause))}</div>"
+        f"<div class=wrong>trial {row.number} {row.ending}: {escape(first_line(row.cause))}</div>"
         for row in wrong[-FAILURES_MOST:]
     ]
     more = len(wrong) - len(lines)

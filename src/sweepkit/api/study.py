@@ -11,6 +11,7 @@ from pydantic import PrivateAttr
 
 from sweepkit.study import words
 from sweepkit.study.errors import InputError, Problem, StudyFileError, StudyNotFound
+from sweepkit.study.files import write_whole
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.paths import Place
 from sweepkit.study.space import visit
@@ -236,10 +237,7 @@ class Study(StudyData):
 
         pickled = by_value.dumps(self._pickled)  # as it is now: the globals it uses may have changed
         with StudyLock(self.place):
-            file = self.home / self.task.pickle
-            draft = file.with_suffix(".new")  # replaced, not rewritten: the archive may hold a hard link to the file
-            draft.write_bytes(pickled)
-            draft.replace(file)
+            write_whole(self.home / self.task.pickle, pickled)  # the archive may hold a hard link to the old file
 
 
 def load_study(path: Path | str, overrides: Iterable[str] = (), *, check: bool = True) -> Study:

@@ -24,6 +24,7 @@ from sweepkit.report.rows import read
 from sweepkit.report.watch import Quiet, Watcher
 from sweepkit.search.by_run import DefinedByRun, Suggesting
 from sweepkit.study.errors import InputError, MissingExtra, StudyFailed
+from sweepkit.study.paths import TASK
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import Task, by_value
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS, owned
@@ -147,7 +148,7 @@ class _Request:
         keys = {
             "name": self.options.get("study_name") or f"hyperparameter-search-{time.strftime('%Y%m%d-%H%M%S')}",
             "question": "Which hyperparameters does this Trainer do best with?",
-            "task": {"pickle": "task.pickle"},
+            "task": {"pickle": TASK},
             "training": _training(self.trainer),
             "objective": objective,
             "duplicates": "train",

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sweepkit.study.paths import Place
+from sweepkit.study.paths import BEST, LAST, Place
 
 PARTS = ("best", "best.new", "best.old", "last", "last.new")
 RESUMABLE_PER_MODEL = 3.0
@@ -43,7 +43,7 @@ class Shelf:
     def recover(self, number: int) -> None:
         """Bring a trial's folder into a whole state after its process died in the middle of writing."""
         folder = self._place.trial(number)
-        best, old = folder / "best", folder / "best.old"
+        best, old = folder / BEST, folder / "best.old"
         if old.exists() and not best.exists():
             os.rename(old, best)
         for rest in (old, *folder.glob("*.new")):
@@ -54,7 +54,7 @@ class Shelf:
 
         What lies in ``last/`` is whole, whether or not its trial lived to say so.
         """
-        found = [(int(path.name.rpartition("-")[2]), path) for path in (self._place.trial(number) / "last").glob("*-*")]
+        found = [(int(path.name.rpartition("-")[2]), path) for path in (self._place.trial(number) / LAST).glob("*-*")]
         step, path = max(found, default=(0, None))
         return path, step
 
@@ -66,7 +66,7 @@ class Shelf:
         """
         checkpoint, _ = self.resumable(donor)
         assert checkpoint is not None
-        last = self._place.trial(number) / "last"
+        last = self._place.trial(number) / LAST
         found = last / f"from-{donor}-{checkpoint.name}"
         if not found.exists():
             new = last.with_name("last.new") / found.name
@@ -89,9 +89,9 @@ class Shelf:
         folder = self._place.trial(number)
         self._coming.pop(number, None)
         self.recover(number)
-        remove(folder / "last")
+        remove(folder / LAST)
         if not keeps_best:
-            best = folder / "best"
+            best = folder / BEST
             if best.is_symlink() and number not in self._pinned:
                 remove(best.resolve())
             remove(best)
@@ -119,7 +119,7 @@ class Shelf:
 
     def size(self, number: int) -> int:
         """Bytes of a trial's best checkpoint."""
-        return _bytes([self._place.trial(number) / "best"])
+        return _bytes([self._place.trial(number) / BEST])
 
     def used(self) -> int:
         """Bytes of all checkpoints of the study."""
@@ -127,7 +127,7 @@ class Shelf:
 
     def _going(self, ranked: Sequence[int], keep: int) -> tuple[list[int], bool]:
         held = [number for number in ranked if number in self._holding]
-        holders = [number for number in held if os.path.lexists(self._place.trial(number) / "best")]
+        holders = [number for number in held if os.path.lexists(self._place.trial(number) / BEST)]
         kept, going = holders[:keep], holders[keep:]
         if self._limit is None:
             return going, True

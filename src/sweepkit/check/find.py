@@ -11,7 +11,7 @@ from sweepkit.check.study_file import load_study
 from sweepkit.check.study_file import read_study as read_study_file
 from sweepkit.study.errors import InputError, StudyNotFound, nearest
 from sweepkit.study.identity import Identity
-from sweepkit.study.paths import Place, project_root
+from sweepkit.study.paths import STUDY, Place, project_root
 from sweepkit.study.study import StudyData
 
 STUDY_FILE = "study.yaml"
@@ -66,7 +66,7 @@ def _recorded(argument: str, overrides: Iterable[str]) -> StudyData:
 
 def _ran(argument: str) -> Path | None:
     named = project_root(Path.cwd()) / "runs" / argument
-    return next((folder for folder in (Path(argument), named) if (folder / "study.json").is_file()), None)
+    return next((folder for folder in (Path(argument), named) if (folder / STUDY).is_file()), None)
 
 
 def stored_study(folder: Path) -> StudyData:
@@ -82,7 +82,7 @@ def find_run(argument: str) -> StudyData:
     """Return a study as it last ran, for commands that look at results; a file that never ran stands for itself."""
     found = read_study(argument)
     folder = found.place.folder
-    if not (folder / "study.json").is_file():
+    if not (folder / STUDY).is_file():
         return found
     ran = stored_study(folder)
     # Passwords in addresses are not recorded, so what the file says of them wins.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from pathlib import Path
 
 from filelock import FileLock
 
+from sweepkit.study.files import write_whole
+from sweepkit.study.paths import Place
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Trial
 
@@ -19,8 +19,8 @@ class Spent:
     Stored in the study's folder; several drivers add to the same file.
     """
 
-    def __init__(self, path: Path, *, slots: int = 0) -> None:
-        self._path = path
+    def __init__(self, place: Place, *, slots: int = 0) -> None:
+        self._path, self._lock = place.spent_json, place.spent_lock
         self._slots = slots
         self._known = self._read()
         self._since = time.monotonic()
@@ -35,13 +35,11 @@ class Spent:
         now = time.monotonic()
         if now - self._since < at_least_every:
             return
-        with FileLock(self._path.with_suffix(".lock")):
+        with FileLock(self._lock):
             known = self._read()
             known["seconds"] += now - self._since
             known["slot_seconds"] += (now - self._since) * self._slots
-            temporary = self._path.with_suffix(".new")
-            temporary.write_text(json.dumps(known))
-            os.replace(temporary, self._path)
+            write_whole(self._path, json.dumps(known))
         self._known, self._since = known, now
 
     def _read(self) -> dict[str, float]:

@@ -23,6 +23,8 @@ from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.study import words
 from sweepkit.study.errors import StudyFailed
+from sweepkit.study.files import first_line
+from sweepkit.study.paths import BEST, SPEC
 from sweepkit.study.study import Confirm, PrunerSpec, StudyData
 from sweepkit.trial.trial import Trial, TrialSpec
 
@@ -108,7 +110,7 @@ class _Progress(Quiet):
     def on_trial_end(self, row: Trial) -> None:
         """Report which trial was trained again, and its value."""
         self._done += 1
-        result = words.value(row.value) if row.ending.ranks else f"{row.ending} ({words.first_line(row.cause)})"
+        result = words.value(row.value) if row.ending.ranks else f"{row.ending} ({first_line(row.cause)})"
         self._watch.on_note(f"confirm {self._done}/{self._total}: trial {row.origin.removeprefix(ORIGIN)} → {result}")
 
 
@@ -126,15 +128,15 @@ def evaluate_once(study: StudyData, row: Trial, job: Callable[..., dict[str, Any
             f"{words.metrics(recorded['metrics'])}"
         )
         return
-    best = study.place.trial(row.number) / "best"
+    best = study.place.trial(row.number) / BEST
     if job is None or not best.exists():
         why = "its task cannot leave this process" if job is None else "its checkpoint is gone"
         watch.on_note(f"trial {row.number} was not evaluated on the test split: {why}")
         return
-    console = study.place.folder / "test.log"
+    console = study.place.test_log
     study.place.scratch.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=study.place.scratch) as temporary:
-        path = Path(temporary) / "spec.json"
+        path = Path(temporary) / SPEC
         path.write_text(TrialSpec(number=row.number, hyperparameters=row.params, directory=temporary).to_json())
         answer = job("test", console=console, spec=str(path), model=str(best.resolve()))
     if "error" in answer:

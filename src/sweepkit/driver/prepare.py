@@ -15,6 +15,7 @@ from sweepkit.backends.local.executor import Executor
 from sweepkit.report.watch import Watcher
 from sweepkit.study.errors import InputError, Problem, StudyFileError
 from sweepkit.study.formulas import derive
+from sweepkit.study.paths import SPEC
 from sweepkit.study.space import draw
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import TrialSpec
@@ -37,7 +38,7 @@ class Prepared:
 def executor_of(study: StudyData) -> Executor:
     """Return the study's executor, without slots; entering it starts its warm process."""
     hours = study.budget.trial_hours
-    log = study.place.folder / "warm.log"
+    log = study.place.warm_log
     return Executor(study, [], log=log, deadline_seconds=hours * 3600 if hours else None)
 
 
@@ -48,7 +49,7 @@ def prepare(study: StudyData, known: Mapping[str, Any], executor: Executor, watc
     """
     seconds = executor.wait_ready()
     watch.on_note(f"warm process ready in {seconds:.1f} s")
-    console = study.place.folder / "inspect.log"
+    console = study.place.inspect_log
     prepared = executor.job("prepare", console=console)
     if "error" in prepared:
         raise InputError(f"task: the data cannot be prepared: {prepared['error']} (log: {console})")
@@ -73,7 +74,7 @@ def _inspect(study: StudyData, known: Mapping[str, Any], executor: Executor, con
     study.place.scratch.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=study.place.scratch) as temporary:
         spec = TrialSpec(number=0, hyperparameters=_lowest(study, known), directory=temporary)
-        path = Path(temporary) / "spec.json"
+        path = Path(temporary) / SPEC
         path.write_text(spec.to_json())
         inspected = executor.job("inspect", console=console, spec=str(path))
     executor.preload(inspected.pop("imported", []))

@@ -30,10 +30,11 @@ from sweepkit.study.configurations import Configuration, Configurations
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.locks import StudyLock
 from sweepkit.study.parameters import Choice, Float, Int, Scalar
+from sweepkit.study.paths import CONSOLE, MEASURED
 from sweepkit.study.space import Dimension, dimensions
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Finished
-from sweepkit.trial.measured import MEASURED, Measured
+from sweepkit.trial.measured import Measured
 from sweepkit.trial.trial import Ending, TrialSpec
 
 FEWEST = 6
@@ -119,7 +120,7 @@ class _Probing:
         self._executor = executor
         self._scratch = scratch
         self._number = 0
-        self._console = study.place.folder / "inspect.log"
+        self._console = study.place.inspect_log
         self.data = set[Path]()
         """Folders of prepared data."""
 
@@ -184,7 +185,7 @@ class _Probing:
 
 
 def _failed(end: Finished, hyperparameters: Mapping[str, Any], folder: Path) -> StudyFailed:
-    console = folder / "console.log"
+    console = folder / CONSOLE
     tail = console.read_text(errors="replace").strip().splitlines()[-1:] if console.exists() else []
     what = f" with {words.settings(hyperparameters)}" if hyperparameters else ""
     return StudyFailed(f"the first steps{what} ended as {end.ending}: {end.cause or ' '.join(tail)}")

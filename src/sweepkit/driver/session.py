@@ -20,6 +20,7 @@ from sweepkit.report.answer import Answer
 from sweepkit.report.watch import Watcher
 from sweepkit.search.search import Asked, Search
 from sweepkit.study.errors import FULL_DISK, StudyFailed
+from sweepkit.study.paths import BEST, CONSOLE
 from sweepkit.study.study import StudyData
 from sweepkit.trackers import Courier, tracker_of
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished
@@ -67,7 +68,7 @@ class StudySession:
             pinned=tracker_of(study, place=self._place).registered(),
         )
         self._population = Population(study, search, self._shelf, setup.scheduler if search.proposes else None)
-        self._spent = Spent(study.place.folder / "spent.json", slots=setup.slots)
+        self._spent = Spent(study.place, slots=setup.slots)
         self._ended_seconds = sum((row.seconds or 0.0) for row in search.trials() if row.ending.counts)
         self._logs: dict[int, TrialLog] = {}
         self._asked: dict[int, Asked] = {}
@@ -299,7 +300,7 @@ class StudySession:
         """Apply the retention rule after a trial ended: drop what is over the limits, and let the tracker keep the rest."""
         self._shelf.ended(row.number, keeps_best=row.ending.ranks)
         self._drop(self._shelf.surplus(*self._ranked()))
-        if row.ending.ranks and os.path.lexists(self._place.trial(row.number) / "best"):
+        if row.ending.ranks and os.path.lexists(self._place.trial(row.number) / BEST):
             self._courier.keep(row.number)
 
     def _read_answer(self) -> Answer:
@@ -334,7 +335,7 @@ class StudySession:
         cause, count = self._same_failures
         self._same_failures = (event.cause, count + 1 if event.cause == cause else 1)
         if self._same_failures[1] >= SAME_FAILURES:
-            console = self._place.trial(event.trial) / "console.log"
+            console = self._place.trial(event.trial) / CONSOLE
             raise StudyFailed(
                 f"{SAME_FAILURES} trials in a row failed with the same cause: {event.cause} (see {console})"
             )

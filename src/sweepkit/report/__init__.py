@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from sweepkit.report.health import Finding
     from sweepkit.study.study import StudyData
 
-FILE = "report.html"
-
 
 def findings(study: StudyData) -> list[Finding]:
     """Return what is not as it should be in a study, each with what to do; the most pressing first."""
@@ -29,7 +27,7 @@ def write(study: StudyData, path: Path | None = None) -> Path:
     from sweepkit.report.evidence import gather
     from sweepkit.report.page import html
 
-    path = path or study.place.folder / FILE
+    path = path or study.place.report
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html(gather(study)), encoding="utf-8")
     return path

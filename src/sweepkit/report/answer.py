@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from sweepkit.report.verdict import Verdict, read_verdict
+from sweepkit.study.files import write_whole
 from sweepkit.study.paths import Place
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Trial
@@ -146,7 +145,7 @@ class Answer:
 def read_test(place: Place) -> dict[str, Any] | None:
     """Return what is recorded of the one evaluation on the test split, or None while there was none."""
     try:
-        found: dict[str, Any] = json.loads(_test(place).read_text())
+        found: dict[str, Any] = json.loads(place.test_json.read_text())
     except FileNotFoundError:
         return None
     return found
@@ -154,10 +153,4 @@ def read_test(place: Place) -> dict[str, Any] | None:
 
 def write_test(place: Place, found: Mapping[str, Any]) -> None:
     """Record the evaluation on the test split, whole or not at all."""
-    draft = _test(place).with_suffix(".json.new")
-    draft.write_text(json.dumps(found, indent=2) + "\n")
-    os.replace(draft, _test(place))
-
-
-def _test(place: Place) -> Path:
-    return place.folder / "test.json"
+    write_whole(place.test_json, json.dumps(found, indent=2) + "\n")

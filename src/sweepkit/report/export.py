@@ -25,6 +25,7 @@ from sweepkit.report.answer import Answer
 from sweepkit.report.rows import endings
 from sweepkit.study import words
 from sweepkit.study.errors import InputError, StudyNotFound
+from sweepkit.study.paths import BEST, SPEC, TASK
 from sweepkit.study.rule import ValueRule
 from sweepkit.study.secrets import of_url, scrub
 from sweepkit.study.study import StudyData
@@ -54,7 +55,7 @@ def export(study: StudyData, rows: Sequence[Trial], row: Trial, folder: Path) ->
             f"--export: trial {row.number} was trained along a schedule, which a training script with fixed values cannot "
             f"repeat; sweep try {study.name} --trial {row.number} does, and its model is in {row.checkpoint}"
         )
-    best = study.place.trial(row.number) / "best"
+    best = study.place.trial(row.number) / BEST
     if not best.exists():
         raise StudyNotFound(f"trial {row.number} of {study.name} has no checkpoint here: {best} does not exist")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -85,7 +86,7 @@ class _Exported:
     def spec(self) -> TrialSpec:
         folder = self.study.place.trial(self.row.number)
         try:
-            return TrialSpec.from_json((folder / "spec.json").read_text())
+            return TrialSpec.from_json((folder / SPEC).read_text())
         except FileNotFoundError:
             return TrialSpec(number=self.row.number, hyperparameters=self.row.params, directory=str(folder))
 
@@ -128,7 +129,7 @@ def _write(exported: _Exported, folder: Path) -> list[Path]:
     file = study.task.path.rpartition(":")[0] if study.task.path else study.task.pickle
     copied = []
     if file is not None:
-        copied = [folder / ("task.pickle" if study.task.pickle else "task.py")]
+        copied = [folder / (TASK if study.task.pickle else "task.py")]
         shutil.copyfile(study.home / Path(file).expanduser(), copied[0])
     known = of_url(study.storage) | of_url(study.tracking.uri)
     texts = {
@@ -188,7 +189,7 @@ def _script(exported: _Exported) -> str:
         source = f'path=f"{{HERE}}/task.py:{kind}"'
         beside = str((study.home / file).expanduser().resolve().parent)
     elif study.task.pickle is not None:
-        source = 'pickle=str(HERE / "task.pickle")'
+        source = f'pickle=str(HERE / "{TASK}")'
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sweepkit.report", ""),
         autoescape=False,  # it is Python, not HTML

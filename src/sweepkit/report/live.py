@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from sweepkit.report.answer import Answer
 from sweepkit.study import words
-from sweepkit.study.paths import Place
+from sweepkit.study.paths import SPEC, Place
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Logged, Started
 from sweepkit.trial.log import TrialLog
@@ -143,7 +143,7 @@ def top_trials(study: StudyData, rows: list[Trial]) -> list[Trial]:
 def _hyperparameters(place: Place, number: int) -> dict[str, Any]:
     """Return the hyperparameters in a trial's spec; empty while it has none."""
     try:
-        spec = json.loads((place.trial(number) / "spec.json").read_text())
+        spec = json.loads((place.trial(number) / SPEC).read_text())
     except FileNotFoundError:
         return {}
     return dict(spec.get("hyperparameters", {}))

@@ -21,6 +21,7 @@ from sweepkit.report.answer import Answer
 from sweepkit.report.live import Board, read_moment, top_trials
 from sweepkit.report.rows import CONFIRM, Reader, driver, endings, hours_by_ending, slot_hours
 from sweepkit.study import words
+from sweepkit.study.files import first_line
 from sweepkit.study.locks import lock_since
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Started
@@ -251,7 +252,7 @@ def _metrics(study: StudyData, values: Iterable[float]) -> list[str]:
 def _ending(study: StudyData, row: Trial) -> str:
     time = f" in {words.span(row.seconds)}" if row.seconds is not None else ""
     values = ", ".join(_metrics(study, row.values) if row.ending in (Ending.complete, Ending.pruned) else [])
-    facts = ", ".join(part for part in (values, words.first_line(row.cause)) if part)
+    facts = ", ".join(part for part in (values, first_line(row.cause)) if part)
     return f"trial {row.number} {row.ending}{time}" + (f": {facts}" if facts else "")
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweepkit.study.files import jsonable
 from sweepkit.study.locks import lock_owner
-from sweepkit.study.paths import Place
+from sweepkit.study.paths import BEST, Place
 from sweepkit.study.study import StudyData
 from sweepkit.trackers import tracker_of
 from sweepkit.trial.trial import Ending, Trial
@@ -48,7 +48,7 @@ def join(study: StudyData, place: Place, trials: Iterable[Trial]) -> list[Trial]
     runs = tracker_of(study, place=place).runs()
     joined = []
     for trial in trials:
-        folder = place.trial(trial.number) / "best"
+        folder = place.trial(trial.number) / BEST
         joined.append(replace(trial, checkpoint=folder if folder.exists() else None, mlflow_run=runs.get(trial.number)))
     return joined
 
@@ -78,17 +78,6 @@ def hours_by_ending(
     return hours
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON knows it: NaN and infinities become None, paths text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 def trial_json(study: StudyData, row: Trial) -> dict[str, Any]:
     """Return one trial as plain data with stable keys; ``value`` is a list where the study has several goals.
 
@@ -100,13 +89,13 @@ def trial_json(study: StudyData, row: Trial) -> dict[str, Any]:
         "ending": row.ending.value,
         "reason": row.reason and row.reason.value,
         "cause": row.cause,
-        "params": _plain(row.params),
-        "value": _plain(row.values) if several and row.values else _plain(row.value),
+        "params": jsonable(row.params),
+        "value": jsonable(row.values) if several and row.values else jsonable(row.value),
         "started": row.started,
         "seconds": row.seconds,
-        "checkpoint": _plain(row.checkpoint),
+        "checkpoint": jsonable(row.checkpoint),
         "mlflow_run": row.mlflow_run,
-        **({"schedule": [_plain(asdict(turn)) for turn in row.schedule]} if row.schedule else {}),
+        **({"schedule": [jsonable(asdict(turn)) for turn in row.schedule]} if row.schedule else {}),
     }
 
 
@@ -161,7 +150,7 @@ def driver(place: Place) -> tuple[int, str] | None:
 def slot_hours(place: Place) -> float | None:
     """Return hours that slots were there for trials, summed over resumes; None where that was not recorded."""
     try:
-        seconds = json.loads((place.folder / "spent.json").read_text()).get("slot_seconds")
+        seconds = json.loads((place.spent_json).read_text()).get("slot_seconds")
     except FileNotFoundError:
         return None
     return None if seconds is None else float(seconds) / 3600

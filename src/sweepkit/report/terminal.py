@@ -23,7 +23,8 @@ from sweepkit.report.rows import driver, failed
 from sweepkit.report.rows import endings as counted
 from sweepkit.report.verdict import Verdict
 from sweepkit.study import words
-from sweepkit.study.paths import Place, project_root
+from sweepkit.study.files import first_line
+from sweepkit.study.paths import CONSOLE, Place, project_root
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending, Trial, lineage
 
@@ -187,13 +188,13 @@ def failures(study: StudyData, rows: Iterable[Trial], *, most: int = 5) -> Rende
     for (ending, cause), count in causes.most_common(most):
         numbers = [row.number for row in wrong if (row.ending, row.cause) == (ending, cause)]
         listed = ", ".join(map(str, numbers[:4])) + (" …" if count > 4 else "")
-        first = words.first_line(cause) or "no cause recorded"
+        first = first_line(cause) or "no cause recorded"
         table.add_row(
             Text(f"trial{'s' if count > 1 else ''} {listed}"), Text(ending, style=STYLES[ending]), Text(first)
         )
     if len(causes) > most:
         table.add_row(Text(f"{len(causes) - most} more causes", style="dim"), Text(""), Text(""))
-    log = study.place.trial(wrong[0].number) / "console.log"
+    log = study.place.trial(wrong[0].number) / CONSOLE
     return Group(table, Text(f"see {short_path(log)}", style="dim")) if log.exists() else table
 
 

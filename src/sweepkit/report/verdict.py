@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from sweepkit.study import words
+from sweepkit.study.files import write_whole
 from sweepkit.study.paths import Place
 from sweepkit.study.study import Direction
 
@@ -179,26 +178,18 @@ class Verdict:
         return f"trial {number} (the baseline)" if estimate.baseline else f"trial {number}"
 
 
-def verdict_file(place: Place) -> Path:
-    """Return where the verdict of a study's confirmation lies."""
-    return place.folder / "confirm" / "verdict.json"
-
-
 def read_verdict(place: Place) -> Verdict | None:
     """Return the verdict of a study's last confirmation, or None without one."""
     try:
-        return Verdict.from_json(json.loads(verdict_file(place).read_text()))
+        return Verdict.from_json(json.loads(place.verdict_json.read_text()))
     except FileNotFoundError:
         return None
 
 
 def write_verdict(place: Place, verdict: Verdict) -> None:
     """Write the verdict beside the confirmation runs, whole or not at all."""
-    path = verdict_file(place)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".json.new")
-    draft.write_text(json.dumps(verdict.to_json(), indent=2) + "\n")
-    os.replace(draft, path)
+    place.verdict_json.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(place.verdict_json, json.dumps(verdict.to_json(), indent=2) + "\n")
 
 
 def judge(candidates: Iterable[Candidate], *, metric: str, direction: Direction, best: int | None = None) -> Verdict:

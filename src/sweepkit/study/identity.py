@@ -8,7 +8,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from sweepkit.study.errors import StudyChanged, StudyLocked
+from sweepkit.study.files import write_whole
 from sweepkit.study.locks import lock_owners
 from sweepkit.study.paths import Place
 from sweepkit.study.study import StudyData
@@ -66,12 +67,7 @@ class Identity:
     def save(self, place: Place) -> None:
         """Write ``study.json``, whole or not at all."""
         place.folder.mkdir(parents=True, exist_ok=True)
-        draft = place.study_json.with_suffix(".json.new")
-        with draft.open("w") as file:
-            json.dump({"id": self.id, "created": self.created, "study": self.study, "home": self.home}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(place.study_json)
+        write_whole(place.study_json, json.dumps(asdict(self), indent=1))
 
 
 def refuse_changed(place: Place, study: StudyData) -> Identity | None:
@@ -96,7 +92,7 @@ def identify(place: Place, study: StudyData) -> Identity:
     The caller holds the study's lock. Raises StudyChanged when trials were run with a study that differs in a way that
     matters.
     """
-    with FileLock(place.folder / "identity.lock"):
+    with FileLock(place.identity_lock):
         return _identify(place, study)
 
 

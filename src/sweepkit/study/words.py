@@ -121,11 +121,6 @@ def size(count: float) -> str:
     return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
-def first_line(text: str) -> str:
-    """Return the first line with anything on it, or nothing."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
-
-
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun.
 

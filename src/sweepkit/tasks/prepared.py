@@ -21,12 +21,12 @@ from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.errors import InputError, SweepError
+from sweepkit.study.paths import ABOUT
 from sweepkit.tasks import Task, by_value, files
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-ABOUT = "about.json"
 LIBRARIES = ("datasets", "transformers", "tokenizers")
 """Whose versions decide, besides the task, what the prepared rows look like."""
 

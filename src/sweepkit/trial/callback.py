@@ -17,6 +17,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sweepkit.study.errors import TrialFailed, TrialInterrupted, nearest
+from sweepkit.study.paths import LAST
 from sweepkit.study.rule import ValueRule
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Logged
@@ -177,7 +178,7 @@ class TrialCallback(TrainerCallback):
 
     def _keep_last(self, written: Path) -> Path:
         """Move a checkpoint into ``last/``, where everything is whole, and remove the earlier ones; return where it is."""
-        last = self._folder / "last"
+        last = self._folder / LAST
         path = last / written.name
         last.mkdir(exist_ok=True)
         shutil.rmtree(path, ignore_errors=True)

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import InputError, nearest
+from sweepkit.study.files import first_line
+from sweepkit.study.paths import BEST
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.study.values import Values
 from sweepkit.tasks import Task, load_task
-from sweepkit.trial.objective import build_trainer, first_line, is_out_of_memory, peak_memory_mb
+from sweepkit.trial.objective import build_trainer, is_out_of_memory, peak_memory_mb
 from sweepkit.trial.trial import TrialSpec
 
 ROWS = 32
@@ -69,7 +71,7 @@ def inspect(study: StudyData, spec: TrialSpec) -> dict[str, Any]:
             f"a step and an evaluation did not work ({type(error).__name__}: {first_line(error)}); trials may fail alike"
         )
     try:
-        trainer.save_model(str(Path(spec.directory) / "best"))
+        trainer.save_model(str(Path(spec.directory) / BEST))
     except Exception as error:  # noqa: BLE001  # an edge: the user's code
         traceback.print_exc()
         answer["notes"].append(

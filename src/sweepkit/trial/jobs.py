@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import SweepError
+from sweepkit.study.paths import ABOUT
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Logged
 from sweepkit.trial.trial import TrialSpec
@@ -112,7 +113,7 @@ def _prepare(study: StudyData, request: Mapping[str, Any], sock: socket.socket) 
     try:
         task = load_task(study.task, study.home, request.get("options", {}), trust_remote_code=study.trust_remote_code)
         folder = prepare(task, study.place.data)
-        answer: dict[str, Any] = {"folder": str(folder), "about": json.loads((folder / "about.json").read_text())}
+        answer: dict[str, Any] = {"folder": str(folder), "about": json.loads((folder / ABOUT).read_text())}
     except Exception as error:  # noqa: BLE001  # an edge: whatever a task raises becomes an answer
         traceback.print_exc()
         answer = {"error": str(error) if isinstance(error, SweepError) else f"{type(error).__name__}: {error}"}

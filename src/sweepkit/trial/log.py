@@ -13,10 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from sweepkit.study.paths import EVENTS
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Logged, Scheduled, Started, from_json
 from sweepkit.trial.trial import Ending, Reason
-
-FILE = "events.jsonl"
 
 E = TypeVar("E", bound=Event)
 
@@ -29,7 +28,7 @@ class TrialLog:
 
     def __init__(self, folder: Path) -> None:
         self._file: int | None = None
-        self.path = folder / FILE
+        self.path = folder / EVENTS
         self._said: list[Event] = []
         self._offset = 0
         self._steps: dict[int, set[str]] = {}

@@ -19,10 +19,11 @@ from typing import Any
 from torch.utils.data import RandomSampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sweepkit.study.paths import MEASURED
 from sweepkit.study.study import StudyData
 from sweepkit.trial.callback import Line
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Logged, Started
-from sweepkit.trial.measured import MEASURED, Measured
+from sweepkit.trial.measured import Measured
 from sweepkit.trial.objective import run_trial
 from sweepkit.trial.trial import TrialSpec
 

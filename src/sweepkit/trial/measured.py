@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MEASURED = "measured.json"
-"""File in the folder of a measured trial."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 
 from sweepkit.study.errors import FULL_DISK, SweepError, TrialFailed, TrialInterrupted
+from sweepkit.study.files import first_line
 from sweepkit.study.study import StudyData
 from sweepkit.study.values import Values
 from sweepkit.tasks import Task, load_task
@@ -223,11 +224,6 @@ def is_full_disk(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, its type where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
 
 
 def peak_memory_mb() -> float:

@@ -20,6 +20,8 @@ from sweepkit.backends.local.gang import Process, Running
 from sweepkit.backends.local.warm import START_SECONDS, WarmProcess, kill_group, lost
 from sweepkit.backends.slots import Slot
 from sweepkit.study.errors import StudyFailed
+from sweepkit.study.files import write_whole
+from sweepkit.study.paths import CONSOLE, SPEC, rank_name
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Event, Finished, from_json
 from sweepkit.trial.trial import Reason, TrialSpec
@@ -120,13 +122,13 @@ class Executor:
         self._running[spec.number] = running
         port = _free_port() if slot.ranks > 1 else 0
         for rank in range(slot.ranks):
-            path = folder / ("spec.json" if rank == 0 else f"spec-rank{rank}.json")
-            _write(path, replace(spec, rank=rank).to_json())
+            path = folder / rank_name(SPEC, rank)
+            write_whole(path, replace(spec, rank=rank).to_json())
             asked = {
                 **request,
                 "job": job,
                 "spec": str(path),
-                "console": str(folder / ("console.log" if rank == 0 else f"console-rank{rank}.log")),
+                "console": str(folder / rank_name(CONSOLE, rank)),
                 "threads": slot.threads,
                 "environment": slot.environment(rank, port),
             }
@@ -271,9 +273,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text)
-    os.replace(temporary, path)

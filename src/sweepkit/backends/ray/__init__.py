@@ -48,6 +48,7 @@ from sweepkit.backends.ray.travel import Home
 from sweepkit.backends.ray.tuning import Asker, Conversation, Hearer, Warm
 from sweepkit.backends.slots import Machine, Slot, plan
 from sweepkit.study.errors import InputError, StudyFailed
+from sweepkit.study.files import first_line
 from sweepkit.study.study import StudyData
 
 
@@ -72,7 +73,7 @@ class RayBackend:
                 slot, count = self._slots()
                 self._fit(session, slot, count, storage)
             except RayError as error:
-                raise StudyFailed(f"Ray is gone: {_first_line(error)}; run the same command to go on") from error
+                raise StudyFailed(f"Ray is gone: {first_line(error)}; run the same command to go on") from error
             finally:
                 shutil.rmtree(storage, ignore_errors=True)
 
@@ -235,7 +236,3 @@ def _references_released() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

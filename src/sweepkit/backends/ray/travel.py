@@ -18,11 +18,12 @@ import psutil
 from sweepkit.backends.checkpoints import remove
 from sweepkit.backends.ray.depot import Depot
 from sweepkit.study.errors import InputError
+from sweepkit.study.paths import CONSOLE, LAST, SPEC
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Event, Finished
 from sweepkit.trial.trial import TrialSpec
 
-_TOLD_AT_THE_END = ("spec.json", "console.log")
+_TOLD_AT_THE_END = (SPEC, CONSOLE)
 _SCRATCH = "sweepkit-"
 
 
@@ -46,7 +47,7 @@ class Node:
             return spec
         folder = self._scratch / f"{spec.number:04d}"
         remove(folder)
-        start = folder / "last" / Path(spec.resume_from).name if spec.resume_from else None
+        start = folder / LAST / Path(spec.resume_from).name if spec.resume_from else None
         if start is not None:
             start.parent.mkdir(parents=True)
             self._depot.take(_key(spec.number, "start"), start)

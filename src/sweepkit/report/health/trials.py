@@ -10,6 +10,8 @@ from sweepkit.report.evidence import Evidence
 from sweepkit.report.health.finding import Finding
 from sweepkit.study import words
 from sweepkit.study.configurations import key_of
+from sweepkit.study.files import first_line
+from sweepkit.study.paths import CONSOLE
 from sweepkit.trial.trial import Ending, Trial
 
 TOO_MANY = 0.2
@@ -33,11 +35,9 @@ def went_wrong(evidence: Evidence) -> Iterator[Finding]:
         count = f"{len(wrong)} of {len(evidence.ended)} trials {verb}"
         where = _where(evidence, wrong)
         if ending is Ending.failed:
-            [(cause, times)] = Counter(words.first_line(row.cause) or "no cause recorded" for row in wrong).most_common(
-                1
-            )
+            [(cause, times)] = Counter(first_line(row.cause) or "no cause recorded" for row in wrong).most_common(1)
             says = f"{count}, {times} of them with: {cause}."
-            console = evidence.study.place.trial(wrong[0].number) / "console.log"
+            console = evidence.study.place.trial(wrong[0].number) / CONSOLE
             do = f"Read {console}; sweep try runs one configuration in a debugger, sweep retry runs them again."
         elif where:
             says, do = f"{count}, most of them where {where.text}.", where.advice

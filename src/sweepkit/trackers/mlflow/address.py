@@ -80,4 +80,4 @@ def ui_of(study: StudyData, port: int) -> Ui:
         command += ["--artifacts-destination", str(files)]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment = {**quiet, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
-    return Ui(f"http://{LOOPBACK}:{port}", command, environment=environment, log=study.place.folder / "ui.log")
+    return Ui(f"http://{LOOPBACK}:{port}", command, environment=environment, log=study.place.ui_log)

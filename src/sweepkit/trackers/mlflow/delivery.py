@@ -11,6 +11,7 @@ from typing import Any
 from mlflow.entities import Metric
 
 from sweepkit.study.parameters import Domain
+from sweepkit.study.paths import SPEC
 from sweepkit.study.rule import ValueRule
 from sweepkit.study.secrets import HIDDEN, secret_name
 from sweepkit.study.space import visit
@@ -89,7 +90,7 @@ def hyperparameters(folder: Path, row: Trial | None) -> dict[str, Any]:
     if row and row.schedule:
         return dict(row.params)  # the spec is the last turn's
     try:
-        found = json.loads((folder / "spec.json").read_text())["hyperparameters"]
+        found = json.loads((folder / SPEC).read_text())["hyperparameters"]
     except (FileNotFoundError, ValueError, KeyError):
         found = {}
     return dict(found or (row.params if row else {}))
@@ -186,7 +187,7 @@ def gpus(study: StudyData, folder: Path, device: str) -> float:
     if isinstance(share, float) and 0 < share < 1:
         return share
     try:
-        return float(len(json.loads((folder / "spec.json").read_text())["devices"]) or 1)
+        return float(len(json.loads((folder / SPEC).read_text())["devices"]) or 1)
     except (FileNotFoundError, ValueError, KeyError):
         return 1.0
 

@@ -20,7 +20,7 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from sweepkit.study.paths import Place
+from sweepkit.study.paths import BEST, Place
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow import delivery, flavor
 from sweepkit.trackers.mlflow.state import Delivered, State
@@ -45,7 +45,7 @@ class Models:
 
     def keep(self, number: int) -> None:
         """Make ``best/`` a model; does nothing without ``best/``, without a run, or when it is one already."""
-        done, best = self._state.trials.get(number), self._place.trial(number) / "best"
+        done, best = self._state.trials.get(number), self._place.trial(number) / BEST
         if done is None or not done.run_id or done.gone or done.model == "made":
             return
         if not best.exists() and done.model != "making":
@@ -73,7 +73,7 @@ class Models:
 
     def drop(self, number: int) -> None:
         """Delete the model with its files, and ``best/``; a registered model stays, only ``best/`` goes."""
-        done, best = self._state.trials.get(number), self._place.trial(number) / "best"
+        done, best = self._state.trials.get(number), self._place.trial(number) / BEST
         if done is not None and done.model_id and done.model != "registered":
             done.model = "leaving"
             try:
@@ -93,7 +93,7 @@ class Models:
     def settle(self, ranked: set[int]) -> None:
         """Bring models and ``best/`` folders into line, whatever an earlier driver left half done."""
         for number, done in self._state.trials.items():
-            there = os.path.lexists(self._place.trial(number) / "best")
+            there = os.path.lexists(self._place.trial(number) / BEST)
             half = done.model == "making" and self._pending(done)
             if done.model_id and not there and not half:
                 self.drop(number)
@@ -106,7 +106,7 @@ class Models:
         done = self._state.trials.get(number)
         if done is None or done.model not in ("made", "registered"):
             return None
-        best = self._place.trial(number) / "best"
+        best = self._place.trial(number) / BEST
         if best.exists():
             example = example if example is not None else flavor.example_of(best, data)
             example = self._clean(example) if isinstance(example, str) else example

@@ -15,6 +15,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE, MAX_DATASET_NAME_SIZE
 
+from sweepkit.study.paths import ABOUT
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow.delivery import text
 from sweepkit.trackers.mlflow.store import tag
@@ -89,7 +90,7 @@ def code(study: StudyData, clean: Clean) -> dict[str, str]:
 def about(data: Path | None) -> dict[str, Any]:
     """Return what the folder of prepared data says of itself; empty where there is none."""
     try:
-        found = json.loads((data / "about.json").read_text()) if data else {}
+        found = json.loads((data / ABOUT).read_text()) if data else {}
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

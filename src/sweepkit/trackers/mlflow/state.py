@@ -7,7 +7,6 @@ takes the same thing only once.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import wraps
@@ -16,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from filelock import FileLock
 
+from sweepkit.study.files import write_whole
 from sweepkit.study.paths import Place
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Trial
@@ -93,9 +93,7 @@ class State:
             "trials": {str(number): asdict(trial) for number, trial in sorted(self.trials.items())},
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_suffix(".new")
-        new.write_text(json.dumps(data))
-        os.replace(new, self.path)
+        write_whole(self.path, json.dumps(data))
 
 
 def folders(place: Place) -> set[int]:

@@ -58,7 +58,7 @@ class Writer:
         self._known = of_url(self._uri) | of_url(study.storage)
         self._id = provenance.study_id(study)
         self._state = State.load(self._place.mlflow_json)
-        self.turn = FileLock(self._place.folder / "mlflow.lock") if shared else None
+        self.turn = FileLock(self._place.mlflow_lock) if shared else None
         self._data = data or (Path(self._state.data) if self._state.data else None)
         self._code: dict[str, str] = {}
         self._opened: Store | None = None
