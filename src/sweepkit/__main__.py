@@ -1,4 +1,4 @@
-"""``python -m sweepkit``: the command ``sweep``. Knows nothing else."""
+"""``python -m sweepkit``: the command ``sweep``."""
 
 from sweepkit.cli import main
 

@@ -84,6 +84,21 @@ def test_a_running_trial_is_shown_with_its_curve_and_its_share(project: Path, sh
     assert polylines(html) == {"0": "1.5"}
 
 
+@pytest.mark.parametrize(("resumed", "points"), [(0, 1), (2, 3)])
+def test_an_attempt_from_the_start_begins_its_curve_anew_and_a_resumed_one_continues_it(
+    project: Path, shown: list[dict[str, str]], resumed: int, points: int
+) -> None:
+    with LivePicture() as view:
+        view.on_open(study_of(project), [])
+        view.on_event(Started(trial=0, at=0))
+        view.on_event(evaluated(0, 1, 0.4))
+        view.on_event(evaluated(0, 2, 0.5))
+        view.on_event(Started(trial=0, at=1, attempt=2, resumed=resumed))
+        view.on_event(evaluated(0, 3 if resumed else 1, 0.6))
+    [line] = re.findall(r"<polyline points='(.*?)'", shown[-1]["text/html"])
+    assert len(line.split()) == points
+
+
 def test_what_a_trial_says_is_escaped_and_only_the_last_failures_are_shown(
     project: Path, shown: list[dict[str, str]]
 ) -> None:

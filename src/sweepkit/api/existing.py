@@ -156,9 +156,9 @@ def _inits(kind: type) -> Iterator[Mapping[str, inspect.Parameter]]:
     """Yield the parameters of a class's ``__init__``, and of its bases' as far up as ``**kwargs`` pass arguments on."""
     for each in kind.__mro__:
         if "__init__" in vars(each):
-            found = inspect.signature(vars(each)["__init__"]).parameters
-            yield found
-            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in found.values()):
+            parameters = inspect.signature(vars(each)["__init__"]).parameters
+            yield parameters
+            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
                 return
 
 

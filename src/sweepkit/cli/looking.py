@@ -34,17 +34,17 @@ def show(
     from sweepkit.check.find import find_run
     from sweepkit.report.rows import driver, read, to_json
 
-    found = find_run(study)
+    data = find_run(study)
     if as_json:
-        typer.echo(json.dumps(to_json(found, read(found)), indent=2))
+        typer.echo(json.dumps(to_json(data, read(data)), indent=2))
         return
     from sweepkit.report import terminal
     from sweepkit.report.progress import follow, snapshot
 
-    if not every and not once and sys.stdout.isatty() and driver(found.place):
-        follow(found)
+    if not every and not once and sys.stdout.isatty() and driver(data.place):
+        follow(data)
     else:
-        terminal.show(snapshot(found, every=every))
+        terminal.show(snapshot(data, every=every))
 
 
 def best(
@@ -68,24 +68,24 @@ def best(
     from sweepkit.report.answer import Answer
     from sweepkit.report.rows import read, trial_json
 
-    found = find_run(study)
-    rows = read(found)
-    chosen = Answer.read(found, rows).winners
+    data = find_run(study)
+    rows = read(data)
+    chosen = Answer.read(data, rows).winners
     if as_json:
-        answers = [trial_json(found, row) for row in chosen]
-        goals = [goal.model_dump() for goal in found.objective.goals]
+        answers = [trial_json(data, row) for row in chosen]
+        goals = [goal.model_dump() for goal in data.objective.goals]
         single = answers[0] if answers else None
-        answer = {"study": found.name, "goals": goals, "best": single if len(goals) == 1 else answers}
+        answer = {"study": data.name, "goals": goals, "best": single if len(goals) == 1 else answers}
         typer.echo(json.dumps(answer, indent=2))
         return
-    _require_checkpoint(found, rows, chosen)
+    _require_checkpoint(data, rows, chosen)
     if export is not None:
-        _export(found, rows, chosen, export)
+        _export(data, rows, chosen, export)
         return
     if sys.stdout.isatty():
         from sweepkit.report import terminal
 
-        terminal.console(stderr=True).print(terminal.answer(found, rows))
+        terminal.console(stderr=True).print(terminal.answer(data, rows))
     for row in chosen:
         if row.checkpoint is not None:
             typer.echo(str(row.checkpoint))
@@ -129,12 +129,12 @@ def report(
     from sweepkit.check.find import find_run
     from sweepkit.report import terminal
 
-    found = find_run(study)
-    for finding in package.findings(found):
+    data = find_run(study)
+    for finding in package.findings(data):
         typer.echo(f"{finding.says} {finding.do}")
-    path = package.write(found, output)
+    path = package.write(data, output)
     typer.echo(f"wrote {terminal.short_path(path)}")
-    if result := package.record(found, path):
+    if result := package.record(data, path):
         typer.echo(result)
 
 
@@ -145,18 +145,18 @@ def list_(as_json: Json = False) -> None:
     from sweepkit.report.answer import Answer
     from sweepkit.report.rows import read, study_json
 
-    found = []
+    runs = []
     for folder in study_folders():
         study = stored_study(folder)
         try:
-            found.append((study, read(study)))
+            runs.append((study, read(study)))
         except SweepError as error:  # its database may be down, or need a password, which is never recorded
             typer.echo(f"{study.name}: {error}", err=True)
     if as_json:
-        lines = [study_json(study, rows, Answer.read(study, rows).winners) for study, rows in found]
+        lines = [study_json(study, rows, Answer.read(study, rows).winners) for study, rows in runs]
         typer.echo(json.dumps({"studies": lines}, indent=2))
-    elif found:
-        terminal.show(terminal.overview(found))
+    elif runs:
+        terminal.show(terminal.overview(runs))
     elif not study_names():
         typer.echo(f"no study has run in {terminal.short_path(project_root(Path.cwd()))} yet")
 
@@ -171,8 +171,8 @@ def ui(
     from sweepkit.check.find import find_run
     from sweepkit.trackers import tracker_of
 
-    found = find_run(study)
-    tracker = tracker_of(found)
+    data = find_run(study)
+    tracker = tracker_of(data)
     server = tracker.open_ui(port)
     link = tracker.link(server.address)
     if not server.command:
@@ -181,7 +181,7 @@ def ui(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server must not outlive this process
     try:
         with server:
-            typer.echo(f"{tracker.name} serves {found.name}; Ctrl-C ends it\n\n  {link}\n")
+            typer.echo(f"{tracker.name} serves {data.name}; Ctrl-C ends it\n\n  {link}\n")
             raise typer.Exit(server.wait())
     except KeyboardInterrupt:
         typer.echo("ended")

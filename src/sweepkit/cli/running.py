@@ -87,13 +87,13 @@ def try_(
     from sweepkit.study import words
 
     checked = find_study(study, overrides or [])
-    found = checked.study
-    given, turns = studies.trained(found, trial) if trial is not None else (found.baseline or {}, ())
-    finished = try_one(found, studies.completed(checked, {**given, **studies.assignments(param or [])}), turns)
-    goals = zip(found.objective.goals, finished.values, strict=False)
+    data = checked.study
+    given, turns = studies.trained(data, trial) if trial is not None else (data.baseline or {}, ())
+    finished = try_one(data, studies.completed(checked, {**given, **studies.assignments(param or [])}), turns)
+    goals = zip(data.objective.goals, finished.values, strict=False)
     tail = ", ".join(f"{goal.metric} {words.value(value)}" for goal, value in goals) or finished.cause
     typer.echo(f"{finished.ending} in {words.span(finished.seconds)}" + (f": {tail}" if tail else ""))
-    folder = found.place.folder / "try"
+    folder = data.place.folder / "try"
     if folder.exists():
         typer.echo(f"files: {terminal.short_path(folder)}")
     raise typer.Exit(0 if finished.ending in ("complete", "pruned") else 1)
@@ -114,12 +114,12 @@ def enqueue(
     from sweepkit.study import words
 
     checked = find_study(study)
-    found = checked.study
-    params = studies.within_space(found, studies.assignments(values))
+    data = checked.study
+    params = studies.within_space(data, studies.assignments(values))
     number = studies.search(checked).enqueue(params)
-    typer.echo(f"trial {number} of {found.name} will be {words.settings(params)}")
-    total = found.budget.trials
-    if total is not None and sum(row.ending.counts for row in read(found)) >= total:
+    typer.echo(f"trial {number} of {data.name} will be {words.settings(params)}")
+    total = data.budget.trials
+    if total is not None and sum(row.ending.counts for row in read(data)) >= total:
         typer.echo(f"budget.trials ({total}) is spent; raise it, for example with --set budget.trials={number + 1}")
 
 
@@ -132,21 +132,21 @@ def stop(study: studies.Argument) -> None:
     from sweepkit.check.find import find_run
     from sweepkit.study.locks import lock_owners
 
-    found = find_run(study)
-    owners = lock_owners(found.place)
+    data = find_run(study)
+    owners = lock_owners(data.place)
     here = [pid for pid, host in owners if host == socket.gethostname()]
     if not owners:
-        typer.echo(f"{found.name} is not running")
+        typer.echo(f"{data.name} is not running")
     elif not here:
         pid, host = owners[0]
-        raise InputError(f"{found.name} is run by process {pid} on {host}; run sweep stop there")
+        raise InputError(f"{data.name} is run by process {pid} on {host}; run sweep stop there")
     for pid in here:
         try:
             os.kill(pid, signal.SIGTERM)  # not SIGINT, which a shell's background job may ignore
         except ProcessLookupError:
-            typer.echo(f"{found.name} is no longer running")
+            typer.echo(f"{data.name} is no longer running")
             continue
-        typer.echo(f"asked process {pid} to stop {found.name}; its running trials checkpoint first")
+        typer.echo(f"asked process {pid} to stop {data.name}; its running trials checkpoint first")
 
 
 def retry(
@@ -167,15 +167,15 @@ def retry(
 
     if not failed and not trial:
         raise InputError("choose the trials: --failed for every failed one, or --trial 7 for one of them")
-    found = find_run(study)
-    failures = [row.number for row in rows.failed(rows.read(found))] if failed else []
+    data = find_run(study)
+    failures = [row.number for row in rows.failed(rows.read(data))] if failed else []
     chosen = sorted({*(trial or []), *failures})
     if not chosen:
-        typer.echo(f"{found.name} has no failed trial that was not retried")
+        typer.echo(f"{data.name} has no failed trial that was not retried")
         return
-    for old, new in zip(chosen, studies.search(Checked(found, known_values(found))).retry(chosen), strict=True):
+    for old, new in zip(chosen, studies.search(Checked(data, known_values(data))).retry(chosen), strict=True):
         typer.echo(f"trial {new} retries trial {old}")
-    if rows.driver(found.place) is None:
+    if rows.driver(data.place) is None:
         typer.echo(f"train {words.plural(len(chosen), 'trial')} with: sweep run {quote(study)}")
 
 
@@ -188,20 +188,20 @@ def sync(study: studies.Argument) -> None:
     from sweepkit.study.locks import StudyLock
     from sweepkit.trackers import tracker_of
 
-    found = find_run(study)
-    if not tracker_of(found).name:
-        typer.echo(f"{found.name} is recorded nowhere (tracking.uri: none); there is nothing to deliver")
+    data = find_run(study)
+    if not tracker_of(data).name:
+        typer.echo(f"{data.name} is recorded nowhere (tracking.uri: none); there is nothing to deliver")
         return
-    with StudyLock(found.place):
+    with StudyLock(data.place):
         behind = 0
         for suffix in (CONFIRM, ""):
-            reader = Reader(found, suffix=suffix)
+            reader = Reader(data, suffix=suffix)
             rows = reader.rows()
             if suffix and not rows:
                 continue
-            tracker = tracker_of(found, reader.rows, place=reader.place)
+            tracker = tracker_of(data, reader.rows, place=reader.place)
             behind += tracker.behind()
             tracker.open()
             tracker.sync()
-        tracker.close(Answer.read(found, rows).record())
+        tracker.close(Answer.read(data, rows).record())
     typer.echo(f"delivered {words.plural(behind, 'trial')}" if behind else "nothing was missing")

@@ -81,12 +81,12 @@ def import_(
         "model": reference(model, home, "--model") if model else "FILL-IN",
         "data": data_reference(data, home) if data else {"path": "FILL-IN"},
     }
-    found = import_sweep(sweep, task=task, home=home)
+    converted = import_sweep(sweep, task=task, home=home)
     home.mkdir(parents=True, exist_ok=True)
-    output.write_text(found.text(sweep.name), encoding="utf-8")
-    for note in found.notes:
+    output.write_text(converted.text(sweep.name), encoding="utf-8")
+    for note in converted.notes:
         typer.echo(f"note: {note}")
-    for warning in found.warnings:
+    for warning in converted.warnings:
         typer.echo(f"warning: {warning}", err=True)
     file = terminal.short_path(output.resolve())
     typer.echo(f"wrote {file}")
@@ -127,20 +127,20 @@ def check(
             typer.echo(json.dumps({"ok": False, "problems": problems}, indent=2))
             raise typer.Exit(error.exit_code) from None
         raise
-    found = checked.study
+    data = checked.study
     forecast = _probe(checked) if probe else None
-    objections = forecast.objections(found) if forecast else []
+    objections = forecast.objections(data) if forecast else []
     if as_json:
         from sweepkit.study.identity import plain_study
 
-        resolved = plain_study(found)
+        resolved = plain_study(data)
         more = {"forecast": {**forecast.plain(), "objections": objections}} if forecast else {}
         typer.echo(json.dumps({"ok": True, "problems": [], **more, "study": resolved}, indent=2))
     else:
         from sweepkit.cli.plan import plan
         from sweepkit.report import terminal
 
-        terminal.show(plan(found, study, forecast))
+        terminal.show(plan(data, study, forecast))
     raise typer.Exit(1 if objections else 0)
 
 
