@@ -21,7 +21,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import PretrainedConfig, PreTrainedModel, Trainer, TrainerCallback
 
-from sweepkit.tasks import Task
+from sweepkit.tasks.task import Task
 
 
 def score(learning_rate: float, x: float = 0.5, progress: float = 1.0) -> float:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sweepkit.driver.run import run
     from sweepkit.study.errors import InputError, StudyFailed, StudyFileError, SweepError
     from sweepkit.study.parameters import Choice, Expression, Float, Int
-    from sweepkit.tasks import Task
+    from sweepkit.tasks.task import Task
 
 __all__ = [
     "Choice",
@@ -40,7 +40,7 @@ _MODULES = {
     "StudyFailed": "sweepkit.study.errors",
     "StudyFileError": "sweepkit.study.errors",
     "SweepError": "sweepkit.study.errors",
-    "Task": "sweepkit.tasks",
+    "Task": "sweepkit.tasks.task",
     "hyperparameter_search": "sweepkit.api.trainer_search",
     "load_study": "sweepkit.api",
     "run": "sweepkit.driver.run",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sweepkit.tasks import models
-from sweepkit.tasks import references as places
-from sweepkit.tasks.text_regression import TextRegression
+from sweepkit.tasks import models, references
+from sweepkit.tasks.text import TextRegression
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,7 +26,7 @@ class Solvation(TextRegression):
         from tokenizers.models import WordLevel
         from transformers import PreTrainedTokenizerFast
 
-        folder = places.find(str(self.model), self.home)
+        folder = references.find(str(self.model), self.home)
         vocabulary = {token: number for number, token in enumerate((folder / "vocab.txt").read_text().split())}
         words = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
         words.pre_tokenizer = pre_tokenizers.Split(Regex(ATOMS), behavior="isolated")

@@ -6,7 +6,7 @@ import ast
 import string
 from typing import TYPE_CHECKING, Literal
 
-from sweepkit.tasks import references as places
+from sweepkit.tasks import references
 from sweepkit.tasks.causal_lm import CausalLM
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Verses(CausalLM):
         """Return the paragraphs of one testament; of each hundred eight are for validation and two for a last test."""
         from datasets import Dataset, DatasetDict
 
-        module = ast.parse(places.find(str(self.source.path), self.home).read_text())
+        module = ast.parse(references.find(str(self.source.path), self.home).read_text())
         text = next(
             node.value for node in ast.walk(module) if isinstance(node, ast.Constant) and "\n" in str(node.value)
         )

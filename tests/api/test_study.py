@@ -13,7 +13,7 @@ import pytest
 from sweepkit import InputError, Study, StudyFileError, Task, load_study
 from sweepkit.check.study_file import same
 from sweepkit.tasks import by_value
-from sweepkit.tasks.text_classification import TextClassification
+from sweepkit.tasks.text import TextClassification
 
 # As in a notebook's cell: what is defined here goes to other processes by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

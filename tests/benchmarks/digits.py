@@ -17,7 +17,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from sweepkit.tasks import Task
+from sweepkit.tasks.task import Task
 
 CONFIGURATIONS: list[dict[str, float]] = [
     {"learning_rate": rate, "weight_decay": decay} for decay in (0.0, 0.01, 0.1) for rate in (1e-4, 3e-4, 1e-3, 3e-3)

@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedConfig, PreTrainedModel, Trainer
 from transformers.trainer_utils import TrainOutput
 
-from sweepkit.tasks import Task
+from sweepkit.tasks.task import Task
 
 
 class NothingConfig(PreTrainedConfig):

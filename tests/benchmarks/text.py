@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, Trainer, TrainerCallback
 
-from sweepkit.tasks import Task
+from sweepkit.tasks.task import Task
 
 
 class Words(Task):

@@ -228,7 +228,7 @@ def test_a_searched_model_is_known_by_what_all_its_choices_have(home: Path) -> N
     space = {"task.model": {"choices": ["model", "other"]}, "model.dropout": {"low": 0.0, "high": 0.5}}
     assert problems(task=task, space=space) == ["space.model.dropout: the model's configuration has no field dropout"]
     space = {"task.model": {"choices": ["model", "./gone"]}}
-    assert problems(task=task, space=space) == [f"space.task.model: there is no folder ./gone (looked in {home})"]
+    assert problems(task=task, space=space) == [f"space.task.model: ./gone: there is no file or folder {home}/gone"]
 
 
 @pytest.mark.parametrize(

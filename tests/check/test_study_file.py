@@ -25,7 +25,8 @@ from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.formulas import derive
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData, TaskSpec
-from sweepkit.tasks import KINDS, task_class
+from sweepkit.tasks.kinds import KINDS
+from sweepkit.tasks.load import task_class
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "studies").rglob("*.yaml"))

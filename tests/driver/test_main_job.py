@@ -14,7 +14,7 @@ import pytest
 import toys
 from making import sweep, toy_study
 from sweepkit.check.study_file import load_study, to_yaml
-from sweepkit.tasks import load_task
+from sweepkit.tasks.load import load_task
 
 pytestmark = pytest.mark.real
 

@@ -27,7 +27,7 @@ from sweepkit.check.find import stored_study
 from sweepkit.report.answer import Answer
 from sweepkit.report.rows import CONFIRM, Reader, read
 from sweepkit.study.study import StudyData
-from sweepkit.tasks import load_task
+from sweepkit.tasks.load import load_task
 from sweepkit.tasks.text import TextTask
 from sweepkit.trackers.mlflow.address import tracking_uri
 from sweepkit.trial.events import Finished

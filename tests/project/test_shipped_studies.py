@@ -21,7 +21,7 @@ from making import spec, sweep
 from sweepkit.check.study_file import load_study
 from sweepkit.cli import app
 from sweepkit.study.values import Values
-from sweepkit.tasks import load_task
+from sweepkit.tasks.load import load_task
 from sweepkit.tasks.prepared import prepare
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.objective import build_trainer

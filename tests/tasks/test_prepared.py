@@ -14,13 +14,15 @@ import pytest
 import toys
 from sweepkit.study.errors import InputError
 from sweepkit.study.study import TaskSpec
-from sweepkit.tasks import Task, by_value, load_task
+from sweepkit.tasks import by_value
+from sweepkit.tasks.load import load_task
 from sweepkit.tasks.prepared import about, digest, hold, load_prepared, prepare
+from sweepkit.tasks.task import Task
 
 OWN_TASK = """
 from pathlib import Path
 from datasets import Dataset, DatasetDict
-from sweepkit.tasks import Task
+from sweepkit.tasks.task import Task
 
 class Counted(Task):
     rows: int = 3
@@ -58,7 +60,7 @@ def test_processes_that_come_at_once_prepare_once(tmp_path: Path) -> None:
     own(tmp_path)
     code = (
         "import sys; from pathlib import Path; from sweepkit.study.study import TaskSpec\n"
-        "from sweepkit.tasks import load_task\n"
+        "from sweepkit.tasks.load import load_task\n"
         "from sweepkit.tasks.prepared import prepare; home = Path(sys.argv[1])\n"
         "print(prepare(load_task(TaskSpec(path='task.py:Counted'), home), home / 'data'))"
     )
@@ -161,7 +163,7 @@ def test_prepared_folders_can_be_read_by_others_as_the_umask_says(tmp_path: Path
 
 
 CELLS = """
-from sweepkit.tasks import Task
+from sweepkit.tasks.task import Task
 WORDS = {"a": 1}
 def weight(word): return [WORDS[word] * 1 for _ in range(2)]
 class Cell(Task):

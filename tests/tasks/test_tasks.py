@@ -19,8 +19,10 @@ import pytest
 import toys
 from sweepkit.study.errors import InputError
 from sweepkit.study.study import TaskSpec
-from sweepkit.tasks import KINDS, Task, load_task, option_defaults, option_names, task_class
+from sweepkit.tasks.kinds import KINDS
+from sweepkit.tasks.load import load_task, option_defaults, option_names, task_class
 from sweepkit.tasks.prepared import load_prepared, prepare
+from sweepkit.tasks.task import Task
 
 pytestmark = pytest.mark.real
 
@@ -163,8 +165,8 @@ def test_every_kind_is_in_the_contract() -> None:
 
 def test_no_kind_imports_anything_heavy_to_be_checked() -> None:
     code = (
-        "import sys; from pathlib import Path; from sweepkit.study.study import TaskSpec; from sweepkit.tasks import *\n"
-        "from sweepkit.tasks import KINDS, task_class\n"
+        "import sys; from pathlib import Path; from sweepkit.study.study import TaskSpec; from sweepkit.tasks.load import *\n"
+        "from sweepkit.tasks.kinds import KINDS\n"
         "for kind in KINDS: task_class(TaskSpec(type=kind), Path.cwd())\n"
         "heavy = {'torch', 'transformers', 'datasets', 'evaluate', 'pandas', 'sklearn'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -215,7 +217,9 @@ def test_all_wrong_options_are_told_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_loaded_says_why(tmp_path: Path, spec: dict[str, Any], message: str) -> None:
-    (tmp_path / "task.py").write_text("from sweepkit.tasks import Task\nclass Minee(Task): pass\nclass Other: pass\n")
+    (tmp_path / "task.py").write_text(
+        "from sweepkit.tasks.task import Task\nclass Minee(Task): pass\nclass Other: pass\n"
+    )
     (tmp_path / "broken.py").write_text("x = 1\n1 / 0\n")
     (tmp_path / "syntax.py").write_text("def (\n")
     with pytest.raises(InputError, match=message):
@@ -231,7 +235,7 @@ def test_a_trials_options_win_over_the_studys(tmp_path: Path) -> None:
 def test_a_task_file_may_use_its_neighbours_and_travels_to_a_spawned_process(tmp_path: Path) -> None:
     (tmp_path / "neighbour_of_mine.py").write_text("ROWS = 5\n")
     (tmp_path / "task.py").write_text(
-        "import neighbour_of_mine\nfrom sweepkit.tasks import Task\n"
+        "import neighbour_of_mine\nfrom sweepkit.tasks.task import Task\n"
         "class Mine(Task):\n    rows: int = neighbour_of_mine.ROWS\n"
     )
     data = pickle.dumps(task(tmp_path, path="task.py:Mine"))
@@ -243,7 +247,9 @@ def test_two_task_files_of_one_name_do_not_mix(tmp_path: Path) -> None:
     for number in (1, 2):
         folder = tmp_path / str(number)
         folder.mkdir()
-        (folder / "task.py").write_text(f"from sweepkit.tasks import Task\nclass Mine(Task):\n    n: int = {number}\n")
+        (folder / "task.py").write_text(
+            f"from sweepkit.tasks.task import Task\nclass Mine(Task):\n    n: int = {number}\n"
+        )
     assert [task(tmp_path / n, path="task.py:Mine").model_dump()["n"] for n in "12"] == [1, 2]
 
 
@@ -263,7 +269,7 @@ def test_metrics_with_options_of_their_own(tmp_path: Path) -> None:
 
 def test_what_a_task_reports_is_known_where_it_can_be(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(
-        "from sweepkit.tasks import Task\n"
+        "from sweepkit.tasks.task import Task\n"
         "class Plain(Task): pass\n"
         "class Own(Task):\n    def compute_metrics(self, prediction): return {'bleu': 1.0}\n"
     )
@@ -364,10 +370,10 @@ def test_rows_that_will_not_do_are_refused(
     ("data", "message"),
     [
         ({"path": "mesages.csv"}, "mesages.csv: there is no file or folder .* did you mean messages.csv?"),
-        ({"path": "no-*.csv"}, "no file in .* has such a name"),
+        ({"path": "no-*.csv"}, "no file in .* matches this pattern"),
         (
             {"path": "package:no_such_package/x.csv"},
-            "there is no installed package no_such_package; pip install no-such",
+            "package no_such_package is not installed; pip install no-such",
         ),
         ({"path": "package:pytest/nothing.csv"}, "package pytest has no nothing.csv"),
         ({"path": "messages.dat"}, "files must share one suffix"),

@@ -11,7 +11,7 @@ from making import toy_study
 from sweepkit.check import check
 from sweepkit.driver.run import Replacements, run_checked
 from sweepkit.study.study import StudyData
-from sweepkit.tasks import task_class
+from sweepkit.tasks.load import task_class
 from sweepkit.trial.events import Checkpointed
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Trial

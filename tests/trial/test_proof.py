@@ -18,7 +18,7 @@ from sweepkit.driver.run import Replacements, run_checked
 from sweepkit.study.errors import TrialFailed
 from sweepkit.study.study import TaskSpec
 from sweepkit.study.values import Values
-from sweepkit.tasks import load_task, task_class
+from sweepkit.tasks.load import load_task, task_class
 from sweepkit.trial.callback import Line
 from sweepkit.trial.events import Evaluated, Event, Finished, Started
 from sweepkit.trial.log import TrialLog

@@ -13,7 +13,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import default_compute_objective, number_of_arguments
 
 from sweepkit.study.errors import InputError
-from sweepkit.tasks import Task
+from sweepkit.tasks.task import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

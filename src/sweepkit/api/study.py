@@ -16,7 +16,10 @@ from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.paths import Place
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
-from sweepkit.tasks import KINDS, Task, by_value, load_task
+from sweepkit.tasks import by_value
+from sweepkit.tasks.kinds import KINDS
+from sweepkit.tasks.load import load_task
+from sweepkit.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas

@@ -26,8 +26,9 @@ from sweepkit.search.by_run import DefinedByRun, Suggesting
 from sweepkit.study.errors import InputError, MissingExtra, StudyFailed
 from sweepkit.study.paths import TASK
 from sweepkit.study.study import StudyData
-from sweepkit.tasks import Task, by_value
+from sweepkit.tasks import by_value
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS, owned
+from sweepkit.tasks.task import Task
 from sweepkit.trial.trial import Trial
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import gc
 
 from sweepkit.backends import Session
 from sweepkit.study.study import StudyData
-from sweepkit.tasks import Task
+from sweepkit.tasks.task import Task
 from sweepkit.trial.events import Evaluated, Event
 from sweepkit.trial.objective import run_trial
 

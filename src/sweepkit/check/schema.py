@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 from pydantic import BaseModel
@@ -14,8 +13,9 @@ from sweepkit.check.fields import UNKNOWN, Field
 from sweepkit.check.fields.arguments import lora_fields, training_fields
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData
-from sweepkit.tasks import KINDS
 from sweepkit.tasks.arguments import owned
+from sweepkit.tasks.kinds import KINDS
+from sweepkit.tasks.load import kind_class
 
 _JSON = {
     "bool": "boolean",
@@ -36,6 +36,7 @@ def schema() -> dict[str, Any]:
     for name, field in StudyData.model_fields.items():
         # Pydantic leaves a section's own sentence out where it refers to the section's class.
         properties[field.alias or name].setdefault("description", field.description)
+    found["$defs"]["TaskSpec"]["properties"]["type"]["anyOf"][0]["enum"] = list(KINDS)
     names = dict(_fields())
     properties["training"]["properties"] = {name: _json(field) for name, field in names.items()}
     properties["space"]["properties"] = dict.fromkeys(names, parameter)
@@ -79,9 +80,8 @@ def explain() -> str:
         lines += _about(parameter.__name__, parameter)
     lines += ["## task: options of the built-in kinds", ""]
     parts: dict[str, type[BaseModel]] = {}
-    for kind, place in KINDS.items():
-        module, _, name = place.partition(":")
-        task = getattr(import_module(module), name)
+    for kind in KINDS:
+        task = kind_class(kind)
         lines += _about(kind, task)
         for option, field in task.model_fields.items():
             for part in _models(field.annotation):

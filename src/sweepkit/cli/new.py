@@ -5,40 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from sweepkit.check.schema import schema
 from sweepkit.study.errors import InputError, nearest
-from sweepkit.study.study import TaskSpec
-from sweepkit.tasks import option_defaults, task_class
+from sweepkit.tasks.kinds import KINDS
+from sweepkit.tasks.load import kind_class, option_defaults
+from sweepkit.tasks.metrics import LOWER_IS_BETTER
+from sweepkit.tasks.references import PACKAGE
 
-PACKAGE = "package:"
 LOCAL = re.compile(r"^[./~]|\.[A-Za-z]{2,7}$")
 """What looks like a local path rather than a name on the hub."""
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 SCHEMA = "study.schema.json"
-DOWNWARD = ("loss", "mse", "mae", "perplexity", "rmse")
 
-
-@dataclass(frozen=True)
-class Template:
-    """What differs between the built-in kinds."""
-
-    metric: str
-    expects: str
-    options: str = ""
-    low: str = "1e-6"
-    high: str = "1e-3"
-
-
-TEMPLATES = {
-    "text-classification": Template("accuracy", "columns text and label; labels may be words"),
-    "text-regression": Template("mse", "columns text and label; labels are numbers"),
-    "image-classification": Template("accuracy", "a folder with one folder of images per class"),
-    "causal-lm": Template("loss", "a column text, or plain text files", "  block_size: 128\n", low="1e-6", high="5e-4"),
-}
-"""Kind → its template's values."""
 
 STUDY = """\
 # yaml-language-server: $schema={schema}
@@ -94,10 +74,8 @@ def write(folder: Path, *, kind: str, data: str, model: str, metric: str = "") -
     ``data`` and ``model`` are local paths (from here), names on the hub, or ``package:NAME/path``. Raises InputError,
     and writes nothing, where something of that name exists or an input is missing.
     """
-    if kind not in TEMPLATES:
-        raise InputError(
-            f"--kind: there is no kind {kind}; built in are {', '.join(TEMPLATES)}{nearest(kind, TEMPLATES)}"
-        )
+    if kind not in KINDS:
+        raise InputError(f"--kind: there is no kind {kind}; built in are {', '.join(KINDS)}{nearest(kind, KINDS)}")
     for option, value in (("--data", data), ("--model", model)):
         if not value:
             raise InputError(f"{option} is needed: a local path, a name on the hub, or package:NAME/path")
@@ -106,9 +84,11 @@ def write(folder: Path, *, kind: str, data: str, model: str, metric: str = "") -
         raise InputError(f"{name} cannot name a study: letters, digits, dot, dash and underscore, at most 100")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists already and is not overwritten; choose another name")
-    template = TEMPLATES[kind]
+    task = kind_class(kind)
+    template = task.template
+    assert template is not None
     goal = metric.removeprefix("eval_") or template.metric
-    reported = option_defaults(task_class(TaskSpec(type=kind), folder))["metrics"]
+    reported = option_defaults(task)["metrics"]
     own = goal not in (*reported, "loss")
     (key, source), *_ = data_reference(data, folder).items()
     values = {
@@ -119,12 +99,13 @@ def write(folder: Path, *, kind: str, data: str, model: str, metric: str = "") -
         "model": _text(reference(model, folder, "--model")),
         "data": f"{{{key}: {_text(source)}}}",
         "data_shown": data,
-        "expects": template.expects,
-        "options": template.options + (f"  metrics: [{', '.join(map(_text, [*reported, goal]))}]\n" if own else ""),
+        "expects": template.data,
+        "options": "".join(f"  {name}: {value}\n" for name, value in template.options.items())
+        + (f"  metrics: [{', '.join(map(_text, [*reported, goal]))}]\n" if own else ""),
         "metric": f"eval_{goal}",
-        "direction": "minimize" if goal in DOWNWARD else "maximize",
-        "low": template.low,
-        "high": template.high,
+        "direction": "minimize" if goal in LOWER_IS_BETTER else "maximize",
+        "low": template.learning_rate[0],
+        "high": template.learning_rate[1],
     }
     folder.mkdir(parents=True, exist_ok=True)
     files = {

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sweepkit.check import Checked
     from sweepkit.driver.forecast import Forecast
 
+FIRST_KIND = next(iter(KINDS))
 Kind = Annotated[str, typer.Option(help=f"Built-in task kind: {', '.join(KINDS)}.", autocompletion=lambda: list(KINDS))]
 Data = Annotated[
     str,
@@ -31,7 +32,7 @@ def new(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Folder to write; the study takes its name.", show_default=False)
     ],
-    kind: Kind = "text-classification",
+    kind: Kind = FIRST_KIND,
     data: Data = "",
     model: Model = "",
     metric: Annotated[
@@ -58,7 +59,7 @@ def import_(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Study file to write; an existing one is not overwritten.")
     ] = Path("study.yaml"),
-    kind: Kind = "text-classification",
+    kind: Kind = FIRST_KIND,
     data: Data = "",
     model: Model = "",
 ) -> None:

@@ -34,7 +34,7 @@ from sweepkit.study.errors import FULL_DISK, MissingExtra, StudyFailed
 from sweepkit.study.identity import archive, identify, refuse_changed
 from sweepkit.study.locks import StudyLock, lock_owners
 from sweepkit.study.study import StudyData
-from sweepkit.tasks import Task
+from sweepkit.tasks.task import Task
 from sweepkit.trackers import Courier, Tracker, tracker_of
 from sweepkit.trackers.courier import prompt
 from sweepkit.trial.trial import Trial

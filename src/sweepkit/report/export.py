@@ -30,9 +30,11 @@ from sweepkit.study.rule import ValueRule
 from sweepkit.study.secrets import of_url, scrub
 from sweepkit.study.study import StudyData
 from sweepkit.study.values import Values
-from sweepkit.tasks import ALWAYS_REPORTED, Task, load_task
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS
+from sweepkit.tasks.load import kind_class, load_task
 from sweepkit.tasks.prepared import about, digest
+from sweepkit.tasks.references import looks_local
+from sweepkit.tasks.task import ALWAYS_REPORTED, Task
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Trial, TrialSpec
 
@@ -257,10 +259,11 @@ def _card(exported: _Exported) -> str:
 
 def _front_matter(study: StudyData) -> str:
     base = study.task.options.get("model")
-    hub = isinstance(base, str) and base.count("/") <= 1 and not base.startswith(("package:", ".", "/", "~"))
+    hub = isinstance(base, str) and not looks_local(base)
     lines = ["---", "library_name: transformers", "tags: [sweepkit]"]
     lines += [f"base_model: {base}"] if hub and not (study.home / str(base)).exists() else []
-    lines += [f"pipeline_tag: {study.task.type}"] if study.task.type in ("text-classification",) else []
+    tag = kind_class(study.task.type).pipeline_tag if study.task.type else None
+    lines += [f"pipeline_tag: {tag}"] if tag else []
     return "\n".join([*lines, "---"])
 
 

@@ -44,7 +44,7 @@ class TaskSpec(_Open):
     """What is trained. Further keys are options of the task."""
 
     type: str | None = None
-    """Built-in kind: text-classification, image-classification, text-regression or causal-lm."""
+    """Built-in kind; ``sweep schema --explain`` lists them with their options."""
     path: str | None = None
     """``file.py:Class``, relative to the study file: a Task of one's own. Exactly one of type and path."""
     pickle: str | None = None

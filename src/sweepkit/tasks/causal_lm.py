@@ -1,7 +1,9 @@
-"""Causal language models: text packed into blocks of equal length. Knows no search."""
+"""Causal language models: text packed into blocks of equal length."""
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,10 +12,10 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 
 from sweepkit.study.errors import InputError
-from sweepkit.tasks import ALWAYS_REPORTED, Task, models
-from sweepkit.tasks.data import DataSpec, read
+from sweepkit.tasks import models
+from sweepkit.tasks.data import DataSpec, choose, complete, limit, read
 from sweepkit.tasks.models import ModelRef
-from sweepkit.tasks.rows import choose, complete, limit
+from sweepkit.tasks.task import ALWAYS_REPORTED, Task, Template
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
 class CausalLM(Task):
     """Predicts the next token; reports ``eval_perplexity``, the exponential of ``eval_loss``."""
 
+    template: ClassVar[Template | None] = Template(
+        metric="loss",
+        data="a column text, or plain text files",
+        options={"block_size": 128},
+        learning_rate=("1e-6", "5e-4"),
+    )
+    pipeline_tag: ClassVar[str | None] = "text-generation"
     peft_task_type: ClassVar[str | None] = "CAUSAL_LM"
 
     metrics: list[str | dict[str, dict[str, Any]]] = ["perplexity"]
@@ -116,11 +125,9 @@ class CausalLM(Task):
 
     def trainer(self, **kwargs: Any) -> Trainer:
         """Return a Trainer that adds the perplexity to each evaluation and keeps no logits that no metric needs."""
-        from sweepkit.tasks.language_trainer import LanguageTrainer, most_likely
-
         if self._compared():
-            return LanguageTrainer(**{"preprocess_logits_for_metrics": most_likely, **kwargs})
-        return LanguageTrainer(**{**kwargs, "compute_metrics": None})
+            return _trainer()(**{"preprocess_logits_for_metrics": _most_likely, **kwargs})
+        return _trainer()(**{**kwargs, "compute_metrics": None})
 
     def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         """Return the metrics other than perplexity, over each most likely next token."""
@@ -137,3 +144,28 @@ class CausalLM(Task):
     def _compared(self) -> list[str | dict[str, dict[str, Any]]]:
         """The metrics that need predictions."""
         return [entry for entry in self.metrics if entry != "perplexity" and entry != {"perplexity": {}}]
+
+
+def _most_likely(logits: Any, labels: Any) -> Any:
+    """Return the most likely token at each position, so that an evaluation keeps no logits of a whole vocabulary."""
+    scores = logits[0] if isinstance(logits, tuple) else logits
+    return scores.argmax(dim=-1)
+
+
+@cache
+def _trainer() -> type[Trainer]:
+    from transformers import Trainer
+
+    class LanguageTrainer(Trainer):
+        """A Trainer whose evaluations report the perplexity, the exponential of the mean loss per token."""
+
+        def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+            """Evaluate, and add the perplexity."""
+            output = super().evaluation_loop(*args, **kwargs)
+            metrics = output.metrics or {}
+            for name in [name for name in metrics if name.endswith("_loss")]:
+                loss = metrics[name]  # above 700 the exponential overflows
+                metrics[name.removesuffix("loss") + "perplexity"] = math.exp(loss) if loss < 700 else math.inf
+            return output
+
+    return LanguageTrainer

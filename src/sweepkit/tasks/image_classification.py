@@ -1,19 +1,19 @@
-"""Image classification: one label per image, or per array of numbers that is read as one. Knows no search."""
+"""Image classification: one label per image, or per array of numbers that is read as one."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, PrivateAttr
 
 from sweepkit.study.errors import InputError
-from sweepkit.tasks import Task, models
-from sweepkit.tasks.data import DataSpec, read
+from sweepkit.tasks import models
+from sweepkit.tasks.data import DataSpec, choose, complete, encode_labels, limit, read, with_validation
 from sweepkit.tasks.models import FromConfig, ModelRef
-from sweepkit.tasks.rows import choose, complete, encode_labels, limit, with_validation
+from sweepkit.tasks.task import Task, Template
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 class ImageClassification(Task):
     """One label per image; images stay compressed on disk and go through the model's image processor batch by batch."""
+
+    template: ClassVar[Template | None] = Template(
+        metric="accuracy", data="a folder with one folder of images per class"
+    )
+    pipeline_tag: ClassVar[str | None] = "image-classification"
 
     metrics: list[str | dict[str, dict[str, Any]]] = ["accuracy"]
     """Metrics by name; f1, precision and recall are binary for two classes (of the second one), else macro."""

@@ -1,7 +1,4 @@
-"""Models and tokenizers by reference: hub id, local folder, pip package, or a configuration to train from scratch.
-
-Knows neither data nor training; transformers is imported when something is loaded.
-"""
+"""Models, tokenizers and image processors, loaded by reference: hub id, local folder, pip package, or a configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from sweepkit.study.errors import InputError, nearest
-from sweepkit.tasks import references as places
+from sweepkit.tasks.references import find_model
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -41,19 +38,12 @@ ModelRef = str | FromConfig
 
 
 def locate(ref: str, home: Path) -> str:
-    """Return what ``from_pretrained`` takes: a folder where there is one, else the hub id.
-
-    Raises InputError for what can only be meant as a path and does not exist.
-    """
-    looks_local = ref.startswith((places.PACKAGE, ".", "/", "~")) or ref.count("/") > 1
-    if looks_local or (home / ref).is_dir():
-        folder = places.find(ref, home)
-        if not folder.is_dir():
-            raise InputError(f"task.model: {ref} is a file; the folder with config.json is wanted")
-        if not (folder / "config.json").is_file() and not (folder / "tokenizer_config.json").is_file():
-            raise InputError(f"task.model: {folder} has no config.json, so it holds no model")
-        return str(folder)
-    return ref
+    """Return what ``from_pretrained`` takes: a folder where there is one, else the hub id. Raises InputError."""
+    try:
+        folder = find_model(ref, home)
+    except InputError as error:
+        raise InputError(f"task.model: {error}") from error
+    return str(folder or ref)
 
 
 def local_files(ref: ModelRef, home: Path) -> list[Path]:

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.errors import InputError, SweepError
 from sweepkit.study.paths import ABOUT
-from sweepkit.tasks import Task, by_value, files
+from sweepkit.tasks import by_value, files
+from sweepkit.tasks.task import Task
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -49,7 +50,7 @@ def prepare(task: Task, folder: Path) -> Path:
                 for left in folder.glob(f".{name}-*"):
                     shutil.rmtree(left, ignore_errors=True)  # of a process that was killed in the middle
                 _write(task, place)
-    task._prepared = place
+    task._splits = load_prepared(place)
     return place
 
 

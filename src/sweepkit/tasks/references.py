@@ -1,13 +1,15 @@
-"""Where a task's files are: relative paths, files that came with pip packages, patterns. Opens nothing it finds."""
+"""The one resolver of what a study names: hub ids, local paths, ``*`` patterns, files of pip packages. Opens none of them."""
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
 from sweepkit.study.errors import InputError, nearest
 
 PACKAGE = "package:"
+"""``package:NAME/sub/path`` is a file or folder that came with a pip package."""
 
 
 def is_url(text: str) -> bool:
@@ -15,21 +17,23 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
+def package_folder(name: str) -> Path | None:
+    """Return the folder of an installed top-level package without importing it, or None."""
+    folders = _package_folders(name)
+    return folders[0] if folders else None
+
+
 def package_path(text: str) -> Path:
     """Return the path behind ``package:NAME/sub/path`` without importing the package. Raises InputError."""
     name, _, inside = text.removeprefix(PACKAGE).partition("/")
-    try:
-        spec = find_spec(name) if name else None
-    except (ImportError, ValueError):
-        spec = None
-    folders = list(spec.submodule_search_locations or []) if spec else []
+    folders = _package_folders(name)
     if not folders:
         hint = f"pip install {name.replace('_', '-')}" if name else "write package:NAME/sub/path"
-        raise InputError(f"{text}: there is no installed package {name or '(no name)'}; {hint}")
+        raise InputError(f"{text}: package {name or '(no name)'} is not installed; {hint}")
     for folder in folders:
-        if (path := Path(folder) / inside).exists():
+        if (path := folder / inside).exists():
             return path
-    raise InputError(f"{text}: package {name} has no {inside}{_beside(Path(folders[0]) / inside)}")
+    raise InputError(f"{text}: package {name} has no {inside}{_nearest_beside(folders[0] / inside)}")
 
 
 def find(text: str, home: Path) -> Path:
@@ -38,7 +42,7 @@ def find(text: str, home: Path) -> Path:
         return package_path(text)
     path = (home / Path(text).expanduser()).resolve()
     if not path.exists():
-        raise InputError(f"{text}: there is no file or folder {path}{_beside(path)}")
+        raise InputError(f"{text}: there is no file or folder {path}{_nearest_beside(path)}")
     return path
 
 
@@ -52,14 +56,55 @@ def find_all(texts: list[str], home: Path) -> list[Path]:
             pattern = path.relative_to(path.anchor) if path.anchor else path
             matches = sorted(file for file in root.glob(str(pattern)) if file.is_file())
             if not matches:
-                raise InputError(f"{text}: no file in {root} has such a name")
+                raise InputError(f"{text}: no file in {root} matches this pattern")
             found += matches
         else:
             found.append(find(text, home))
     return found
 
 
-def _beside(path: Path) -> str:
-    """The nearest name beside a missing path, as a hint."""
+def find_model(ref: str, home: Path) -> Path | None:
+    """Return the folder of a local or packaged model, None for a hub id.
+
+    Raises InputError for what can only be meant as a path and is not a folder with a model.
+    """
+    if not (looks_local(ref) or (home / ref).is_dir()):
+        return None
+    folder = find(ref, home)
+    if not folder.is_dir():
+        raise InputError(f"{ref}: expected the folder with config.json, got a file")
+    if not (folder / "config.json").is_file() and not (folder / "tokenizer_config.json").is_file():
+        raise InputError(f"{ref}: there is no config.json in {folder}, so it holds no model")
+    return folder
+
+
+def downloaded_model(hub_id: str) -> Path | None:
+    """Return the snapshot folder of a model of the hub in the local cache; None where it was never downloaded."""
+    hub = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
+    folder = Path(hub).expanduser() / f"models--{hub_id.replace('/', '--')}"
+    try:
+        snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
+    except OSError:
+        return None
+    return snapshot if snapshot.is_dir() else None
+
+
+def looks_local(ref: str) -> bool:
+    """Whether a model's reference can only be a path or a package's: hub ids have at most one slash."""
+    return ref.startswith((PACKAGE, ".", "/", "~")) or ref.count("/") > 1
+
+
+def _package_folders(name: str) -> list[Path]:
+    if not name.isidentifier():
+        return []
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):
+        return []
+    return [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
+
+
+def _nearest_beside(path: Path) -> str:
+    """Return the nearest name beside a missing path, as a hint."""
     folder = path.parent
     return nearest(path.name, [other.name for other in folder.iterdir()]) if folder.is_dir() else ""

@@ -1,10 +1,12 @@
 """Task: what is trained, the one thing a person may have to write in Python.
 
-Knows nothing of search, processes or tracking, and imports nothing heavy until it is asked for data, model or metrics.
+Imports nothing heavy before its data, model or metrics are needed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +22,20 @@ ALWAYS_REPORTED = frozenset({"eval_loss", "eval_runtime", "eval_samples_per_seco
 """What ``Trainer.evaluate`` reports for every task with a loss."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """What ``sweep new`` writes into a study of a built-in kind."""
+
+    metric: str
+    """Metric to optimise, without ``eval_``."""
+    data: str
+    """What the data must look like, in a few words."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options worth seeing in a new study."""
+    learning_rate: tuple[str, str] = ("1e-6", "1e-3")
+    """Ends of the searched learning rates, as written in YAML."""
+
+
 class Task(BaseModel):
     """What is trained: data, model and metrics. Its fields are its options (``task.*``).
 
@@ -32,6 +48,10 @@ class Task(BaseModel):
     metrics: list[str | dict[str, dict[str, Any]]] = []
     """Metrics by the names `evaluate` knows, or paths of metric modules; ``{f1: {average: macro}}`` sets options."""
 
+    template: ClassVar[Template | None] = None
+    """Set by the built-in kinds."""
+    pipeline_tag: ClassVar[str | None] = None
+    """The hub's name for what its models do, written into an exported model's card."""
     micro_batch_matters: ClassVar[bool] = False
     """Whether the loss depends on the micro-batch (contrastive losses do): it is then never split to save memory."""
     arguments_type: ClassVar[str] = "transformers.training_args:TrainingArguments"
@@ -42,11 +62,9 @@ class Task(BaseModel):
 
     _home: Path | None = PrivateAttr(default=None)
     _trust_remote_code: bool = PrivateAttr(default=False)
-    _prepared: Path | None = PrivateAttr(default=None)
-    _splits: Any = PrivateAttr(default=None)
-    _spec: Any = PrivateAttr(
-        default=None
-    )  # the TrialSpec, for tasks made of a Trainer whose model_init asks for its trial
+    _splits: DatasetDict | None = PrivateAttr(default=None)
+    _spec: Any = PrivateAttr(default=None)
+    """The TrialSpec, for tasks made of a Trainer whose ``model_init`` takes a trial."""
 
     @field_validator("metrics")
     @classmethod
@@ -135,30 +153,19 @@ class Task(BaseModel):
 
     @property
     def splits(self) -> DatasetDict:
-        """The splits as prepared before (see :func:`sweepkit.tasks.prepared.prepare`), else :meth:`data`, run once."""
+        """The splits: prepared ones where :func:`sweepkit.tasks.prepared.splits` set them, else :meth:`data`, run once."""
         if self._splits is None:
-            if self._prepared is not None:
-                from sweepkit.tasks.prepared import load_prepared
-
-                self._splits = load_prepared(self._prepared)
-            else:
-                self._splits = self.data()
+            self._splits = self.data()
         return self._splits
 
     def _score(self, metrics: list[str | dict[str, dict[str, Any]]], prediction: EvalPrediction) -> dict[str, float]:
         """Name → value of each of these metrics."""
-        from sweepkit.tasks.metrics.predictions import decide, negative_log_likelihoods
-
-        decided = decide(prediction.predictions, prediction.label_ids)
+        decided = metric_modules.decide(prediction.predictions, prediction.label_ids)
         result: dict[str, float] = {}
         for name, options in _entries(metrics):
-            if name == "perplexity":
-                losses = negative_log_likelihoods(prediction.predictions, prediction.label_ids)
-                result |= metric_modules.load(name).compute(predictions=losses, references=losses)
-                continue
-            known = metric_modules.defaults(name, decided.classes)
+            defaults = metric_modules.defaults(name, decided.classes)
             found = metric_modules.load(self._metric(name)).compute(
-                predictions=decided.predictions, references=decided.references, **{**known, **options}
+                predictions=decided.predictions, references=decided.references, **{**defaults, **options}
             )
             result |= {key: float(value) for key, value in found.items()}
         return result
@@ -166,13 +173,13 @@ class Task(BaseModel):
     def _keys(self, metrics: list[str | dict[str, dict[str, Any]]]) -> frozenset[str] | None:
         """The names these metrics will have in an evaluation; None when one of them is not bundled."""
         names = [name for name, _ in _entries(metrics)]
-        if any(name not in metric_modules.KEYS for name in names):
+        if any(name not in metric_modules.BUNDLED for name in names):
             return None
-        return frozenset(f"eval_{key}" for name in names for key in metric_modules.KEYS[name])
+        return frozenset(f"eval_{name}" for name in names)
 
     def _metric(self, name: str) -> str:
         """A metric's name, or the path it stands for."""
-        if name in metric_modules.KEYS:
+        if name in metric_modules.BUNDLED:
             return name
         path = (self.home / name).expanduser()
         return str(path) if path.exists() else name

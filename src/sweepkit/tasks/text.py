@@ -1,7 +1,4 @@
-"""What tasks on single texts (or pairs) share: rows, tokens, batches. Knows neither classes nor numbers.
-
-:class:`TextTask` is the base of text classification and regression; causal language models pack text instead.
-"""
+"""Tasks that read one text, or a pair of texts, per row: classification and regression."""
 
 from __future__ import annotations
 
@@ -11,14 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, PrivateAttr
 
 from sweepkit.study.errors import InputError
-from sweepkit.tasks import Task, models
-from sweepkit.tasks.data import DataSpec, read
+from sweepkit.tasks import models
+from sweepkit.tasks.data import DataSpec, choose, complete, encode_labels, limit, pair, read, with_validation
 from sweepkit.tasks.models import ModelRef
-from sweepkit.tasks.rows import choose, complete, limit, pair, with_validation
+from sweepkit.tasks.task import ALWAYS_REPORTED, Task, Template
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
-    from transformers import PreTrainedTokenizerBase
+    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 
 class TextTask(Task):
@@ -99,3 +96,103 @@ class TextTask(Task):
         if getattr(config, "pad_token_id", None) is not None:
             return {}
         return {"pad_token_id": self.processing_class().pad_token_id}
+
+
+class TextClassification(TextTask):
+    """One label per text (or pair of texts); labels may be words or numbers, their names go into the model."""
+
+    template: ClassVar[Template | None] = Template(
+        metric="accuracy", data="columns text and label; labels may be words"
+    )
+    pipeline_tag: ClassVar[str | None] = "text-classification"
+
+    metrics: list[str | dict[str, dict[str, Any]]] = ["accuracy", "f1"]
+    """Metrics by name; f1, precision and recall are binary for two classes (of the second one), else macro."""
+
+    def data(self) -> DatasetDict:
+        """Return the tokenised splits; ``labels`` is a ClassLabel."""
+        rows, _ = encode_labels(self._rows())
+        return self._tokenised(self._split(rows, stratify="labels"))
+
+    def model_init(self, **config: Any) -> PreTrainedModel:
+        """Return the model with a fresh head for the data's classes."""
+        from transformers import AutoModelForSequenceClassification
+
+        head = models.classes(self.splits["train"].features["labels"].names)
+        overrides = {**head, **self._padding(), **config}
+        return models.model(
+            AutoModelForSequenceClassification,
+            self.model,
+            self.home,
+            overrides,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+
+class TextRegression(TextTask):
+    """One number per text (or pair of texts), learnt with the mean squared error."""
+
+    template: ClassVar[Template | None] = Template(metric="mse", data="columns text and label; labels are numbers")
+
+    metrics: list[str | dict[str, dict[str, Any]]] = ["rmse", "pearsonr"]
+    """Metrics by the names `evaluate` knows, in the units of the data."""
+    normalize: bool = False
+    """Learn labels with the training rows' mean taken off and divided by their deviation; metrics stay in the units of
+    the data, ``eval_loss`` does not."""
+
+    def data(self) -> DatasetDict:
+        """Return the tokenised splits; with ``normalize``, ``target`` keeps the labels as they were."""
+        import numpy as np
+        from datasets import Value
+
+        rows = self._rows()
+        for split, part in rows.items():
+            if not all(isinstance(value, (int, float)) and np.isfinite(value) for value in part["labels"]):
+                found = next(v for v in part["labels"] if not (isinstance(v, (int, float)) and np.isfinite(v)))
+                raise InputError(f"task.label: {split} holds {found!r}; regression needs finite numbers")
+        rows = self._tokenised(self._split(rows.cast_column("labels", Value("float32")), stratify=None))
+        if not self.normalize:
+            return rows
+        mean, deviation = _scale(rows["train"]["labels"])
+        return rows.map(
+            lambda batch: {"target": batch["labels"], "labels": [(v - mean) / deviation for v in batch["labels"]]},
+            batched=True,
+        ).cast_column("labels", Value("float32"))
+
+    def model_init(self, **config: Any) -> PreTrainedModel:
+        """Return the model with a fresh head of one output."""
+        from transformers import AutoModelForSequenceClassification
+
+        overrides = {"num_labels": 1, "problem_type": "regression", **self._padding(), **config}
+        return models.model(
+            AutoModelForSequenceClassification,
+            self.model,
+            self.home,
+            overrides,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+    def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Return the metrics in the units of the data."""
+        if not self.normalize:
+            return super().compute_metrics(prediction)
+        import numpy as np
+        from transformers import EvalPrediction
+
+        mean, deviation = _scale(self.splits["train"]["target"])
+        outputs = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+        labels = np.asarray(prediction.label_ids)
+        return super().compute_metrics(EvalPrediction(outputs * deviation + mean, labels * deviation + mean))
+
+    def reported(self) -> frozenset[str] | None:
+        """Return the loss and the bundled metrics; None when one of ``metrics`` is not bundled."""
+        keys = self._keys(self.metrics)
+        return None if keys is None else ALWAYS_REPORTED | keys
+
+
+def _scale(labels: Any) -> tuple[float, float]:
+    """Mean and deviation (1 for a constant)."""
+    import numpy as np
+
+    values = np.asarray(labels, dtype=np.float64)
+    return float(values.mean()), float(values.std()) or 1.0

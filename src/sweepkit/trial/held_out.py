@@ -11,8 +11,8 @@ from typing import Any
 from sweepkit.study.errors import InputError
 from sweepkit.study.study import StudyData
 from sweepkit.study.values import Values
-from sweepkit.tasks import load_task
-from sweepkit.tasks.prepared import load_prepared, prepare
+from sweepkit.tasks.load import load_task
+from sweepkit.tasks.prepared import prepare
 from sweepkit.trial.objective import build_trainer
 from sweepkit.trial.trial import TrialSpec
 
@@ -21,7 +21,8 @@ def evaluate(study: StudyData, spec: TrialSpec, model: str) -> dict[str, Any]:
     """Return ``metrics`` (``test_…``) and ``rows`` of the model in a trial's ``best/`` folder. Raises InputError."""
     values = Values.of(study, spec.hyperparameters)
     task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
-    data = load_prepared(prepare(task, study.place.data))
+    prepare(task, study.place.data)
+    data = task.splits
     if "test" not in data:
         raise InputError(f"the data has no test split, only {', '.join(data)}")
     trainer = build_trainer(study, spec, task, values, None)

@@ -17,7 +17,8 @@ from sweepkit.study.paths import BEST
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.study.values import Values
-from sweepkit.tasks import Task, load_task
+from sweepkit.tasks.load import load_task
+from sweepkit.tasks.task import Task
 from sweepkit.trial.objective import build_trainer, is_out_of_memory, peak_memory_mb
 from sweepkit.trial.trial import TrialSpec
 

@@ -107,7 +107,7 @@ def _measure(study: StudyData, request: Mapping[str, Any], sock: socket.socket) 
 
 def _prepare(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> int:
     """Prepare the data once, then leave; the answer is one JSON line: ``about`` or ``error``."""
-    from sweepkit.tasks import load_task
+    from sweepkit.tasks.load import load_task
     from sweepkit.tasks.prepared import prepare
 
     try:

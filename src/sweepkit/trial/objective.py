@@ -27,9 +27,10 @@ from sweepkit.study.errors import FULL_DISK, SweepError, TrialFailed, TrialInter
 from sweepkit.study.files import first_line
 from sweepkit.study.study import StudyData
 from sweepkit.study.values import Values
-from sweepkit.tasks import Task, load_task
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS as DEFAULTS
-from sweepkit.tasks.prepared import load_prepared, prepare
+from sweepkit.tasks.load import load_task
+from sweepkit.tasks.prepared import prepare
+from sweepkit.tasks.task import Task
 from sweepkit.trial import proof
 from sweepkit.trial.callback import Diverged, Line, TrialCallback
 from sweepkit.trial.events import Finished, Started
@@ -71,15 +72,15 @@ def build_trainer(
     study: StudyData, spec: TrialSpec, task: Task, values: Values, callback: TrialCallback | None
 ) -> Trainer:
     """Return a fresh Trainer, everything applied and proved as far as it can be before training."""
-    data = load_prepared(prepare(task, study.place.data))
+    prepare(task, study.place.data)
     arguments = training_arguments(task, spec, values)
     task._spec = spec
     set_seed(arguments.seed)
     trainer = task.trainer(
         model=build_model(task, values),
         args=arguments,
-        train_dataset=data["train"],
-        eval_dataset=data["validation"],
+        train_dataset=task.splits["train"],
+        eval_dataset=task.splits["validation"],
         processing_class=task.processing_class(),
         data_collator=task.data_collator(),
         compute_metrics=task.compute_metrics if task.metrics or _overridden(task) else None,

@@ -17,7 +17,7 @@ from sweepkit.trial.trial import TrialSpec
 if TYPE_CHECKING:
     from transformers import Trainer
 
-    from sweepkit.tasks import Task
+    from sweepkit.tasks.task import Task
 
 _UNREADABLE = object()
 

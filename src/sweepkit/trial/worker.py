@@ -91,12 +91,12 @@ def _dying_with(driver: int) -> Iterator[None]:
 
 def _warm(study: StudyData) -> str:
     """Import what every trial needs; return what went wrong with the task's own code, or nothing."""
-    import sweepkit.tasks
+    import sweepkit.tasks.load
     import sweepkit.trial.objective
 
     _fill_caches()
     try:
-        sweepkit.tasks.load_task(study.task, study.home, trust_remote_code=study.trust_remote_code)
+        sweepkit.tasks.load.load_task(study.task, study.home, trust_remote_code=study.trust_remote_code)
     except Exception as error:  # noqa: BLE001  # an edge: the task is the user's code
         return f"{type(error).__name__}: {error}"
     _hold(study)
@@ -106,7 +106,8 @@ def _warm(study: StudyData) -> str:
 
 def _hold(study: StudyData) -> None:
     """Open the data that trials read, if it is prepared by now; what is wrong with it, whoever prepares it says."""
-    from sweepkit.tasks import load_task, prepared
+    from sweepkit.tasks import prepared
+    from sweepkit.tasks.load import load_task
 
     with suppress(Exception):
         task = load_task(study.task, study.home, trust_remote_code=study.trust_remote_code)

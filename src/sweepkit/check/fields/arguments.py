@@ -11,8 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 
 from sweepkit.check.fields.classes import Field, read_class
-from sweepkit.check.fields.modules import kept, package_folder
+from sweepkit.check.fields.modules import kept
 from sweepkit.tasks.arguments import HUB
+from sweepkit.tasks.references import package_folder
 
 RENAMED: Mapping[str, str] = MappingProxyType(
     {

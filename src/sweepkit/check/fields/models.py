@@ -4,48 +4,29 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from sweepkit.check.fields.classes import Field, read_class, signature
-from sweepkit.check.fields.modules import UNKNOWN, kept, literal, package_folder, parse
+from sweepkit.check.fields.modules import UNKNOWN, kept, literal, parse
+from sweepkit.study.errors import InputError
+from sweepkit.tasks.references import downloaded_model, find_model, package_folder
 
 _IDENTITY = frozenset({"model_type", "architectures", "transformers_version", "name_or_path", "torch_dtype"})
 """What a configuration says about itself; no hyperparameters."""
 
 
 def locate(model: str, home: Path) -> tuple[Path | None, str | None]:
-    """Return (folder, what is wrong) for ``package:NAME/sub/folder``, a local folder or a hub id.
+    """Return (folder, problem) for ``package:NAME/sub/folder``, a local folder or a hub id.
 
     A hub id that was never downloaded has neither: only the hub knows it.
     """
-    if model.startswith("package:"):
-        name, _, rest = model.removeprefix("package:").partition("/")
-        package = package_folder(name)
-        if package is None:
-            return None, f"no package {name} is installed"
-        folder = package / rest
-        return (folder, None) if folder.exists() else (None, f"package {name} has no {rest}")
-    local = (home / model).expanduser() if not model.startswith("~") else Path(model).expanduser()
-    if local.is_dir():
-        return local, None
-    if model.startswith((".", "/", "~")) or model.count("/") > 1:
-        return None, f"there is no folder {model} (looked in {home})"
-    return _cached(model), None
-
-
-def _cached(model: str) -> Path | None:
-    hub = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
-    folder = Path(hub).expanduser() / f"models--{model.replace('/', '--')}"
-    reference = folder / "refs" / "main"
     try:
-        snapshot = folder / "snapshots" / reference.read_text().strip()
-    except OSError:
-        return None
-    return snapshot if snapshot.is_dir() else None
+        return find_model(model, home) or downloaded_model(model), None
+    except InputError as error:
+        return None, str(error)
 
 
 def model_fields(model: str | Mapping[str, Any], home: Path) -> Mapping[str, Field] | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+from sweepkit.tasks.references import package_folder
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -63,19 +64,6 @@ def parse(file: Path) -> ast.Module:
     """Return the file's syntax tree. Raises OSError and SyntaxError."""
     _READ[file] = _stamp(file)
     return ast.parse(file.read_bytes(), filename=str(file))
-
-
-@kept
-def package_folder(name: str) -> Path | None:
-    """Return the folder of an installed top-level package without importing it, or None."""
-    if not name.isidentifier():
-        return None
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return None
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    return Path(places[0]) if places else None
 
 
 def find_class(file: Path, name: str) -> tuple[ast.ClassDef, Path] | None:

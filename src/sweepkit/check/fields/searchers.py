@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sweepkit.check.fields.classes import Field, read_signature
-from sweepkit.check.fields.modules import kept, package_folder, parse
+from sweepkit.check.fields.modules import kept, parse
 from sweepkit.study import samplers
+from sweepkit.tasks.references import package_folder
 
 SAMPLERS: Mapping[str, str] = {
     name: row.source.partition(":")[2] for name, row in samplers.SAMPLERS.items() if row.source is not None

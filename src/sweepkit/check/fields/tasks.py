@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +11,13 @@ from typing import Any
 
 from sweepkit.check.fields.arguments import TRAINING_ARGUMENTS
 from sweepkit.check.fields.classes import Class, Field, read_class, signature
-from sweepkit.check.fields.modules import literal, package_folder, parse
+from sweepkit.check.fields.modules import literal, parse
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.study import TaskSpec
-from sweepkit.tasks import KINDS, Task
+from sweepkit.tasks.kinds import KINDS
+from sweepkit.tasks.load import kind_class
+from sweepkit.tasks.references import package_folder
+from sweepkit.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,9 @@ class TaskSource:
     def built_in(self) -> type[Task]:
         """The class of sweepkit that it is, or builds on."""
         for name in (self.source.name, *self.source.bases):
-            for place in KINDS.values():
-                module, _, kind = place.partition(":")
-                if kind == name:
-                    found: type[Task] = getattr(importlib.import_module(module), kind)
-                    return found
+            for kind, place in KINDS.items():
+                if place.partition(":")[2] == name:
+                    return kind_class(kind)
         return Task
 
     def reported(self, options: Mapping[str, Any]) -> frozenset[str] | None:

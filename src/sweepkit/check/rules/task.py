@@ -10,14 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweepkit.check.fields.models import locate
-from sweepkit.check.fields.modules import package_folder
 from sweepkit.check.rules.names import Consumers, models_of
 from sweepkit.check.rules.values import mismatch
 from sweepkit.study import messages as phrases
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
-from sweepkit.tasks import references as places
+from sweepkit.tasks import references
 from sweepkit.tasks.data import SUFFIXES
 
 _DATA = (*SUFFIXES, ".csv.gz", ".json.gz", ".jsonl.gz")
@@ -105,10 +104,10 @@ def _files(path: str, value: Any, home: Path) -> Iterator[Problem]:
         for index, each in enumerate(value):
             yield from _files(f"{path}[{index}]", each, home)
     elif isinstance(value, str) and (
-        value.startswith(places.PACKAGE) or (value.lower().endswith(_DATA) and not places.is_url(value))
+        value.startswith(references.PACKAGE) or (value.lower().endswith(_DATA) and not references.is_url(value))
     ):
         try:
-            places.find_all([value], home)
+            references.find_all([value], home)
         except InputError as error:
             yield Problem(path, str(error))
 
@@ -128,7 +127,7 @@ def check_backend(study: StudyData) -> list[Problem]:
         elif ranks > 1 and gpus % ranks:
             message = f"{ranks} ranks share whole GPUs; expected 0 or a multiple of {ranks}, got {gpus:g}"
             problems.append(Problem("backend.gpus_per_trial", message))
-    if backend.type == "ray" and package_folder("ray") is None:
+    if backend.type == "ray" and references.package_folder("ray") is None:
         problems.append(Problem("backend.type", str(MissingExtra("the ray backend", "ray"))))
     if study.storage != "journal" and "://" not in study.storage:
         hint = nearest(study.storage, ["journal"])
