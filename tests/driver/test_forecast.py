@@ -1,4 +1,4 @@
-"""The arithmetic of a forecast: what a trial takes, what a pruner saves, which configurations are looked at."""
+"""The arithmetic of a forecast: what a trial and a study take, and which configurations are measured."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from rich.console import Console
 from making import toy_study
 from sweepkit.check import known_values
 from sweepkit.cli.plan import outlook
-from sweepkit.driver.forecast import Corner, Forecast, Ground, forecast
-from sweepkit.driver.probe import corners, spread
-from sweepkit.driver.rehearsal import play
+from sweepkit.driver.forecast import Forecast, Host, Largest, forecast
+from sweepkit.driver.probe import largest_of, spread
 from sweepkit.study.study import StudyData
 from sweepkit.trial.measured import Measured
 
-CORNER = Corner(hyperparameters={"per_device_train_batch_size": 32}, peak_memory_mb=700.0)
+LARGEST = Largest(hyperparameters={"per_device_train_batch_size": 32}, peak_memory_mb=700.0)
 
 
 def measured(**keys: Any) -> Measured:
@@ -39,9 +38,9 @@ def measured(**keys: Any) -> Measured:
     return Measured(**{**whole, **keys})
 
 
-def of(study: StudyData, *, slots: int = 2, corner: Corner = CORNER, **keys: Any) -> Forecast:
-    ground = {"slots": slots, "start_seconds": 10.0, "data_bytes": 5000, "free_memory_mb": 4000.0, **keys}
-    return forecast(study, corner, [measured()], Ground(**ground))
+def of(study: StudyData, *, slots: int = 2, largest: Largest = LARGEST, **keys: Any) -> Forecast:
+    host = {"slots": slots, "start_seconds": 10.0, "data_bytes": 5000, "free_memory_mb": 4000.0, **keys}
+    return forecast(study, largest, [measured()], Host(**host))
 
 
 def told(study: StudyData, found: Forecast) -> list[str]:
@@ -60,36 +59,12 @@ def test_trials_that_nothing_prunes_fill_the_slots_one_after_the_other(tmp_path:
     found = of(toy_study(tmp_path, budget={"trials": 7}))
     assert found.search_seconds == pytest.approx(4 * 18.5)
     assert found.seconds == pytest.approx(10 + 4 * 18.5)
-    assert (found.evaluations, found.trial_seconds) == (5.0, pytest.approx(18.5))
+    assert found.trial_seconds == pytest.approx(18.5)
 
 
-def test_a_long_study_goes_on_as_its_first_trials_did(tmp_path: Path) -> None:
+def test_a_long_study_takes_as_many_rounds_as_its_slots_need(tmp_path: Path) -> None:
     found = of(toy_study(tmp_path, budget={"trials": 1000}))
     assert found.search_seconds == pytest.approx(500 * 18.5)
-
-
-def test_what_a_pruner_saves_is_what_optunas_own_would(tmp_path: Path) -> None:
-    halving = {"type": "asha", "min_resource": 1, "reduction_factor": 3}
-    played = play(toy_study(tmp_path, pruner=halving), [measured()], 60, 1)
-    # A third goes on after the first evaluation and a ninth after the third: 1 + 2/3 + 2/9, and more of the first trials.
-    assert 1.7 < played.evaluations < 2.5
-    whole, pruned = measured().seconds, measured().until(1)
-    assert pruned < played.trial_seconds < whole
-    assert played.seconds == pytest.approx(60 * played.trial_seconds)
-
-
-def test_a_sampler_that_learns_has_more_trials_promoted(tmp_path: Path) -> None:
-    halving = {"type": "asha", "min_resource": 1, "reduction_factor": 3}
-    chance, learns = (
-        play(toy_study(tmp_path, pruner=halving, sampler=sampler), [measured()], 60, 1).evaluations
-        for sampler in ({"type": "random"}, {"type": "tpe", "n_startup_trials": 8})
-    )
-    assert chance < learns < 5
-
-
-def test_a_pruner_that_waits_saves_nothing_before(tmp_path: Path) -> None:
-    patient = {"type": "median", "n_startup_trials": 100}
-    assert play(toy_study(tmp_path, pruner=patient), [measured()], 60, 2).evaluations == 5.0
 
 
 def test_confirmation_runs_are_whole_trials_of_the_best_and_the_baseline(tmp_path: Path) -> None:
@@ -104,7 +79,7 @@ def test_a_trial_that_runs_writes_its_checkpoints_and_one_of_them_again_before_t
 def test_what_stays_on_disk_is_models_data_and_what_is_written_about_trials(tmp_path: Path) -> None:
     tracked = {"budget": {"trials": 7}, "checkpoints": {"keep": 3}, "tracking": {"uri": "sqlite:///mlflow.db"}}
     found = of(toy_study(tmp_path, **tracked))
-    assert (found.kept_bytes, found.ground.data_bytes) == (30e6, 5000)
+    assert (found.kept_bytes, found.host.data_bytes) == (30e6, 5000)
     assert found.disk_bytes == 30e6 + 5000 + found.record_bytes
     page, again = (of(toy_study(tmp_path, **{**tracked, **keys})).record_bytes for keys in (
         {"tracking": {"uri": "none"}}, {"budget": {"trials": 107}},
@@ -118,13 +93,19 @@ def test_what_trials_at_a_time_need_counts_what_they_share_once(tmp_path: Path) 
     assert found.memory_mb == 300 + 3 * 400
 
 
-def test_a_search_of_which_nothing_is_pruned_takes_longer(tmp_path: Path) -> None:
-    halving = {"type": "asha", "min_resource": 1, "reduction_factor": 3}
-    found = of(toy_study(tmp_path, pruner=halving, budget={"trials": 20}))
-    assert found.seconds is not None and found.most_seconds == pytest.approx(10 + 10 * 18.5)
-    assert found.seconds < found.most_seconds
-    plain = of(toy_study(tmp_path, budget={"trials": 20}))
-    assert plain.seconds == plain.most_seconds
+HALVING = {"type": "asha", "min_resource": 1, "reduction_factor": 3}
+
+
+def test_what_a_pruner_may_save_makes_the_time_an_upper_bound(tmp_path: Path) -> None:
+    study = toy_study(tmp_path, pruner=HALVING, budget={"trials": 20, "hours": 0.05})
+    found = of(study)
+    assert (found.prunes, found.seconds) == (True, pytest.approx(10 + 10 * 18.5))
+    lines = told(study, found)
+    assert "in all   at most 3 min 15 s, without pruning" in lines
+    assert "         at least 18 trials fit into budget.hours, 0.05 h" in lines
+    assert found.objections(study) == [], "the pruner may save enough"
+    plain = toy_study(tmp_path, budget={"trials": 20, "hours": 0.05})
+    assert [text.partition(":")[0] for text in of(plain).objections(plain)] == ["budget.hours"]
 
 
 def test_without_a_number_of_trials_there_is_no_end_to_forecast(tmp_path: Path) -> None:
@@ -142,13 +123,13 @@ def test_a_grid_has_as_many_trials_as_combinations(tmp_path: Path) -> None:
 def test_what_stands_against_a_study_is_said_with_what_to_do(tmp_path: Path) -> None:
     budget = {"trials": 100, "hours": 0.1, "trial_hours": 0.001, "disk_gb": 0.001}
     study = toy_study(tmp_path, budget=budget)
-    full = Corner(
+    full = Largest(
         hyperparameters={"per_device_train_batch_size": 32},
         peak_memory_mb=700.0,
         out_of_memory="out of memory: killed by the kernel",
         fits=8,
     )
-    assert of(study, corner=full).objections(study) == [
+    assert of(study, largest=full).objections(study) == [
         "out of memory at bs=32: out of memory: killed by the kernel; a micro-batch of 8 fits; lower the upper ends of the "
         "space, or set gradient_checkpointing or a 16-bit type in training",
         "budget.trial_hours: the slowest trial measured takes 18 s, and 0.001 h end it as failed; raise it",
@@ -171,12 +152,12 @@ def test_the_forecast_can_be_read_in_a_pipe(tmp_path: Path) -> None:
     assert told(study, of(study)) == [
         "forecast",
         "",
-        "memory   at most 700 MB a trial (bs=32), 600 MB as a rule",
+        "memory   at most 700 MB a trial (bs=32), typically 600 MB",
         "         2 trials at a time take up to 1.4 GB; 4.0 GB are free",
-        "a trial  18 s when trained to its end",
+        "a trial  18 s if trained to its end",
         "in all   3 min 52 s",
         "         10 s to start, 1 min 14 s for 7 trials, 2 at a time, 2 min 28 s to confirm",
-        "disk     35 MB in the end: 30 MB for 3 best models, 5 kB for prepared data, 5 MB for logs and report",
+        "disk     35 MB when done: 30 MB for 3 best models, 5 kB for prepared data, 5 MB for logs and report",
         "         at most 140 MB more for checkpoints of running trials",
         "",
         "measured on 1 configuration spread over the space, 2 at a time: 20 steps after warm-up and an evaluation each",
@@ -193,7 +174,7 @@ SPACE = {
 
 def test_measured_configurations_are_spread_evenly_over_the_space(tmp_path: Path) -> None:
     study = toy_study(tmp_path, space=SPACE)
-    found = [configuration.hyperparameters for configuration in spread(study, known_values(study), 6)]
+    found = spread(study, known_values(study), 6)
     for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
         values = sorted(one[name] for one in found)
         assert values == sorted([*SPACE[name]["choices"], *SPACE[name]["choices"]])
@@ -201,10 +182,9 @@ def test_measured_configurations_are_spread_evenly_over_the_space(tmp_path: Path
     assert rates == pytest.approx([1e-4 * 100 ** ((n + 0.5) / 6) for n in range(6)])
 
 
-def test_the_most_demanding_corner_has_the_largest_sizes_and_nothing_else_at_its_end(tmp_path: Path) -> None:
+def test_the_largest_configuration_has_the_upper_ends_of_sizes_and_of_nothing_else(tmp_path: Path) -> None:
     study = toy_study(tmp_path, space=SPACE)
-    answers, make = corners(study, known_values(study))
-    assert make(answers).hyperparameters == {
+    assert largest_of(study, known_values(study)) == {
         "learning_rate": 1e-3,
         "per_device_train_batch_size": 16,
         "gradient_accumulation_steps": 1,
@@ -212,10 +192,8 @@ def test_the_most_demanding_corner_has_the_largest_sizes_and_nothing_else_at_its
     }
 
 
-def test_the_most_demanding_corner_keeps_the_constraints(tmp_path: Path) -> None:
+def test_the_largest_configuration_meets_the_constraints(tmp_path: Path) -> None:
     rule = ["per_device_train_batch_size * num_train_epochs <= 24"]
     space = {**SPACE, "num_train_epochs": {"low": 3, "high": 6}}
-    study = toy_study(tmp_path, space=space, constraints=rule)
-    answers, make = corners(study, known_values(study))
-    found = make(answers).hyperparameters
+    found = largest_of(toy_study(tmp_path, space=space, constraints=rule), known_values(toy_study(tmp_path)))
     assert (found["per_device_train_batch_size"], found["num_train_epochs"]) == (8, 3)

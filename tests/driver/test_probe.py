@@ -74,13 +74,13 @@ def test_time_is_forecast(toy: Both) -> None:
 
 
 def test_memory_is_forecast(toy: Both) -> None:
-    assert within_half(toy.ahead.corner.peak_memory_mb, max(end.peak_memory_mb for end in finishes(toy.study.place)))
+    assert within_half(toy.ahead.largest.peak_memory_mb, max(end.peak_memory_mb for end in finishes(toy.study.place)))
 
 
 def test_disk_is_forecast(toy: Both) -> None:
     kept = sum(f.stat().st_size for f in toy.study.place.trials.glob("*/best/*"))
     assert within_half(toy.ahead.kept_bytes, kept)
-    assert toy.ahead.ground.data_bytes == sum(
+    assert toy.ahead.host.data_bytes == sum(
         f.stat().st_size for f in toy.study.place.data.glob("*/**/*") if f.is_file()
     )
 

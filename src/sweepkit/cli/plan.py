@@ -91,7 +91,7 @@ def outlook(study: StudyData, forecast: Forecast) -> RenderableType:
     steps = [one.measured_steps for one in forecast.measured]
     range_of = f"{min(steps)}" if min(steps) == max(steps) else f"{min(steps)} to {max(steps)}"
     measured = (
-        f"measured on {words.plural(len(steps), 'configuration')} spread over the space, {forecast.ground.slots} at a time: "
+        f"measured on {words.plural(len(steps), 'configuration')} spread over the space, {forecast.host.slots} at a time: "
         f"{range_of} steps after warm-up and an evaluation each"
     )
     objections = [Text(f"! {text}", style="red") for text in forecast.objections(study)]
@@ -99,48 +99,52 @@ def outlook(study: StudyData, forecast: Forecast) -> RenderableType:
 
 
 def _forecast(study: StudyData, forecast: Forecast) -> Iterator[tuple[str, str]]:
-    corner, ground, pruner = forecast.corner, forecast.ground, study.pruner.type
-    peaks = sorted(1e6 * one.peak_memory_mb for one in forecast.measured)
-    most = (
-        "more than there is" if corner.out_of_memory else f"at most {words.size(corner.peak_memory_mb * 1e6)} a trial"
-    )
-    where = f" ({words.settings(corner.hyperparameters)})" if corner.hyperparameters else ""
-    gpu = ground.free_memory_mb == math.inf
-    yield "GPU memory" if gpu else "memory", f"{most}{where}, {words.size(peaks[len(peaks) // 2])} as a rule"
-    if not gpu:
-        together = f"{words.plural(ground.slots, 'trial')} at a time take up to {words.size(1e6 * forecast.memory_mb)}"
-        yield "", f"{together}; {words.size(1e6 * ground.free_memory_mb)} are free"
-    whole = [one.seconds for one in forecast.measured]
-    spread = f" ({words.span(min(whole))} to {words.span(max(whole))})" if len(whole) > 1 else ""
-    yield "a trial", f"{words.span(forecast.whole_trial_seconds)} when trained to its end{spread}"
-    prunes = forecast.evaluations < 0.99 * forecast.whole_evaluations
-    if prunes:
-        rounds = f"{forecast.evaluations:.1f} of {forecast.whole_evaluations:g} evaluations"
-        yield (
-            "",
-            f"{words.span(forecast.trial_seconds)} where {pruner} lets it have {rounds}, as it did in simulated studies",
-        )
-    if forecast.seconds is None or forecast.search_seconds is None or forecast.most_seconds is None:
-        hours = study.budget.hours
-        count = words.plural(forecast.trials_in(hours or 1), "trial")
-        yield (
-            "in all",
-            f"about {count} in {f'{hours:g} h, the budget' if hours else 'an hour'}, {ground.slots} at a time",
-        )
-    else:
-        unpruned = f"; {words.span(forecast.most_seconds)} should {pruner} stop none" if prunes else ""
-        yield "in all", f"{words.span(forecast.seconds)}{unpruned}"
-        trials = f"{words.plural(forecast.trials or 0, 'trial')}, {ground.slots} at a time"
-        parts = [f"{words.span(ground.start_seconds)} to start", f"{words.span(forecast.search_seconds)} for {trials}"]
-        parts += [f"{words.span(forecast.confirm_seconds)} to confirm"] if forecast.confirm_seconds else []
-        yield "", ", ".join(parts)
+    yield from _memory(forecast)
+    each = [one.seconds for one in forecast.measured]
+    spread = f" ({words.span(min(each))} to {words.span(max(each))})" if len(each) > 1 else ""
+    yield "a trial", f"{words.span(forecast.trial_seconds)} if trained to its end{spread}"
+    yield from _duration(study, forecast)
     parts = [
         f"{words.size(forecast.kept_bytes)} for {words.plural(forecast.kept_models, 'best model')}",
-        f"{words.size(ground.data_bytes)} for prepared data",
+        f"{words.size(forecast.host.data_bytes)} for prepared data",
         f"{words.size(forecast.record_bytes)} for logs and report",
     ]
-    yield "disk", f"{words.size(forecast.disk_bytes)} in the end: {', '.join(parts)}"
+    yield "disk", f"{words.size(forecast.disk_bytes)} when done: {', '.join(parts)}"
     yield "", f"at most {words.size(forecast.running_bytes)} more for checkpoints of running trials"
+
+
+def _memory(forecast: Forecast) -> Iterator[tuple[str, str]]:
+    largest, host = forecast.largest, forecast.host
+    peaks = sorted(1e6 * one.peak_memory_mb for one in forecast.measured)
+    peak = (
+        "more than is free" if largest.out_of_memory else f"at most {words.size(largest.peak_memory_mb * 1e6)} a trial"
+    )
+    where = f" ({words.settings(largest.hyperparameters)})" if largest.hyperparameters else ""
+    gpu = host.free_memory_mb == math.inf
+    yield "GPU memory" if gpu else "memory", f"{peak}{where}, typically {words.size(peaks[len(peaks) // 2])}"
+    if not gpu:
+        together = f"{words.plural(host.slots, 'trial')} at a time take up to {words.size(1e6 * forecast.memory_mb)}"
+        yield "", f"{together}; {words.size(1e6 * host.free_memory_mb)} are free"
+
+
+def _duration(study: StudyData, forecast: Forecast) -> Iterator[tuple[str, str]]:
+    """Yield how long the study takes; where a pruner may save time, this is an upper bound."""
+    host, hours = forecast.host, study.budget.hours
+    at_least = "at least" if forecast.prunes else "about"
+    if forecast.seconds is None or forecast.search_seconds is None:
+        window = f"{hours:g} h, the budget" if hours else "an hour"
+        count = words.plural(forecast.trials_in(hours or 1), "trial")
+        yield "in all", f"{at_least} {count} in {window}, {host.slots} at a time"
+        return
+    total = words.span(forecast.seconds)
+    yield "in all", f"at most {total}, without pruning" if forecast.prunes else total
+    trials = f"{words.plural(forecast.trials or 0, 'trial')}, {host.slots} at a time"
+    parts = [f"{words.span(host.start_seconds)} to start", f"{words.span(forecast.search_seconds)} for {trials}"]
+    parts += [f"{words.span(forecast.confirm_seconds)} to confirm"] if forecast.confirm_seconds else []
+    yield "", ", ".join(parts)
+    if forecast.prunes and hours and forecast.seconds > 3600 * hours:
+        done = words.plural(forecast.trials_in(hours), "trial")
+        yield "", f"{at_least} {done} fit into budget.hours, {hours:g} h"
 
 
 def _bytes(folder: Path, pattern: str) -> int:

@@ -1,6 +1,7 @@
-"""Looks ahead: measures a few configurations of a study, and its most demanding one, and forecasts what all of it takes.
+"""Forecasts what a study takes: trains the first steps of its largest configuration and of a few others.
 
-Nothing is recorded; prepared data stays for the run. What a run would refuse before its first trial is refused here too.
+Nothing is recorded; only the prepared data stays for the run. What a run would refuse before its first trial is refused
+here too.
 """
 
 from __future__ import annotations
@@ -20,13 +21,12 @@ import psutil
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Machine, plan
 from sweepkit.check import Checked
-from sweepkit.driver.forecast import Corner, Forecast, Ground, forecast
+from sweepkit.driver.forecast import Forecast, Host, Largest, forecast, trials_of
 from sweepkit.driver.prepare import executor_of, prepare
-from sweepkit.driver.rehearsal import trials_of
 from sweepkit.report.watch import Quiet, Watcher
 from sweepkit.search.storage import several_drivers
 from sweepkit.study import words
-from sweepkit.study.configurations import Configuration, Configurations
+from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.locks import StudyLock
 from sweepkit.study.parameters import Choice, Float, Int, Scalar
@@ -38,15 +38,11 @@ from sweepkit.trial.measured import Measured
 from sweepkit.trial.trial import Ending, TrialSpec
 
 FEWEST = 6
-"""So many configurations are measured at least, spread evenly over the space."""
-CANDIDATES = 12
-"""So many configurations are tried at most in the search for the most demanding one."""
-NOISE = 1.01
-"""The peaks of equal configurations differ by so much."""
+"""Configurations that are measured at least, spread evenly over the space."""
 TRIES = 500
-"""So often a configuration is drawn again that breaks a constraint."""
+"""Configurations drawn at most to find one that meets the constraints."""
 DIVISORS = (2, 4, 8)
-"""How the micro-batch is divided where the most demanding configuration runs out of memory."""
+"""Fractions of the micro-batch that are tried where the largest configuration runs out of memory."""
 
 
 def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
@@ -60,232 +56,215 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
         watch.on_note("importing torch, transformers and the task once …")
         prepared = prepare(study, known, executor, watch)
         started = time.monotonic() - began
-        slots = plan(study.backend, Machine.here(), trial_memory_mb=prepared.peak_memory_mb)
-        study.place.scratch.mkdir(exist_ok=True)
+        machine = Machine.here()
         with TemporaryDirectory(dir=study.place.scratch) as scratch:
-            probing = _Probing(study, executor, Path(scratch))
-            assert prepared.data is not None
-            probing.data.add(prepared.data)
-            executor.free.extend(slots[:1])
-            corner = _corner(study, known, probing)
-            watch.on_note(f"most demanding: {words.settings(corner.hyperparameters) or 'all alike'}")
-            memory, here = max(corner.peak_memory_mb, prepared.peak_memory_mb), Machine.here()
-            slots = plan(study.backend, here, trial_memory_mb=memory)
-            executor.free[:] = slots
-            shared = 0.0 if here.gpus else psutil.Process(executor.warm_pid).memory_info().rss / 1e6
+            bench = _Bench(study, executor, Path(scratch))
+            executor.free.extend(plan(study.backend, machine, trial_memory_mb=prepared.peak_memory_mb)[:1])
+            largest = bench.measure_largest(known)
+            watch.on_note(f"largest configuration: {words.settings(largest.hyperparameters) or 'all are alike'}")
+            memory = max(largest.peak_memory_mb, prepared.peak_memory_mb)
+            executor.free[:] = slots = plan(study.backend, machine, trial_memory_mb=memory)
+            shared = 0.0 if machine.gpus else psutil.Process(executor.warm_pid).memory_info().rss / 1e6
             chosen = spread(study, known, _count(study, len(slots)))
-            numbers = f"{words.plural(len(chosen), 'configuration')}, {len(slots)} at a time"
-            watch.on_note(f"measuring {numbers}: a few steps and an evaluation each …")
-            measured = probing.measure([configuration.hyperparameters for configuration in chosen])
-    corner = replace(corner, peak_memory_mb=max(corner.peak_memory_mb, *(one.peak_memory_mb for one in measured)))
-    ground = Ground(
+            count = f"{words.plural(len(chosen), 'configuration')}, {len(slots)} at a time"
+            watch.on_note(f"measuring {count}: a few steps and an evaluation each …")
+            measured = bench.measure(chosen)
+            if bench.too_large and not largest.out_of_memory:
+                largest = bench.judge(bench.too_large[0], known, bench.too_large[1])
+    assert prepared.data is not None
+    peak = max(largest.peak_memory_mb, *(one.peak_memory_mb for one in measured))
+    host = Host(
         slots=len(slots),
         start_seconds=started,
-        data_bytes=_data_bytes(study, known, probing.data),
-        free_memory_mb=math.inf if here.gpus else here.memory_mb + shared,
+        data_bytes=_data_bytes(study, known, {prepared.data, *bench.data}),
+        free_memory_mb=math.inf if machine.gpus else machine.memory_mb + shared,
         shared_memory_mb=shared,
     )
-    return forecast(study, corner, measured, ground)
+    return forecast(study, replace(largest, peak_memory_mb=peak), measured, host)
 
 
-def _data_bytes(study: StudyData, known: Mapping[str, Any], prepared: set[Path]) -> float:
-    """Return what the prepared data of all trials takes: those that differ in an option of the task have their own."""
-    configurations, dice = Configurations(study, known), random.Random(study.sampler.seed)
-    asked = set[str]()
-    for _ in range(trials_of(study) or FEWEST):
-        made = configurations.answered(lambda d: d.parameter.random(dice))
-        asked |= {json.dumps(_options(made.hyperparameters), sort_keys=True)} if made else set()
-    size = sum(file.stat().st_size for folder in prepared for file in folder.rglob("*") if file.is_file())
-    return size / len(prepared) * max(len(prepared), len(asked))
+def largest_of(study: StudyData, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters with the upper end of every size, and of the rest the lower end (a float: the middle).
+
+    Where these break a constraint: the largest of TRIES random configurations. Raises StudyFailed where none meets all.
+    """
+    axes, make = dimensions(study.space), _maker(study, known)
+    made = make({key: _upper_end(dimension) for key, dimension in axes.items()})
+    if made is not None:
+        return made
+    dice, best, most = random.Random(0), None, -math.inf
+    for _ in range(TRIES):
+        labels = {key: d.parameter.at(dice.choice((0.0, dice.random(), 1.0))) for key, d in axes.items()}
+        size = sum(math.log1p(float(labels[key] or 0)) for key, d in axes.items() if _takes_memory(d))
+        if size > most and (made := make(labels)) is not None:
+            best, most = made, size
+    if best is None:
+        raise StudyFailed(f"none of {TRIES} random configurations meets the study's constraints")
+    return best
 
 
-def _options(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+def spread(study: StudyData, known: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    """Return hyperparameters spread evenly over each parameter's domain, the same for the same study."""
+    axes, make, dice = dimensions(study.space), _maker(study, known), random.Random(study.sampler.seed)
+    chosen: list[dict[str, Any]] = []
+    for _ in range(TRIES):
+        columns = [[(n + 0.5) / count for n in dice.sample(range(count), count)] for _ in axes]
+        for shares in zip(*columns, strict=True) if axes else [()] * count:
+            labels = {key: axes[key].parameter.at(share) for key, share in zip(axes, shares, strict=True)}
+            if (made := make(labels)) is not None:
+                chosen.append(made)
+        if len(chosen) >= count:
+            return chosen[:count]
+    if not chosen:
+        raise StudyFailed(f"none of {TRIES * count} configurations meets the study's constraints")
+    return chosen
+
+
+def _maker(study: StudyData, known: Mapping[str, Any]) -> Callable[[Mapping[str, Scalar]], dict[str, Any] | None]:
+    """Return a function from labels (by dimension) to hyperparameters; None where these break a constraint."""
+    configurations = Configurations(study, known)
+
+    def make(labels: Mapping[str, Scalar]) -> dict[str, Any] | None:
+        made = configurations.answered(lambda dimension: labels[dimension.key])
+        return dict(made.hyperparameters) if made else None
+
+    return make
+
+
+def _takes_memory(dimension: Dimension) -> bool:
+    """Whether it is a number of a batch, an input or a model; lengths and rates of training take no memory."""
+    name, parameter = dimension.name, dimension.parameter
+    sized = name.startswith(("model.", "peft.", "task.")) or name.endswith("_batch_size")
+    return sized and (isinstance(parameter, Int) or (isinstance(parameter, Choice) and _is_numeric(parameter)))
+
+
+def _is_numeric(parameter: Choice) -> bool:
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in parameter.labels)
+
+
+def _upper_end(dimension: Dimension) -> Scalar:
+    parameter = dimension.parameter
+    if isinstance(parameter, Choice):
+        order = sorted(parameter.labels, key=lambda label: float(label or 0)) if _is_numeric(parameter) else None
+        return order[-1 if _takes_memory(dimension) else 0] if order else parameter.labels[0]
+    return parameter.at(0.5 if isinstance(parameter, Float) else float(_takes_memory(dimension)))
+
+
+def _count(study: StudyData, slots: int) -> int:
+    """Return how many configurations to measure: every slot is busy as in the run, where neighbours slow a trial down."""
+    if not study.space:
+        return slots
+    return min(math.ceil(FEWEST / slots) * slots, max(slots, trials_of(study) or FEWEST))
+
+
+def _task_options(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     prefix = "task."
     return {k.removeprefix(prefix): v for k, v in hyperparameters.items() if k.startswith(prefix)}
 
 
-def _count(study: StudyData, slots: int) -> int:
-    """Enough to be spread out, and every slot busy as in the run, for its neighbours make a trial slower."""
-    if not study.space:
-        return slots
-    rounds = math.ceil(FEWEST / slots)
-    return min(rounds * slots, max(slots, trials_of(study) or FEWEST))
+def _data_bytes(study: StudyData, known: Mapping[str, Any], prepared: set[Path]) -> float:
+    """Return the bytes of all trials' prepared data: each combination of task options has a data set of its own."""
+    drawn = spread(study, known, trials_of(study) or FEWEST) if study.space else []
+    options = {json.dumps(_task_options(hyperparameters), sort_keys=True) for hyperparameters in drawn}
+    size = sum(file.stat().st_size for folder in prepared for file in folder.rglob("*") if file.is_file())
+    return size / len(prepared) * max(len(prepared), len(options))
 
 
-class _Probing:
-    """Measures configurations on an executor's slots, in folders that are thrown away."""
+class _Bench:
+    """Trains the first steps of configurations on an executor's slots, in folders that are thrown away."""
 
     def __init__(self, study: StudyData, executor: Executor, scratch: Path) -> None:
         self._study = study
         self._executor = executor
         self._scratch = scratch
         self._number = 0
-        self._console = study.place.inspect_log
         self.data = set[Path]()
-        """Folders of prepared data."""
+        """Folders of the data prepared for task options."""
+        self.too_large: tuple[Mapping[str, Any], Finished] | None = None
 
-    def _prepared(self, hyperparameters: Mapping[str, Any]) -> None:
-        """Prepare a configuration's data first, as one trial of many does: it is no part of what a trial takes."""
-        options = _options(hyperparameters)
-        if options:
-            done = self._executor.job("prepare", console=self._console, options=options)
+    def measure_largest(self, known: Mapping[str, Any]) -> Largest:
+        """Train two steps of the largest configuration."""
+        hyperparameters = largest_of(self._study, known)
+        return self.judge(hyperparameters, known, self._first_steps(hyperparameters, 1))
+
+    def judge(self, hyperparameters: Mapping[str, Any], known: Mapping[str, Any], end: Finished) -> Largest:
+        """Return the configuration as the largest; where it ran out of memory, look for a micro-batch that fits."""
+        sizes = {dimension.name for dimension in dimensions(self._study.space).values() if _takes_memory(dimension)}
+        shown = {name: value for name, value in hyperparameters.items() if name in sizes}
+        largest = Largest(hyperparameters=shown, peak_memory_mb=end.peak_memory_mb)
+        if end.ending != Ending.infeasible:
+            return largest
+        batch = int(hyperparameters.get("per_device_train_batch_size", known["per_device_train_batch_size"]))
+        for divisor in (divisor for divisor in DIVISORS if batch % divisor == 0):
+            if self._first_steps(hyperparameters, divisor).ending != Ending.infeasible:
+                return replace(largest, out_of_memory=end.cause, fits=batch // divisor)
+        return replace(largest, out_of_memory=end.cause)
+
+    def measure(self, configurations: Sequence[Mapping[str, Any]]) -> list[Measured]:
+        """Measure configurations, as many at a time as there are slots. Raises StudyFailed where none could be.
+
+        One that runs out of memory is left in ``too_large``.
+        """
+        for hyperparameters in configurations:
+            self._prepare(hyperparameters)
+        waiting, measured = list(configurations), list[Measured]()
+        began = dict[int, tuple[float, Mapping[str, Any]]]()
+        failure = StudyFailed("no configuration could be measured")
+        while waiting or self._executor.running:
+            while waiting and self._executor.free:
+                hyperparameters, now = waiting.pop(0), time.monotonic()
+                began[self._start(hyperparameters, worst=False)] = (now, hyperparameters)
+            end = self._wait()
+            since, hyperparameters = began[end.trial]
+            file = self._folder(end.trial) / MEASURED
+            if file.exists():
+                one = Measured(**json.loads(file.read_text()))
+                overhead = time.monotonic() - since - one.busy_seconds
+                measured.append(replace(one, overhead_seconds=overhead, peak_memory_mb=end.peak_memory_mb))
+            else:
+                failure = self._failure(end)
+            if end.ending == Ending.infeasible:
+                self.too_large = (hyperparameters, end)
+        if not measured:
+            raise failure
+        return measured
+
+    def _first_steps(self, hyperparameters: Mapping[str, Any], divisor: int) -> Finished:
+        """Train two steps on the longest rows. Raises StudyFailed for an end that tells nothing about memory."""
+        self._prepare(hyperparameters)
+        self._start(hyperparameters, worst=True, divisor=divisor)
+        end = self._wait()
+        if end.ending not in (Ending.complete, Ending.pruned, Ending.infeasible, Ending.diverged):
+            raise self._failure(end, hyperparameters)
+        return end
+
+    def _prepare(self, hyperparameters: Mapping[str, Any]) -> None:
+        """Prepare a configuration's data beforehand, as the first of many trials does: no trial's time includes it."""
+        if options := _task_options(hyperparameters):
+            console = self._study.place.inspect_log
+            done = self._executor.job("prepare", console=console, options=options)
             self.data |= {Path(done["folder"])} if "folder" in done else set()
 
-    def start(self, hyperparameters: Mapping[str, Any], *, worst: bool, divisor: int = 1) -> Path:
-        """Start to measure one and return its folder."""
-        folder = self._scratch / f"{self._number:04d}"
-        spec = TrialSpec(
-            number=self._number,
-            hyperparameters=hyperparameters,
-            directory=str(folder),
-            micro_batch_divisor=divisor,
-        )
-        self._number += 1
+    def _start(self, hyperparameters: Mapping[str, Any], *, worst: bool, divisor: int = 1) -> int:
+        """Start measuring a configuration; return its number."""
+        number, self._number = self._number, self._number + 1
+        folder = str(self._folder(number))
+        spec = TrialSpec(number=number, hyperparameters=hyperparameters, directory=folder, micro_batch_divisor=divisor)
         self._executor.start(spec, job="measure", worst=worst)
-        return folder
+        return number
 
-    def ended(self) -> Finished:
-        """Wait for the next one to end."""
+    def _wait(self) -> Finished:
+        """Return the next end."""
         while True:
             for event in self._executor.poll(1.0):
                 if isinstance(event, Finished):
                     return event
 
-    def needs(self, hyperparameters: Mapping[str, Any], divisor: int = 1) -> Finished:
-        """Return how the first two steps of a configuration ended. Raises StudyFailed where that says nothing about memory."""
-        self._prepared(hyperparameters)
-        folder = self.start(hyperparameters, worst=True, divisor=divisor)
-        end = self.ended()
-        if end.ending not in (Ending.complete, Ending.pruned, Ending.infeasible, Ending.diverged):
-            raise _failed(end, hyperparameters, folder)
-        return end
+    def _folder(self, number: int) -> Path:
+        return self._scratch / f"{number:04d}"
 
-    def measure(self, configurations: Sequence[Mapping[str, Any]]) -> list[Measured]:
-        """Return what was measured of those that could be, as many at a time as there are slots."""
-        for hyperparameters in configurations:
-            self._prepared(hyperparameters)
-        waiting, found = list(configurations), list[Measured]()
-        begun = dict[int, tuple[Path, float]]()
-        last: StudyFailed | None = None
-        while waiting or self._executor.running:
-            while waiting and self._executor.free:
-                number, now = self._number, time.monotonic()
-                begun[number] = (self.start(waiting.pop(0), worst=False), now)
-            end = self.ended()
-            folder, since = begun[end.trial]
-            if (folder / MEASURED).exists():
-                one = Measured(**json.loads((folder / MEASURED).read_text()))
-                overhead = time.monotonic() - since - one.busy_seconds
-                found.append(replace(one, overhead_seconds=overhead, peak_memory_mb=end.peak_memory_mb))
-            else:
-                last = _failed(end, {}, folder)
-        if not found:
-            raise last or StudyFailed("no configuration could be measured")
-        return found
-
-
-def _failed(end: Finished, hyperparameters: Mapping[str, Any], folder: Path) -> StudyFailed:
-    console = folder / CONSOLE
-    tail = console.read_text(errors="replace").strip().splitlines()[-1:] if console.exists() else []
-    what = f" with {words.settings(hyperparameters)}" if hyperparameters else ""
-    return StudyFailed(f"the first steps{what} ended as {end.ending}: {end.cause or ' '.join(tail)}")
-
-
-def spread(study: StudyData, known: Mapping[str, Any], count: int) -> list[Configuration]:
-    """Return configurations spread evenly over each parameter's domain, the same for the same study."""
-    configurations, axes, dice = (
-        Configurations(study, known),
-        dimensions(study.space),
-        random.Random(study.sampler.seed),
-    )
-    found: list[Configuration] = []
-    for _ in range(TRIES):
-        columns = [[(n + 0.5) / count for n in dice.sample(range(count), count)] for _ in axes]
-        for row in zip(*columns, strict=True):
-            answers = {key: axes[key].parameter.at(share) for key, share in zip(axes, row, strict=True)}
-            made = configurations.answered(lambda d, answers=answers: answers[d.key])  # type: ignore[misc]
-            found += [made] if made else []
-        if len(found) >= count:
-            return found[:count]
-    if not found:
-        raise StudyFailed(f"none of {TRIES * count} configurations kept the study's constraints")
-    return found
-
-
-def _takes_memory(dimension: Dimension) -> bool:
-    """Whether more of it may mean more memory: batches, inputs and models, not rates and lengths of training."""
-    name, parameter = dimension.name, dimension.parameter
-    sized = name.startswith(("model.", "peft.", "task.")) or name.endswith("_batch_size")
-    return sized and (isinstance(parameter, Int) or (isinstance(parameter, Choice) and _numeric(parameter)))
-
-
-def _numeric(parameter: Choice) -> bool:
-    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in parameter.labels)
-
-
-def _ends(dimension: Dimension) -> list[Scalar]:
-    """The values worth trying, the one that should need most memory first."""
-    parameter = dimension.parameter
-    if isinstance(parameter, Choice) and not _numeric(parameter):
-        return parameter.labels
-    both = parameter.labels if isinstance(parameter, Choice) else [parameter.at(0), parameter.at(1)]
-    values = sorted(both, key=lambda value: float(value or 0))
-    if not _takes_memory(dimension):
-        return [parameter.at(0.5)] if isinstance(parameter, Float) else values[:1]
-    # A batch is monotone; of what a task or model makes of its numbers (patches, windows) nothing is known.
-    return [values[-1]] if dimension.name.endswith("_batch_size") else [values[-1], values[0]]
-
-
-def corners(
-    study: StudyData, known: Mapping[str, Any]
-) -> tuple[dict[str, Scalar], Callable[..., Configuration | None]]:
-    """Return the answers that should need most memory, and what makes a configuration of answers.
-
-    Where the upper ends together break a constraint, the largest ends that keep them are taken.
-    """
-    configurations, axes = Configurations(study, known), dimensions(study.space)
-
-    def make(answers: Mapping[str, Scalar]) -> Configuration | None:
-        return configurations.answered(lambda d: answers[d.key])
-
-    top = {key: _ends(dimension)[0] for key, dimension in axes.items()}
-    if make(top) is not None:
-        return top, make
-
-    dice, best, most = random.Random(0), None, -math.inf
-    for _ in range(TRIES):
-        answers = {key: d.parameter.at(dice.choice((0.0, dice.random(), 1.0))) for key, d in axes.items()}
-        size = sum(math.log1p(float(answers[k] or 0)) for k, d in axes.items() if _takes_memory(d))
-        if size > most and make(answers) is not None:
-            best, most = answers, size
-    if best is None:
-        raise StudyFailed(f"none of {TRIES} configurations kept the study's constraints")
-    return best, make
-
-
-def _corner(study: StudyData, known: Mapping[str, Any], probing: _Probing) -> Corner:
-    """Look for the configuration that needs most memory: from the upper ends, one parameter after the other."""
-    answers, make = corners(study, known)
-    found = make(answers)
-    assert found is not None
-    end, tried = probing.needs(found.hyperparameters), 1
-    for key, dimension in dimensions(study.space).items():
-        for value in _ends(dimension):
-            other = make({**answers, key: value})
-            same = other is None or other.key == found.key
-            if other is None or same or tried >= CANDIDATES or end.ending == Ending.infeasible:
-                continue
-            tried += 1
-            its = probing.needs(other.hyperparameters)
-            if its.ending == Ending.infeasible or its.peak_memory_mb > NOISE * end.peak_memory_mb:
-                answers, found, end = {**answers, key: value}, other, its
-    matter = {d.name for d in dimensions(study.space).values() if _takes_memory(d) or len(_ends(d)) > 1}
-    shown = {name: value for name, value in found.hyperparameters.items() if name in matter}
-    corner = Corner(hyperparameters=shown, peak_memory_mb=end.peak_memory_mb)
-    if end.ending != Ending.infeasible:
-        return corner
-    batch = int(found.hyperparameters.get("per_device_train_batch_size", known["per_device_train_batch_size"]))
-    for divisor in DIVISORS:
-        if batch % divisor == 0 and probing.needs(found.hyperparameters, divisor).ending != Ending.infeasible:
-            return replace(corner, out_of_memory=end.cause, fits=batch // divisor)
-    return replace(corner, out_of_memory=end.cause)
+    def _failure(self, end: Finished, hyperparameters: Mapping[str, Any] | None = None) -> StudyFailed:
+        console = self._folder(end.trial) / CONSOLE
+        tail = console.read_text(errors="replace").strip().splitlines()[-1:] if console.exists() else []
+        what = f" with {words.settings(hyperparameters)}" if hyperparameters else ""
+        return StudyFailed(f"the first steps{what} ended as {end.ending}: {end.cause or ' '.join(tail)}")
