@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from making import sweep, toy_study
+from sweepkit.check import check
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.forecast import Forecast
 from sweepkit.driver.probe import probe
@@ -55,7 +56,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Both:
         budget={"trials": 6},
         backend={"parallel": 2, "cpus_per_trial": 1},
     )
-    ahead = probe(study)
+    ahead = probe(check(study))
     assert not study.place.study_json.exists() and not study.place.trials.exists(), "nothing is recorded"
     return Both(study, ahead, run(study))
 
