@@ -76,27 +76,6 @@ def test_the_command_writes_the_page(project: Path) -> None:
     assert (project / "page.html").stat().st_size > 100_000
 
 
-@pytest.mark.parametrize("direction", ["maximize", "minimize"])
-def test_the_line_marked_in_the_parallel_coordinates_is_the_best_trials(project: Path, direction: str) -> None:
-    from sweepkit.report import figures
-    from sweepkit.report.figures import style
-
-    space = {
-        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
-        "per_device_train_batch_size": {"choices": [4, 8, 16]},
-    }
-    study = finished_study(
-        project, best_at_edge=True, space=space, objective={"metric": "eval_score", "direction": direction}
-    )
-    lines = [line for line in figures.parallel(study).data if line.mode == "lines"]
-    (marked,) = [line for line in lines if line.line.color == style.ACCENT]
-    ends = [line.y[0] for line in lines]
-    assert marked.y[0] == (max(ends) if direction == "maximize" else min(ends))
-    paler = sorted(lines, key=lambda line: line.y[0], reverse=direction == "maximize")
-    tones = [sum(map(float, re.findall(r"[\d.]+", line.line.color))) for line in paler if line is not marked]
-    assert tones == sorted(tones), "darker is better"
-
-
 def test_of_several_goals_each_asks_what_sets_its_best_trials_apart() -> None:
     made = optuna.create_study(directions=["maximize", "minimize"])
     domains = {name: optuna.distributions.FloatDistribution(0, 1) for name in ("lifts", "spoils")}
@@ -105,14 +84,6 @@ def test_of_several_goals_each_asks_what_sets_its_best_trials_apart() -> None:
         params, score = {"lifts": lifts, "spoils": spoils}, lifts**4 - 10 * (spoils < 0.1)
         made.add_trial(optuna.trial.create_trial(params=params, distributions=domains, values=[score, -score]))
     assert next(iter(importances(made, 0))) == next(iter(importances(made, 1))) == "lifts"
-
-
-def test_no_figure_offers_to_send_itself_anywhere(project: Path) -> None:
-    from sweepkit.report import figures
-
-    study = finished_study(project, best_at_edge=False)
-    for name, draw in figures.FIGURES.items():
-        assert "sendChartToCloud" in draw(study).layout.template.layout.modebar.remove, name
 
 
 def test_a_nuisance_is_tuned_away_and_only_what_the_study_asks_about_is_compared(project: Path) -> None:

@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Self
 
 from sweepkit.report.answer import Answer
-from sweepkit.report.figures.style import ACCENT, ENDINGS, window
 from sweepkit.report.live import Board, fraction
 from sweepkit.report.rows import endings
+from sweepkit.report.style import ACCENT, ENDINGS, window
 from sweepkit.report.terminal import COLUMNS_MOST, goals
 from sweepkit.report.watch import Outcome
 from sweepkit.study import words

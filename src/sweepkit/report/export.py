@@ -9,10 +9,9 @@ import io
 import json
 import os
 import platform
-import pprint
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -200,7 +199,7 @@ def _script(exported: _Exported) -> str:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["python"] = lambda data: pprint.pformat(_plain(data), width=110, sort_dicts=False)
+    environment.filters["python"] = _literal
     return environment.get_template("train.py.j2").render(
         study=study.name,
         trial=exported.row.number,
@@ -219,6 +218,13 @@ def _script(exported: _Exported) -> str:
         metric=goal.metric,
         value=value.get(study.objective.value, f"sum({last}) / len({last})"),
     )
+
+
+def _literal(data: Any) -> str:
+    """Return plain data as Python source, the entries of a dict one per line."""
+    if isinstance(data, Mapping) and data:
+        return "{\n" + "".join(f"    {name!r}: {value!r},\n" for name, value in _plain(data).items()) + "}"
+    return repr(_plain(data))
 
 
 def _with_best_checkpoint(exported: _Exported, metric: str, *, greater: bool) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from sweepkit.check.study_file import to_yaml
-from sweepkit.report import figures
+from sweepkit.report import drawings, figures
 from sweepkit.report.evidence import Evidence, configuration
-from sweepkit.report.figures.style import ENDINGS
 from sweepkit.report.health import findings
 from sweepkit.report.rows import endings, hours_by_ending
+from sweepkit.report.style import ENDINGS
 from sweepkit.report.verdict import Estimate
 from sweepkit.study import words
 from sweepkit.study.parameters import Choice
@@ -189,10 +189,10 @@ def _domain(dimension: Dimension) -> str:
 
 def _comparisons(evidence: Evidence) -> Iterator[dict[str, Any]]:
     """For every scientific choice: the best over all other hyperparameters at each of its values."""
-    for dimension, points in figures.parameters.panels(evidence):
+    for dimension, points in drawings.panels(evidence):
         if dimension.parameter.role != "scientific" or not isinstance(dimension.parameter, Choice):
             continue
-        tops = figures.parameters.reached(evidence, dimension, points)
+        tops = drawings.reached(evidence, dimension, points)
         counts = {label: sum(1 for _, other in points if other == label) for _, label in tops}
         order = sorted(tops, key=lambda top: -evidence.better(top[0].values[0], 0.0))
         yield {
@@ -214,20 +214,27 @@ def _plates(evidence: Evidence, clean: Callable[[str], str]) -> Iterator[Plate]:
         "front": ("Pareto front", "Pareto-optimal trials: none is as good in every goal and better in one."),
         "history": (
             "How the search went",
-            f"{goal} of every trial in the order tried; the line is the best so far. Crosses at the edge have no value, or "
-            "one too far off to draw.",
+            f"{goal} of every trial in the order tried; the line is the best so far. Crosses were not trained to their end; "
+            "those at the edge have no value, or one too far off to draw.",
         ),
         "importances": (
             "Which hyperparameters mattered",
             "Share of each in what sets the good trials apart (PED-ANOVA). They add up to one, whatever the effect's size.",
         ),
         "isolation": ("What each value can reach", f"The best {goal} over all other hyperparameters. {rest}".strip()),
-        "slices": ("Slices", f"{goal} against every hyperparameter, darker the later the trial. The best is marked."),
+        "slices": (
+            "Slices",
+            f"{goal} against every hyperparameter over its whole range, darker the later the trial. Crosses were not trained "
+            "to their end; the best is marked.",
+        ),
         "parallel": (
             "Parallel coordinates",
-            "Every trained trial as a line; darker is better, and the best is marked.",
+            "Every trial as a line; darker is better, dotted was not trained to its end, and the best is marked.",
         ),
-        "curves": ("Learning curves", f"{goal} at each evaluation. Short ones were pruned; the thick one is the best."),
+        "curves": (
+            "Learning curves",
+            f"{goal} at each evaluation. A cross ends those that were cut; the thick one is the best.",
+        ),
         "losses": ("Training loss", "As the Trainer logged it."),
         "timeline": ("Slots", "Which trial trained where and when; the numbers are the trials'."),
         "ledger": ("Where the hours went", "Hours of slots, by how the trials that used them ended."),
