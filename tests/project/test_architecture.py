@@ -115,6 +115,16 @@ def test_studies_and_spaces_load_nothing_heavy() -> None:
     assert loaded_after("from sweepkit import Study, Float, Int, Choice, Expression, Task, load_study") == set()
 
 
+def test_interfaces_and_errors_load_nothing_heavy() -> None:
+    code = (
+        "from sweepkit.backends import Backend, Session\n"
+        "from sweepkit.trackers import Tracker\n"
+        "from sweepkit import InputError, StudyFailed, StudyFileError, SweepError\n"
+        "assert issubclass(StudyFileError, InputError) and issubclass(InputError, SweepError)"
+    )
+    assert loaded_after(code) == set()
+
+
 def test_help_loads_nothing_heavy() -> None:
     assert loaded_after(AS_COMMAND, "--help") == set()
 

@@ -305,7 +305,7 @@ def test_several_goals_end_with_the_pareto_front(project: Path) -> None:
     points = [(0.9, 0.5), (0.8, 0.4), (0.7, 0.6)]
     rows = [Trial(number=number, ending=Ending.complete, values=point) for number, point in enumerate(points)]
     shown = text_of(terminal.summary(outcome(rows), study))
-    assert "Pareto front: 2 trials; none is as good in every goal and better in one" in shown
+    assert "Pareto front: 2 trials" in shown
     assert [line.split() for line in shown.splitlines() if "0.4000" in line] == [["1", "0.8000", "0.4000", "–"]]
 
 

@@ -1,11 +1,13 @@
-"""Templates of ``sweep new``: a study folder for each built-in kind, ready to run. Knows nothing of how studies run."""
+"""Writes the study folder of ``sweep new`` from ``new.yaml`` and ``new.md``; what differs by kind is the task class's."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 
 from sweepkit.check.schema import schema
 from sweepkit.study.errors import InputError, nearest
@@ -20,62 +22,13 @@ NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 SCHEMA = "study.schema.json"
 
 
-STUDY = """\
-# yaml-language-server: $schema={schema}
-# sweep check {here}   sweep run {here}   sweep schema --explain
-name: {name}
-question: Which learning rate, batch size and weight decay give the best {metric}?
-
-task:
-  type: {kind}
-  model: {model}
-  data: {data}        # {expects}
-{options}
-training:                        # fixed TrainingArguments of every trial, by their own names
-  num_train_epochs: 3
-
-objective: {{metric: {metric}, direction: {direction}}}
-
-space:
-  learning_rate: {{low: {low}, high: {high}, log: true}}
-  per_device_train_batch_size: {{choices: [8, 16, 32], role: nuisance}}
-  weight_decay: {{low: 0.0, high: 0.3}}
-
-baseline: {{learning_rate: 5e-5}}  # trial 0: what one would do without tuning
-sampler: {{type: tpe, seed: 0}}
-pruner: {{type: asha, min_resource: 1, reduction_factor: 3}}    # counts evaluations; one per epoch
-budget: {{trials: 20}}
-checkpoints: {{keep: 3}}
-"""
-
-README = """\
-# {name}
-
-Which learning rate, batch size and weight decay give the best `{metric}` on `{data_shown}`?
-
-```
-# every mistake at once, nothing runs
-sweep check {here}
-# 20 trials; the same command goes on after an interruption
-sweep run {here}
-# what came out, the path of the best checkpoint, curves and parameters in MLflow
-sweep show {name}
-sweep best {name}
-sweep ui {name}
-```
-
-Data: {expects}. `sweep schema --explain` says what each key of `study.yaml` means.
-"""
-
-
 def write(folder: Path, *, kind: str, data: str, model: str, metric: str = "") -> list[Path]:
     """Write a study folder and return the files, study.yaml first.
 
-    ``data`` and ``model`` are local paths (from here), names on the hub, or ``package:NAME/path``. Raises InputError,
-    and writes nothing, where something of that name exists or an input is missing.
+    ``data`` and ``model`` are paths from the current folder, names on the hub, or ``package:NAME/path``. Raises InputError,
+    and writes nothing, if the folder exists or an input is missing.
     """
-    if kind not in KINDS:
-        raise InputError(f"--kind: there is no kind {kind}; built in are {', '.join(KINDS)}{nearest(kind, KINDS)}")
+    check_kind(kind)
     for option, value in (("--data", data), ("--model", model)):
         if not value:
             raise InputError(f"{option} is needed: a local path, a name on the hub, or package:NAME/path")
@@ -84,38 +37,57 @@ def write(folder: Path, *, kind: str, data: str, model: str, metric: str = "") -
         raise InputError(f"{name} cannot name a study: letters, digits, dot, dash and underscore, at most 100")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists already and is not overwritten; choose another name")
-    task = kind_class(kind)
-    template = task.template
-    assert template is not None
-    goal = metric.removeprefix("eval_") or template.metric
-    reported = option_defaults(task)["metrics"]
-    own = goal not in (*reported, "loss")
     (key, source), *_ = data_reference(data, folder).items()
     values = {
-        "kind": kind,
         "name": name,
         "here": os.path.relpath(folder / "study.yaml"),
         "schema": SCHEMA,
         "model": _text(reference(model, folder, "--model")),
         "data": f"{{{key}: {_text(source)}}}",
         "data_shown": data,
-        "expects": template.data,
-        "options": "".join(f"  {name}: {value}\n" for name, value in template.options.items())
-        + (f"  metrics: [{', '.join(map(_text, [*reported, goal]))}]\n" if own else ""),
-        "metric": f"eval_{goal}",
-        "direction": "minimize" if goal in LOWER_IS_BETTER else "maximize",
-        "low": template.learning_rate[0],
-        "high": template.learning_rate[1],
+        **_by_kind(kind, metric.removeprefix("eval_")),
     }
     folder.mkdir(parents=True, exist_ok=True)
     files = {
-        "study.yaml": STUDY.format(**values),
-        "README.md": README.format(**values),
+        "study.yaml": _filled("new.yaml", values),
+        "README.md": _filled("new.md", values),
         SCHEMA: json.dumps(schema(), indent=1, ensure_ascii=False) + "\n",
     }
     for file, text in files.items():
-        (folder / file).write_text(text)
+        (folder / file).write_text(text, encoding="utf-8")
     return [folder / file for file in files]
+
+
+def check_kind(kind: str) -> None:
+    """Raise InputError for a kind that is not built in."""
+    if kind not in KINDS:
+        raise InputError(f"--kind: there is no kind {kind}; built in are {', '.join(KINDS)}{nearest(kind, KINDS)}")
+
+
+def _by_kind(kind: str, metric: str) -> dict[str, str]:
+    """Return what a kind and the metric to optimise put into the files."""
+    task = kind_class(kind)
+    template = task.template
+    assert template is not None  # every built-in kind has one
+    metric = metric or template.metric
+    reported = option_defaults(task)["metrics"]
+    options = [f"  {name}: {value}\n" for name, value in template.options.items()]
+    if metric not in (*reported, "loss"):
+        options.append(f"  metrics: [{', '.join(map(_text, [*reported, metric]))}]\n")
+    low, high = template.learning_rate
+    return {
+        "kind": kind,
+        "expects": template.data,
+        "options": "".join(options),
+        "metric": f"eval_{metric}",
+        "direction": "minimize" if metric in LOWER_IS_BETTER else "maximize",
+        "low": low,
+        "high": high,
+    }
+
+
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    return Template((Path(__file__).parent / template).read_text(encoding="utf-8")).substitute(values)
 
 
 def reference(text: str, folder: Path, option: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweepkit.cli import studies
-from sweepkit.study.errors import InputError, StudyFileError, nearest
+from sweepkit.study.errors import InputError, StudyFileError
 from sweepkit.tasks.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -69,13 +69,12 @@ def import_(
     """
     from sweepkit.check.find import find_study
     from sweepkit.check.wandb import import_sweep
-    from sweepkit.cli.new import data_reference, reference
+    from sweepkit.cli.new import check_kind, data_reference, reference
     from sweepkit.report import terminal
 
     if output.exists():
         raise InputError(f"{output} exists already and is not overwritten; choose another file with --output")
-    if kind not in KINDS:
-        raise InputError(f"--kind: there is no kind {kind}; built in are {', '.join(KINDS)}{nearest(kind, KINDS)}")
+    check_kind(kind)
     home = output.parent
     task = {
         "type": kind,

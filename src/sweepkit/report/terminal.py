@@ -212,10 +212,7 @@ def answer(study: StudyData, rows: Sequence[Trial]) -> RenderableType | None:
         return None
     if found.several:
         count = words.plural(len(best_trials), "trial")
-        return Group(
-            Text(f"Pareto front: {count}; none is as good in every goal and better in one", style="bold"),
-            trials(study, best_trials),
-        )
+        return Group(Text(f"Pareto front: {count}", style="bold"), trials(study, best_trials))
     [best] = best_trials
     line = Text.assemble(("best  ", "dim"), (f"trial {best.number}", "bold"), f"  {study.objective.goals[0].metric} ")
     line += _over_new_seeds(found.verdict, best) if found.verdict else _over_the_baseline(found, best)
