@@ -136,7 +136,7 @@ def _write(exported: _Exported, folder: Path) -> list[Path]:
     texts = {
         "hyperparameters.yaml": _hyperparameters(exported),
         "README.md": _card(exported),
-        "requirements.txt": _requirements(exported),
+        "requirements.txt": _requirements(),
         "train.py": _script(exported),
     }
     for name, text in texts.items():
@@ -168,7 +168,7 @@ def _plain(data: Any) -> Any:
     return json.loads(json.dumps(data, default=str))
 
 
-def _requirements(exported: _Exported) -> str:
+def _requirements() -> str:
     lines = ["# What the model was trained with; train.py needs sweepkit, which loads the task."]
     for name in LIBRARIES:
         try:
