@@ -1,0 +1,160 @@
+"""The session decides what follows an event: answers, retries, the end of the study. No process is started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.storages import InMemoryStorage
+
+from making import toy_study
+from sweepkit.check import check
+from sweepkit.driver import session as sessions
+from sweepkit.driver.budget import Spent
+from sweepkit.driver.confirm import Confirmation
+from sweepkit.driver.session import Setup, StudySession
+from sweepkit.report.watch import Quiet
+from sweepkit.search.search import Search
+from sweepkit.study.errors import StudyFailed
+from sweepkit.study.paths import Place
+from sweepkit.trackers import Courier, tracker_of
+from sweepkit.trial.events import Evaluated, Finished, Started
+from sweepkit.trial.trial import Ending, Reason, TrialSpec
+
+
+def session_of(project: Path, **keys: Any) -> StudySession:
+    """Return the session of a toy study whose storage lies in memory."""
+    checked = check(toy_study(project, **keys))
+    study = checked.study
+    study.place.folder.mkdir(parents=True, exist_ok=True)
+    search = Search(study, InMemoryStorage(), known=checked.known)
+    courier = Courier(tracker_of(study), warn=print)
+    return StudySession(study, search, courier=courier, watch=Quiet(), setup=Setup(gpus=1, slots=1))
+
+
+def started(session: StudySession) -> TrialSpec:
+    spec = session.next()
+    assert spec is not None
+    session.hear(Started(trial=spec.number, at=0.0, attempt=spec.attempt))
+    return spec
+
+
+def evaluated(number: int, trial: int = 0) -> Evaluated:
+    metrics = {"eval_score": 0.5}
+    return Evaluated(
+        trial=trial, at=0.0, number=number, step=number, epoch=float(number), metrics=metrics, values=(0.5,)
+    )
+
+
+def failed(trial: int, reason: Reason, cause: str = "it broke") -> Finished:
+    return Finished(trial=trial, at=0.0, ending=Ending.failed, reason=reason, cause=cause)
+
+
+def test_an_interrupted_study_stops_running_trials_and_starts_no_more(project: Path) -> None:
+    session = session_of(project)
+    spec = started(session)
+    assert session.hear(evaluated(1)) == "continue"
+    session.interrupt()
+    assert (session.hear(evaluated(2)), session.next(), session.killing) == ("stop", None, False)
+    session.interrupt()
+    assert session.killing
+    session.hear(failed(spec.number, Reason.signal))
+    assert session._search.row(spec.number).ending is Ending.stopped, "a killed trial is resumed later"
+
+
+@pytest.mark.parametrize(
+    ("reason", "attempts"), [(Reason.crash, 3), (Reason.deadline, 1), (Reason.lost, sessions.LOSSES + 1)]
+)
+def test_how_often_a_failed_trial_is_retried_depends_on_the_reason(
+    project: Path, reason: Reason, attempts: int
+) -> None:
+    session = session_of(project, retries={"crash": 2})
+    numbers = []
+    for _ in range(attempts + 1):
+        numbers.append(started(session).number)
+        session.hear(failed(numbers[-1], reason))
+    assert numbers == [0] * attempts + [1]
+
+
+def test_trials_that_fail_with_the_same_cause_stop_the_study_and_others_do_not(project: Path) -> None:
+    session = session_of(project, retries={"crash": 0}, budget={"trials": 9})
+    for number, cause in enumerate(["a", "a", "b", "b"]):
+        started(session)
+        session.hear(failed(number, Reason.crash, cause))
+    started(session)
+    with pytest.raises(StudyFailed, match="3 trials in a row failed with the same cause: b"):
+        session.hear(failed(4, Reason.crash, "b"))
+
+
+def test_a_full_disk_stops_the_study_and_the_trial_is_not_recorded_as_failed(project: Path) -> None:
+    session = session_of(project)
+    started(session)
+    with pytest.raises(StudyFailed, match="free some space"):
+        session.hear(failed(0, Reason.disk_full, "no space left on the disk"))
+    assert session._search.row(0).ending is Ending.running
+
+
+def use_hours(session: StudySession) -> None:
+    place = session._study.place
+    place.spent_json.write_text(json.dumps({"seconds": 7200.0}))
+    session._spent = Spent(place)
+
+
+def use_gpu_hours(session: StudySession) -> None:
+    session._ended_seconds = 7200.0
+
+
+@pytest.mark.parametrize(
+    ("budget", "use", "reason"),
+    [
+        ({"hours": 2.0}, use_hours, "budget.hours: 2 h used up"),
+        ({"gpu_hours": 2.0}, use_gpu_hours, "budget.gpu_hours: 2 GPU-hours used up"),
+    ],
+)
+def test_a_budget_that_is_used_up_starts_no_more_and_stops_running_trials_after_the_grace(
+    project: Path, budget: dict[str, float], use: Callable[[StudySession], None], reason: str
+) -> None:
+    for grace, answer in ((60.0, "continue"), (0.0, "stop")):
+        session = session_of(project, budget={"trials": 9, **budget, "grace_minutes": grace})
+        started(session)
+        use(session)
+        session.tick()
+        assert (session.next(), session.reason, session.hear(evaluated(1))) == (None, reason, answer)
+        (project / "runs/toy/spent.json").unlink(missing_ok=True)
+        (project / "runs/toy/trials/0000/events.jsonl").unlink()
+
+
+def test_time_spent_is_summed_over_resumes_and_drivers(project: Path) -> None:
+    place = Place.of("toy", project)
+    path = place.spent_json
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"seconds": 100.0, "slot_seconds": 200.0}))
+    one, other = Spent(place, slots=2), Spent(place, slots=2)
+    one._since -= 10
+    other._since -= 5
+    one.save()
+    other.save()
+    found = json.loads(path.read_text())
+    assert (round(found["seconds"]), round(found["slot_seconds"])) == (115, 230)
+    assert Spent(place).seconds == pytest.approx(115, abs=1)
+
+
+@pytest.mark.parametrize("seed_per_trial", [False, True])
+def test_every_confirmation_run_has_a_seed_of_its_own_that_the_search_never_used(
+    project: Path, seed_per_trial: bool
+) -> None:
+    keys = {"confirm": {"top": 2, "seeds": 3}, "budget": {"trials": 3}, "seed_per_trial": seed_per_trial}
+    checked = check(toy_study(project, training={"seed": 7}, **keys))
+    study, storage = checked.study, InMemoryStorage()
+    search = Search(study, storage, known=checked.known)
+    while (asked := search.ask()) is not None:
+        search.tell(Finished(trial=asked.number, at=0.0, ending=Ending.complete, values=(float(asked.number),)))
+    confirmation = Confirmation(study, search, storage, known=checked.known)
+    assert (confirmation.enqueue(), confirmation.enqueue()) == (6, 6), "runs that are there are not added again"
+    runs = list(iter(confirmation.search.ask, None))
+    seeds = {asked.seed for asked in runs}
+    assert [asked.origin for asked in runs] == ["confirm of 2", "confirm of 1"] * 3
+    assert len(seeds) == 6 and min(seed for seed in seeds if seed is not None) > 7 + 3
