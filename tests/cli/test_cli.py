@@ -19,10 +19,11 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 import toys
-from sweepkit.check import known_values
+from sweepkit.check import Checked, known_values
 from sweepkit.check.find import find_run, find_study
 from sweepkit.check.study_file import load_study, read_study
 from sweepkit.cli import app, studies
+from sweepkit.report.watch import Outcome, Watcher
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study import words
@@ -32,6 +33,7 @@ from sweepkit.study.study import StudyData
 from sweepkit.tasks.kinds import KINDS
 from sweepkit.tasks.load import kind_class
 from sweepkit.trial.events import Evaluated, Finished
+from sweepkit.trial.trial import Ending, Trial
 
 README = Path(__file__).parents[2] / "README.md"
 STUDY = """\
@@ -369,6 +371,41 @@ def test_retry_makes_new_trials_of_failed_ones_once(ran: StudyData) -> None:
     again = sweep("retry", "toy", "--failed")
     assert again.output == "trial 3 retries trial 2\ntrain 1 trial with: sweep run toy\n"
     assert sweep("retry", "toy", "--failed").output == "toy has no failed trial that was not retried\n"
+
+
+def run_as(monkeypatch: pytest.MonkeyPatch, status: Any, rows: list[Trial]) -> list[tuple[Any, ...]]:
+    """Have ``sweep run`` end like this without running anything; return what it was asked to run."""
+    asked: list[tuple[Any, ...]] = []
+
+    def run_checked(checked: Checked, *, fresh: bool, watch: Watcher) -> Outcome:
+        asked.append((checked.study.backend.type, checked.study.backend.parallel, checked.study.budget.trials, fresh))
+        return Outcome(status, rows, None, None, "so it ended", 1.0)
+
+    monkeypatch.setattr("sweepkit.driver.run.run_checked", run_checked)
+    return asked
+
+
+def test_options_of_run_win_over_the_file(study: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = run_as(monkeypatch, "done", [])
+    sweep("run", "studies/toy", "--backend", "ray", "--parallel", "3", "--set", "budget.trials=7", "--fresh")
+    sweep("run", "studies/toy")
+    assert asked == [("ray", 3, 7, True), ("optuna", "auto", 10, False)]
+
+
+@pytest.mark.parametrize(
+    ("status", "endings", "code"),
+    [
+        ("done", [Ending.complete], 0),
+        ("done", [Ending.complete, Ending.failed], 1),
+        ("failed", [], 1),
+        ("interrupted", [Ending.complete], 130),
+    ],
+)
+def test_run_exits_by_how_the_study_ended(
+    study: StudyData, monkeypatch: pytest.MonkeyPatch, status: str, endings: list[Ending], code: int
+) -> None:
+    run_as(monkeypatch, status, [Trial(number=number, ending=ending) for number, ending in enumerate(endings)])
+    assert sweep("run", "studies/toy").exit_code == code
 
 
 def test_stop_of_a_study_that_does_not_run_is_no_error(ran: StudyData) -> None:
