@@ -97,6 +97,7 @@ def test_a_path_that_nothing_can_be_written_to_is_refused_before_anything_travel
         Home(toy_study(project, backend={"type": "ray", "path": path}))
 
 
+@pytest.mark.real
 def test_a_killed_nodes_scratch_folder_goes_with_the_next_start_and_a_living_ones_stays(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,6 +186,7 @@ def test_pruner_options_are_parameters_of_optunas_class(kind: str) -> None:
     assert pruner_options(kind).keys() == parameters.keys()
 
 
+@pytest.mark.real
 def test_reading_imports_nothing_of_what_it_reads() -> None:
     script = (
         "import sys\n"

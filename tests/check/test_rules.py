@@ -122,6 +122,7 @@ def test_a_broken_study_is_refused_with_every_mistake_its_line_and_what_to_do(na
     assert sorted(home.rglob("*")) == before
 
 
+@pytest.mark.real
 def test_the_command_refuses_every_mistake_of_a_file_together_and_fast(home: Path) -> None:
     case = BROKEN["acceptance of what is sampled"]
     (home / "study.yaml").write_text(case["study"])
@@ -356,6 +357,7 @@ def test_hand_picked_values_are_checked_for_the_command_line_too(home: Path) -> 
     ]
 
 
+@pytest.mark.real
 def test_a_missing_extra_is_told_with_its_command(home: Path) -> None:
     """In an interpreter without site-packages for peft: its finder says that there is none."""
     script = (

@@ -153,6 +153,7 @@ def test_every_command_explains_itself(command: str) -> None:
     assert (shown.exit_code, "Usage" in shown.output) == (0, True)
 
 
+@pytest.mark.real
 def test_help_is_there_at_once() -> None:
     assert cpu_seconds("--help")[0] < 0.5
 
@@ -161,6 +162,7 @@ def test_the_version_is_the_packages(project: Path) -> None:
     assert re.fullmatch(r"sweepkit \d+\.\d+\.\d+\S*\n", sweep("--version").output)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -209,10 +211,12 @@ def test_help_lists_every_kind_of_task(command: str, monkeypatch: pytest.MonkeyP
     assert ", ".join(KINDS) in sweep(command, "--help").output
 
 
+@pytest.mark.real
 def test_a_wrong_option_ends_with_2(project: Path) -> None:
     assert typed("show", "toy", "--colour").returncode == 2
 
 
+@pytest.mark.real
 def test_the_unexpected_ends_with_1_and_says_how_to_see_more(study: StudyData) -> None:
     study.place.folder.mkdir(parents=True)
     study.place.study_json.write_text("{}")
@@ -294,6 +298,7 @@ class Memory(BaseJournalBackend):
         self.logs += logs
 
 
+@pytest.mark.real
 def test_show_of_a_thousand_trials_is_quick(study: StudyData) -> None:
     identify(study.place, study)
     journal = Memory()
@@ -318,6 +323,7 @@ def test_show_of_a_thousand_trials_is_quick(study: StudyData) -> None:
     assert seconds < 1.5
 
 
+@pytest.mark.real
 def test_best_prints_the_path_alone_into_a_pipe(ran: StudyData) -> None:
     done = typed("best", "toy")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{ran.place.trial(0) / 'best'}\n", "")
@@ -412,6 +418,7 @@ def test_stop_of_a_study_that_does_not_run_is_no_error(ran: StudyData) -> None:
     assert sweep("stop", "toy").output == "toy is not running\n"
 
 
+@pytest.mark.real
 def test_stop_signals_the_process_that_runs_the_study(ran: StudyData) -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))

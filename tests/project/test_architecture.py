@@ -107,14 +107,17 @@ except SystemExit as end:
 """
 
 
+@pytest.mark.real
 def test_importing_the_package_loads_nothing_heavy() -> None:
     assert loaded_after("import sweepkit") == set()
 
 
+@pytest.mark.real
 def test_studies_and_spaces_load_nothing_heavy() -> None:
     assert loaded_after("from sweepkit import Study, Float, Int, Choice, Expression, Task, load_study") == set()
 
 
+@pytest.mark.real
 def test_interfaces_and_errors_load_nothing_heavy() -> None:
     code = (
         "from sweepkit.backends import Backend, Session\n"
@@ -125,10 +128,12 @@ def test_interfaces_and_errors_load_nothing_heavy() -> None:
     assert loaded_after(code) == set()
 
 
+@pytest.mark.real
 def test_help_loads_nothing_heavy() -> None:
     assert loaded_after(AS_COMMAND, "--help") == set()
 
 
+@pytest.mark.real
 def test_check_loads_nothing_heavy(project: Path, tiny_bert: Path) -> None:
     (project / "data.csv").write_text("text,label\n" + "free prize,spam\nsee you,ham\n" * 20)
     (project / "study.yaml").write_text(

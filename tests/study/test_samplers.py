@@ -46,6 +46,7 @@ def test_the_study_file_s_reference_lists_both_tables() -> None:
         assert listed(table) in str(spec.model_fields["type"].description)
 
 
+@pytest.mark.real
 def test_a_new_sampler_is_one_line() -> None:
     program = """
         from sweepkit.study import samplers

@@ -91,6 +91,7 @@ def test_an_unknown_metric_names_the_bundled_ones_and_the_nearest() -> None:
         metrics.load("acuracy")
 
 
+@pytest.mark.real
 def test_two_processes_computing_at_once_do_not_disturb_each_other() -> None:
     code = (
         "import json, sys; from sweepkit.tasks import metrics; n = int(sys.argv[1])\n"
@@ -103,6 +104,7 @@ def test_two_processes_computing_at_once_do_not_disturb_each_other() -> None:
     assert results == [[n / 10] * 20 for n in (3, 8)]
 
 
+@pytest.mark.real
 def test_importing_metrics_imports_nothing_heavy() -> None:
     code = "import sys, sweepkit.tasks.metrics; print(sorted({'numpy', 'evaluate', 'datasets', 'sklearn'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -56,6 +56,7 @@ def test_other_options_are_prepared_apart(tmp_path: Path) -> None:
     assert (first != second, len(load_prepared(first)["train"]), len(load_prepared(second)["train"])) == (True, 3, 4)
 
 
+@pytest.mark.real
 def test_processes_that_come_at_once_prepare_once(tmp_path: Path) -> None:
     own(tmp_path)
     code = (
@@ -190,6 +191,7 @@ def test_the_digest_of_a_task_of_a_cell_stays_where_only_lines_move() -> None:
     assert cell() == cell("\n\n" + CELLS.replace("\ndef weight", "\n# nothing\ndef weight") + "unused = 3\n")
 
 
+@pytest.mark.real
 def test_the_digest_of_a_task_of_a_cell_is_the_same_in_another_process() -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(CELLS.replace('"a": 1', '"a": 1, "b": {"x", "y", "z"}, "c": Task'), names)

@@ -141,6 +141,7 @@ for step in itertools.count(1):
 """
 
 
+@pytest.mark.real
 def test_a_writer_killed_at_any_moment_leaves_a_log_that_can_be_gone_on_with(tmp_path: Path) -> None:
     for _ in range(3):
         before = TrialLog(tmp_path).size
