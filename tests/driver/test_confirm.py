@@ -131,13 +131,13 @@ def test_a_verdict_in_words() -> None:
         "  trial 7: 0.8000 ± 0.0071 (0.7912 to 0.8088), 0.8300 in the search",
         "  trial 4: 0.7900 ± 0.0071 (0.7812 to 0.7988), 0.8000 in the search, 1 seed without a value",
         "  trial 0 (baseline): 0.7000 ± 0.0071 (0.6912 to 0.7088), 0.7000 in the search",
-        "Trial 9 cannot be judged: fewer than two of its seeds gave a value.",
+        "Trial 9 cannot be judged: fewer than two of its seeds have a value.",
         "Trial 7 is better than the baseline by 0.1000 (0.0897 to 0.1103, p = 5.1e-08).",
         "Trial 4 is better than the baseline by 0.0900 (0.0797 to 0.1003, p = 7.8e-08).",
         "Trials 4 and 7 are not distinguishable from each other.",
         "Of the 0.8300 that trial 7 reached in the search, 0.0300 was luck (95 % interval 0.0212 to 0.0388).",
-        "The search promised +0.1300 over the baseline, +0.1000 is confirmed.",
-        "Chosen: trial 7, the best mean.",
+        "In the search it gained +0.1300 over the baseline; over new seeds it is +0.1000.",
+        "Chosen: trial 7, which has the best mean.",
         f"Test: {verdict.test}.",
     ]
 
@@ -146,8 +146,8 @@ def test_luck_that_cannot_be_told_is_not_denied() -> None:
     found = [Candidate(number=1, searched=0.9, values=(0.4, 0.8)), Candidate(number=2, values=(0.5, 0.6))]
     verdict = judge(found, metric="eval_score", direction="maximize", best=1)
     assert (
-        "How much of the 0.9000 that trial 1 reached in the search was luck cannot be told from none at all "
-        "(95 % interval -2.2412 to 2.8412); more seeds tell more."
+        "The 0.9000 that trial 1 reached in the search may owe nothing to luck (95 % interval -2.2412 to 2.8412); "
+        "more seeds would narrow this."
     ) in verdict.sentences()
 
 
@@ -164,4 +164,6 @@ def test_without_noise_the_number_of_seeds_decides_what_can_be_told_apart() -> N
 def test_nothing_is_said_where_no_seed_gave_a_value() -> None:
     verdict = judge([Candidate(number=2, values=(), lost=5)], metric="eval_score", direction="maximize", best=2)
     assert (verdict.chosen, verdict.lost, verdict.luck) == (None, (2,), None)
-    assert verdict.sentences() == ["No configuration could be confirmed: fewer than two of its new seeds gave a value."]
+    assert verdict.sentences() == [
+        "No configuration could be confirmed: each has fewer than two new seeds with a value."
+    ]

@@ -11,7 +11,7 @@ import pytest
 
 from making import toy_study
 from sweepkit.report.evidence import Evidence
-from sweepkit.report.health import findings
+from sweepkit.report.health import findings, unchecked
 from sweepkit.report.verdict import Candidate, Verdict, judge
 from sweepkit.trial.trial import Ending, Trial
 
@@ -40,7 +40,7 @@ def said(
     """Return check → what to do, of a study with these trials."""
     study = toy_study(project, **{"space": RATE, "budget": {"trials": len(rows)}, **keys})
     evidence = Evidence(study=study, rows=rows, confirmed=confirmed, verdict=verdict)
-    return {found.check: found.do for found in findings(evidence)}
+    return {found.check: found.advice for found in findings(evidence)}
 
 
 def spread(count: int = 12) -> list[Trial]:
@@ -53,6 +53,38 @@ def spread(count: int = 12) -> list[Trial]:
 
 def test_a_study_in_good_health_has_no_finding(project: Path) -> None:
     assert said(project, spread()) == {}
+
+
+def lacking(project: Path, rows: Sequence[Trial], **keys: Any) -> list[str]:
+    """Return the checks that lack data in a study with these trials, and what each needs."""
+    study = toy_study(project, **{"space": RATE, "budget": {"trials": len(rows) or 1}, **keys})
+    return unchecked(Evidence(study=study, rows=rows))
+
+
+def test_checks_without_enough_data_are_listed_with_what_they_need(project: Path) -> None:
+    assert lacking(project, []) == [
+        "trials that go wrong (3 ended trials)",
+        "gain over the baseline (a baseline)",
+        "noise between seeds (2 complete trials)",
+        "edges of the space (5 ended trials)",
+        "length of training (1 complete trial)",
+        "convergence of the search (10 ended trials)",
+        "hyperparameters without effect (20 trials with a value)",
+        "repeated configurations (3 ended trials)",
+    ]
+    rows = [trial(0, 0.5, curve=(0.1, 0.2, 0.5), origin="baseline"), *spread(25)[1:]]
+    assert lacking(project, rows) == [
+        "noise between seeds (confirm or seed_per_trial)",
+        "length of training (3 evaluations per trial)",
+    ]
+
+
+def test_checks_that_do_not_apply_are_not_said_to_lack_data(project: Path) -> None:
+    goals = [{"metric": name, "direction": "maximize"} for name in ("eval_score", "eval_cost")]
+    assert lacking(project, [], objective={"metrics": goals}, seed_per_trial=True) == [
+        "trials that go wrong (3 ended trials)"
+    ]
+    assert "pruning of good trials (1 complete trial)" in lacking(project, [], pruner={"type": "median"})
 
 
 @pytest.mark.parametrize(
@@ -95,10 +127,11 @@ def verdict(means: Mapping[int, float], *, baseline: int | None = None) -> Verdi
 @pytest.mark.parametrize(
     ("third", "do"),
     [
-        (0.8, "Go by the confirmation's means, not by the search's order: trial 9 is better than trial 2."),
+        (0.8, "Go by the means over new seeds, not by the order of the search: trial 9 is better than trial 2."),
         (
             0.899,
-            "The confirmation cannot tell them apart either; trial 9 has the best mean, and confirm: {seeds: 6} would",
+            "The confirmation does not distinguish them either; trial 9 has the best mean. For a clearer answer, confirm with "
+            "more seeds: confirm: {seeds: 6}.",
         ),
     ],
 )

@@ -15,13 +15,16 @@ import pytest
 from making import toy_study
 from sweepkit import report
 from sweepkit.check import known_values, typed
+from sweepkit.check.find import stored_study
 from sweepkit.cli import app
 from sweepkit.report.answer import Answer
+from sweepkit.report.health import Finding
 from sweepkit.report.mirror import importances
 from sweepkit.report.rows import read
 from sweepkit.report.verdict import Candidate, judge, write_verdict
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
+from sweepkit.study import words
 from sweepkit.study.identity import identify
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished, Started
@@ -53,27 +56,44 @@ def finished_study(project: Path, *, best_at_edge: bool, **keys: Any) -> StudyDa
 
 def test_the_page_holds_the_answer_and_every_figure_without_a_network(project: Path) -> None:
     study = finished_study(project, best_at_edge=False)
-    page = report.write(study).read_text()
-    assert "toy" in page and "eval_score" in page
+    page, answer = report.write(study).read_text(), Answer(study, read(study))
+    assert answer.best is not None
+    assert f"<title>toy: {words.value(answer.best.value)} eval_score</title>" in page
+    assert f'<p class="says">Reached by trial {answer.best.number} of 12.</p>' in page
     assert not re.findall(r"""<(?:script|link|img)[^>]+(?:src|href)=["']?https?://""", page), (
         "the page fetches something"
     )
-    assert page.count("Plotly.newPlot") >= 4
+    drawn = ["history", "importances", "isolation", "slices", "parallel", "curves", "timeline", "ledger"]
+    assert re.findall(r'<section id="(\w+)">', page) == drawn
+    assert re.findall(r'Plotly.newPlot\(\s*"plot-(\w+)"', page) == drawn
 
 
 @pytest.mark.parametrize("best_at_edge", [True, False])
 def test_a_best_value_at_the_edge_of_the_space_is_said_and_only_then(project: Path, best_at_edge: bool) -> None:
-    found = report.findings(finished_study(project, best_at_edge=best_at_edge))
-    assert any("learning_rate" in finding.says and "edge" in finding.check for finding in found) == best_at_edge
+    study = finished_study(project, best_at_edge=best_at_edge)
+    best = Answer(study, read(study)).best
+    assert best is not None
+    said = Finding(
+        check="at_an_edge",
+        message=f"The best learning_rate, {words.setting(best.params['learning_rate'])}, lies at the upper edge of its range "
+        "(1e-4 to 0.01); the optimum may lie outside.",
+        advice="Widen the range and run the same command; the trials so far stay: learning_rate: {high: 0.1}.",
+    )
+    assert [finding for finding in report.findings(study) if finding.check == "at_an_edge"] == [said] * best_at_edge
+    assert (said.message in report.write(study).read_text()) == best_at_edge
 
 
 def test_the_command_writes_the_page(project: Path) -> None:
     from typer.testing import CliRunner
 
-    finished_study(project, best_at_edge=True)
+    study = finished_study(project, best_at_edge=True)
     result = CliRunner().invoke(app, ["report", "toy", "--output", str(project / "page.html")])
     assert result.exit_code == 0, result.output
-    assert (project / "page.html").stat().st_size > 100_000
+    undated = [
+        re.sub(r"(Written by sweepkit \S+) on [^.]*", r"\1", path.read_text())
+        for path in (project / "page.html", report.write(stored_study(study.place.folder)))
+    ]
+    assert undated[0] == undated[1]
 
 
 def test_of_several_goals_each_asks_what_sets_its_best_trials_apart() -> None:
@@ -102,7 +122,7 @@ def test_a_nuisance_is_tuned_away_and_only_what_the_study_asks_about_is_compared
         tops[size] = max(tops[size], row.value or 0.0)
     (line,) = [trace for trace in drawn.data if trace.mode == "lines+markers"]
     assert dict(zip(line.x, line.y, strict=True)) == tops
-    assert "The nuisance hyperparameters are tuned away." in report.write(study).read_text()
+    assert "Nuisance hyperparameters are optimized over and not shown." in report.write(study).read_text()
 
 
 def test_passwords_in_the_urls_of_storage_and_tracking_are_not_in_the_page(project: Path) -> None:
@@ -127,7 +147,7 @@ def test_at_the_end_of_a_run_the_page_is_written_and_what_goes_wrong_costs_the_p
     assert report.conclude(study) == f"report: {page}"
     page.unlink()
     page.mkdir()
-    assert report.conclude(study).startswith("the report could not be written (IsADirectoryError")
+    assert report.conclude(study).startswith("the report was not written (IsADirectoryError")
 
 
 def test_the_metrics_of_the_test_split_are_on_the_page_and_their_timings_are_not(project: Path) -> None:
@@ -140,7 +160,10 @@ def test_the_metrics_of_the_test_split_are_on_the_page_and_their_timings_are_not
 
 @pytest.mark.parametrize(
     ("mean", "says"),
-    [(0.8, "0.1000 better than the baseline&#39;s mean (0.8000)."), (0.89, "mean (0.8900), which may be chance.")],
+    [
+        (0.8, "0.1000 better than the baseline&#39;s mean (0.8000)."),
+        (0.89, "mean (0.8900), a difference that may be chance."),
+    ],
 )
 def test_a_confirmed_answer_is_held_against_the_baselines_mean(project: Path, mean: float, says: str) -> None:
     study = finished_study(project, best_at_edge=False, baseline={"learning_rate": 1e-4})

@@ -131,7 +131,7 @@ def report(
 
     data = find_run(study)
     for finding in package.findings(data):
-        typer.echo(f"{finding.says} {finding.do}")
+        typer.echo(f"{finding.message} {finding.advice}")
     path = package.write(data, output)
     typer.echo(f"wrote {terminal.short_path(path)}")
     if result := package.record(data, path):

@@ -1,7 +1,6 @@
-"""What a finished or running study teaches: figures, health checks in words, and one page that holds both.
+"""What a finished or running study teaches: its answer, health checks, figures, and one page that holds them all.
 
-``figures.history(study)`` and its neighbours give plotly figures; ``health.findings`` what to do next; :func:`write` the
-page. Knows no terminal and disturbs no driver. Heavy things are imported when they are needed.
+Heavy libraries are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def findings(study: StudyData) -> list[Finding]:
-    """Return what is not as it should be in a study, each with what to do; the most pressing first."""
+    """Return what is wrong, or could be better, in a study; the most pressing first."""
     from sweepkit.report.evidence import gather
     from sweepkit.report.health import findings
 
@@ -34,9 +33,9 @@ def write(study: StudyData, path: Path | None = None) -> Path:
 
 
 def record(study: StudyData, path: Path) -> str:
-    """Put a written report beside the study's record; return what came of it in words, for example for the terminal.
+    """Attach a written report to the study's record; return in words how that went.
 
-    Empty where the study is recorded nowhere. A store that is away costs only the sentence.
+    Empty where the study is recorded nowhere. Never raises: a store may be unreachable.
     """
     from sweepkit.trackers import tracker_of
     from sweepkit.trackers.courier import in_words
@@ -54,9 +53,9 @@ def record(study: StudyData, path: Path) -> str:
 
 
 def conclude(study: StudyData) -> str:
-    """Write the report and put it into MLflow; return what came of it in words. What goes wrong costs the page alone."""
+    """Write the report and attach it to the tracker's record; return in words how that went. Never raises."""
     try:
         path = write(study)
-    except Exception as error:  # noqa: BLE001  # an edge: the study is done, whatever happens to a picture of it
-        return f"the report could not be written ({type(error).__name__}: {error}); `sweep report` tries again"
+    except Exception as error:  # noqa: BLE001  # an edge: the study is done, with or without its report
+        return f"the report was not written ({type(error).__name__}: {error}); `sweep report` tries again"
     return ", ".join(part for part in (f"report: {path}", record(study, path)) if part)

@@ -1,7 +1,4 @@
-"""Everything a report starts from: a study, its trials, and what their logs say of the course each took.
-
-Reads rows and logs; knows no figure, no judgement and no one who runs the study.
-"""
+"""The data of a report: a study, its trials, and from their logs the course of each training."""
 
 from __future__ import annotations
 
@@ -9,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from statistics import variance
 from typing import Any
 
 from sweepkit.report.answer import Answer
 from sweepkit.report.rows import CONFIRM, Reader, driver, read, slot_hours
 from sweepkit.report.verdict import Verdict
+from sweepkit.study.configurations import key_of
 from sweepkit.study.parameters import Choice, Domain, Scalar
 from sweepkit.study.space import Dimension, dimensions, labels
 from sweepkit.study.study import Goal, StudyData
@@ -24,7 +23,7 @@ from sweepkit.trial.trial import Ending, Trial
 
 @dataclass(frozen=True, kw_only=True)
 class Stint:
-    """A stretch of time in which a trial held a place; ``end`` is None where nothing says when it ended."""
+    """A stretch of time in which a trial ran on a device; ``end`` is None where it is unknown."""
 
     host: str
     device: str
@@ -36,7 +35,7 @@ class Stint:
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """What a trial's log says of its training."""
+    """The course of a trial's training, from its log."""
 
     evaluations: tuple[Evaluated, ...] = ()
     losses: tuple[tuple[int, float], ...] = ()
@@ -47,22 +46,22 @@ class Course:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """A study and all that is known of its trials."""
+    """A study and everything known about its trials."""
 
     study: StudyData
     rows: Sequence[Trial]
     courses: Mapping[int, Course] = field(default_factory=dict)
     """Trial number → its course, where there is a log."""
     confirmed: Sequence[Trial] = ()
-    """Trainings of known configurations with other seeds."""
+    """Confirmation runs: known configurations with new seeds."""
     verdict: Verdict | None = None
-    """What the confirmation concluded."""
+    """The verdict of the confirmation."""
     test: Mapping[str, Any] | None = None
-    """What the one evaluation on the test split gave."""
+    """The one evaluation on the test split: ``trial``, ``at``, ``rows`` and ``metrics``."""
     slot_hours: float | None = None
-    """Hours that slots were there for trials, where that was recorded."""
+    """Hours that slots were available; None where they were not recorded."""
     running: bool = False
-    """Whether a driver is at work on the study."""
+    """Whether a driver runs the study."""
 
     @cached_property
     def answer(self) -> Answer:
@@ -91,7 +90,7 @@ class Evidence:
 
     @property
     def chosen(self) -> Trial | None:
-        """The study's answer: the trial that the confirmation chose, else the best."""
+        """The trial with the best mean over new seeds; before a confirmation the best."""
         return self.answer.chosen
 
     @property
@@ -104,15 +103,34 @@ class Evidence:
         return left - right if self.maximize else right - left
 
     def curve(self, row: Trial) -> list[tuple[int, float]]:
-        """Return (evaluation, first goal's value) of a trial, oldest first; from its log, else as the pruner saw it."""
+        """Return (evaluation, first goal's value) of a trial, oldest first: from its log, else the values the pruner saw."""
         course = self.courses.get(row.number, Course())
         if course.evaluations:
             return [(event.number, event.values[0]) for event in course.evaluations if event.values]
         return list(row.intermediate.items())
 
+    @cached_property
+    def seed_spread(self) -> float | None:
+        """Pooled standard deviation of the first goal between trainings that differ in their seed alone.
+
+        From the confirmation, else from configurations trained twice with ``seed_per_trial``; None without either.
+        """
+        able = [row for row in self.confirmed if row.ending is Ending.complete and row.values]
+        if not able and self.study.seed_per_trial:
+            able = [row for row in self.rows if row.ending is Ending.complete and row.values]
+        groups: dict[str, list[float]] = {}
+        for row in able:
+            params = {name: value for name, value in row.params.items() if name != "seed"}
+            groups.setdefault(key_of(params), []).append(row.values[0])
+        repeated = [values for values in groups.values() if len(values) > 1]
+        freedom = sum(len(values) - 1 for values in repeated)
+        if not freedom:
+            return None
+        return float((sum(variance(values) * (len(values) - 1) for values in repeated) / freedom) ** 0.5)
+
 
 def gather(study: StudyData) -> Evidence:
-    """Return what is known of a study at this moment; reads its storage and logs, and writes nothing."""
+    """Read a study's storage and logs; writes nothing."""
     rows = read(study)
     answer = Answer.read(study, rows)
     return Evidence(
@@ -134,7 +152,7 @@ def courses(trials: Path, rows: Sequence[Trial]) -> dict[int, Course]:
 
 
 def course(events: Sequence[Event]) -> Course:
-    """Return what a trial's events say of its training."""
+    """Return the course that a trial's events tell."""
     ends = [event for event in events if isinstance(event, Finished)]
     return Course(
         evaluations=tuple(event for event in events if isinstance(event, Evaluated)),

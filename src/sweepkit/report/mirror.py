@@ -1,4 +1,4 @@
-"""Trials as an Optuna study in memory, for what Optuna judges and draws. Knows no storage on disk and no figure."""
+"""The trials as an Optuna study in memory, which Optuna can judge and draw."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.search.samplers import distribution, knowingly
 from sweepkit.study.parameters import Scalar
+from sweepkit.study.samplers import make_pruner
 from sweepkit.study.space import Dimension
 from sweepkit.study.study import Direction
 from sweepkit.trial.trial import Ending, Trial
@@ -26,13 +27,13 @@ STATES = {
     Ending.stopped: TrialState.RUNNING,
     Ending.waiting: TrialState.WAITING,
 }
-"""Ending → Optuna's word; everything else is a failure here, so that no penalty is drawn or judged as if measured."""
+"""Ending → Optuna's state; the others count as failed, so that no penalty value is taken for a measured one."""
 
 
-def optuna_study(evidence: Evidence, *, fixed: bool = False) -> optuna.Study:
+def optuna_study(evidence: Evidence) -> optuna.Study:
     """Return an Optuna study with these trials, under their own numbers, its parameters named by their dimensions.
 
-    ``fixed`` False leaves out dimensions that only ever had one value, which nothing can be learnt or drawn of.
+    Dimensions that only ever had one value are left out: there is nothing to learn from them or to draw.
     """
     goals = evidence.study.objective.goals
     known = {row.number: configuration(evidence.study, row) for row in evidence.rows}
@@ -48,7 +49,7 @@ def optuna_study(evidence: Evidence, *, fixed: bool = False) -> optuna.Study:
             if row is None:
                 made.add_trial(create_trial(state=TrialState.FAIL))
                 continue
-            chosen = {key: pair for key, pair in known[number].items() if fixed or len(seen[key]) > 1}
+            chosen = {key: pair for key, pair in known[number].items() if len(seen[key]) > 1}
             made.add_trial(_trial(row, len(goals), chosen))
     return made
 
@@ -77,6 +78,36 @@ def _trial(row: Trial, goals: int, chosen: Mapping[str, tuple[Dimension, Scalar]
         distributions={key: distribution(dimension.parameter) for key, (dimension, _) in chosen.items()},
         intermediate_values=dict(row.intermediate),
     )
+
+
+def pruned_at(evidence: Evidence, row: Trial) -> int | None:
+    """Return the evaluation at which the pruner stops ``row`` when it competes with all other trials, None for never.
+
+    A trial that came early met no competition. All trials are replayed in their order, ``row`` last.
+    """
+    spec = evidence.study.pruner
+    ended = {each.number: each for each in evidence.rows if each.ending in (Ending.complete, Ending.pruned)}
+    with knowingly():
+        study = empty(evidence.study.name, [evidence.goal.direction])
+        trials = [study.ask() for _ in range(max(ended) + 1)]  # Hyperband's brackets go by name and number
+        for number in [*(number for number in sorted(ended) if number != row.number), row.number]:
+            for step, value in ended[number].intermediate.items():
+                trials[number].report(value, step)
+                study.pruner = make_pruner(spec.type, spec.options)
+                if trials[number].should_prune() and number == row.number:
+                    return step
+            _tell(study, trials[number], ended[number])
+    return None
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, row: Trial) -> None:
+    reached = list(row.intermediate.values())
+    if row.ending is Ending.pruned:
+        study.tell(trial, state=TrialState.PRUNED)
+    elif reached:
+        study.tell(trial, reached[-1])
+    else:
+        study.tell(trial, state=TrialState.FAIL)
 
 
 def importances(study: optuna.Study, goal: int = 0) -> dict[str, float]:

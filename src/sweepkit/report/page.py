@@ -1,7 +1,6 @@
-"""The report as one HTML page: the answer, what to do next, the figures, the trials. Knows no storage.
+"""The report as one HTML page: the answer, what to do next, the figures, the trials.
 
-Everything the page needs is in it, plotly.js included, so that it opens anywhere and years later. Texts are scrubbed of
-secrets and escaped as they enter the page.
+The page is self-contained, plotly.js included, and opens without a network. All text is scrubbed of secrets and escaped.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from plotly.offline import get_plotlyjs
 from sweepkit.check.study_file import to_yaml
 from sweepkit.report import drawings, figures
 from sweepkit.report.evidence import Evidence, configuration
-from sweepkit.report.health import findings
+from sweepkit.report.health import findings, unchecked
 from sweepkit.report.rows import endings, hours_by_ending
 from sweepkit.report.style import ENDINGS
 from sweepkit.report.verdict import Estimate
@@ -32,14 +31,14 @@ from sweepkit.study.space import Dimension
 from sweepkit.trial.trial import Trial
 
 MOST_TRIALS = 500
-"""So many trials the page lists; the others are in ``sweep show --all``."""
+"""Trials on the page; the rest are in ``sweep show --all``."""
 
 SHORTEST_SECRET = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plate:
-    """A figure with the words around it."""
+    """A figure with its title and caption."""
 
     name: str
     title: str
@@ -69,6 +68,7 @@ def html(evidence: Evidence) -> str:
         facts=list(_facts(evidence)),
         settings=list(_settings(evidence)),
         findings=findings(evidence),
+        unchecked=unchecked(evidence),
         comparisons=list(_comparisons(evidence)),
         plates=list(_plates(evidence, clean)),
         trials=_trials(evidence),
@@ -76,7 +76,7 @@ def html(evidence: Evidence) -> str:
         baseline=evidence.baseline,
         yaml=to_yaml(study),
         colors={str(ending): color for ending, color in ENDINGS.items()},
-        plotly=Markup(get_plotlyjs()),  # plotly's own file, as it is
+        plotly=Markup(get_plotlyjs()),  # plotly.js itself
         written=f"{datetime.now().astimezone():%-d %B %Y, %H:%M}",
         version=version("sweepkit"),
     )
@@ -84,7 +84,7 @@ def html(evidence: Evidence) -> str:
 
 
 def _answer(evidence: Evidence) -> dict[str, Any]:
-    """The headline: a number with its name, and one sentence."""
+    """Return the headline: a number, its unit, and one sentence."""
     chosen, ended = evidence.chosen, evidence.ended
     if evidence.answer.several:
         front = evidence.answer.front
@@ -96,20 +96,20 @@ def _answer(evidence: Evidence) -> dict[str, Any]:
         return _no_answer(evidence)
     estimate = _estimate(evidence, chosen)
     number, unit = words.value(chosen.value), evidence.goal.metric
-    says = f"Trial {chosen.number} of {len(ended)} reached it."
+    says = f"Reached by trial {chosen.number} of {len(ended)}."
     if estimate:
         seeds = len(estimate.values)
         number = f"{words.value(estimate.mean)} ± {words.value(estimate.std)}"
-        says = f"Trial {chosen.number}, trained again with {seeds} new seeds (mean ± standard deviation)."
+        says = f"Trial {chosen.number}, mean ± standard deviation over {seeds} new seeds."
     return {"number": number, "unit": unit, "says": f"{says} {_gain(evidence, chosen)}".strip()}
 
 
 def _no_answer(evidence: Evidence) -> dict[str, Any]:
-    state = "Trials are still in training." if evidence.running else "No trial was trained to its end."
+    state = "No trial is complete yet." if evidence.running else "No trial was completed."
     return {
         "number": "–",
         "unit": "no answer yet",
-        "says": state if evidence.rows else "No trial has been started yet.",
+        "says": state if evidence.rows else "No trial has started yet.",
     }
 
 
@@ -123,7 +123,7 @@ def _gain(evidence: Evidence, chosen: Trial) -> str:
     if baseline is None or baseline.value is None:
         return ""
     if baseline.number == chosen.number:
-        return f"It is the baseline itself: nothing beat it{' over new seeds' if evidence.verdict else ''}."
+        return f"This is the baseline: nothing beat it{' over new seeds' if evidence.verdict else ''}."
     confirmed = _confirmed_gain(evidence, chosen, baseline)
     if confirmed:
         return confirmed
@@ -135,13 +135,13 @@ def _gain(evidence: Evidence, chosen: Trial) -> str:
 
 
 def _confirmed_gain(evidence: Evidence, chosen: Trial, baseline: Trial) -> str:
-    """How far the chosen trial's mean is from the baseline's, which it is never worse than; empty where neither is known."""
+    """Return the gain of the chosen trial's mean over the baseline's, empty without both."""
     pairs = evidence.verdict.comparisons if evidence.verdict else ()
     pair = next((p for p in pairs if (p.better, p.worse) == (chosen.number, baseline.number)), None)
     estimate = _estimate(evidence, baseline)
     if pair is None or estimate is None:
         return ""
-    but = "" if pair.distinguishable else ", which may be chance"
+    but = "" if pair.distinguishable else ", a difference that may be chance"
     return f"That is {words.value(pair.gain)} better than the baseline's mean ({words.value(estimate.mean)}){but}."
 
 
@@ -163,7 +163,7 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _settings(evidence: Evidence) -> Iterator[dict[str, str]]:
-    """The winning configuration beside the baseline's and the space."""
+    """Yield the chosen configuration beside the baseline's and the space, name by name."""
     chosen, baseline = evidence.chosen, evidence.baseline
     if chosen is None:
         return
@@ -188,7 +188,7 @@ def _domain(dimension: Dimension) -> str:
 
 
 def _comparisons(evidence: Evidence) -> Iterator[dict[str, Any]]:
-    """For every scientific choice: the best over all other hyperparameters at each of its values."""
+    """Yield for each scientific choice the best value reached with each of its options."""
     for dimension, points in drawings.panels(evidence):
         if dimension.parameter.role != "scientific" or not isinstance(dimension.parameter, Choice):
             continue
@@ -209,35 +209,38 @@ def _trials(evidence: Evidence) -> list[Trial]:
 
 def _plates(evidence: Evidence, clean: Callable[[str], str]) -> Iterator[Plate]:
     goal = evidence.goal.metric
-    rest = "The nuisance hyperparameters are tuned away." if _has_nuisance(evidence) else ""
+    rest = "Nuisance hyperparameters are optimized over and not shown." if _has_nuisance(evidence) else ""
     captions: dict[str, tuple[str, str]] = {
         "front": ("Pareto front", "Pareto-optimal trials: none is as good in every goal and better in one."),
         "history": (
-            "How the search went",
-            f"{goal} of every trial in the order tried; the line is the best so far. Crosses were not trained to their end; "
-            "those at the edge have no value, or one too far off to draw.",
+            "Optimization history",
+            f"{goal} of every trial in the order tried; the line is the best so far. Crosses are incomplete trials; those at "
+            "the edge have no value, or one far outside the range.",
         ),
         "importances": (
-            "Which hyperparameters mattered",
-            "Share of each in what sets the good trials apart (PED-ANOVA). They add up to one, whatever the effect's size.",
+            "Hyperparameter importances",
+            "How much each decides which trials are good (PED-ANOVA). They add up to one, however small the effects.",
         ),
-        "isolation": ("What each value can reach", f"The best {goal} over all other hyperparameters. {rest}".strip()),
+        "isolation": (
+            "Isolation plots",
+            f"The best {goal} at each value, over all other hyperparameters. {rest}".strip(),
+        ),
         "slices": (
             "Slices",
-            f"{goal} against every hyperparameter over its whole range, darker the later the trial. Crosses were not trained "
-            "to their end; the best is marked.",
+            f"{goal} against each hyperparameter over its whole range; later trials are darker. Crosses are incomplete "
+            "trials; the best is marked.",
         ),
         "parallel": (
             "Parallel coordinates",
-            "Every trial as a line; darker is better, dotted was not trained to its end, and the best is marked.",
+            "One line per trial; darker is better, dotted lines are incomplete trials, and the best is marked.",
         ),
         "curves": (
             "Learning curves",
-            f"{goal} at each evaluation. A cross ends those that were cut; the thick one is the best.",
+            f"{goal} at each evaluation. A cross ends incomplete ones; the thick one is the best.",
         ),
-        "losses": ("Training loss", "As the Trainer logged it."),
-        "timeline": ("Slots", "Which trial trained where and when; the numbers are the trials'."),
-        "ledger": ("Where the hours went", "Hours of slots, by how the trials that used them ended."),
+        "losses": ("Training loss", "As logged by the Trainer."),
+        "timeline": ("Slots", "When and where each trial ran, by its number."),
+        "ledger": ("Where the hours went", "Slot hours by how the trials ended."),
     }
     for name, (title, caption) in captions.items():
         if name == "front" and not evidence.answer.several:
@@ -256,7 +259,7 @@ def _has_nuisance(evidence: Evidence) -> bool:
 
 
 def _embedded(name: str, drawn: go.Figure, clean: Callable[[str], str]) -> Markup:
-    """Return a figure's HTML; plotly writes its data with every < and > escaped."""
+    """Return a figure's HTML; plotly escapes < and > in its data."""
     text = drawn.to_html(
         full_html=False,
         include_plotlyjs=False,
@@ -265,4 +268,4 @@ def _embedded(name: str, drawn: go.Figure, clean: Callable[[str], str]) -> Marku
         default_width="100%",
         default_height=f"{drawn.layout.height}px",
     )
-    return Markup(clean(text))  # made by plotly from escaped data
+    return Markup(clean(text))  # plotly escapes the data

@@ -31,11 +31,11 @@ LEDGER = {
     Ending.stopped: "stopped",
     Ending.running: "running",
 }
-"""Ending → its line in the ledger, in the order shown."""
+"""Ending → its name in the hours by ending, in the order shown."""
 CONFIRM = "/confirm"
 """Suffix of the search beside the study's own that holds its confirmation runs."""
 CONFIRMED = "confirmed"
-"""What the hours of confirmation runs are called."""
+"""Name of the confirmation runs' hours."""
 
 
 def rows(study: StudyData, search: Search) -> list[Trial]:
@@ -55,9 +55,9 @@ def join(study: StudyData, place: Place, trials: Iterable[Trial]) -> list[Trial]
 
 def failed(rows: Iterable[Trial]) -> list[Trial]:
     """Return the trials that failed and were not run again."""
-    there = list(rows)
-    again = {row.origin.removeprefix("retry of ") for row in there}
-    return [row for row in there if row.ending is Ending.failed and str(row.number) not in again]
+    listed = list(rows)
+    again = {row.origin.removeprefix("retry of ") for row in listed}
+    return [row for row in listed if row.ending is Ending.failed and str(row.number) not in again]
 
 
 def hours_by_ending(
@@ -143,12 +143,12 @@ def frame(study: StudyData, rows: Iterable[Trial]) -> pandas.DataFrame:
 
 
 def driver(place: Place) -> tuple[int, str] | None:
-    """Return process id and host of the driver that runs the study now, or None."""
+    """Return the process id and host of the driver that runs the study, None without one."""
     return lock_owner(place)
 
 
 def slot_hours(place: Place) -> float | None:
-    """Return hours that slots were there for trials, summed over resumes; None where that was not recorded."""
+    """Return the hours that slots were available, summed over resumes; None where they were not recorded."""
     try:
         seconds = json.loads((place.spent_json).read_text()).get("slot_seconds")
     except FileNotFoundError:
@@ -157,16 +157,16 @@ def slot_hours(place: Place) -> float | None:
 
 
 class Reader:
-    """A study's trials as storage has them now, read without a lock and without writing: nobody is disturbed."""
+    """Reads a study's trials from its storage, without a lock and without writing."""
 
     def __init__(self, study: StudyData, *, suffix: str = "") -> None:
         self._study = study
         self.place = replace(study.place, name=study.name + suffix)
-        """Where the trials lie; with a suffix those beside the study's own (confirmation runs)."""
+        """Place of the trials; with a suffix that of the search beside the study's own (confirmation runs)."""
         self._storage: BaseStorage | None = None
 
     def rows(self) -> list[Trial]:
-        """Return the trials at this moment, none while the study never ran; one whose driver is gone is ``stopped``."""
+        """Return the trials at this moment, none for a study that never ran; a trial whose driver is gone is ``stopped``."""
         from sweepkit.search.ledger import row_of
 
         storage = self._open()
@@ -182,7 +182,7 @@ class Reader:
         return [replace(row, ending=Ending.stopped) if row.ending is Ending.running else row for row in trials]
 
     def beside(self, suffix: str) -> Reader:
-        """Return a reader of another search in the same storage, which is read once for both."""
+        """Return a reader of another search in the same storage, which both share."""
         other = Reader(self._study, suffix=suffix)
         other._storage = self._open()
         return other
@@ -207,6 +207,6 @@ def read(study: StudyData) -> list[Trial]:
 
 
 def endings(rows: Iterable[Trial]) -> str:
-    """Return how many trials ended how, for example ``8 complete, 3 pruned, 1 failed``."""
+    """Return the number of trials by ending, for example ``8 complete, 3 pruned, 1 failed``."""
     counts = Counter(row.ending for row in rows)
     return ", ".join(f"{counts[ending]} {ending}" for ending in Ending if counts[ending])

@@ -1,9 +1,8 @@
-"""The verdict over confirmation runs: means, intervals, what is distinguishable, how much was luck.
+"""The verdict over confirmation runs: means, intervals, which configurations differ, and how much was luck.
 
-SciPy computes. Intervals of a mean are Student's t over the
-seeds; configurations are compared pair by pair with Welch's t-test (two-sided), corrected by Holm over all pairs, so that
-with nothing to find in at least 95 of 100 studies nothing is called distinguishable. Where neither of a pair differs between
-its seeds there is no noise to measure a gain by, and the exact permutation test takes the t-test's place.
+Intervals of a mean are Student's t over the seeds. Configurations are compared in pairs by Welch's two-sided t-test with
+Holm's correction over all pairs: where nothing differs, at least 95 of 100 studies find nothing. Where neither of a pair
+varies between its seeds, the exact permutation test replaces the t-test. SciPy computes.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ TEST = "Welch's t-test between the seeds' values, two-sided, with Holm's correct
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One configuration that was trained again: its trial in the search, and a value per new seed."""
+    """A configuration to judge: its trial in the search, and a value per new seed."""
 
     number: int
     values: tuple[float, ...]
@@ -37,12 +36,12 @@ class Candidate:
     searched: float | None = None
     """Its value in the search; None where it had none."""
     lost: int = 0
-    """Seeds that gave no value: they failed, diverged or ran out of memory."""
+    """Seeds without a value: the training failed, diverged or ran out of memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What the seeds say of one configuration. ``low`` to ``high`` is the 95 % interval of the mean."""
+    """One configuration over new seeds. ``low`` to ``high`` is the 95 % interval of the mean."""
 
     number: int
     baseline: bool
@@ -73,7 +72,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Luck:
-    """What the search's best value owed to its seed: its distance to the mean over new seeds (positive: too good)."""
+    """How far the search's best value lies above the mean over new seeds (negative: below it)."""
 
     number: int
     searched: float
@@ -82,24 +81,24 @@ class Luck:
     high: float
     """95 % interval of the amount."""
     promised: float | None
-    """By how much the search saw it beat the baseline."""
+    """Its gain over the baseline in the search."""
     confirmed: float | None
-    """By how much its mean beats the baseline's."""
+    """Its gain over the baseline in the mean over new seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The answer of a confirmation; ``estimates`` have the best mean first."""
+    """The result of a confirmation; ``estimates`` are ordered by mean, the best first."""
 
     metric: str
     direction: Direction
     estimates: tuple[Estimate, ...]
     comparisons: tuple[Comparison, ...]
     chosen: int | None
-    """Trial whose mean is best; None while no seed gave a value."""
+    """The trial with the best mean; None without estimates."""
     luck: Luck | None
     lost: tuple[int, ...]
-    """Trials of which fewer than two seeds gave a value; nothing can be said of them."""
+    """Trials with fewer than two seeds that have a value; they cannot be judged."""
     test: str = TEST
 
     def to_json(self) -> dict[str, Any]:
@@ -112,21 +111,21 @@ class Verdict:
         return TypeAdapter(cls).validate_python(data)
 
     def sentences(self) -> list[str]:
-        """Return the verdict in words, what matters most first."""
+        """Return the verdict as sentences, the most important first."""
         if not self.estimates:
-            return ["No configuration could be confirmed: fewer than two of its new seeds gave a value."]
+            return ["No configuration could be confirmed: each has fewer than two new seeds with a value."]
         seeds = sorted({len(estimate.values) for estimate in self.estimates})
         counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         lines = [
             f"Over {counted} new seeds each, {self.metric} as mean ± standard deviation (95 % interval of the mean):"
         ]
         lines += [f"  {_estimate(estimate)}" for estimate in self.estimates]
-        lines += [f"Trial {number} cannot be judged: fewer than two of its seeds gave a value." for number in self.lost]
+        lines += [f"Trial {number} cannot be judged: fewer than two of its seeds have a value." for number in self.lost]
         lines += self._against_baseline()
         lines += self._among_each_other()
         lines += self._luck_in_words()
         if self.chosen is not None:
-            lines.append(f"Chosen: {self._name(self.chosen)}, the best mean.")
+            lines.append(f"Chosen: {self._name(self.chosen)}, which has the best mean.")
         return [*lines, f"Test: {self.test}."] if self.comparisons else lines
 
     def _against_baseline(self) -> list[str]:
@@ -151,10 +150,10 @@ class Verdict:
         apart = [pair for pair in pairs if pair.distinguishable]
         lines = [f"Trial {pair.better} is better than trial {pair.worse} by {_gain(pair)}." for pair in apart]
         if pairs and not apart:
-            listed = _listed([str(number) for number in sorted(tuned)])
-            return [f"Trials {listed} are not distinguishable from each other."]
+            numbers = listed([str(number) for number in sorted(tuned)])
+            return [f"Trials {numbers} are not distinguishable from each other."]
         alike = [f"{p.better} from {p.worse}" for p in pairs if not p.distinguishable]
-        return [*lines, f"Not distinguishable: trial {_listed(alike)}."] if alike else lines
+        return [*lines, f"Not distinguishable: trial {listed(alike)}."] if alike else lines
 
     def _luck_in_words(self) -> list[str]:
         luck = self.luck
@@ -165,13 +164,13 @@ class Verdict:
         if luck.low > 0:
             line = f"Of the {reached}, {words.value(luck.amount)} was luck ({interval})."
         elif luck.high < 0:
-            line = f"The {reached} were bad luck: new seeds are better by {words.value(-luck.amount)}."
+            line = f"The {reached} was bad luck: the mean over new seeds is better by {words.value(-luck.amount)}."
         else:
-            line = f"How much of the {reached} was luck cannot be told from none at all ({interval}); more seeds tell more."
+            line = f"The {reached} may owe nothing to luck ({interval}); more seeds would narrow this."
         if luck.promised is None or luck.confirmed is None:
             return [line]
-        gained = f"{words.difference(luck.promised)} over the baseline, {words.difference(luck.confirmed)} is confirmed"
-        return [line, f"The search promised {gained}."]
+        gain = f"{words.difference(luck.promised)} over the baseline; over new seeds it is {words.difference(luck.confirmed)}"
+        return [line, f"In the search it gained {gain}."]
 
     def _name(self, number: int) -> str:
         estimate = next(e for e in self.estimates if e.number == number)
@@ -193,9 +192,9 @@ def write_verdict(place: Place, verdict: Verdict) -> None:
 
 
 def judge(candidates: Iterable[Candidate], *, metric: str, direction: Direction, best: int | None = None) -> Verdict:
-    """Return the verdict over configurations that were trained again; ``best`` is the search's best trial.
+    """Judge configurations that were trained again; ``best`` is the search's best trial.
 
-    Seeds' values are taken as independent between configurations, as they are when each has seeds of its own.
+    Values are assumed to be independent between configurations, as they are when each has seeds of its own.
     """
     sign = 1.0 if direction == "maximize" else -1.0
     able: list[Candidate] = []
@@ -235,7 +234,7 @@ def _estimated(candidate: Candidate) -> Estimate:
 
 
 def _deviation(values: Sequence[float]) -> float:
-    """The standard deviation; 0 where values differ by no more than rounding."""
+    """Return the standard deviation; 0 where the values differ by rounding only."""
     found = stdev(values)
     return 0.0 if found <= 1e-12 * max(map(abs, values)) else found
 
@@ -259,7 +258,7 @@ def _compared(estimates: Sequence[Estimate], sign: float) -> tuple[Comparison, .
 
 
 def _welch(better: Estimate, worse: Estimate, sign: float) -> tuple[float, float, float]:
-    """p and the 95 % interval of the gain."""
+    """Return p and the 95 % interval of the gain."""
     from scipy import stats
 
     gain = sign * (better.mean - worse.mean)
@@ -276,7 +275,7 @@ def _welch(better: Estimate, worse: Estimate, sign: float) -> tuple[float, float
         equal_var=False,
     )
     variances = [e.std**2 / len(e.values) for e in (better, worse)]
-    # Welch and Satterthwaite's degrees of freedom, as SciPy has them inside the test but does not give them out.
+    # Welch–Satterthwaite; SciPy computes these degrees of freedom but does not return them.
     degrees = sum(variances) ** 2 / sum(
         v**2 / (len(e.values) - 1) for v, e in zip(variances, (better, worse), strict=True)
     )
@@ -285,7 +284,7 @@ def _welch(better: Estimate, worse: Estimate, sign: float) -> tuple[float, float
 
 
 def _holm(ps: Sequence[float]) -> list[float]:
-    """Return p values corrected for looking at all of them (Holm 1979).
+    """Return p values corrected for multiple comparisons (Holm 1979).
 
     >>> [round(p, 3) for p in _holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
@@ -327,5 +326,10 @@ def _gain(pair: Comparison) -> str:
     return f"{words.value(pair.gain)} ({interval}, p = {pair.p:.2g})"
 
 
-def _listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
+    """Return the parts as a list in words.
+
+    >>> listed(["1", "2", "3"])
+    '1, 2 and 3'
+    """
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
