@@ -189,6 +189,15 @@ def test_a_new_attempt_from_the_start_forgets_how_far_the_last_was(project: Path
     assert board.running[1] == Moment(params={"learning_rate": 2e-5}, since=9)
 
 
+def test_a_resumed_attempt_keeps_what_the_last_one_reached(project: Path) -> None:
+    study = study_of(project)
+    board = Board(study)
+    board.add(started(study, 1, learning_rate=2e-5))
+    board.add(evaluated(1, 2, 0.7))
+    board.add(Started(trial=1, at=9, attempt=2, resumed=50))
+    assert (board.running[1].step, board.running[1].history, board.done) == (50, (0.7,), 0.5)
+
+
 def test_max_steps_decides_how_far_a_trial_is(project: Path) -> None:
     study = study_of(project, training={"max_steps": 200})
     assert fraction(study, Moment(params={}, step=50, epoch=3.0)) == 0.25
