@@ -489,6 +489,29 @@ def test_check_as_json_has_the_resolved_study_or_every_problem(study: StudyData)
     assert [(p["path"], p["line"]) for p in found["problems"]] == [("questoin", 2), ("space.learning_rate", 6)]
 
 
+class Forecast:
+    """A forecast that objects, or not."""
+
+    def __init__(self, *objections: str) -> None:
+        self._objections = list(objections)
+
+    def objections(self, study: StudyData) -> list[str]:
+        return self._objections
+
+    def plain(self) -> dict[str, Any]:
+        return {"seconds": 60.0}
+
+
+@pytest.mark.parametrize(("objections", "code"), [((), 0), (("memory is too small",), 1)])
+def test_check_with_a_probe_exits_by_what_the_forecast_objects(
+    study: StudyData, monkeypatch: pytest.MonkeyPatch, objections: tuple[str, ...], code: int
+) -> None:
+    monkeypatch.setattr("sweepkit.driver.probe.probe", lambda checked, watch: Forecast(*objections))
+    probed = sweep("check", "studies/toy", "--probe", "--json")
+    assert probed.exit_code == code
+    assert json.loads(probed.output)["forecast"] == {"seconds": 60.0, "objections": list(objections)}
+
+
 def test_schema_is_json_and_explain_is_text(project: Path) -> None:
     assert json.loads(sweep("schema").output)["title"] == "sweepkit study"
     assert sweep("schema", "--output", "schema.json").output == "wrote schema.json\n"
