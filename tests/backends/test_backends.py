@@ -17,6 +17,7 @@ import pytest
 from making import toy_study
 from sweepkit.driver.run import run
 from sweepkit.report.watch import Outcome, Quiet
+from sweepkit.study.backends import BACKENDS
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Started
 
@@ -125,9 +126,9 @@ def ray_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture(scope="module", params=["optuna", "ray"])
+@pytest.fixture(scope="module", params=list(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> dict[str, Any]:
-    if request.param == "ray":
+    if BACKENDS[request.param].needs == "ray":
         request.getfixturevalue("ray_here")
     return {"type": request.param}
 

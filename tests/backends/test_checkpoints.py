@@ -1,4 +1,4 @@
-"""The shelf: what stays on disk of a study's checkpoints, and what a killed process leaves half-written."""
+"""Checkpoints: what stays on disk of a study's checkpoints, and what a killed process leaves half-written."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sweepkit.backends.checkpoints import Shelf
+from sweepkit.backends.checkpoints import Checkpoints
 from sweepkit.study.paths import Place
 
 MODEL = 1000
 
 
-def shelf(tmp_path: Path, **keys: object) -> Shelf:
-    return Shelf(Place(tmp_path, tmp_path, "toy"), **{"limit_bytes": None, **keys})  # type: ignore[arg-type]
+def checkpoints(tmp_path: Path, **keys: object) -> Checkpoints:
+    return Checkpoints(Place(tmp_path, tmp_path, "toy"), **{"limit_bytes": None, **keys})  # type: ignore[arg-type]
 
 
 def write(tmp_path: Path, number: int, part: str, size: int = MODEL) -> Path:
@@ -27,15 +27,15 @@ def write(tmp_path: Path, number: int, part: str, size: int = MODEL) -> Path:
 def test_a_trial_goes_on_from_the_newest_whole_checkpoint_whoever_heard_of_it(tmp_path: Path) -> None:
     for part in ("last/checkpoint-8", "last/checkpoint-12", "last.new/checkpoint-16"):
         write(tmp_path, 0, part)
-    path, step = shelf(tmp_path).resumable(0)
+    path, step = checkpoints(tmp_path).resumable(0)
     assert path is not None and (path.name, step) == ("checkpoint-12", 12)
-    assert shelf(tmp_path).resumable(1) == (None, 0)
+    assert checkpoints(tmp_path).resumable(1) == (None, 0)
 
 
 def test_a_trial_goes_on_from_what_another_wrote_once_on_disk_and_stays_when_that_goes(tmp_path: Path) -> None:
     donated = write(tmp_path, 0, "last/checkpoint-8") / "model.safetensors"
     write(tmp_path, 1, "last/checkpoint-8", size=1)
-    there = shelf(tmp_path)
+    there = checkpoints(tmp_path)
     for _ in range(2):
         there.adopt(1, 0)
         path, step = there.resumable(1)
@@ -51,7 +51,7 @@ def test_a_takeover_that_was_cut_off_is_whole_when_it_is_done_again(tmp_path: Pa
     write(tmp_path, 0, "last/checkpoint-8")
     write(tmp_path, 1, f"{part}/from-0-checkpoint-8", size=MODEL if part == "last" else 1)
     write(tmp_path, 1, "last/checkpoint-8", size=1)
-    there = shelf(tmp_path)
+    there = checkpoints(tmp_path)
     there.adopt(1, 0)
     path, _ = there.resumable(1)
     assert path is not None and (path / "model.safetensors").stat().st_size == MODEL
@@ -60,7 +60,7 @@ def test_a_takeover_that_was_cut_off_is_whole_when_it_is_done_again(tmp_path: Pa
 
 def test_a_trial_that_took_over_goes_on_from_what_it_writes_itself_later(tmp_path: Path) -> None:
     write(tmp_path, 0, "last/checkpoint-8")
-    there = shelf(tmp_path)
+    there = checkpoints(tmp_path)
     there.adopt(1, 0)
     own = write(tmp_path, 1, "last/checkpoint-12")
     assert there.resumable(1) == (own, 12)
@@ -69,7 +69,7 @@ def test_a_trial_that_took_over_goes_on_from_what_it_writes_itself_later(tmp_pat
 def test_what_was_being_written_is_gone_and_what_it_was_to_replace_is_back(tmp_path: Path) -> None:
     for part in ("best.old", "best.new", "last.new/checkpoint-4"):
         write(tmp_path, 0, part)
-    shelf(tmp_path).recover(0)
+    checkpoints(tmp_path).recover(0)
     assert [path.name for path in (tmp_path / "runs/toy/trials/0000").iterdir()] == ["best"]
 
 
@@ -77,7 +77,7 @@ def test_an_ended_trial_keeps_its_best_alone_and_only_if_it_may_be_ranked(tmp_pa
     for number in (0, 1):
         for part in ("best", "last/checkpoint-4", "last.new/checkpoint-8"):
             write(tmp_path, number, part)
-    there = shelf(tmp_path)
+    there = checkpoints(tmp_path)
     there.ended(0, keeps_best=True)
     there.ended(1, keeps_best=False)
     left = {path.relative_to(tmp_path / "runs/toy/trials").as_posix() for path in tmp_path.glob("runs/toy/trials/*/*")}
@@ -87,20 +87,20 @@ def test_an_ended_trial_keeps_its_best_alone_and_only_if_it_may_be_ranked(tmp_pa
 def test_beyond_the_best_k_checkpoints_go(tmp_path: Path) -> None:
     for number in range(5):
         write(tmp_path, number, "best")
-    assert shelf(tmp_path).surplus([4, 2, 0, 1, 3], 3) == [1, 3]
+    assert checkpoints(tmp_path).surplus([4, 2, 0, 1, 3], 3) == [1, 3]
 
 
 @pytest.mark.parametrize(("limit", "going"), [(3 * MODEL, []), (2.5 * MODEL, [1]), (0, [1, 0])])
 def test_over_the_limit_the_worst_goes_first_and_the_best_never(tmp_path: Path, limit: float, going: list[int]) -> None:
     for number in range(3):
         write(tmp_path, number, "best")
-    assert shelf(tmp_path, limit_bytes=limit).surplus([2, 0, 1], 3) == going
+    assert checkpoints(tmp_path, limit_bytes=limit).surplus([2, 0, 1], 3) == going
 
 
 def test_room_is_made_before_a_trial_writes(tmp_path: Path) -> None:
     for number in range(3):
         write(tmp_path, number, "best")
-    there = shelf(tmp_path, limit_bytes=6 * MODEL, model_bytes=MODEL)
+    there = checkpoints(tmp_path, limit_bytes=6 * MODEL, model_bytes=MODEL)
     assert there.before_writing(3, [2, 0, 1], 3) == ([1], True), (
         "a model and, three times its size, what resuming needs"
     )
@@ -108,5 +108,5 @@ def test_room_is_made_before_a_trial_writes(tmp_path: Path) -> None:
 
 def test_where_there_is_no_room_to_resume_the_best_is_still_written(tmp_path: Path) -> None:
     write(tmp_path, 0, "best")
-    there = shelf(tmp_path, limit_bytes=2 * MODEL, model_bytes=MODEL)
+    there = checkpoints(tmp_path, limit_bytes=2 * MODEL, model_bytes=MODEL)
     assert there.before_writing(1, [0], 3) == ([], False)

@@ -18,8 +18,8 @@ import optuna
 import pytest
 
 from making import processes_below, spec, sweep, toy_study, wait_until
-from sweepkit.backends import Choice, Member
-from sweepkit.backends.trying import try_one
+from sweepkit.backends import Continuation, Member
+from sweepkit.backends.inline import try_one
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import run
 from sweepkit.report.watch import Outcome
@@ -299,7 +299,7 @@ def test_population_based_bandits_train_within_the_space_with_the_values_they_re
     assert {turn["learning_rate"] for turn in turns} - set(MEMBERS), "nobody got a value that was not there before"
 
 
-def decided(project: Path, kind: str, until: int = 3) -> list[Mapping[int, Choice]]:
+def decided(project: Path, kind: str, until: int = 3) -> list[Mapping[int, Continuation]]:
     """Return the choices of three meetings of five members, the better the higher their number."""
     from sweepkit.backends.ray.population import TuneScheduler
 

@@ -12,7 +12,7 @@ import pytest
 
 import toys
 from making import sweep, toy_study
-from sweepkit.backends.local import OptunaBackend
+from sweepkit.backends.local import LocalBackend
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Slot
 from sweepkit.check import check
@@ -80,7 +80,7 @@ def run_on(executor: Executor, study: StudyData) -> list[Trial]:
     courier = Courier(tracker_of(study), warn=print)
     setup = Setup(slots=2, splits_batches=True)
     session = StudySession(study, search, courier=courier, watch=Quiet(), setup=setup)
-    OptunaBackend(executor).drive(session)
+    LocalBackend(study, executor).drive(session)
     return search.trials()
 
 

@@ -1,21 +1,25 @@
-"""The one interface behind which trials run somewhere; knows neither Optuna nor MLflow.
+"""Where trials run: the protocol of a backend, and the factory that reads the table of ``sweepkit.study.backends``.
 
-A backend is driven by a :class:`Session`, which knows what to try next and what to do with what a trial says. It asks
-for specs when a slot is free, passes every event on, and carries the answers back. Where the trial runs is its only business.
+A backend is driven by a :class:`Session`: it asks the session for a spec when a slot is free, passes every event to it and
+carries the answer back to the trial.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Event
 from sweepkit.trial.trial import TrialSpec
 
+if TYPE_CHECKING:
+    from sweepkit.backends.local.executor import Executor
+
 
 class Session(Protocol):
-    """What a backend may ask of whoever drives the study."""
+    """The study as a backend sees it."""
 
     @property
     def stopping(self) -> bool:
@@ -26,17 +30,24 @@ class Session(Protocol):
         """Whether running trials are to end at once."""
 
     def next(self) -> TrialSpec | None:
-        """Return the next trial to start, or None when there is nothing to start now (later there may be: a retry)."""
+        """Return the next trial to start, or None if there is none now; a retry may follow later."""
 
     def hear(self, event: Event) -> str | None:
-        """Take an event; return the answer (``continue``, ``prune``, ``stop``) where the trial waits for one."""
+        """Record an event; return the answer (``continue``, ``prune``, ``stop``) if the trial waits for one."""
 
     def tick(self) -> float:
-        """Look at budgets; return after how many seconds to look again at the latest."""
+        """Check the budgets; return the seconds until the next check is due."""
 
 
 class Backend(Protocol):
-    """Where trials run."""
+    """Where trials run. The class is called with the study, its executor (if any) and ``trial_memory_mb``."""
+
+    slots: int
+    """Trials at a time; 0 where slots come and go (a cluster)."""
+    gpus: float
+    """GPUs of one trial; a share where trials share one."""
+    description: str
+    """The slots in words, for the user; may be empty."""
 
     def drive(self, session: Session) -> None:
         """Run trials until there is nothing left to start and nothing running."""
@@ -44,25 +55,38 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Member:
-    """One of the trials that train side by side, where they meet."""
+    """A trial of a population at a meeting."""
 
     score: float
-    """How far it got; higher is better."""
+    """Its latest value; higher is better."""
     hyperparameters: Mapping[str, Any]
-    """What it trained with so far, of what is searched."""
+    """The searched ones it trained with so far."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What a member goes on with."""
+class Continuation:
+    """How a member of a population continues after a meeting."""
 
     hyperparameters: Mapping[str, Any]
     donor: int | None = None
-    """The member whose weights it takes over; None: it keeps its own."""
+    """The member whose weights it copies; None: it keeps its own."""
 
 
 class Scheduler(Protocol):
-    """Decides, where a population meets, who takes over whose weights and what is trained with next."""
+    """Decides at each meeting of a population who copies whose weights, and the next hyperparameters."""
 
-    def decide(self, evaluation: int, members: Mapping[int, Member]) -> Mapping[int, Choice]:
-        """Return every member's choice. Called for each meeting in order; the same meetings give the same choices."""
+    def decide(self, evaluation: int, members: Mapping[int, Member]) -> Mapping[int, Continuation]:
+        """Return how each member continues. Called for the meetings in order; deterministic."""
+
+
+def backend_of(study: StudyData, executor: Executor | None, *, trial_memory_mb: float = 0.0) -> Backend:
+    """Return the backend that ``backend.type`` names.
+
+    ``executor`` is the study's own, without slots, for backends on this machine. Raises MissingExtra.
+    """
+    return cast("Backend", study.backend.kind.cls()(study, executor, trial_memory_mb=trial_memory_mb))
+
+
+def scheduler_of(study: StudyData) -> Scheduler | None:
+    """Return what decides for the study's population; None for a study without one."""
+    return cast("Scheduler", study.backend.kind.scheduler_cls()(study)) if study.pruner.population else None

@@ -17,11 +17,11 @@ RESUMABLE_PER_MODEL = 3.0
 """A resumable checkpoint is the model and, with Adam, two numbers more per weight."""
 
 
-class Shelf:
+class Checkpoints:
     """The checkpoints of one study.
 
     ``model_bytes`` is the size of a model, where it is known before the first one is written. Trials in ``pinned`` have a
-    best checkpoint that others use as well: it may leave the shelf, but not the disk.
+    best checkpoint that the tracker needs too: it may leave the trial's folder, not the disk.
     """
 
     def __init__(

@@ -1,35 +1,71 @@
-"""Trials in this very process, one after another: for a debugger, and for what cannot be sent to another process.
+"""Trials in this process, one after another: for a debugger, and for tasks that cannot be sent to another process.
 
-Nothing isolates such a trial: a crash of it is the driver's, and what it leaves in memory stays. Knows no rule of the search.
+Nothing isolates such a trial: a crash ends the driver too, and what it leaves in memory stays.
 """
 
 from __future__ import annotations
 
 import gc
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sweepkit.backends import Session
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.task import Task
-from sweepkit.trial.events import Evaluated, Event
+from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished
 from sweepkit.trial.objective import run_trial
+from sweepkit.trial.trial import Ending, TrialSpec, Turn
 
 
-class HereBackend:
+class InlineBackend:
     """Runs a session's trials in this process; ``kind`` is the task's class."""
+
+    slots = 1
+    description = ""
 
     def __init__(self, study: StudyData, kind: type[Task]) -> None:
         self._study = study
         self._kind = kind
+        self.gpus = 1.0 if study.backend.gpus_per_trial == "auto" else study.backend.gpus_per_trial
 
     def drive(self, session: Session) -> None:
         """Run trials until there is nothing left to start."""
         while (spec := session.next()) is not None:
-            session.hear(run_trial(self._study, spec, _Direct(session), kind=self._kind))
+            session.hear(run_trial(self._study, spec, _SessionLine(session), kind=self._kind))
             gc.collect()
 
 
-class _Direct:
-    """A trial's line that is a function call."""
+def try_one(study: StudyData, params: Mapping[str, Any], turns: Sequence[Turn] = ()) -> Finished:
+    """Train one configuration and record nothing; hyperparameters left out take their consumer's default.
+
+    With ``turns`` the trial follows that schedule, as the members of a population do: at each turn's evaluation it
+    continues from its own checkpoint with the turn's values. Events are printed as JSON lines; files go to ``try/`` in the
+    study's folder.
+    """
+    folder = study.place.folder / "try"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    line, values = _PrintedLine(), dict(params)
+    for turn in [*turns, None]:
+        line.until = turn.evaluation if turn else None
+        spec = TrialSpec(
+            number=0,
+            hyperparameters=values,
+            directory=str(folder),
+            resume_from=line.checkpoint,
+            evaluations=tuple(line.evaluations),
+        )
+        finished = run_trial(study, spec, line)
+        if turn is None or finished.ending != Ending.stopped:
+            break
+        values = {**values, **turn.hyperparameters}
+    return finished
+
+
+class _SessionLine:
+    """A trial's line to a session in the same process: plain calls."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -44,5 +80,30 @@ class _Direct:
         return self._session.hear(event) or "continue"
 
     def heard(self) -> str | None:
-        """Return ``stop`` once somebody asked for it."""
+        """Return ``stop`` once the session is stopping."""
         return "stop" if self._session.stopping else None
+
+
+class _PrintedLine:
+    """A trial's line that prints events; the answer is ``continue``, or ``stop`` at evaluation ``until``."""
+
+    def __init__(self) -> None:
+        self.until: int | None = None
+        self.checkpoint: str | None = None
+        self.evaluations: list[Mapping[str, Any]] = []
+
+    def say(self, event: Event) -> None:
+        """Print the event; remember the resumable checkpoint."""
+        sys.stdout.write(event.to_json() + "\n")
+        if isinstance(event, Checkpointed) and event.role == "last":
+            self.checkpoint = event.path
+
+    def ask(self, event: Evaluated) -> str:
+        """Print the evaluation and answer it."""
+        self.say(event)
+        self.evaluations.append({"number": event.number, "step": event.step, "values": list(event.values)})
+        return "stop" if event.number == self.until else "continue"
+
+    def heard(self) -> str | None:
+        """Return None: nothing else is sent to it."""
+        return None

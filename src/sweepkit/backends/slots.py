@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweepkit.study import words
 from sweepkit.study.errors import InputError
 from sweepkit.study.study import BackendSpec
 
@@ -131,3 +133,21 @@ def _device_groups(gpus: tuple[str, ...], per_trial: float) -> list[tuple[str, .
         return [(gpu,) for _ in range(math.floor(1 / per_trial + 1e-9)) for gpu in gpus]
     size = int(per_trial)
     return [gpus[i : i + size] for i in range(0, len(gpus) - size + 1, size)]
+
+
+def gpus_of(slots: Sequence[Slot]) -> float:
+    """Return the GPUs of one trial; trials that share one have a fraction each."""
+    devices = {device for slot in slots for device in slot.devices}
+    return len(devices) / len(slots) if any(len(slot.devices) == 1 for slot in slots) else float(len(slots[0].devices))
+
+
+def describe(slots: Sequence[Slot]) -> str:
+    """Return how many trials run at a time and on what.
+
+    >>> describe([Slot(threads=1), Slot(threads=1)])
+    '2 trials at a time, 1 thread each'
+    """
+    slot = slots[0]
+    share = words.plural(len(slot.devices), "GPU") if slot.devices else words.plural(slot.threads, "thread")
+    ranks = f" for {slot.ranks} ranks" if slot.ranks > 1 else ""
+    return f"{words.plural(len(slots), 'trial')} at a time, {share} each{ranks}"

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sweepkit.cli import studies
+from sweepkit.study.backends import meanings
 from sweepkit.study.errors import InputError
 
 EXIT_CODES = {"done": 0, "failed": 1, "interrupted": 130}
@@ -22,7 +23,7 @@ def run(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="Where trials run, for example ray. Short for --set backend.type=….",
+            help=f"Where trials run: {meanings()}. Short for --set backend.type=….",
             autocompletion=studies.backends,
             show_default=False,
         ),
@@ -81,7 +82,7 @@ def try_(
 
     Hyperparameters come from --param, then --trial, then the baseline; the rest are their consumer's defaults.
     """
-    from sweepkit.backends.trying import try_one
+    from sweepkit.backends.inline import try_one
     from sweepkit.check.find import find_study
     from sweepkit.report import terminal
     from sweepkit.study import words

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from sweepkit.backends import Member, Scheduler
-from sweepkit.backends.checkpoints import Shelf
+from sweepkit.backends.checkpoints import Checkpoints
 from sweepkit.search.search import Search
 from sweepkit.study.rule import ValueRule
 from sweepkit.study.study import StudyData
@@ -21,9 +21,9 @@ from sweepkit.trial.trial import Turn
 class Population:
     """The members of one study. A waiting member has written its checkpoint and freed its slot."""
 
-    def __init__(self, study: StudyData, search: Search, shelf: Shelf, scheduler: Scheduler | None) -> None:
+    def __init__(self, study: StudyData, search: Search, checkpoints: Checkpoints, scheduler: Scheduler | None) -> None:
         self._search = search
-        self._shelf = shelf
+        self._checkpoints = checkpoints
         self._scheduler = scheduler
         self._rule = ValueRule(study.objective)
         self._names = list(study.space)
@@ -45,7 +45,7 @@ class Population:
         If so, it is waiting from now on.
         """
         last = evaluations[-1] if evaluations else None
-        if last is None or not self.meets(last.number) or self._shelf.resumable(number)[1] != last.step:
+        if last is None or not self.meets(last.number) or self._checkpoints.resumable(number)[1] != last.step:
             return False
         if number in self._search.meetings.all().get(last.number, {}):
             return False
@@ -97,7 +97,7 @@ class Population:
         choices = self._scheduler.decide(evaluation, members)
         for number, choice in choices.items():
             if choice.donor is not None:
-                self._shelf.adopt(number, choice.donor)
+                self._checkpoints.adopt(number, choice.donor)
         decided = {
             number: Turn(
                 evaluation=evaluation,

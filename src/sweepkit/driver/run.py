@@ -14,10 +14,9 @@ from typing import Any
 from optuna.pruners import BasePruner
 
 from sweepkit import report
-from sweepkit.backends import Backend, Scheduler
-from sweepkit.backends.local import OptunaBackend
+from sweepkit.backends import Backend, backend_of, scheduler_of
 from sweepkit.backends.local.executor import Executor
-from sweepkit.backends.slots import Machine, Slot, plan
+from sweepkit.backends.slots import Machine, plan
 from sweepkit.check import Checked, check
 from sweepkit.driver.confirm import Confirmation, evaluate_once
 from sweepkit.driver.prepare import Prepared, executor_of, prepare
@@ -29,8 +28,7 @@ from sweepkit.report.watch import Outcome, Quiet, Status, Switch, Watcher
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, set_aside, several_drivers
-from sweepkit.study import words
-from sweepkit.study.errors import FULL_DISK, MissingExtra, StudyFailed
+from sweepkit.study.errors import FULL_DISK, StudyFailed
 from sweepkit.study.identity import archive, identify, refuse_changed
 from sweepkit.study.locks import StudyLock, lock_owners
 from sweepkit.study.study import StudyData
@@ -97,7 +95,7 @@ class _Run:
     def complete(self, *, fresh: bool) -> Outcome:
         """Take every step from the lock to the outcome."""
         study = self._study
-        if study.backend.type == "optuna":
+        if study.backend.kind.here:
             plan(study.backend, Machine.here())  # raises for what this machine can never hold
         with StudyLock(study.place, shared=several_drivers(study)), ExitStack() as self._resources:
             self._claim(fresh)
@@ -145,23 +143,25 @@ class _Run:
 
     def _open_backend(self) -> tuple[Backend, Setup]:
         study, prepared = self._study, self._prepared
-        gpus = 1.0 if study.backend.gpus_per_trial == "auto" else study.backend.gpus_per_trial
-        common: dict[str, Any] = {
-            "splits_batches": prepared.splits_batches,
-            "model_bytes": prepared.model_bytes,
-            "scheduler": _scheduler(study),
-        }
+        backend: Backend
         if self._instead.task is not None:
-            from sweepkit.backends.inline import HereBackend
+            from sweepkit.backends.inline import InlineBackend
 
-            return HereBackend(study, self._instead.task), Setup(gpus=gpus, slots=1, **common)
-        if study.backend.type == "ray" or self._executor is None:
-            self._resources.close()  # this machine's warm process; each of Ray's actors has its own
-            return _ray_backend(study, prepared.peak_memory_mb), Setup(gpus=gpus, **common)
-        slots = plan(study.backend, Machine.here(), trial_memory_mb=prepared.peak_memory_mb)
-        self._executor.free.extend(slots)
-        self._watch.on_note(_describe(slots))
-        return OptunaBackend(self._executor), Setup(gpus=_gpus(slots), slots=len(slots), **common)
+            backend = InlineBackend(study, self._instead.task)
+        else:
+            if not study.backend.kind.here:
+                self._resources.close()  # this machine's warm process is not needed any more
+            backend = backend_of(study, self._executor, trial_memory_mb=prepared.peak_memory_mb)
+        if backend.description:
+            self._watch.on_note(backend.description)
+        setup = Setup(
+            gpus=backend.gpus,
+            slots=backend.slots,
+            splits_batches=prepared.splits_batches,
+            model_bytes=prepared.model_bytes,
+            scheduler=scheduler_of(study),
+        )
+        return backend, setup
 
     def _drive(self, session: StudySession) -> Ended:
         """Run trials until there is nothing left to start; return how that ended."""
@@ -234,7 +234,7 @@ class _Run:
 
     def _job(self, job: str, **request: Any) -> dict[str, Any]:
         """Run a job in the study's warm process, or in one of its own where the trials run elsewhere."""
-        if self._executor is not None and self._study.backend.type == "optuna":
+        if self._executor is not None and self._study.backend.kind.here:
             return self._executor.job(job, **request)
         with executor_of(self._study) as own:
             return own.job(job, **request)
@@ -249,40 +249,6 @@ class _Run:
             return [row for row in trials if place.trial(row.number).exists()] if shared else trials
 
         return tracker_of(study, rows, place=place, data=self._prepared.data, shared=shared)
-
-
-def _ray_backend(study: StudyData, trial_memory_mb: float) -> Backend:
-    try:
-        from sweepkit.backends.ray import RayBackend
-    except ImportError as error:
-        raise MissingExtra("backend.type: ray", "ray") from error
-    return RayBackend(study, trial_memory_mb=trial_memory_mb)
-
-
-def _scheduler(study: StudyData) -> Scheduler | None:
-    if not study.pruner.population:
-        return None
-    from sweepkit.backends.ray.population import TuneScheduler
-
-    return TuneScheduler(study)
-
-
-def _gpus(slots: list[Slot]) -> float:
-    """Return the GPUs of one trial; trials that share one have a fraction each."""
-    devices = {device for slot in slots for device in slot.devices}
-    return len(devices) / len(slots) if any(len(slot.devices) == 1 for slot in slots) else float(len(slots[0].devices))
-
-
-def _describe(slots: list[Slot]) -> str:
-    """Say how many trials run at a time and on what.
-
-    >>> _describe([Slot(threads=1), Slot(threads=1)])
-    '2 trials at a time, 1 thread each'
-    """
-    slot = slots[0]
-    share = words.plural(len(slot.devices), "GPU") if slot.devices else words.plural(slot.threads, "thread")
-    ranks = f" for {slot.ranks} ranks" if slot.ranks > 1 else ""
-    return f"{words.plural(len(slots), 'trial')} at a time, {share} each{ranks}"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.backends import Scheduler
-from sweepkit.backends.checkpoints import Shelf
+from sweepkit.backends.checkpoints import Checkpoints
 from sweepkit.driver.budget import Spent, reached
 from sweepkit.driver.population import Population
 from sweepkit.report.answer import Answer
@@ -61,13 +61,13 @@ class StudySession:
         self._watch = watch
         self._setup = setup
         limit = study.budget.disk_gb
-        self._shelf = Shelf(
+        self._checkpoints = Checkpoints(
             self._place,
             limit_bytes=limit * 1e9 if limit else None,
             model_bytes=setup.model_bytes,
             pinned=tracker_of(study, place=self._place).registered(),
         )
-        self._population = Population(study, search, self._shelf, setup.scheduler if search.proposes else None)
+        self._population = Population(study, search, self._checkpoints, setup.scheduler if search.proposes else None)
         self._spent = Spent(study.place, slots=setup.slots)
         self._ended_seconds = sum((row.seconds or 0.0) for row in search.trials() if row.ending.counts)
         self._logs: dict[int, TrialLog] = {}
@@ -136,12 +136,12 @@ class StudySession:
         self._watch.on_event(event)
         self._courier.poke()
         if isinstance(event, Checkpointed):
-            self._shelf.wrote(event.trial, event.role, Path(event.path))
+            self._checkpoints.wrote(event.trial, event.role, Path(event.path))
         if not isinstance(event, Evaluated):
             return None
         if self._search.report(event):
             return "prune"
-        going, resumable = self._shelf.before_writing(event.trial, *self._ranked())
+        going, resumable = self._checkpoints.before_writing(event.trial, *self._ranked())
         self._drop(going)
         if self.stopping or self._population.meets(event.number):
             return "stop"
@@ -224,8 +224,8 @@ class StudySession:
         folder = self._place.trial(asked.number)
         folder.mkdir(parents=True, exist_ok=True)
         log = self._log(asked.number)
-        self._shelf.recover(asked.number)
-        checkpoint, step = self._shelf.resumable(asked.number)
+        self._checkpoints.recover(asked.number)
+        checkpoint, step = self._checkpoints.resumable(asked.number)
         hyperparameters = dict(asked.hyperparameters)
         for change in self._population.schedule(asked.number):
             hyperparameters |= change.hyperparameters
@@ -298,8 +298,8 @@ class StudySession:
 
     def _keep(self, row: Trial) -> None:
         """Apply the retention rule after a trial ended: drop what is over the limits, and let the tracker keep the rest."""
-        self._shelf.ended(row.number, keeps_best=row.ending.ranks)
-        self._drop(self._shelf.surplus(*self._ranked()))
+        self._checkpoints.ended(row.number, keeps_best=row.ending.ranks)
+        self._drop(self._checkpoints.surplus(*self._ranked()))
         if row.ending.ranks and os.path.lexists(self._place.trial(row.number) / BEST):
             self._courier.keep(row.number)
 
@@ -325,7 +325,7 @@ class StudySession:
                 )
         for number in numbers:
             self._courier.drop(number)
-            self._shelf.ended(number, keeps_best=False)
+            self._checkpoints.ended(number, keeps_best=False)
 
     def _count_failure(self, event: Finished) -> None:
         """Stop the study when trials keep failing with the same cause."""

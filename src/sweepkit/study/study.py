@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from sweepkit.study.backends import BACKENDS, BackendKind, meanings
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.paths import Place
 from sweepkit.study.samplers import PRUNERS, SAMPLERS, Pruner, Sampler, listed
@@ -20,9 +21,11 @@ Direction = Literal["maximize", "minimize"]
 if TYPE_CHECKING:  # a type checker cannot read a closed set from a table
     SamplerName: TypeAlias = str
     PrunerName: TypeAlias = str
+    BackendName: TypeAlias = str
 else:
     SamplerName = Literal[tuple(SAMPLERS)]
     PrunerName = Literal[tuple(PRUNERS)]
+    BackendName = Literal[tuple(BACKENDS)]
 
 
 class _Section(BaseModel):
@@ -209,8 +212,7 @@ class Confirm(_Section):
 class BackendSpec(_Section):
     """Where trials run."""
 
-    type: Literal["optuna", "ray"] = "optuna"
-    """``optuna``: this machine. ``ray``: Ray Tune, one machine or a cluster."""
+    type: BackendName = Field(default="optuna", description=f"{meanings()}.")
     parallel: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Trials at the same time; ``auto``: as many as GPUs, else cores, and memory allow."""
     gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
@@ -225,6 +227,11 @@ class BackendSpec(_Section):
     """Ray only: folder or fsspec URL (``s3://…`` with s3fs installed) that every node reaches, for clusters whose nodes do
     not see the study's folder: checkpoints and logs travel through it, and the study's folder has them all. Task, data
     files and environment are each node's own."""
+
+    @property
+    def kind(self) -> BackendKind:
+        """The backend's row in the table."""
+        return BACKENDS[self.type]
 
 
 class Tracking(_Section):

@@ -1,22 +1,29 @@
-"""Trials on this machine: fills free slots, passes events on, carries answers back. Knows no rule of the search."""
+"""Trials on this machine, one process each, in the slots that its GPUs and cores have room for."""
 
 from __future__ import annotations
 
 from sweepkit.backends import Session
 from sweepkit.backends.local.executor import Executor
+from sweepkit.backends.slots import Machine, describe, gpus_of, plan
+from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Reason
 
 
-class OptunaBackend:
-    """Runs a session's trials on one Executor."""
+class LocalBackend:
+    """Runs a session's trials on an executor; one without slots gets those that this machine has room for."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, study: StudyData, executor: Executor, *, trial_memory_mb: float = 0.0) -> None:
         self._executor = executor
+        if not executor.free:
+            executor.free.extend(plan(study.backend, Machine.here(), trial_memory_mb=trial_memory_mb))
+        self.slots = len(executor.free)
+        self.gpus = gpus_of(executor.free)
+        self.description = describe(executor.free)
 
     def drive(self, session: Session) -> None:
         """Run trials until there is nothing left to start and nothing running."""
         executor = self._executor
-        told: set[int] = set()
+        notified: set[int] = set()
         while True:
             while executor.free and (spec := session.next()) is not None:
                 executor.start(spec)
@@ -30,6 +37,6 @@ class OptunaBackend:
                 for number in executor.running:
                     executor.kill(number, Reason.interrupted, "stopped")
             elif session.stopping:
-                for number in set(executor.running) - told:
+                for number in set(executor.running) - notified:
                     executor.answer(number, "stop")
-                    told.add(number)
+                    notified.add(number)

@@ -43,6 +43,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweepkit.backends import Session
+from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.ray.actor import Actor, Mailbox
 from sweepkit.backends.ray.travel import Home
 from sweepkit.backends.ray.tuning import Asker, Conversation, Hearer, Warm
@@ -55,8 +56,13 @@ from sweepkit.study.study import StudyData
 class RayBackend:
     """Runs a session's trials on a Ray cluster, or on a Ray that it starts on this machine."""
 
-    def __init__(self, study: StudyData, *, trial_memory_mb: float = 0.0) -> None:
+    slots = 0
+    description = ""
+
+    def __init__(self, study: StudyData, executor: Executor | None = None, *, trial_memory_mb: float = 0.0) -> None:
+        """``executor`` is of no use here: each actor has a warm process of its own."""
         self._study = study
+        self.gpus = 1.0 if study.backend.gpus_per_trial == "auto" else study.backend.gpus_per_trial
         self._memory_mb = trial_memory_mb
 
     def drive(self, session: Session) -> None:

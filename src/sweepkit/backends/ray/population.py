@@ -20,9 +20,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining
 from ray.tune.schedulers.pb2 import PB2
 
-from sweepkit.backends import Choice, Member
-from sweepkit.study.parameters import Choice as Choices
-from sweepkit.study.parameters import Float
+from sweepkit.backends import Continuation, Member
+from sweepkit.study.parameters import Choice, Float
 from sweepkit.study.space import dimensions, trial_seed
 from sweepkit.study.study import StudyData
 
@@ -56,7 +55,7 @@ class TuneScheduler:
             self._tune = PopulationBasedTraining(**common, **options, hyperparam_mutations=domains)
         self._trials: dict[int, Any] = {}
 
-    def decide(self, evaluation: int, members: Mapping[int, Member]) -> Mapping[int, Choice]:
+    def decide(self, evaluation: int, members: Mapping[int, Member]) -> Mapping[int, Continuation]:
         """Return every member's choice."""
         for number in sorted(members.keys() - self._trials.keys()):
             self._trials[number] = trial = Trial("member", trial_id=f"{number:05d}", stub=True)
@@ -77,13 +76,13 @@ class TuneScheduler:
                 self._tune.on_trial_result(
                     controller, trial, {"evaluation": evaluation, "score": members[number].score}
                 )
-        return {number: self._choice(number, trial, members[number]) for number, trial in here.items()}
+        return {number: self._continuation(number, trial, members[number]) for number, trial in here.items()}
 
-    def _choice(self, number: int, trial: Any, member: Member) -> Choice:
+    def _continuation(self, number: int, trial: Any, member: Member) -> Continuation:
         (donor,) = trial.checkpoint
         if donor == number:
-            return Choice(member.hyperparameters)
-        return Choice({name: self._outer(name, value) for name, value in trial.config.items()}, donor)
+            return Continuation(member.hyperparameters)
+        return Continuation({name: self._outer(name, value) for name, value in trial.config.items()}, donor)
 
     def _config(self, member: Member) -> dict[str, Any]:
         return {name: self._inner(name, value) for name, value in member.hyperparameters.items()}
@@ -108,7 +107,7 @@ class TuneScheduler:
 
 
 def _domain(parameter: Any) -> Any:
-    if isinstance(parameter, Choices):
+    if isinstance(parameter, Choice):
         return list(parameter.choices)
     return (tune.loguniform if parameter.log else tune.uniform)(parameter.low, parameter.high)
 

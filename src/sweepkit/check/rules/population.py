@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sweepkit.study.backends import backends_with
 from sweepkit.study.errors import Problem
 from sweepkit.study.parameters import Choice, Expression, Float
 from sweepkit.study.study import StudyData
@@ -19,8 +20,10 @@ def check_population(study: StudyData) -> list[Problem]:
 
 def _problems(study: StudyData) -> Iterator[Problem]:
     kind = study.pruner.type
-    if study.backend.type != "ray":
-        yield Problem("pruner.type", f"{kind} needs backend.type ray, got {study.backend.type}")
+    if not study.backend.kind.scheduler:
+        yield Problem(
+            "pruner.type", f"{kind} needs backend.type {backends_with('scheduler')}, got {study.backend.type}"
+        )
     factors = study.pruner.options.get("perturbation_factors")
     if isinstance(factors, list) and not (len(factors) == 2 and all(_positive(factor) for factor in factors)):
         yield Problem("pruner.perturbation_factors", f"expected two numbers above 0, such as [1.2, 0.8], got {factors}")

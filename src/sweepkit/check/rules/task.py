@@ -13,6 +13,7 @@ from sweepkit.check.fields.models import locate
 from sweepkit.check.rules.names import Consumers, models_of
 from sweepkit.check.rules.values import mismatch
 from sweepkit.study import messages as phrases
+from sweepkit.study.backends import backends_with
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
@@ -116,8 +117,9 @@ def check_backend(study: StudyData) -> list[Problem]:
     """Return what is wrong with the backend's keys and the storage."""
     backend, problems = study.backend, []
     for name in ("address", "path"):
-        if backend.type != "ray" and getattr(backend, name) is not None:
-            problems.append(Problem(f"backend.{name}", f"belongs to backend.type ray, got {backend.type}"))
+        if not backend.kind.cluster and getattr(backend, name) is not None:
+            message = f"belongs to backend.type {backends_with('cluster')}, got {backend.type}"
+            problems.append(Problem(f"backend.{name}", message))
     gpus, ranks = backend.gpus_per_trial, backend.ranks_per_trial
     if isinstance(gpus, (int, float)):
         if gpus > 1 and gpus != int(gpus):
@@ -127,8 +129,8 @@ def check_backend(study: StudyData) -> list[Problem]:
         elif ranks > 1 and gpus % ranks:
             message = f"{ranks} ranks share whole GPUs; expected 0 or a multiple of {ranks}, got {gpus:g}"
             problems.append(Problem("backend.gpus_per_trial", message))
-    if backend.type == "ray" and references.package_folder("ray") is None:
-        problems.append(Problem("backend.type", str(MissingExtra("the ray backend", "ray"))))
+    if not backend.kind.installed:
+        problems.append(Problem("backend.type", str(MissingExtra(f"the {backend.type} backend", backend.kind.needs))))
     if study.storage != "journal" and "://" not in study.storage:
         hint = nearest(study.storage, ["journal"])
         problems.append(Problem("storage", f"expected journal or an Optuna storage URL, got {study.storage}{hint}"))
