@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 import sweepkit
@@ -66,6 +68,15 @@ PARTS = [name for name in modules() if name != "__init__"]
 def test_heavy_libraries_stay_where_they_belong(name: str) -> None:
     roots = {target.split(".")[0] for target in imports(modules()[name], name)}
     assert {root for root in roots & HEAVY.keys() if not within(name, HEAVY[root])} == set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = grimp.build_graph("sweepkit", exclude_type_checking_imports=True)
+    imported = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    try:
+        TopologicalSorter(imported).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
 
 
 def undocumented(tree: ast.Module, name: str) -> Iterator[str]:

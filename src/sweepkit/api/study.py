@@ -159,9 +159,9 @@ class Study(StudyData):
         best = self.best
         if best is None or best.checkpoint is None:
             raise StudyNotFound(f"{self.name} has no checkpoint of a best trial on this machine")
-        from sweepkit.trial.held_out import load_model
+        from sweepkit.trial.objective import load_best_model
 
-        return load_model(self, best.params, best.checkpoint)
+        return load_best_model(self, best.params, best.checkpoint)
 
     def findings(self) -> list[Finding]:
         """Return what looks wrong in the study, each finding with what to do; the most pressing first."""

@@ -114,11 +114,7 @@ class _Exported:
         """TrainingArguments without the seed, the batch split as it was to fit into memory."""
         found = {name: SWEEPKIT_DEFAULTS[name] for name in KEPT_DEFAULTS} | dict(self.values.training)
         found.pop("seed", None)
-        divisor = self.spec.micro_batch_divisor
-        if divisor > 1:
-            found["per_device_train_batch_size"] = found.get("per_device_train_batch_size", 8) // divisor
-            found["gradient_accumulation_steps"] = found.get("gradient_accumulation_steps", 1) * divisor
-        return found
+        return {**found, **self.spec.batch(found)}
 
     @property
     def lora(self) -> dict[str, Any]:

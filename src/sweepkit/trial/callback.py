@@ -1,7 +1,4 @@
-"""Turns the Trainer's hooks into events, asks after each evaluation whether to go on, and writes checkpoints.
-
-Knows nothing of Optuna, MLflow or processes: whoever made it hands in the line that events go up and words come down.
-"""
+"""Turns the Trainer's hooks into events, asks after each evaluation whether to go on, and writes checkpoints."""
 
 from __future__ import annotations
 
@@ -21,6 +18,7 @@ from sweepkit.study.paths import LAST
 from sweepkit.study.rule import ValueRule
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Logged
+from sweepkit.trial.private import training_loss
 from sweepkit.trial.trial import TrialSpec
 
 
@@ -45,7 +43,7 @@ class Diverged(TrialFailed):
 
 
 class TrialCallback(TrainerCallback):
-    """One trial's ears and mouth inside the Trainer; ``trainer`` is set once the Trainer exists."""
+    """Turns one Trainer's hooks into events; ``trainer`` is set once the Trainer exists."""
 
     trainer: Trainer
 
@@ -79,8 +77,7 @@ class TrialCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """End at the first NaN loss; act on a word that came down between evaluations."""
         self.step = state.global_step
-        # _tr_loss is the only place where a NaN shows before the next logging step; transformers' own filter reads it.
-        if self._nan_ends and not math.isfinite(self.trainer._tr_loss.item()):
+        if self._nan_ends and not math.isfinite(training_loss(self.trainer)):
             raise Diverged(f"training loss is not finite at step {state.global_step}")
         word = self._agreed(self._line.heard() if self._main else None)
         if word == "stop" and self._resumable:

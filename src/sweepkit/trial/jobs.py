@@ -134,10 +134,10 @@ def _inspect(study: StudyData, request: Mapping[str, Any], sock: socket.socket) 
 
 def _test(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> int:
     """Evaluate a checkpoint on the test split; the answer is one JSON line: the metrics or ``error``."""
-    from sweepkit.trial.held_out import evaluate
+    from sweepkit.trial.objective import evaluate_on_test
 
     try:
-        answer = evaluate(study, TrialSpec.from_json(Path(request["spec"]).read_text()), request["model"])
+        answer = evaluate_on_test(study, TrialSpec.from_json(Path(request["spec"]).read_text()), request["model"])
     except Exception as error:  # noqa: BLE001  # an edge: whatever a task raises becomes an answer
         traceback.print_exc()
         answer = {"error": str(error) if isinstance(error, SweepError) else f"{type(error).__name__}: {error}"}

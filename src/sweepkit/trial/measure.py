@@ -21,6 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from sweepkit.study.paths import MEASURED
 from sweepkit.study.study import StudyData
+from sweepkit.trial import private
 from sweepkit.trial.callback import Line
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Logged, Started
 from sweepkit.trial.measured import Measured
@@ -116,9 +117,8 @@ class _Course(TrainerCallback):
     def shorten(self, trainer: Trainer) -> None:
         """Let a Trainer take its rows from samples, and tell this callback of every step."""
         trainer.add_callback(self)
-        # Hooks of this one Trainer. Those of the samplers are no public ones, but all loaders of its own come by them.
         hooked: Any = trainer
-        whole, samplers = trainer.get_train_dataloader, trainer._get_train_sampler
+        whole, samplers = trainer.get_train_dataloader, private.train_sampler(trainer)
         rows, taken = trainer.train_dataset, list[Any]()
 
         def sampler(dataset: Any = None) -> Any:
@@ -131,11 +131,12 @@ class _Course(TrainerCallback):
                 rows, steps, _step_rows(trainer), taken[0] if taken else None
             )
             if in_order:
-                hooked._get_train_sampler = SequentialSampler
+                private.set_train_sampler(trainer, SequentialSampler)
             try:
                 return whole()
             finally:
-                trainer.train_dataset, hooked._get_train_sampler = rows, sampler
+                trainer.train_dataset = rows
+                private.set_train_sampler(trainer, sampler)
 
         def batches() -> Iterator[Any]:
             accumulation = trainer.args.gradient_accumulation_steps
@@ -147,15 +148,15 @@ class _Course(TrainerCallback):
         def sampled() -> Any:
             return _Sampled(whole(), batches)
 
-        hooked._get_train_sampler = sampler
+        private.set_train_sampler(trainer, sampler)
         hooked.get_train_dataloader = sampled
         evaluated: Any = trainer.eval_dataset
         if hasattr(evaluated, "select"):
             count, rows_each = 2 if self._worst else EVALUATED, trainer.args.eval_batch_size * trainer.args.world_size
-            sample, in_order = self._sample(evaluated, count, rows_each, trainer._get_eval_sampler(evaluated))
+            sample, in_order = self._sample(evaluated, count, rows_each, private.eval_sampler(trainer, evaluated))
             trainer.eval_dataset = sample
             if in_order:
-                hooked._get_eval_sampler = SequentialSampler
+                private.set_eval_sampler(trainer, SequentialSampler)
             self._evaluated_share = len(sample) / len(evaluated)
 
     def on_train_begin(

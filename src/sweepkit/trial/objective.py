@@ -1,7 +1,6 @@
-"""One trial: a fresh task, model, TrainingArguments and Trainer from a TrialSpec, trained, proved and told as events.
+"""One trial: a fresh task, model, TrainingArguments and Trainer from a TrialSpec, trained, proved and reported as events.
 
-Knows nothing of processes, Optuna or MLflow; it runs the same in a forked trial, in a Ray actor's child and in a
-debugger.
+The same in a forked child, in a Ray actor's child and in a debugger. A trial's checkpoint is loaded and evaluated here, too.
 """
 
 from __future__ import annotations
@@ -13,17 +12,19 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 
-from sweepkit.study.errors import FULL_DISK, SweepError, TrialFailed, TrialInterrupted
+from sweepkit.study.errors import FULL_DISK, InputError, SweepError, TrialFailed, TrialInterrupted
 from sweepkit.study.files import first_line
 from sweepkit.study.study import StudyData
 from sweepkit.study.values import Values
@@ -34,6 +35,7 @@ from sweepkit.tasks.task import Task
 from sweepkit.trial import proof
 from sweepkit.trial.callback import Diverged, Line, TrialCallback
 from sweepkit.trial.events import Finished, Started
+from sweepkit.trial.private import load_weights, wrap_loading
 from sweepkit.trial.trial import Ending, Reason, TrialSpec
 
 QUIET = frozenset({"disable_tqdm", "report_to", "save_strategy"})
@@ -46,13 +48,7 @@ def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingA
     arguments.setdefault("dataloader_pin_memory", torch.cuda.is_available())
     if spec.seed is not None:
         arguments["seed"] = spec.seed
-    if spec.micro_batch_divisor > 1:
-        batch = arguments.get("per_device_train_batch_size", 8)
-        if batch % spec.micro_batch_divisor:
-            raise MemoryError(f"a batch of {batch} cannot be split into {spec.micro_batch_divisor}")
-        arguments["per_device_train_batch_size"] = batch // spec.micro_batch_divisor
-        accumulation = arguments.get("gradient_accumulation_steps", 1)
-        arguments["gradient_accumulation_steps"] = accumulation * spec.micro_batch_divisor
+    arguments |= spec.batch(arguments)
     module, _, name = task.arguments_type.partition(":")
     made: TrainingArguments = getattr(importlib.import_module(module), name)(**arguments)
     return made
@@ -128,21 +124,23 @@ def _load_by_the_models_names(trainer: Trainer) -> None:
     Some models (ViT, for one) are saved with the names of earlier versions, which ``from_pretrained`` translates and
     the Trainer does not: it warns and goes on with random weights.
     """
-    load = trainer._load_from_checkpoint
 
-    def translating(resume_from_checkpoint: str, model: Any = None) -> None:
-        own = trainer.model if model is None else model
-        saved: set[str] = set()
-        for file in Path(resume_from_checkpoint).glob("model*.safetensors"):
-            with safe_open(file, "pt") as weights:
-                saved.update(weights.keys())
-        if isinstance(own, PreTrainedModel) and not saved <= own.state_dict().keys():
-            read = type(own).from_pretrained(resume_from_checkpoint, config=own.config, dtype=own.dtype)
-            own.load_state_dict(read.state_dict())
-        else:
-            load(resume_from_checkpoint, model)
+    def wrap(load: Callable[..., None]) -> Callable[..., None]:
+        def translating(resume_from_checkpoint: str, model: Any = None) -> None:
+            own = trainer.model if model is None else model
+            saved: set[str] = set()
+            for file in Path(resume_from_checkpoint).glob("model*.safetensors"):
+                with safe_open(file, "pt") as weights:
+                    saved.update(weights.keys())
+            if isinstance(own, PreTrainedModel) and not saved <= own.state_dict().keys():
+                read = type(own).from_pretrained(resume_from_checkpoint, config=own.config, dtype=own.dtype)
+                own.load_state_dict(read.state_dict())
+            else:
+                load(resume_from_checkpoint, model)
 
-    trainer._load_from_checkpoint = translating  # type: ignore[method-assign]  # resume and best model both come here
+        return translating
+
+    wrap_loading(trainer, wrap)
 
 
 def run_trial(
@@ -155,25 +153,11 @@ def run_trial(
 ) -> Finished:
     """Train one configuration and return how it ended; what a task does wrong is an ending, never an exception.
 
-    ``kind`` is the task's class where the study does not say where to find it; ``before`` is handed the Trainer when it
-    is about to train.
+    ``kind`` is the task's class where the study does not name it; ``before`` is called with the Trainer right before it
+    trains.
     """
     began = time.monotonic()
     callback: TrialCallback | None = None
-
-    def finished(ending: Ending, reason: Reason | None = None, cause: str = "") -> Finished:
-        return Finished(
-            trial=spec.number,
-            at=time.time(),
-            ending=ending,
-            reason=reason,
-            cause=cause,
-            step=callback.step if callback else 0,
-            seconds=time.monotonic() - began,
-            peak_memory_mb=peak_memory_mb(),
-            values=callback.values if callback else (),
-        )
-
     try:
         values = Values.of(study, spec.hyperparameters)
         task = load_task(study.task, study.home, values.task, kind=kind, trust_remote_code=study.trust_remote_code)
@@ -191,19 +175,78 @@ def run_trial(
         trainer.train(resume_from_checkpoint=spec.resume_from)
         if not callback.evaluations:
             trainer.evaluate()
-        return finished(Ending.complete)
-    except TrialInterrupted as interrupted:
-        return finished(Ending.pruned if interrupted.answer == "prune" else Ending.stopped)
-    except Diverged as error:
-        return finished(Ending.diverged, Reason.not_finite, str(error))
-    except Exception as error:  # noqa: BLE001  # an edge: whatever a task raises is this trial's end
-        if is_out_of_memory(error):
-            return finished(Ending.infeasible, Reason.out_of_memory, f"out of memory: {first_line(error)}")
-        if is_full_disk(error):
-            return finished(Ending.failed, Reason.disk_full, f"no space left on the disk: {first_line(error)}")
-        traceback.print_exc()
-        name = "" if isinstance(error, SweepError) else f"{type(error).__name__}: "
-        return finished(Ending.failed, Reason.crash, f"{name}{first_line(error)}")
+        ending, reason, cause = Ending.complete, None, ""
+    except (TrialInterrupted, Exception) as error:  # noqa: BLE001  # an edge: whatever a task raises is this trial's end
+        ending, reason, cause = _end_of(error)
+    return Finished(
+        trial=spec.number,
+        at=time.time(),
+        ending=ending,
+        reason=reason,
+        cause=cause,
+        step=callback.step if callback else 0,
+        seconds=time.monotonic() - began,
+        peak_memory_mb=peak_memory_mb(),
+        values=callback.values if callback else (),
+    )
+
+
+def _end_of(error: BaseException) -> tuple[Ending, Reason | None, str]:
+    """Return the ending that an exception means, its reason and its cause; print the traceback of a crash."""
+    if isinstance(error, TrialInterrupted):
+        return (Ending.pruned if error.answer == "prune" else Ending.stopped), None, ""
+    if isinstance(error, Diverged):
+        return Ending.diverged, Reason.not_finite, str(error)
+    if is_out_of_memory(error):
+        return Ending.infeasible, Reason.out_of_memory, f"out of memory: {first_line(error)}"
+    if is_full_disk(error):
+        return Ending.failed, Reason.disk_full, f"no space left on the disk: {first_line(error)}"
+    traceback.print_exception(error)
+    name = "" if isinstance(error, SweepError) else f"{type(error).__name__}: "
+    return Ending.failed, Reason.crash, f"{name}{first_line(error)}"
+
+
+def evaluate_on_test(study: StudyData, spec: TrialSpec, model: str) -> dict[str, Any]:
+    """Return ``metrics`` (``test_…``) and ``rows`` of the model in a trial's ``best/`` folder. Raises InputError."""
+    values = Values.of(study, spec.hyperparameters)
+    task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
+    prepare(task, study.place.data)
+    data = task.splits
+    if "test" not in data:
+        raise InputError(f"the data has no test split, only {', '.join(data)}")
+    trainer = build_trainer(study, spec, task, values, None)
+    load_weights(trainer, model)
+    found = trainer.evaluate(data["test"], metric_key_prefix="test")
+    metrics = {key: float(value) for key, value in found.items() if key.startswith("test_")}
+    return {"metrics": metrics, "rows": len(data["test"])}
+
+
+def load_best_model(study: StudyData, params: Mapping[str, Any], checkpoint: Path) -> Any:
+    """Return the model in a trial's ``best/`` folder, its adapter included, on the device the Trainer takes."""
+    values = Values.of(study, params)
+    task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
+    with TemporaryDirectory(prefix="sweepkit-") as folder, _quiet():
+        spec = TrialSpec(number=0, hyperparameters=params, directory=folder)
+        trainer = build_trainer(study, spec, task, values, None)
+        load_weights(trainer, str(checkpoint))
+    assert trainer.model is not None
+    return trainer.model.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' list of newly initialised weights: the model is about to get its trained ones."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -105,12 +105,7 @@ def _read(owner: Any, name: str) -> Any:
 
 def _expected_arguments(training: Mapping[str, Any], spec: TrialSpec) -> dict[str, Any]:
     """What the arguments must hold: the sampled values, the batch as split for memory, the trial's seed."""
-    expected = dict(training)
-    divisor = spec.micro_batch_divisor
-    if divisor > 1:
-        batch = expected.get("per_device_train_batch_size", 8)
-        expected["per_device_train_batch_size"] = batch // divisor
-        expected["gradient_accumulation_steps"] = expected.get("gradient_accumulation_steps", 1) * divisor
+    expected = {**training, **spec.batch(training)}
     if spec.seed is not None:
         expected["seed"] = spec.seed
     return expected

@@ -81,6 +81,20 @@ class TrialSpec:
     drawn: Mapping[str, Any] | None = None
     """Sampler's dimension → number or label; None where nobody drew (a look at the task before the search)."""
 
+    def batch(self, arguments: Mapping[str, Any]) -> dict[str, int]:
+        """Return what these TrainingArguments become where the micro-batch is divided; nothing where it is not.
+
+        The effective batch stays the same. Raises MemoryError where the micro-batch cannot be divided so often.
+        """
+        if self.micro_batch_divisor == 1:
+            return {}
+        size, rest = divmod(int(arguments.get("per_device_train_batch_size", 8)), self.micro_batch_divisor)
+        if rest:
+            whole = size * self.micro_batch_divisor + rest
+            raise MemoryError(f"a batch of {whole} cannot be split into {self.micro_batch_divisor}")
+        accumulation = int(arguments.get("gradient_accumulation_steps", 1)) * self.micro_batch_divisor
+        return {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
+
     def to_json(self) -> str:
         """Return the spec as one line of JSON."""
         return json.dumps(asdict(self))

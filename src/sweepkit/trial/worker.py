@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study.study import StudyData
-from sweepkit.trial import linux as kernel
+from sweepkit.trial import linux
 from sweepkit.trial.jobs import JOBS, told
 
 WARM_PACKAGES = (
@@ -65,7 +65,7 @@ SPARE = "sweep spare"
 
 def serve(fd: int) -> None:
     """Be the warm process until the control socket closes; then end every child."""
-    kernel.adopt_orphans()
+    linux.adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=fd)
     began = time.monotonic()
@@ -80,13 +80,13 @@ def serve(fd: int) -> None:
 @contextmanager
 def _dying_with(driver: int) -> Iterator[None]:
     """Let the kernel end this process when its driver dies, while it imports and so does not look at the socket."""
-    kernel.die_with_parent()
+    linux.die_with_parent()
     if os.getppid() != driver:
         os._exit(1)
     try:
         yield
     finally:
-        kernel.die_with_parent(False)
+        linux.die_with_parent(False)
 
 
 def _warm(study: StudyData) -> str:
@@ -133,7 +133,7 @@ def _freeze() -> None:
     """Keep the garbage collector off what all children share, and let the kernel share it in large pages."""
     gc.collect()
     gc.freeze()
-    kernel.large_pages()
+    linux.large_pages()
 
 
 class _Server:
@@ -144,7 +144,7 @@ class _Server:
         self._study = study
         self._driver = driver
         self._children: dict[int, int] = {}
-        self._oom_kills = kernel.OomKills()
+        self._oom_kills = linux.OomKills()
         self._wakeup, wake = socket.socketpair()
         for end in (self._wakeup, wake):
             end.setblocking(False)
@@ -257,16 +257,16 @@ def _kill_group(pid: int) -> None:
 def _become_child(server: int) -> None:
     """Make a forked process one of its own: session, death with the server, first to go when memory is short."""
     os.setsid()
-    kernel.die_with_parent()
+    linux.die_with_parent()
     if os.getppid() != server:
         os._exit(1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    kernel.note(oom_score_adj="500", comm=SPARE)
+    linux.note(oom_score_adj="500", comm=SPARE)
 
 
 def _settle(request: Mapping[str, Any]) -> None:
     """Give a child what its job is to have: name, console, environment, threads."""
-    kernel.note(comm=f"sweep {request['job']}")
+    linux.note(comm=f"sweep {request['job']}")
     console = os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for target in (1, 2):
         os.dup2(console, target)

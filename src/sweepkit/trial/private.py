@@ -1,0 +1,46 @@
+"""The private names of transformers' Trainer that trials depend on, all of them; a test holds them to the installed version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers import Trainer
+
+NAMES = ("_tr_loss", "_load_from_checkpoint", "_get_train_sampler", "_get_eval_sampler")
+"""What a Trainer must have."""
+
+
+def training_loss(trainer: Trainer) -> float:
+    """Return the loss summed since the last logging step: the first place where a NaN shows."""
+    return float(trainer._tr_loss.item())
+
+
+def load_weights(trainer: Trainer, checkpoint: str) -> None:
+    """Load a checkpoint's weights into the Trainer's model, adapters included."""
+    trainer._load_from_checkpoint(checkpoint)
+
+
+def wrap_loading(trainer: Trainer, wrap: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+    """Replace how this Trainer loads weights, when it resumes and when it takes the best model, by ``wrap`` of it."""
+    trainer._load_from_checkpoint = wrap(trainer._load_from_checkpoint)  # type: ignore[method-assign]  # of this one Trainer
+
+
+def train_sampler(trainer: Trainer) -> Callable[..., Any]:
+    """Return what makes the sampler of every training data loader."""
+    return trainer._get_train_sampler
+
+
+def set_train_sampler(trainer: Trainer, sampler: Callable[..., Any]) -> None:
+    """Replace what makes the sampler of every training data loader of this Trainer."""
+    trainer._get_train_sampler = sampler  # type: ignore[method-assign]  # of this one Trainer
+
+
+def eval_sampler(trainer: Trainer, rows: Any) -> Any:
+    """Return the sampler of these evaluation rows."""
+    return trainer._get_eval_sampler(rows)
+
+
+def set_eval_sampler(trainer: Trainer, sampler: Callable[..., Any]) -> None:
+    """Replace what makes the sampler of every evaluation of this Trainer."""
+    trainer._get_eval_sampler = sampler  # type: ignore[method-assign]  # of this one Trainer
