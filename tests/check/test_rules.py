@@ -16,13 +16,14 @@ from ruamel.yaml import YAML
 import sweepkit.check
 import sweepkit.driver.run
 from making import sweep
-from sweepkit.check import Checked, evaluations, find_problems, known_values, typed
+from sweepkit.check import Checked, find_problems, known_values, typed
 from sweepkit.check.fields.arguments import training_fields
 from sweepkit.check.study_file import load_study
 from sweepkit.cli import running as commands
 from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import StudyFileError
 from sweepkit.study.parameters import Choice, Float, Int
+from sweepkit.study.schedule import evaluations
 from sweepkit.study.study import StudyData
 
 BROKEN: dict[str, dict[str, Any]] = YAML(typ="safe").load(Path(__file__).with_name("broken_studies.yaml"))

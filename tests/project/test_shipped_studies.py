@@ -20,7 +20,6 @@ import toys
 from making import spec, sweep
 from sweepkit.check.study_file import load_study
 from sweepkit.cli import app
-from sweepkit.study.values import Values
 from sweepkit.tasks.load import load_task
 from sweepkit.tasks.prepared import prepare
 from sweepkit.trial.log import TrialLog
@@ -120,7 +119,7 @@ def test_weights_saved_under_other_names_than_the_models_are_read_back(project: 
     task = load_task(load_study(STUDIES / "digits" / "study.yaml").study.task, STUDIES / "digits")
     prepare(task, study.place.data)
     made = [
-        build_trainer(study, spec(project, number, {}, seed=number), task, Values.of(study, {}), None)
+        build_trainer(study, spec(project, number, {}, seed=number), task, study.by_consumer({}), None)
         for number in (1, 2)
     ]
     first, second = made

@@ -17,7 +17,6 @@ from sweepkit.check import check
 from sweepkit.driver.run import Replacements, run_checked
 from sweepkit.study.errors import TrialFailed
 from sweepkit.study.study import TaskSpec
-from sweepkit.study.values import Values
 from sweepkit.tasks.load import load_task, task_class
 from sweepkit.trial.callback import Line
 from sweepkit.trial.events import Evaluated, Event, Finished, Started
@@ -229,8 +228,8 @@ def test_adapters_of_every_linear_layer_are_what_all_linear_asks_for(
     study = toy_study(project, task=task)
     loaded = load_task(study.task, project)
     trained = spec(project, 0, {"peft.r": 2, "peft.target_modules": targets})
-    trainer = build_trainer(study, trained, loaded, Values.of(study, trained.hyperparameters), None)
-    asked = Values.of(study, {"peft.target_modules": "all-linear"})
+    trainer = build_trainer(study, trained, loaded, study.by_consumer(trained.hyperparameters), None)
+    asked = study.by_consumer({"peft.target_modules": "all-linear"})
     if targets == "all-linear":
         assert "peft.target_modules" in prove(trainer, loaded, asked, trained)[0]
     else:

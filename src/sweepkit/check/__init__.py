@@ -9,7 +9,7 @@ from typing import Any
 from sweepkit.check.rules.formulas import check_formulas
 from sweepkit.check.rules.names import Consumers, consumers_of, known_values
 from sweepkit.check.rules.population import check_population
-from sweepkit.check.rules.schedules import check_metrics, check_schedule, evaluations
+from sweepkit.check.rules.schedules import check_metrics, check_schedule
 from sweepkit.check.rules.searching import check_searching
 from sweepkit.check.rules.spaces import check_names
 from sweepkit.check.rules.task import check_backend, check_task
@@ -24,7 +24,6 @@ __all__ = [
     "Consumers",
     "check",
     "consumers_of",
-    "evaluations",
     "examine",
     "find_problems",
     "known_values",

@@ -100,7 +100,6 @@ def trained(study: StudyData, number: int) -> tuple[Mapping[str, Any], Sequence[
     Raises StudyNotFound for a trial that does not exist.
     """
     from sweepkit.report.rows import read
-    from sweepkit.study.rule import ValueRule
     from sweepkit.trial.log import TrialLog
     from sweepkit.trial.trial import lineage
 
@@ -108,7 +107,7 @@ def trained(study: StudyData, number: int) -> tuple[Mapping[str, Any], Sequence[
     if number not in rows:
         raise StudyNotFound(f"study {study.name} has no trial {number}")
     evaluations = TrialLog(study.place.trial(number)).evaluations
-    decisive = ValueRule(study.objective).decisive([event.values for event in evaluations]) if evaluations else -1
+    decisive = study.objective.decisive([event.values for event in evaluations]) if evaluations else -1
     schedules = {each: row.schedule for each, row in rows.items()}
     root, turns = lineage(schedules, number, evaluations[decisive].number if evaluations else 0)
     return rows[root].params, turns

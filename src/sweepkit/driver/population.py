@@ -12,7 +12,6 @@ from typing import Any
 from sweepkit.backends import Member, Scheduler
 from sweepkit.backends.checkpoints import Checkpoints
 from sweepkit.search.search import Search
-from sweepkit.study.rule import ValueRule
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Scheduled
 from sweepkit.trial.trial import Turn
@@ -25,7 +24,7 @@ class Population:
         self._search = search
         self._checkpoints = checkpoints
         self._scheduler = scheduler
-        self._rule = ValueRule(study.objective)
+        self._objective = study.objective
         self._names = list(study.space)
         self._every = int(study.pruner.options.get("perturbation_interval", 1))
         self._first = max(self._every, int(study.pruner.options.get("burn_in_period", 0)))
@@ -92,7 +91,7 @@ class Population:
         for earlier, turns in list(held.items())[self._decided :]:
             members = {number: self._member(number, turn.value, held, earlier) for number, turn in turns.items()}
             self._scheduler.decide(earlier, members)
-        values = {number: event.values[self._rule.deciding] for number, event in going.items()}
+        values = {number: event.values[self._objective.deciding] for number, event in going.items()}
         members = {number: self._member(number, value, held, evaluation) for number, value in values.items()}
         choices = self._scheduler.decide(evaluation, members)
         for number, choice in choices.items():
@@ -117,4 +116,4 @@ class Population:
         for earlier, turns in held.items():
             if number in turns and earlier < evaluation:
                 trained |= turns[number].hyperparameters
-        return Member(self._rule.key_of(value), {name: trained[name] for name in self._names if name in trained})
+        return Member(self._objective.key_of(value), {name: trained[name] for name in self._names if name in trained})

@@ -18,9 +18,10 @@ from sweepkit.report.evidence import Course, Evidence, Stint, configuration, gat
 from sweepkit.report.rows import CONFIRMED, LEDGER, hours_by_ending
 from sweepkit.search.samplers import knowingly
 from sweepkit.study import words
+from sweepkit.study.objective import Objective
 from sweepkit.study.parameters import Choice, Scalar
 from sweepkit.study.space import Dimension
-from sweepkit.study.study import Objective, StudyData
+from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending, Trial
 
 BINS = 8

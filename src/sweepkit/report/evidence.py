@@ -13,9 +13,10 @@ from sweepkit.report.answer import Answer
 from sweepkit.report.rows import CONFIRM, Reader, driver, read, slot_hours
 from sweepkit.report.verdict import Verdict
 from sweepkit.study.configurations import key_of
+from sweepkit.study.objective import Goal
 from sweepkit.study.parameters import Choice, Domain, Scalar
 from sweepkit.study.space import Dimension, dimensions, labels
-from sweepkit.study.study import Goal, StudyData
+from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Finished, Logged, Started
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Trial

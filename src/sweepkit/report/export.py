@@ -25,10 +25,8 @@ from sweepkit.report.rows import endings
 from sweepkit.study import words
 from sweepkit.study.errors import InputError, StudyNotFound
 from sweepkit.study.paths import BEST, SPEC, TASK
-from sweepkit.study.rule import ValueRule
 from sweepkit.study.secrets import of_url, scrub
-from sweepkit.study.study import StudyData
-from sweepkit.study.values import Values
+from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS
 from sweepkit.tasks.load import kind_class, load_task
 from sweepkit.tasks.prepared import about, digest
@@ -97,7 +95,7 @@ class _Exported:
 
     @cached_property
     def values(self) -> Values:
-        return Values.of(self.study, self.row.params)
+        return self.study.by_consumer(self.row.params)
 
     @cached_property
     def task(self) -> Task:
@@ -176,7 +174,7 @@ def _requirements() -> str:
 
 def _script(exported: _Exported) -> str:
     study, task = exported.study, exported.task
-    rule = ValueRule(study.objective)
+    rule = study.objective
     goal, last = study.objective.goals[rule.deciding], f"values[-{study.objective.mean_of}:]"
     value = {"best": "max(values)" if goal.direction == "maximize" else "min(values)", "last": "values[-1]"}
     module, _, arguments = task.arguments_type.partition(":")

@@ -14,10 +14,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.search.samplers import distribution, knowingly
+from sweepkit.study.objective import Direction
 from sweepkit.study.parameters import Scalar
 from sweepkit.study.samplers import make_pruner
 from sweepkit.study.space import Dimension
-from sweepkit.study.study import Direction
 from sweepkit.trial.trial import Ending, Trial
 
 STATES = {

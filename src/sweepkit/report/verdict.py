@@ -19,8 +19,8 @@ from pydantic import TypeAdapter
 
 from sweepkit.study import words
 from sweepkit.study.files import write_whole
+from sweepkit.study.objective import Direction
 from sweepkit.study.paths import Place
-from sweepkit.study.study import Direction
 
 CONFIDENCE = 0.95
 TEST = "Welch's t-test between the seeds' values, two-sided, with Holm's correction over all pairs, at 5 %"

@@ -10,8 +10,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from sweepkit.study.configurations import key_of
-from sweepkit.study.rule import ValueRule
-from sweepkit.study.study import Goal
+from sweepkit.study.objective import Goal, Objective
 from sweepkit.trial.events import Evaluated
 from sweepkit.trial.trial import Ending, Reason, Trial, Turn
 
@@ -72,10 +71,10 @@ class Evaluations:
         """Return the goals' values, oldest first, up to an evaluation's number."""
         return [values for number, (values, _) in sorted(self._by_number.items()) if number <= up_to]
 
-    def metrics(self, rule: ValueRule) -> Mapping[str, float] | None:
+    def metrics(self, objective: Objective) -> Mapping[str, float] | None:
         """Return all metrics of the evaluation that stands for the trial."""
         found = [metrics for _, (_, metrics) in sorted(self._by_number.items())]
-        return found[rule.decisive(self.values())] if found else None
+        return found[objective.decisive(self.values())] if found else None
 
 
 class Ledger:

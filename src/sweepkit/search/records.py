@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweepkit.study.configurations import Configuration
 from sweepkit.study.errors import StudyNotFound
-from sweepkit.study.study import Direction
+from sweepkit.study.objective import Direction
 
 FITS = "fits"
 """Name of the constraint that infeasible and diverged trials violate."""

@@ -30,7 +30,6 @@ from sweepkit.study.configurations import Configuration, key_of
 from sweepkit.study.errors import InputError
 from sweepkit.study.parameters import Scalar
 from sweepkit.study.paths import Place
-from sweepkit.study.rule import ValueRule
 from sweepkit.study.samplers import make_pruner
 from sweepkit.study.space import trial_seed
 from sweepkit.study.study import StudyData
@@ -75,7 +74,7 @@ class Search(Standings):
         self._study = study
         self._pruner = pruner
         self._suffix = suffix
-        self._rule = ValueRule(study.objective)
+        self._objective = study.objective
         self._proposer = proposer or Proposer(study, known)
         name = study.name + suffix
         self._records = Records(name, storage, [goal.direction for goal in study.objective.goals])
@@ -150,7 +149,7 @@ class Search(Standings):
         evaluations = self._evaluated(trial)
         evaluations.add(event)
         stored = {"values": list(event.values), "metrics": dict(event.metrics)}
-        value = self._rule.value(evaluations.values())[self._rule.deciding]
+        value = self._objective.values_of(evaluations.values())[self._objective.deciding]
         with together(self._records.storage):
             self._records.note(trial, **{f"{EVALUATION}{event.number}": stored})
             self._records.storage.set_trial_intermediate_value(trial._trial_id, event.number, value)
@@ -162,7 +161,7 @@ class Search(Standings):
         if event.number >= trial.user_attrs.get("pruned_at", math.inf):
             return True
         trial = self._records.get(event.trial)
-        view = View(self._records.storage, trial, goal=self._rule.deciding)
+        view = View(self._records.storage, trial, goal=self._objective.deciding)
         with knowingly():
             prune = self._pruner_now().prune(self._records.look(view), trial)
         self._records.note(trial, pruned_at=event.number if prune else None)
@@ -171,14 +170,14 @@ class Search(Standings):
 
     def value_so_far(self, event: Evaluated) -> tuple[float, ...]:
         """Return the trial's values by the objective's rule, up to this evaluation."""
-        return self._rule.value(self._evaluated(self._records.get(event.trial)).values(up_to=event.number))
+        return self._objective.values_of(self._evaluated(self._records.get(event.trial)).values(up_to=event.number))
 
     def tell(self, event: Finished, *, attempts: int = 1, facts: Mapping[str, Any] | None = None) -> None:
         """Store how a trial ended; ``facts`` are further things to know about it. A stopped one stays running."""
         trial, ending = self._records.get(event.trial), Ending(event.ending)
         reason, cause = event.reason, event.cause
         evaluations = self._evaluated(trial)
-        values = tuple(event.values) or self._rule.value(evaluations.values())
+        values = tuple(event.values) or self._objective.values_of(evaluations.values())
         if ending is Ending.complete and not (values and all(map(math.isfinite, values))):
             ending, reason = Ending.diverged, Reason.not_finite
             cause = f"the objective is {list(values) or 'missing'}"
@@ -190,7 +189,7 @@ class Search(Standings):
                 cause=cause or None,
                 seconds=event.seconds,
                 attempts=attempts,
-                metrics=evaluations.metrics(self._rule),
+                metrics=evaluations.metrics(self._objective),
                 **(facts or {}),
                 values=list(values),
                 ending=str(ending),

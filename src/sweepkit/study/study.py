@@ -5,19 +5,20 @@ The docstrings below are the reference of the study file (``sweep schema --expla
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from sweepkit.study.backends import BACKENDS, BackendKind, meanings
+from sweepkit.study.objective import Objective, Section
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.paths import Place
 from sweepkit.study.samplers import PRUNERS, SAMPLERS, Pruner, Sampler, listed
 from sweepkit.study.space import Space
 
-Direction = Literal["maximize", "minimize"]
 if TYPE_CHECKING:  # a type checker cannot read a closed set from a table
     SamplerName: TypeAlias = str
     PrunerName: TypeAlias = str
@@ -26,10 +27,6 @@ else:
     SamplerName = Literal[tuple(SAMPLERS)]
     PrunerName = Literal[tuple(PRUNERS)]
     BackendName = Literal[tuple(BACKENDS)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, strict=True)
 
 
 class _Open(BaseModel):
@@ -58,72 +55,6 @@ class TaskSpec(_Open):
         if [self.type, self.path, self.pickle].count(None) != 2:
             raise ValueError("exactly one of type (a built-in kind) and path (file.py:Class) is needed")
         return self
-
-
-class Goal(_Section):
-    """One metric to optimise."""
-
-    metric: str
-    """Name as the Trainer reports it, for example ``eval_accuracy`` or ``eval_loss``."""
-    direction: Direction
-    """``maximize`` or ``minimize``; there is no default, a wrong guess costs a study."""
-
-
-class Objective(_Section):
-    """The rule that turns a trial's evaluations into one value, or several."""
-
-    metric: str | None = None
-    """Name as the Trainer reports it, for example ``eval_accuracy`` or ``eval_loss``."""
-    direction: Direction | None = None
-    """``maximize`` or ``minimize``; there is no default, a wrong guess costs a study."""
-    value: str = "best"
-    """``best`` evaluation, ``last`` evaluation, or ``mean(k)`` of the last k; the pruner, the ranking, the kept
-    checkpoint and MLflow all use this rule."""
-    metrics: list[Goal] | None = None
-    """Several goals instead of metric and direction: the study returns a Pareto front."""
-    prune_on: str | None = None
-    """With several goals: the metric the pruner looks at; needed as soon as there is a pruner."""
-    nan: Literal["diverged", "ignore"] = "diverged"
-    """What a NaN or infinite training loss means: ``diverged`` ends the trial at once, ``ignore`` trains on."""
-
-    @model_validator(mode="after")
-    def _complete(self) -> Objective:
-        if self.metrics is not None:
-            if self.metric is not None or self.direction is not None:
-                raise ValueError("metrics (several goals) and metric/direction (one goal) exclude each other")
-            if len({goal.metric for goal in self.metrics}) != len(self.metrics) or len(self.metrics) < 2:
-                raise ValueError("metrics needs at least two goals with different metrics")
-            if self.prune_on is not None and self.prune_on not in {goal.metric for goal in self.metrics}:
-                raise ValueError(f"prune_on must be one of the metrics, got {self.prune_on}")
-        else:
-            if self.metric is None:
-                raise ValueError("metric is needed, for example metric: eval_accuracy")
-            if self.direction is None:
-                raise ValueError("direction is needed: maximize or minimize")
-            if self.prune_on is not None:
-                raise ValueError("prune_on belongs to studies with several metrics; with one metric leave it out")
-        return self
-
-    @field_validator("value")
-    @classmethod
-    def _rule(cls, value: str) -> str:
-        if not re.fullmatch(r"best|last|mean\([1-9][0-9]*\)", value):
-            raise ValueError(f"must be best, last or mean(k) with k of 1 or more, got {value}")
-        return value
-
-    @property
-    def goals(self) -> tuple[Goal, ...]:
-        """All goals, in order; one for a plain study."""
-        if self.metrics is not None:
-            return tuple(self.metrics)
-        assert self.metric is not None and self.direction is not None
-        return (Goal(metric=self.metric, direction=self.direction),)
-
-    @property
-    def mean_of(self) -> int | None:
-        """k of ``mean(k)``, else None."""
-        match = re.fullmatch(r"mean\((\d+)\)", self.value)
-        return int(match.group(1)) if match else None
 
 
 class SamplerSpec(_Open):
@@ -161,7 +92,7 @@ class PrunerSpec(_Open):
         return self.kind.population
 
 
-class Budget(_Section):
+class Budget(Section):
     """How much may be spent; whatever is reached first ends the study."""
 
     trials: int | None = Field(default=None, ge=1)
@@ -180,7 +111,7 @@ class Budget(_Section):
     """How long running trials may go on after hours, gpu_hours or target is reached; then they checkpoint and stop."""
 
 
-class Checkpoints(_Section):
+class Checkpoints(Section):
     """Which checkpoints are kept."""
 
     keep: int = Field(default=3, ge=1)
@@ -189,7 +120,7 @@ class Checkpoints(_Section):
     """When a resumable checkpoint is written: at each evaluation, or never (an interrupted trial then starts over)."""
 
 
-class Retries(_Section):
+class Retries(Section):
     """How often a trial is started again, by cause."""
 
     crash: int = Field(default=0, ge=0)
@@ -198,7 +129,7 @@ class Retries(_Section):
     """After running out of memory: each time with half the micro-batch and double the accumulation."""
 
 
-class Confirm(_Section):
+class Confirm(Section):
     """Training the best trials again with new seeds, to tell skill from luck."""
 
     top: int = Field(default=3, ge=1)
@@ -209,7 +140,7 @@ class Confirm(_Section):
     """``once``: the chosen model is evaluated on the test split, one time."""
 
 
-class BackendSpec(_Section):
+class BackendSpec(Section):
     """Where trials run."""
 
     type: BackendName = Field(default="optuna", description=f"{meanings()}.")
@@ -234,7 +165,7 @@ class BackendSpec(_Section):
         return BACKENDS[self.type]
 
 
-class Tracking(_Section):
+class Tracking(Section):
     """Where runs are recorded."""
 
     uri: str = "sqlite:///mlflow.db"
@@ -254,7 +185,7 @@ class Tracking(_Section):
     )
 
 
-class StudyData(_Section):
+class StudyData(Section):
     """A study: which task, what may vary, which metric counts, how much may be spent."""
 
     model_config = ConfigDict(title="Study")
@@ -322,6 +253,14 @@ class StudyData(_Section):
         """Where the study's things lie on disk."""
         return Place.of(self.name, self.home)
 
+    def by_consumer(self, hyperparameters: Mapping[str, Any]) -> Values:
+        """Return a trial's fixed and searched values, sorted by who consumes them."""
+        parts: dict[str, dict[str, Any]] = {"": {}, "model": {}, "peft": {}, "task": {}}
+        for name, value in {**self.training, **hyperparameters}.items():
+            head, _, rest = name.partition(".")
+            parts[head if rest else ""][rest or head] = value
+        return Values(parts[""], parts["model"], parts["peft"], parts["task"])
+
     @field_validator("space")
     @classmethod
     def _parameters(cls, space: Space) -> Space:
@@ -335,3 +274,13 @@ class StudyData(_Section):
     def seed(self) -> int:
         """The seed shared by all trials (transformers' default 42 unless ``training.seed`` says otherwise)."""
         return int(self.training.get("seed", 42))
+
+
+@dataclass(frozen=True)
+class Values:
+    """A trial's fixed and searched values under the names their consumers know, without prefixes."""
+
+    training: Mapping[str, Any]
+    model: Mapping[str, Any]
+    peft: Mapping[str, Any]
+    task: Mapping[str, Any]

@@ -10,14 +10,23 @@ ABBREVIATIONS = {
     "learning_rate": "lr",
     "per_device_train_batch_size": "bs",
     "gradient_accumulation_steps": "accum",
-    "weight_decay": "wd",
     "num_train_epochs": "epochs",
+    "max_steps": "steps",
+    "weight_decay": "wd",
     "warmup_ratio": "warmup",
     "warmup_steps": "warmup",
     "lr_scheduler_type": "schedule",
     "label_smoothing_factor": "smoothing",
     "max_grad_norm": "clip",
+    "adam_beta1": "beta1",
+    "adam_beta2": "beta2",
+    "adam_epsilon": "eps",
+    "peft.lora_alpha": "alpha",
+    "peft.lora_dropout": "lora_drop",
+    "model.hidden_dropout_prob": "dropout",
+    "task.max_length": "length",
 }
+"""Hyperparameter → its name in tables, run names and one-line configurations."""
 
 
 def value(number: float | None) -> str:
@@ -78,8 +87,8 @@ def _exponent(text: str) -> str:
 def name(hyperparameter: str) -> str:
     """Return a hyperparameter's name for a narrow column: abbreviated, or without its consumer's prefix.
 
-    >>> name("learning_rate"), name("model.hidden_dropout_prob"), name("optim")
-    ('lr', 'hidden_dropout_prob', 'optim')
+    >>> name("learning_rate"), name("model.attention_dropout"), name("optim")
+    ('lr', 'attention_dropout', 'optim')
     """
     return ABBREVIATIONS.get(hyperparameter, hyperparameter.rpartition(".")[2])
 

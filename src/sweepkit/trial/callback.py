@@ -15,7 +15,6 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from sweepkit.study.errors import TrialFailed, TrialInterrupted, nearest
 from sweepkit.study.paths import LAST
-from sweepkit.study.rule import ValueRule
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Logged
 from sweepkit.trial.private import training_loss
@@ -56,7 +55,7 @@ class TrialCallback(TrainerCallback):
         self._goals = study.objective.goals
         self._nan_ends = study.objective.nan == "diverged"
         self._resumable = study.checkpoints.every == "evaluation"
-        self._rule = ValueRule(study.objective)
+        self._objective = study.objective
         self.evaluations: list[tuple[float, ...]] = [tuple(e["values"]) for e in spec.evaluations]
         self.step = 0
         self._stopping = False
@@ -66,7 +65,7 @@ class TrialCallback(TrainerCallback):
     @property
     def values(self) -> tuple[float, ...]:
         """The objective's values by its rule over all evaluations so far."""
-        return self._rule.value(self.evaluations) if self.evaluations else ()
+        return self._objective.values_of(self.evaluations) if self.evaluations else ()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -162,7 +161,7 @@ class TrialCallback(TrainerCallback):
         answer = self._agreed(self._line.ask(event) if self._main else None)
         if answer == "prune":
             raise TrialInterrupted("prune")
-        if self._rule.improves(self.evaluations):
+        if self._objective.improves(self.evaluations):
             self._save_best(state.global_step)
         training_goes_on = state.global_step < state.max_steps
         if not training_goes_on:

@@ -16,7 +16,6 @@ from sweepkit.study.files import first_line
 from sweepkit.study.paths import BEST
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
-from sweepkit.study.values import Values
 from sweepkit.tasks.load import load_task
 from sweepkit.tasks.task import Task
 from sweepkit.trial.objective import build_trainer, is_out_of_memory, peak_memory_mb
@@ -37,7 +36,7 @@ def inspect(study: StudyData, spec: TrialSpec) -> dict[str, Any]:
     answer: dict[str, Any] = {"problems": [], "notes": [], "micro_batch_matters": True, **numbers}
     short = study.model_copy(update={"training": {**study.training, **SHORT}}).at(study.home)
     try:
-        values = Values.of(short, {k: v for k, v in spec.hyperparameters.items() if k not in SHORT})
+        values = short.by_consumer({k: v for k, v in spec.hyperparameters.items() if k not in SHORT})
         task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
         trainer = build_trainer(short, spec, task, values, None)
     except Exception as error:  # noqa: BLE001  # an edge: the user's code

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sweepkit.study.paths import MEASURED
+from sweepkit.study.schedule import evaluations
 from sweepkit.study.study import StudyData
 from sweepkit.trial import private
 from sweepkit.trial.callback import Line
@@ -163,7 +163,8 @@ class _Course(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take note of how long the whole trial is."""
-        self._whole = {"steps": state.max_steps, "evaluations": _evaluations(args, state)}
+        counted = evaluations(vars(args), steps=state.max_steps, epochs=state.num_train_epochs)
+        self._whole = {"steps": state.max_steps, "evaluations": max(1, counted or 0)}
         self._warm_up = min(self._warm_up, state.max_steps - 1)
         self._steps = min(self._steps, state.max_steps - self._warm_up)
 
@@ -224,16 +225,6 @@ class _Sampled:
 def _step_rows(trainer: Trainer) -> int:
     args = trainer.args
     return int(args.train_batch_size * args.gradient_accumulation_steps * args.world_size)
-
-
-def _evaluations(args: TrainingArguments, state: TrainerState) -> int:
-    """How often the whole trial evaluates; the last step always does, and without any there is one at the end."""
-    first = 1 if args.eval_on_start else 0
-    if args.eval_strategy == "steps" and state.eval_steps:
-        return first + ceil(state.max_steps / state.eval_steps)
-    if args.eval_strategy == "epoch":
-        return first + ceil(state.num_train_epochs)
-    return first + 1
 
 
 def _longest(rows: Any) -> list[int]:

@@ -26,8 +26,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 
 from sweepkit.study.errors import FULL_DISK, InputError, SweepError, TrialFailed, TrialInterrupted
 from sweepkit.study.files import first_line
-from sweepkit.study.study import StudyData
-from sweepkit.study.values import Values
+from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS as DEFAULTS
 from sweepkit.tasks.load import load_task
 from sweepkit.tasks.prepared import prepare
@@ -159,7 +158,7 @@ def run_trial(
     began = time.monotonic()
     callback: TrialCallback | None = None
     try:
-        values = Values.of(study, spec.hyperparameters)
+        values = study.by_consumer(spec.hyperparameters)
         task = load_task(study.task, study.home, values.task, kind=kind, trust_remote_code=study.trust_remote_code)
 
         def begin(started: TrialCallback) -> None:
@@ -208,7 +207,7 @@ def _end_of(error: BaseException) -> tuple[Ending, Reason | None, str]:
 
 def evaluate_on_test(study: StudyData, spec: TrialSpec, model: str) -> dict[str, Any]:
     """Return ``metrics`` (``test_…``) and ``rows`` of the model in a trial's ``best/`` folder. Raises InputError."""
-    values = Values.of(study, spec.hyperparameters)
+    values = study.by_consumer(spec.hyperparameters)
     task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
     prepare(task, study.place.data)
     data = task.splits
@@ -223,7 +222,7 @@ def evaluate_on_test(study: StudyData, spec: TrialSpec, model: str) -> dict[str,
 
 def load_best_model(study: StudyData, params: Mapping[str, Any], checkpoint: Path) -> Any:
     """Return the model in a trial's ``best/`` folder, its adapter included, on the device the Trainer takes."""
-    values = Values.of(study, params)
+    values = study.by_consumer(params)
     task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
     with TemporaryDirectory(prefix="sweepkit-") as folder, _quiet():
         spec = TrialSpec(number=0, hyperparameters=params, directory=folder)

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.errors import TrialFailed
-from sweepkit.study.values import Values
+from sweepkit.study.study import Values
 from sweepkit.trial.trial import TrialSpec
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from sweepkit.check.fields.searchers import pruner_options
 from sweepkit.check.rules.formulas import draws
 from sweepkit.check.rules.searching import grid_size
 from sweepkit.study.errors import Problem, nearest
+from sweepkit.study.schedule import evaluations
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 
@@ -24,32 +24,6 @@ _DECIDES = (
 )
 _STEPS_OF_AN_EPOCH = ("per_device_train_batch_size", "gradient_accumulation_steps", "dataloader_drop_last")
 _FIXED = "fix it, or evaluate at fractions of the schedule (training: eval_strategy: steps, eval_steps: 0.2)"
-
-
-def evaluations(values: Mapping[str, Any]) -> int | None:
-    """Return how many evaluations a trial with these TrainingArguments makes, None where its data decides.
-
-    Counts as transformers 5 does: ``eval_steps`` below 1 is a ratio of all steps, the last step always evaluates, and
-    evaluations before ``eval_delay`` are left out.
-    """
-    strategy, delay = values.get("eval_strategy"), values.get("eval_delay") or 0
-    max_steps, epochs = values.get("max_steps", -1), values.get("num_train_epochs", 3.0)
-    first = 1 if values.get("eval_on_start") else 0
-    if strategy == "no":
-        return first
-    if strategy == "epoch":
-        if max_steps > 0:
-            return None
-        return first + sum(1 for epoch in range(1, math.ceil(epochs) + 1) if min(epoch, epochs) >= delay)
-    every = values.get("eval_steps") or values.get("logging_steps")
-    if not isinstance(every, (int, float)) or every <= 0:
-        return None
-    if every < 1:
-        return None if delay else first + math.ceil(1 / every - 1e-9)
-    if max_steps > 0:
-        steps = {*range(int(every), max_steps + 1, int(every)), max_steps}
-        return first + sum(1 for step in steps if step >= delay)
-    return None
 
 
 def check_schedule(study: StudyData, known: Mapping[str, Any]) -> list[Problem]:

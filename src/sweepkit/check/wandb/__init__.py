@@ -19,8 +19,9 @@ from sweepkit.check.wandb.distributions import Fixed, Multiples, drawn
 from sweepkit.check.wandb.names import our_name, our_optimizer
 from sweepkit.check.yaml import Document, Keys, dotted, read_file
 from sweepkit.study.errors import Problem, StudyFileError
+from sweepkit.study.objective import Goal, Objective
 from sweepkit.study.parameters import Choice, Expression, Float, Int
-from sweepkit.study.study import Goal, Objective, StudyData, TaskSpec
+from sweepkit.study.study import StudyData, TaskSpec
 
 __all__ = ["Imported", "import_sweep"]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from mlflow.entities import Metric
 
+from sweepkit.study import words
 from sweepkit.study.parameters import Domain
 from sweepkit.study.paths import SPEC
-from sweepkit.study.rule import ValueRule
 from sweepkit.study.secrets import HIDDEN, secret_name
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
@@ -24,26 +24,6 @@ from sweepkit.trial.trial import Ending, Trial
 STATUS = {Ending.complete: "FINISHED", Ending.pruned: "KILLED", Ending.stopped: "KILLED"}
 """Ending → MLflow's status; all others are FAILED."""
 
-SHORT = {
-    "learning_rate": "lr",
-    "per_device_train_batch_size": "bs",
-    "gradient_accumulation_steps": "acc",
-    "num_train_epochs": "epochs",
-    "max_steps": "steps",
-    "weight_decay": "wd",
-    "warmup_ratio": "warmup",
-    "warmup_steps": "warmup",
-    "lr_scheduler_type": "sched",
-    "max_grad_norm": "clip",
-    "label_smoothing_factor": "smooth",
-    "adam_beta1": "beta1",
-    "adam_beta2": "beta2",
-    "adam_epsilon": "eps",
-    "peft.lora_alpha": "alpha",
-    "peft.lora_dropout": "lora_drop",
-    "model.hidden_dropout_prob": "drop",
-    "task.max_length": "len",
-}
 NAMED = 6
 """So many hyperparameters stand in a run's name."""
 
@@ -56,28 +36,10 @@ OURS = frozenset(
 def run_name(study: StudyData, number: int, origin: str, values: Mapping[str, Any], phase: str = "") -> str:
     """Return ``0007 lr=3e-5 bs=16``: the trial's number and what was searched, in the study's order."""
     names = [each.name for each in visit(study.space) if isinstance(each.parameter, Domain)]
-    words = [
-        f"{SHORT.get(name, name.rpartition('.')[2])}={short(values[name])}"
-        for name in dict.fromkeys(names)
-        if name in values
-    ]
-    more = ["…"] if len(words) > NAMED else []
+    settings = [words.settings({name: values[name]}) for name in dict.fromkeys(names) if name in values]
+    more = ["…"] if len(settings) > NAMED else []
     label = ["baseline"] if origin == "baseline" else []
-    return " ".join([*([phase] if phase else []), f"{number:04d}", *label, *words[:NAMED], *more])[:250]
-
-
-def short(value: Any) -> str:
-    """Return a value as a person would write it.
-
-    >>> short(3e-05), short(0.000621), short(0.1), short(16), short("adamw_torch")
-    ('3e-5', '6.21e-4', '0.1', '16', 'adamw_torch')
-    """
-    if isinstance(value, float):
-        if 1e-3 <= abs(value) < 1e6 or not value or not math.isfinite(value):
-            return f"{value:.3g}" if abs(value) < 1000 else f"{value:g}"
-        mantissa, _, exponent = f"{value:.2e}".partition("e")
-        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return text(value)[:30]
+    return " ".join([*([phase] if phase else []), f"{number:04d}", *label, *settings[:NAMED], *more])[:250]
 
 
 def text(value: Any) -> str:
@@ -172,7 +134,7 @@ def objective(study: StudyData, row: Trial, log: TrialLog) -> list[Metric]:
     if row.ending not in (Ending.complete, Ending.pruned) or not row.values or not evaluations:
         return []
     at, step = milliseconds(evaluations[-1].at), evaluations[-1].step
-    named = {"objective": row.values[ValueRule(study.objective).deciding]}
+    named = {"objective": row.values[study.objective.deciding]}
     if len(row.values) > 1:
         goals = study.objective.goals
         named |= {f"objective.{key(goal.metric)}": value for goal, value in zip(goals, row.values, strict=True)}

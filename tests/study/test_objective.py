@@ -9,16 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from sweepkit.study.rule import ValueRule
-from sweepkit.study.study import Objective
+from sweepkit.study.objective import Objective
 
 SECOND_IS_BEST = [(0.5,), (0.9,), (0.1,)]
 GOALS = [{"metric": "eval_f1", "direction": "maximize"}, {"metric": "eval_loss", "direction": "minimize"}]
 
 
-def rule(value: str = "best", direction: str = "maximize", **keys: Any) -> ValueRule:
+def objective(value: str = "best", direction: str = "maximize", **keys: Any) -> Objective:
     goal = {} if "metrics" in keys else {"metric": "eval_f1", "direction": direction}
-    return ValueRule(Objective.model_validate({**goal, "value": value, **keys}))
+    return Objective.model_validate({**goal, "value": value, **keys})
 
 
 @pytest.mark.parametrize(
@@ -32,34 +31,34 @@ def rule(value: str = "best", direction: str = "maximize", **keys: Any) -> Value
     ],
 )
 def test_a_value_and_the_evaluation_that_stands_for_it(value: str, direction: str, found: float, decisive: int) -> None:
-    mine = rule(value, direction)
-    assert mine.value(SECOND_IS_BEST) == pytest.approx((found,))
+    mine = objective(value, direction)
+    assert mine.values_of(SECOND_IS_BEST) == pytest.approx((found,))
     assert mine.decisive(SECOND_IS_BEST) == decisive
 
 
 def test_without_evaluations_there_is_no_value() -> None:
-    assert rule().value([]) == () and not rule().improves([])
+    assert objective().values_of([]) == () and not objective().improves([])
 
 
 def test_of_equal_evaluations_the_first_is_kept() -> None:
-    assert not rule().improves([(0.9,), (0.9,)])
+    assert not objective().improves([(0.9,), (0.9,)])
 
 
 def test_several_values_come_from_the_one_evaluation_that_decides() -> None:
     evaluations = [(0.5, 0.2), (0.9, 0.4), (0.7, 0.1)]
-    assert rule(metrics=GOALS).value(evaluations) == (0.9, 0.4)
-    assert rule(metrics=GOALS, prune_on="eval_loss").value(evaluations) == (0.7, 0.1)
-    assert rule("mean(2)", metrics=GOALS).value(evaluations) == pytest.approx((0.8, 0.25))
+    assert objective(metrics=GOALS).values_of(evaluations) == (0.9, 0.4)
+    assert objective(metrics=GOALS, prune_on="eval_loss").values_of(evaluations) == (0.7, 0.1)
+    assert objective("mean(2)", metrics=GOALS).values_of(evaluations) == pytest.approx((0.8, 0.25))
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_nan_is_worse_than_any_number(direction: str) -> None:
-    assert rule(direction=direction).value([(math.nan,), (-3.0,), (math.nan,)]) == (-3.0,)
+    assert objective(direction=direction).values_of([(math.nan,), (-3.0,), (math.nan,)]) == (-3.0,)
 
 
 @given(some.lists(some.floats(-10, 10), min_size=1), some.sampled_from(["maximize", "minimize"]))
 def test_the_kept_checkpoint_is_the_one_whose_value_is_told(numbers: list[float], direction: str) -> None:
-    mine = rule(direction=direction)
+    mine = objective(direction=direction)
     evaluations = [(number,) for number in numbers]
     kept = [n for n in range(1, len(numbers) + 1) if mine.improves(evaluations[:n])][-1] - 1
-    assert mine.value(evaluations) == evaluations[kept]
+    assert mine.values_of(evaluations) == evaluations[kept]

@@ -1,0 +1,131 @@
+"""The objective: which metrics count, and the rule that pruner, ranking, checkpoints and MLflow all use."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+Direction = Literal["maximize", "minimize"]
+
+
+class Section(BaseModel):
+    """A section of a study file: frozen, strict, closed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, strict=True)
+
+
+class Goal(Section):
+    """One metric to optimise."""
+
+    metric: str
+    """Name as the Trainer reports it, for example ``eval_accuracy`` or ``eval_loss``."""
+    direction: Direction
+    """``maximize`` or ``minimize``; there is no default, a wrong guess costs a study."""
+
+
+class Objective(Section):
+    """The rule that turns a trial's evaluations into one value, or several.
+
+    In the methods an evaluation is its goals' values, in the goals' order; evaluations come oldest first. ``best`` is the
+    evaluation that is best in the deciding goal (``prune_on``, else the first), and all values come from it; ``mean(k)`` is
+    taken goal by goal. NaN is worse than any number.
+
+    >>> objective = Objective(metric="eval_loss", direction="minimize")
+    >>> objective.values_of([[0.5], [0.3], [0.4]]), objective.improves([[0.5], [0.3], [0.4]])
+    ((0.3,), False)
+    """
+
+    metric: str | None = None
+    """Name as the Trainer reports it, for example ``eval_accuracy`` or ``eval_loss``."""
+    direction: Direction | None = None
+    """``maximize`` or ``minimize``; there is no default, a wrong guess costs a study."""
+    value: str = "best"
+    """``best`` evaluation, ``last`` evaluation, or ``mean(k)`` of the last k; the pruner, the ranking, the kept
+    checkpoint and MLflow all use this rule."""
+    metrics: list[Goal] | None = None
+    """Several goals instead of metric and direction: the study returns a Pareto front."""
+    prune_on: str | None = None
+    """With several goals: the metric the pruner looks at; needed as soon as there is a pruner."""
+    nan: Literal["diverged", "ignore"] = "diverged"
+    """What a NaN or infinite training loss means: ``diverged`` ends the trial at once, ``ignore`` trains on."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Objective:
+        if self.metrics is not None:
+            if self.metric is not None or self.direction is not None:
+                raise ValueError("metrics (several goals) and metric/direction (one goal) exclude each other")
+            if len({goal.metric for goal in self.metrics}) != len(self.metrics) or len(self.metrics) < 2:
+                raise ValueError("metrics needs at least two goals with different metrics")
+            if self.prune_on is not None and self.prune_on not in {goal.metric for goal in self.metrics}:
+                raise ValueError(f"prune_on must be one of the metrics, got {self.prune_on}")
+        else:
+            if self.metric is None:
+                raise ValueError("metric is needed, for example metric: eval_accuracy")
+            if self.direction is None:
+                raise ValueError("direction is needed: maximize or minimize")
+            if self.prune_on is not None:
+                raise ValueError("prune_on belongs to studies with several metrics; with one metric leave it out")
+        return self
+
+    @field_validator("value")
+    @classmethod
+    def _rule(cls, value: str) -> str:
+        if not re.fullmatch(r"best|last|mean\([1-9][0-9]*\)", value):
+            raise ValueError(f"must be best, last or mean(k) with k of 1 or more, got {value}")
+        return value
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """All goals, in order; one for a plain study."""
+        if self.metrics is not None:
+            return tuple(self.metrics)
+        assert self.metric is not None and self.direction is not None
+        return (Goal(metric=self.metric, direction=self.direction),)
+
+    @property
+    def mean_of(self) -> int | None:
+        """k of ``mean(k)``, else None."""
+        match = re.fullmatch(r"mean\((\d+)\)", self.value)
+        return int(match.group(1)) if match else None
+
+    @property
+    def deciding(self) -> int:
+        """Index of the goal that decides which evaluation, trial or checkpoint is better."""
+        return 0 if self.prune_on is None else [goal.metric for goal in self.goals].index(self.prune_on)
+
+    def values_of(self, evaluations: Sequence[Sequence[float]]) -> tuple[float, ...]:
+        """Return the values of a trial with these evaluations; empty when there are none."""
+        if not evaluations:
+            return ()
+        if self.mean_of is not None:
+            last = evaluations[-self.mean_of :]
+            return tuple(math.fsum(values) / len(last) for values in zip(*last, strict=True))
+        return tuple(evaluations[self.decisive(evaluations)])
+
+    def decisive(self, evaluations: Sequence[Sequence[float]]) -> int:
+        """Return the index of the evaluation whose model and metrics stand for the trial; the last one for ``mean(k)``."""
+        if self.value != "best":
+            return len(evaluations) - 1
+        return max(range(len(evaluations)), key=lambda index: (self.key(evaluations[index]), -index))
+
+    def improves(self, evaluations: Sequence[Sequence[float]]) -> bool:
+        """Whether the newest evaluation's model is the one to keep as the trial's best checkpoint."""
+        return bool(evaluations) and self.decisive(evaluations) == len(evaluations) - 1
+
+    def better(self, left: Sequence[float], right: Sequence[float]) -> bool:
+        """Whether ``left`` is strictly better than ``right`` in the deciding goal."""
+        return self.key(left) > self.key(right)
+
+    def key(self, values: Sequence[float]) -> float:
+        """Return a sort key for values: higher is better, NaN is below everything."""
+        return self.key_of(values[self.deciding])
+
+    def key_of(self, value: float) -> float:
+        """Return the sort key of a value of the deciding goal."""
+        if math.isnan(value):
+            return -math.inf
+        return value if self.goals[self.deciding].direction == "maximize" else -value

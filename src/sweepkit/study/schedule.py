@@ -1,0 +1,53 @@
+"""How often a trial evaluates, from its TrainingArguments as transformers 5 reads them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def evaluations(values: Mapping[str, Any], *, steps: int | None = None, epochs: float | None = None) -> int | None:
+    """Return how many evaluations a trial with these TrainingArguments makes, None where its data decides.
+
+    ``steps`` and ``epochs`` are the trial's whole length, once its data is known. ``eval_steps`` below 1 is a share of all
+    steps, the last step always evaluates, and evaluations before ``eval_delay`` are left out.
+
+    >>> evaluations({"eval_strategy": "epoch", "num_train_epochs": 2.5})
+    3
+    >>> (
+    ...     evaluations({"eval_strategy": "steps", "eval_steps": 40}),
+    ...     evaluations({"eval_strategy": "steps", "eval_steps": 0.2}),
+    ... )
+    (None, 5)
+    >>> evaluations({"eval_strategy": "steps", "eval_steps": 40}, steps=100)
+    3
+    """
+    first = 1 if values.get("eval_on_start") else 0
+    strategy = values.get("eval_strategy")
+    if strategy == "no":
+        return first
+    following = _by_epoch(values, epochs) if strategy == "epoch" else _by_step(values, steps)
+    return None if following is None else first + following
+
+
+def _by_epoch(values: Mapping[str, Any], epochs: float | None) -> int | None:
+    if epochs is None:
+        if values.get("max_steps", -1) > 0:
+            return None
+        epochs = float(values.get("num_train_epochs", 3.0))
+    delay = values.get("eval_delay") or 0
+    return sum(1 for epoch in range(1, math.ceil(epochs) + 1) if min(epoch, epochs) >= delay)
+
+
+def _by_step(values: Mapping[str, Any], steps: int | None) -> int | None:
+    every, delay = values.get("eval_steps") or values.get("logging_steps"), values.get("eval_delay") or 0
+    if not isinstance(every, (int, float)) or every <= 0:
+        return None
+    if every < 1 and steps is None:
+        return None if delay else math.ceil(1 / every - 1e-9)
+    whole = steps if steps is not None else int(values.get("max_steps", -1))
+    if whole <= 0:
+        return None
+    stride = math.ceil(whole * every) if every < 1 else int(every)
+    return sum(1 for step in {*range(stride, whole + 1, stride), whole} if step >= delay)
