@@ -268,9 +268,9 @@ def test_several_directions_return_the_pareto_front(project: Path) -> None:
         direction=["minimize", "maximize"],
     )
     assert isinstance(front, list)
-    ends = [trial[-1].metrics for trial in evaluations(project)]
+    ends = [trial[-1] for trial in evaluations(project)]
     # All trials end at the same epoch, so that the one with the lowest loss is the whole front.
-    assert [run.objective for run in front] == [[min(end["eval_loss"] for end in ends), ends[0]["epoch"]]]
+    assert [run.objective for run in front] == [[min(end.metrics["eval_loss"] for end in ends), ends[0].epoch]]
 
 
 def test_without_an_evaluation_strategy_it_evaluates_at_the_end(project: Path) -> None:
