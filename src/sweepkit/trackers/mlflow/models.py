@@ -22,7 +22,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from sweepkit.study.paths import BEST, Place
 from sweepkit.study.study import StudyData
-from sweepkit.trackers.mlflow import delivery, flavor
+from sweepkit.trackers.mlflow import flavor, records
 from sweepkit.trackers.mlflow.state import Delivered, State
 from sweepkit.trackers.mlflow.store import Store, fits, plain
 from sweepkit.trial.log import TrialLog
@@ -124,8 +124,8 @@ class Models:
         if found:
             model = found[0]
         else:
-            values = delivery.hyperparameters(self._place.trial(number), None)
-            params = {name: self._clean(text) for name, text in delivery.params(values, None).items()}
+            values = records.hyperparameters(self._place.trial(number), None)
+            params = {name: self._clean(text) for name, text in records.params(values, None).items()}
             model = self._client.create_logged_model(
                 self._state.experiment_id,
                 name=plain(f"{self._place.name}-{number:04d}"),
@@ -160,7 +160,7 @@ class Models:
         if not evaluations:
             return
         event = (wanted or evaluations)[-1]
-        numbers, _ = delivery.metrics([event], event.step)
+        numbers, _ = records.metrics([event], event.step)
         self._store.log(
             done.run_id,
             metrics=[Metric(m.key, m.value, m.timestamp, m.step, model_id=done.model_id) for m in numbers],

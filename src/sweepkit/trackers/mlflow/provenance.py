@@ -1,4 +1,4 @@
-"""Where a study comes from: its file, its code, its data, all without secrets. Knows no store."""
+"""Where a study comes from: its file, code and data, as MLflow tags, artifacts and inputs, without secrets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE, MAX_DATASET_NAME_SI
 
 from sweepkit.study.paths import ABOUT
 from sweepkit.study.study import StudyData
-from sweepkit.trackers.mlflow.delivery import text
+from sweepkit.trackers.mlflow.records import text
 from sweepkit.trackers.mlflow.store import tag
 
 LONGEST_DIFF = 1_000_000

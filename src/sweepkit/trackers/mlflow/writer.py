@@ -1,4 +1,4 @@
-"""Delivers a study to MLflow: experiment, parent run, a child run per trial. Knows no process and no search.
+"""Writes a study to MLflow: experiment, parent run, a child run per trial.
 
 Everything it delivers is read from the trials' folders and the rows it is given, so it may start anew at any time. What
 it makes is found again by tags: ``sweepkit.id`` (the study), ``sweepkit.study`` and ``sweepkit.trial``.
@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from sweepkit.study.paths import Place
 from sweepkit.study.secrets import of_url, scrub
 from sweepkit.study.study import StudyData
-from sweepkit.trackers.mlflow import delivery, provenance
+from sweepkit.trackers.mlflow import provenance, records
 from sweepkit.trackers.mlflow.address import tracking_uri
 from sweepkit.trackers.mlflow.link import compare
 from sweepkit.trackers.mlflow.models import Models
@@ -157,7 +157,7 @@ class Writer:
         run.
         """
         store = self._connect()
-        given = [delivery.hyperparameters(self._place.trial(number), None).keys() for number in self._state.trials]
+        given = [records.hyperparameters(self._place.trial(number), None).keys() for number in self._state.trials]
         common = frozenset.intersection(*map(frozenset, given)) if given else None
         return compare(store, self._study, self._state, address, common=common)
 
@@ -207,13 +207,13 @@ class Writer:
         first = done.offset == 0 or offset < done.offset
         if not done.run_id:
             done = self._state.trials[number] = Delivered(self._create(store, number, row, events))
-        values = delivery.hyperparameters(log.path.parent, row) if first else {}
-        tags = delivery.attempt_tags(events, log, self._clean)
+        values = records.hyperparameters(log.path.parent, row) if first else {}
+        tags = records.attempt_tags(events, log, self._clean)
         restarted = any(isinstance(event, Started) for event in events) and done.ending not in ("", *UNENDED)
         if restarted:
             store.client.update_run(done.run_id, status="RUNNING")
             tags |= {"sweepkit.ending": Ending.running, "reason": ""}
-        metrics, epoch_step = delivery.metrics(events, done.epoch_step)
+        metrics, epoch_step = records.metrics(events, done.epoch_step)
         if first:
             inputs = provenance.dataset(self._study, self._data, self._clean)
             if inputs:
@@ -227,18 +227,18 @@ class Writer:
         store.log(done.run_id, metrics=metrics, params=params, tags=tags)
         if ended:
             ends = [event.at for event in log.refresh() if isinstance(event, Finished)]
-            at = delivery.milliseconds(ends[-1] if ends else time.time())
-            store.client.set_terminated(done.run_id, delivery.STATUS.get(ending, "FAILED"), at)
+            at = records.milliseconds(ends[-1] if ends else time.time())
+            store.client.set_terminated(done.run_id, records.STATUS.get(ending, "FAILED"), at)
         done.offset, done.epoch_step, done.ending = offset, epoch_step, ending
         self._state.save()
 
     def _outcome(self, row: Trial, log: TrialLog) -> list[Metric]:
         started = log.started
-        gpus = delivery.gpus(self._study, log.path.parent, started.device if started else "")
-        return delivery.outcome(self._study, row, log, gpus)
+        gpus = records.gpus(self._study, log.path.parent, started.device if started else "")
+        return records.outcome(self._study, row, log, gpus)
 
     def _create(self, store: Store, number: int, row: Trial | None, events: Sequence[Event]) -> str:
-        values = delivery.hyperparameters(self._place.trial(number), row)
+        values = records.hyperparameters(self._place.trial(number), row)
         phase = self._place.name.removeprefix(self._study.name).strip("/")
         origin = row.origin if row else "sampled"
         tags = {
@@ -252,14 +252,14 @@ class Writer:
             **({"sweepkit.phase": phase} if phase else {}),
             **self._code,
         }
-        began = delivery.milliseconds(events[0].at if events else time.time())
+        began = records.milliseconds(events[0].at if events else time.time())
         given = row.name if row else ""
-        name = self._clean(given or delivery.run_name(self._study, number, origin, values, phase))
+        name = self._clean(given or records.run_name(self._study, number, origin, values, phase))
         run = store.client.create_run(self._state.experiment_id, began, tags, name)
         return str(run.info.run_id)
 
     def _params(self, store: Store, done: Delivered, values: Mapping[str, Any], log: TrialLog) -> dict[str, str]:
-        whole = {name: self._clean(v) for name, v in delivery.params(values, log.first_start()).items()}
+        whole = {name: self._clean(v) for name, v in records.params(values, log.first_start()).items()}
         fitting = fits(whole, lambda value: f"{value[:200]} … ({len(value):,} characters, whole in params.json)")
         if fitting != whole:
             store.client.log_text(done.run_id, json.dumps(whole, indent=2), "params.json")

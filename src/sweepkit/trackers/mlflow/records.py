@@ -1,4 +1,4 @@
-"""What a trial's events, row and spec become in MLflow: names, parameters, metrics, status, tags. Knows no store."""
+"""What a trial's events, row and spec become in MLflow: run name, parameters, metrics, status and tags."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATUS = {Ending.complete: "FINISHED", Ending.pruned: "KILLED", Ending.stopped: 
 """Ending → MLflow's status; all others are FAILED."""
 
 NAMED = 6
-"""So many hyperparameters stand in a run's name."""
+"""Hyperparameters in a run's name, at most."""
 
 OURS = frozenset(
     {"output_dir", "logging_dir", "report_to", "run_name", "disable_tqdm", "save_strategy", "logging_nan_inf_filter"}
