@@ -334,7 +334,7 @@ def test_the_options_are_tunes_own(kind: str, name: str) -> None:
     from ray.tune import schedulers
     from ray.tune.schedulers import pb2
 
-    from sweepkit.check.fields.searchers import pruner_options
+    from sweepkit.check.rules.population import OPTIONS
 
     signature = inspect.signature(getattr(schedulers, name, None) or getattr(pb2, name))
-    assert set(pruner_options(kind)) <= set(signature.parameters)
+    assert set(OPTIONS[kind]) <= set(signature.parameters)

@@ -8,14 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import optuna
 import pytest
 
 from sweepkit.check.fields import UNKNOWN, Field
 from sweepkit.check.fields.arguments import RATIOS, REMOVED, RENAMED, lora_fields, training_fields
 from sweepkit.check.fields.classes import read_class, read_signature
 from sweepkit.check.fields.models import configuration_fields
-from sweepkit.check.fields.searchers import PRUNERS, SAMPLERS, pruner_options, sampler_options
+from sweepkit.check.rules.searching import options_of
+from sweepkit.study.samplers import PRUNERS, SAMPLERS
 from sweepkit.tasks.arguments import OWNED, SWEEPKIT_DEFAULTS
 
 SOURCE = """
@@ -172,27 +172,27 @@ def test_lora_fields_are_those_of_peft() -> None:
     assert found["bias"].choices == ("none", "all", "lora_only")
 
 
-@pytest.mark.parametrize("kind", SAMPLERS)
+@pytest.mark.parametrize("kind", SAMPLERS.keys() - {"grid"})
 def test_sampler_options_are_parameters_of_optunas_class(kind: str) -> None:
-    parameters = inspect.signature(getattr(optuna.samplers, SAMPLERS[kind])).parameters
-    found = sampler_options(kind)
+    cls = SAMPLERS[kind].cls()
+    assert cls is not None
+    parameters, found = inspect.signature(cls).parameters, options_of(cls)
     assert found.keys() <= parameters.keys()
     assert {name: each.default for name, each in found.items()} == {name: parameters[name].default for name in found}
 
 
-@pytest.mark.parametrize("kind", PRUNERS)
+@pytest.mark.parametrize("kind", PRUNERS.keys() - {"none"})
 def test_pruner_options_are_parameters_of_optunas_class(kind: str) -> None:
-    parameters = inspect.signature(getattr(optuna.pruners, PRUNERS[kind])).parameters
-    assert pruner_options(kind).keys() == parameters.keys()
+    cls = PRUNERS[kind].cls()
+    assert options_of(cls).keys() == inspect.signature(cls).parameters.keys() - {PRUNERS[kind].wraps}
 
 
 @pytest.mark.real
 def test_reading_imports_nothing_of_what_it_reads() -> None:
     script = (
         "import sys\n"
-        "from sweepkit.check.fields import arguments, models, searchers\n"
+        "from sweepkit.check.fields import arguments, models\n"
         "arguments.training_fields(), arguments.lora_fields(), models.configuration_fields('bert')\n"
-        "searchers.sampler_options('tpe'), searchers.pruner_options('asha')\n"
         "print([name for name in ('torch', 'transformers', 'peft', 'optuna', 'numpy') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from sweepkit.check import find_problems, typed
 from sweepkit.check.study_file import read_study, same
 from sweepkit.check.wandb import Imported, import_sweep
-from sweepkit.check.wandb.distributions import DISTRIBUTIONS, Fixed, Multiples, drawn
+from sweepkit.check.wandb_parameters import DISTRIBUTIONS, Fixed, Multiples, convert
 from sweepkit.cli import app
 from sweepkit.study.errors import StudyFileError
 from sweepkit.study.parameters import Choice, Float, Int
@@ -261,7 +261,7 @@ EXACT: list[tuple[dict[str, Any], Callable[[float], float]]] = [
 def test_a_distribution_with_an_equal_has_the_same_values(
     given: dict[str, Any], quantile: Callable[[float], float]
 ) -> None:
-    found = drawn(given)
+    found = convert(given)
     theirs = [quantile(float(u)) for u in numpy.linspace(0, 1, 20_001)]
     domain = found.domain
     assert found.warnings == ()
@@ -290,17 +290,17 @@ def test_a_distribution_with_an_equal_has_the_same_values(
     ],
 )
 def test_what_has_one_value_only_is_fixed(given: dict[str, Any], value: Any) -> None:
-    assert drawn(given).domain == Fixed(value)
+    assert convert(given).domain == Fixed(value)
 
 
 def test_a_logarithmic_range_whose_first_value_rounds_to_0_begins_above_it() -> None:
-    found = drawn({"distribution": "q_log_uniform_values", "min": 1, "max": 64, "q": 8})
+    found = convert({"distribution": "q_log_uniform_values", "min": 1, "max": 64, "q": 8})
     assert found.domain == Multiples(8, Int(low=1, high=8, log=True))
-    assert found.warnings == ("0 could be drawn, which no log scale has; it begins at 8",)
+    assert found.warnings == ("W&B could draw 0, which a log scale cannot; the range starts at 8",)
 
 
 def test_values_of_any_kind_stay_what_they_are() -> None:
-    assert drawn({"values": [None, True, "x", [1], {"a": 1}]}).domain == Choice(
+    assert convert({"values": [None, True, "x", [1], {"a": 1}]}).domain == Choice(
         choices=[None, True, "x", [1], {"a": 1}]
     )
 
@@ -308,9 +308,9 @@ def test_values_of_any_kind_stay_what_they_are() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("method: random\n", ":1 parameters: is needed: name → what to search"),
+        ("method: random\n", ":1 parameters: is required: name → what to search"),
         ("method: bays\nparameters: {lr: {value: 1}}\n", ":1 method: expected one of bayes, random, grid, custom, got"),
-        ("method: grid\nparameters:\n  lr: {min: 1}\n", ":3 parameters.lr: says neither value, values, min and max"),
+        ("method: grid\nparameters:\n  lr: {min: 1}\n", ":3 parameters.lr: needs value, values, min and max"),
         ("method: grid\nparameters:\n  lr: {min: 2, max: 1}\n", ":3 parameters.lr: min must not be above max"),
         ("method: grid\nparameters:\n  lr: {min: a, max: 1}\n", ":3 parameters.lr: min must be a finite number, got"),
         ("method: grid\nparameters:\n  lr: 0.1\n", ":3 parameters.lr: expected a distribution, got 0.1"),
@@ -324,7 +324,7 @@ def test_values_of_any_kind_stay_what_they_are() -> None:
         ),
         (
             "method: grid\nparameters:\n  lr: {distribution: log_uniform, min: 0, max: 2000}\n",
-            ":3 parameters.lr: log_uniform takes exponents of e, and e to these is no finite number",
+            ":3 parameters.lr: log_uniform takes exponents of e, and e to the power of these is not a finite number",
         ),
         (
             "method: grid\nparameters: {lr: {value: 1}}\nearly_terminate: {type: hyperband, max_iter: 9}\n",
@@ -350,12 +350,13 @@ def test_the_command_writes_a_study_and_prints_what_was_lost(project: Path) -> N
     done = sweep("import", str(SWEEPS / "tutorial.yaml"), "--output", "studies/mine/study.yaml")
     assert done.exit_code == 0
     assert (
-        f"warning: {SWEEPS / 'tutorial.yaml'}:6 parameters.fc_layer_size: is no TrainingArguments field" in done.stderr
+        f"warning: {SWEEPS / 'tutorial.yaml'}:6 parameters.fc_layer_size: is not a TrainingArguments field"
+        in done.stderr
     )
     assert "wrote studies/mine/study.yaml" in done.stdout
     assert "fill in task.model\n  fill in task.data" in done.stdout
     written = (project / "studies" / "mine" / "study.yaml").read_text()
-    assert "# - parameters.fc_layer_size: is no TrainingArguments field; left out\n" in written
+    assert "# - parameters.fc_layer_size: is not a TrainingArguments field; left out\n" in written
 
 
 def test_the_command_names_model_and_data_as_the_study_file_must(project: Path) -> None:
@@ -369,7 +370,7 @@ def test_the_command_names_model_and_data_as_the_study_file_must(project: Path) 
 def test_a_file_that_exists_is_not_overwritten(project: Path) -> None:
     (project / "study.yaml").write_text("mine")
     done = sweep("import", str(SWEEPS / "bayes.yaml"))
-    assert str(done.exception) == "study.yaml exists already and is not overwritten; choose another with --output"
+    assert str(done.exception) == "study.yaml exists already and is not overwritten; choose another file with --output"
     assert (project / "study.yaml").read_text() == "mine"
 
 

@@ -440,7 +440,7 @@ def test_a_changed_study_is_refused_before_a_process_is_started_for_it(ran: Stud
 def test_try_refuses_names_and_values_that_nothing_takes(study: StudyData) -> None:
     refused = sweep("try", "studies/toy", "-p", "learning_rte=1e-3", "-p", "weight_decay=x", "-p", "optim=sgd")
     assert str(refused.exception).splitlines() == [
-        "learning_rte: is no TrainingArguments field; did you mean learning_rate?",
+        "learning_rte: is not a TrainingArguments field; did you mean learning_rate?",
         "weight_decay: expected a number, got 'x' (text)",
     ]
 

@@ -145,7 +145,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.real
-def test_check_loads_nothing_heavy(project: Path, tiny_bert: Path) -> None:
+def test_check_loads_optuna_alone(project: Path, tiny_bert: Path) -> None:
     (project / "data.csv").write_text("text,label\n" + "free prize,spam\nsee you,ham\n" * 20)
     (project / "study.yaml").write_text(
         "name: light\n"
@@ -155,7 +155,7 @@ def test_check_loads_nothing_heavy(project: Path, tiny_bert: Path) -> None:
         "pruner: {type: asha}\n"
         "budget: {trials: 2}\n"
     )
-    assert loaded_after(AS_COMMAND, "check", "study.yaml") == set()
+    assert loaded_after(AS_COMMAND, "check", "study.yaml") == {"optuna"}
 
 
 def test_every_public_name_of_the_package_is_there() -> None:

@@ -1,23 +1,7 @@
 """The static check of a study: every rule that holds without running anything, all broken ones reported at once."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from sweepkit.check.rules.formulas import check_formulas
-from sweepkit.check.rules.names import Consumers, consumers_of, known_values
-from sweepkit.check.rules.population import check_population
-from sweepkit.check.rules.schedules import check_metrics, check_schedule
-from sweepkit.check.rules.searching import check_searching
-from sweepkit.check.rules.spaces import check_names
-from sweepkit.check.rules.task import check_backend, check_task
-from sweepkit.check.rules.values import mismatch, typed
-from sweepkit.study.configurations import Configurations
-from sweepkit.study.errors import Problem, StudyFileError
-from sweepkit.study.space import visit
-from sweepkit.study.study import StudyData
+from sweepkit.check.rules import Checked, check, examine, find_problems, wrong_values
+from sweepkit.check.rules.names import Consumers, consumers_of, known_values, typed
 
 __all__ = [
     "Checked",
@@ -30,61 +14,3 @@ __all__ = [
     "typed",
     "wrong_values",
 ]
-
-
-@dataclass(frozen=True)
-class Checked:
-    """A study that breaks no rule, its numbers cast to the types of their fields."""
-
-    study: StudyData
-    known: Mapping[str, Any]
-    """Name → value that the study fixes, or the default of what consumes the name; see :func:`known_values`."""
-
-
-def check(study: StudyData) -> Checked:
-    """Return the checked study. Raises StudyFileError with every broken rule."""
-    problems, checked = examine(study)
-    if problems:
-        raise StudyFileError(problems)
-    return checked
-
-
-def find_problems(study: StudyData) -> list[Problem]:
-    """Return every broken rule; none means that the study may start."""
-    return examine(study)[0]
-
-
-def examine(study: StudyData) -> tuple[list[Problem], Checked]:
-    """Return every broken rule, and the study as checked; where a rule is broken, only messages may use that."""
-    consumers, problems = consumers_of(study)
-    study = typed(study, consumers)
-    known = known_values(study, consumers)
-    problems += check_task(study, consumers)
-    names = check_names(study, consumers)
-    problems += names
-    problems += check_formulas(study, consumers, known)
-    problems += check_searching(study)
-    problems += check_population(study)
-    problems += check_schedule(study, known)
-    if consumers.task is not None:
-        problems += check_metrics(study, consumers.task.reported(study.task.options))
-    configurations = Configurations(study, known)
-    problems += configurations.baseline_problems()
-    for index, values in enumerate(study.enqueue):
-        problems += configurations.problems(values, f"enqueue[{index}]")
-    problems += check_backend(study)
-    return list(dict.fromkeys(problems)), Checked(study, known)
-
-
-def wrong_values(study: StudyData, values: Mapping[str, Any]) -> list[Problem]:
-    """Return what is wrong with one trial's values, which may lie outside of the space: names and types alone."""
-    consumers, _ = consumers_of(study)
-    searched = {each.name for each in visit(study.space)}
-    problems = []
-    for name, value in values.items():
-        field, wrong = consumers.resolve(name)
-        if field is not None:
-            wrong = mismatch(name, field, value)
-        if wrong and (field is not None or name not in searched):
-            problems.append(Problem(name, wrong))
-    return problems

@@ -1,4 +1,4 @@
-"""Recipe beneath study, ``--set`` on top: one document, every key with its origin. Knows no rules of the keys."""
+"""Merges a study's recipe beneath it and ``--set`` on top, keeping the origin of every key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sweepkit.study.errors import Problem, StudyFileError, nearest
 from sweepkit.study.paths import project_root
 
 PACKAGED = Path(__file__).with_name("recipes")
-"""The recipes that come with sweepkit: the repository's ``sweeps/``."""
+"""The recipes that ship with sweepkit: the repository's ``sweeps/``."""
 RECIPE_KEYS = (
     "training",
     "space",
@@ -27,13 +27,13 @@ RECIPE_KEYS = (
     "retries",
     "confirm",
 )
-"""What a recipe may say: how to search, not what was asked."""
+"""A recipe says how to search, not what is asked."""
 _NAMESPACES = ("model", "peft", "task")
 _NAMED = ("training", "space", "baseline", "enqueue")
 
 
 def recipe_folders(home: Path) -> list[Path]:
-    """Return where recipes are looked up by name: the project's ``sweeps/``, then those that come with sweepkit."""
+    """Return where recipes are looked up by name: the project's ``sweeps/``, then those that ship with sweepkit."""
     return [project_root(home) / "sweeps", PACKAGED]
 
 
@@ -53,7 +53,7 @@ def find_recipe(name: str, home: Path) -> Path:
 
 
 def with_recipe(document: Document, home: Path, overrides: Iterable[str]) -> Document:
-    """Return the study's document with its recipe beneath; problems of the recipe are added to its own."""
+    """Return the study's document merged over its recipe, with the problems of both."""
     name, where = document.data.get("sweep"), ("sweep",)
     origin = document.origin(where)
     for override in overrides:
@@ -110,28 +110,29 @@ def _adopt(merged: Document, source: Document, keys: Keys) -> None:
 
 
 def _of_its_type(section: dict[Any, Any], wins: dict[Any, Any]) -> dict[Any, Any]:
-    """What stays of a sampler's or pruner's section where another ``type`` wins: its options mean nothing to that."""
+    """Return what stays of a sampler's or pruner's section under another ``type``: its options belong to the old one."""
     if "type" in wins and wins["type"] != section.get("type"):
         return {name: value for name, value in section.items() if name == "seed"}
     return section
 
 
 def _give_way(document: Document, winner: dict[Any, Any], loser: str | None) -> None:
-    """Drop names that ``winner`` fixes from the space, and those it searches from what is fixed.
+    """Drop names that ``winner`` fixes from the space, and names it searches from the fixed ones.
 
     ``loser``: the file whose keys give way; None for any.
     """
-    fixed = {*_mapping(winner.get("training")), *(f"task.{name}" for name in _mapping(winner.get("task")))}
-    searched = set(_mapping(winner.get("space")))
+    fixed = {*as_mapping(winner.get("training")), *(f"task.{name}" for name in as_mapping(winner.get("task")))}
+    searched = set(as_mapping(winner.get("space")))
     for section, names in (("space", fixed), ("baseline", fixed), ("training", searched)):
-        for name in names & set(_mapping(document.data.get(section))):
+        for name in names & set(as_mapping(document.data.get(section))):
             origin = document.origin((section, name))
-            mine = name in _mapping(winner.get(section))
+            mine = name in as_mapping(winner.get(section))
             if not mine and (loser is None or (origin is not None and origin.file == loser)):
                 document.data[section] = {key: value for key, value in document.data[section].items() if key != name}
 
 
-def _mapping(value: Any) -> dict[Any, Any]:
+def as_mapping(value: Any) -> dict[Any, Any]:
+    """Return the value if it is a mapping, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
@@ -161,7 +162,7 @@ def with_overrides(document: Document, overrides: Iterable[str]) -> Document:
             result.origins.setdefault(keys[:length], Origin(label))
         result.origins[keys] = Origin(label)
         if keys[-1] == "type" and len(keys) == 2 and keys[0] in ("sampler", "pruner"):
-            before = _mapping(_mapping(document.data).get(keys[0]))
+            before = as_mapping(as_mapping(document.data).get(keys[0]))
             for name in set(before) - set(_of_its_type(before, {"type": value.data})) - {"type"}:
                 if result.origins.get((keys[0], name)) == document.origins.get((keys[0], name)):
                     del result.data[keys[0]][name]
@@ -178,7 +179,7 @@ def _copy(value: Any) -> Any:
 
 
 def _put(data: Any, parts: list[str | int], value: Any) -> Keys:
-    """Put a value where the parts say, making mappings on the way; return its keys. Raises ValueError."""
+    """Set the value at a path, creating mappings on the way, and return its keys. Raises ValueError."""
     keys: list[str | int] = []
     node = data
     while True:

@@ -1,4 +1,4 @@
-"""What a study file may say: as a JSON schema for editors and as text for people, both from the fields' docstrings."""
+"""The reference of study files from their fields' docstrings: a JSON schema for editors, and text for people."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def schema() -> dict[str, Any]:
     parameter = {"anyOf": [{"$ref": f"#/$defs/{cls.__name__}"} for cls in (Float, Int, Choice, Expression)]}
     properties = found["properties"]
     for name, field in StudyData.model_fields.items():
-        # Pydantic leaves a section's own sentence out where it refers to the section's class.
+        # Where pydantic refers to a section's class, it leaves out the key's own description.
         properties[field.alias or name].setdefault("description", field.description)
     found["$defs"]["TaskSpec"]["properties"]["type"]["anyOf"][0]["enum"] = list(KINDS)
     names = dict(_fields())
@@ -67,7 +67,7 @@ def _json(field: Field) -> dict[str, Any]:
 
 
 def _open_unions(node: Any) -> Any:
-    """Pydantic writes ``oneOf`` for parameters, but whatever is a parameter is also any value: ``anyOf``."""
+    """Replace ``oneOf``, which pydantic writes for parameters: every parameter is also a valid constant."""
     if isinstance(node, dict):
         return {("anyOf" if key == "oneOf" else key): _open_unions(value) for key, value in node.items()}
     return [_open_unions(each) for each in node] if isinstance(node, list) else node

@@ -1,25 +1,28 @@
-"""study.yaml → Study and back: recipes merged, ``--set`` applied, every problem at once with its line.
-
-Knows no storage and no process, writes nothing, and imports none of torch, transformers, optuna, ray and mlflow.
-"""
+"""Loads study files, with every problem at its line, and writes them: recipes merged in, ``--set`` applied on top."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
 from sweepkit.check import Checked, examine, typed
-from sweepkit.check.merging import with_overrides, with_recipe
-from sweepkit.check.validation import Validated, validate
-from sweepkit.check.yaml import Document, read_file
-from sweepkit.study.errors import Problem, StudyFileError
+from sweepkit.check.merging import as_mapping, with_overrides, with_recipe
+from sweepkit.check.yaml import Keys, dotted, read_file
+from sweepkit.study import messages
+from sweepkit.study.errors import Problem, StudyFileError, nearest
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData
+
+_PARAMETERS: Mapping[str, type[BaseModel]] = {"float": Float, "int": Int, "choice": Choice, "expression": Expression}
+_WAYS = ("low", "high", "choices", "expression")
+_ATTEMPTS = 5
 
 
 def load_study(path: Path | str, overrides: Iterable[str] = ()) -> Checked:
@@ -28,15 +31,14 @@ def load_study(path: Path | str, overrides: Iterable[str] = ()) -> Checked:
     ``overrides`` are ``a.b=value`` texts as ``--set`` takes them; values are YAML. Raises StudyFileError with every
     problem, in the file's order.
     """
-    document, validated = _read(path, overrides)
-    problems = _broken_data(document, validated)
-    if validated.study is None:
-        raise _error(problems, document, path)
-    found, checked = examine(validated.study)
-    reported = {problem.path for problem in validated.problems}
-    problems += [problem for problem in found if not validated.hides(problem.path) and problem.path not in reported]
-    if problems:
-        raise _error(problems, document, path)
+    file = _StudyFile(path, overrides)
+    if file.study is None:
+        raise file.error()
+    found, checked = examine(file.study)
+    reported = {problem.path for problem in file.problems}
+    file.problems += [each for each in found if not file.hides(each.path) and each.path not in reported]
+    if file.problems:
+        raise file.error()
     return checked
 
 
@@ -45,50 +47,180 @@ def read_study(path: Path | str, overrides: Iterable[str] = ()) -> StudyData:
 
     Raises StudyFileError with what the data classes refuse, in the file's order.
     """
-    document, validated = _read(path, overrides)
-    problems = _broken_data(document, validated)
-    if problems or validated.study is None:
-        raise _error(problems, document, path)
-    return typed(validated.study)
+    file = _StudyFile(path, overrides)
+    if file.problems or file.study is None:
+        raise file.error()
+    return typed(file.study)
 
 
-def _read(path: Path | str, overrides: Iterable[str]) -> tuple[Document, Validated]:
-    file, overrides = Path(path), list(overrides)
-    home = file.resolve().parent
-    document = with_recipe(read_file(file, str(path)), home, overrides)
-    document = with_overrides(document, overrides)
-    validated = validate(document.data)
-    validated.hidden |= {problem.path for problem in document.problems if problem.path}
-    if validated.study is not None:
-        validated.study = validated.study.at(home)
-    return document, validated
+class _StudyFile:
+    """A study file as far as it can be read: what is broken is left out, so that the rest can be checked too."""
+
+    def __init__(self, path: Path | str, overrides: Iterable[str]) -> None:
+        file, overrides = Path(path), list(overrides)
+        home = file.resolve().parent
+        self.label = str(path)
+        self.document = with_overrides(with_recipe(read_file(file, str(path)), home, overrides), overrides)
+        self.problems: list[Problem] = list(self.document.problems)
+        self._hidden = {problem.path for problem in self.document.problems if problem.path}
+        data = self.document.data
+        self._data = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+        study = self._validate()
+        self._hide_uses()
+        self.study = study.at(home) if study is not None else None
+
+    def hides(self, path: str) -> bool:
+        """Whether a problem at this path may come from what was left out."""
+        return _overlap(path, self._hidden)
+
+    def error(self) -> StudyFileError:
+        """Return the error with each problem once: the study file's own by line, then those of recipes and options."""
+        located = dict.fromkeys(self._locate(problem) for problem in self.problems)
+        return StudyFileError(
+            sorted(located, key=lambda p: (p.file != self.label, p.line is None, p.file or "", p.line or 0, p.path))
+        )
+
+    def _locate(self, problem: Problem) -> Problem:
+        """Return the problem with the file and line of its key, or of the nearest key above that is written down."""
+        if problem.file is not None:
+            return problem
+        origin = self.document.cause(self.document.locate(problem.path))
+        return Problem(problem.path, problem.message, origin.file, origin.line) if origin else problem
+
+    def _validate(self) -> StudyData | None:
+        unreadable = set(self._hidden)
+        self._refuse_constants()
+        for _ in range(_ATTEMPTS):
+            try:
+                return StudyData.model_validate(self._data)
+            except ValidationError as error:
+                before = self._hidden - unreadable
+                for keys, (errors, model, whole) in _broken(error, self._data).items():
+                    path = dotted(keys)
+                    if path not in unreadable and not _overlap(path, before):
+                        self.problems.append(Problem(path, messages.sentence(errors, model)))
+                    # The options of an unknown sampler or pruner cannot be judged.
+                    self._hidden.add(dotted(whole[:-1] if whole[-1:] == ("type",) else whole))
+                    _leave_out(self._data, whole)
+                self._stand_in()
+        return None
+
+    def _refuse_constants(self) -> None:
+        """At the top of the space, each name must say how it varies."""
+        space = as_mapping(self._data.get("space"))
+        for name, entry in list(space.items()):
+            if isinstance(entry, dict) and set(_WAYS) & set(entry):
+                continue
+            hint = "; a fixed value belongs in training"
+            if isinstance(entry, dict):
+                hint = next((near for key in entry if (near := nearest(str(key), _WAYS))), "")
+            message = f"must say low and high, choices or expression, got {messages.show(entry)}{hint}"
+            self.problems.append(Problem(f"space.{name}", message))
+            self._hidden.add(f"space.{name}")
+            del space[name]
+
+    def _stand_in(self) -> None:
+        """Put something harmless where a study cannot do without."""
+        if "name" not in self._data:
+            self._data["name"] = "study"
+            self._hidden.add("name")
+        task = as_mapping(self._data.get("task"))
+        if sum(task.get(way) is not None for way in ("type", "path", "pickle")) != 1:
+            self._data["task"] = {"type": "unknown"}
+            self._hidden.add("task")
+        objective = as_mapping(self._data.get("objective"))
+        if "metrics" not in objective and len({"metric", "direction"} & set(objective)) < 2:
+            metric = objective.get("metric")
+            if not isinstance(metric, str):
+                metric = "eval_loss"
+                self._hidden.add("objective.metric")
+            self._data["objective"] = {**objective, "metric": metric, "direction": "minimize"}
+            self._hidden.add("objective.direction")
+
+    def _hide_uses(self) -> None:
+        """What uses a parameter that was left out cannot be judged."""
+        enqueue, constraints = self._data.get("enqueue"), self._data.get("constraints")
+        for name in [path.removeprefix("space.") for path in self._hidden if path.startswith("space.")]:
+            self._hidden.add(f"baseline.{name}")
+            self._hidden |= {f"enqueue[{at}].{name}" for at in range(len(enqueue) if isinstance(enqueue, list) else 0)}
+            for index, text in enumerate(constraints if isinstance(constraints, list) else ()):
+                if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", str(text)):
+                    self._hidden.add(f"constraints[{index}]")
 
 
-def _broken_data(document: Document, validated: Validated) -> list[Problem]:
-    unreadable = {problem.path for problem in document.problems}
-    return [*document.problems, *(each for each in validated.problems if each.path not in unreadable)]
+def _overlap(path: str, others: Iterable[str]) -> bool:
+    """Whether a path lies within one of the others, or one of them within it."""
+    return any(_within(path, other) or _within(other, path) for other in others)
 
 
-def _error(problems: Iterable[Problem], document: Document, path: Path | str) -> StudyFileError:
-    """Return the error with each problem once, the study file's own by line, then those of others."""
-    located = dict.fromkeys(_located(problem, document) for problem in problems)
-    return StudyFileError(
-        sorted(located, key=lambda p: (p.file != str(path), p.line is None, p.file or "", p.line or 0, p.path))
-    )
+def _within(path: str, outer: str) -> bool:
+    return path == outer or path.startswith((f"{outer}.", f"{outer}["))
 
 
-def _located(problem: Problem, document: Document) -> Problem:
-    """The problem with the file and line of its key, or of the nearest key above that is written down."""
-    if problem.file is not None:
-        return problem
-    origin = document.cause(document.locate(problem.path))
-    return Problem(problem.path, problem.message, origin.file, origin.line) if origin else problem
+_Broken = tuple[list[ErrorDetails], type[BaseModel] | None, Keys]
+"""The errors at one place, the class of its section, and the keys of what to leave out."""
+
+
+def _broken(error: ValidationError, data: Any) -> dict[Keys, _Broken]:
+    found: dict[Keys, _Broken] = {}
+    for each in error.errors(include_url=False):
+        if (place := _place(each, data)) is not None:
+            keys, model, whole = place
+            found.setdefault(keys, ([], model, whole))[0].append(each)
+    return found
+
+
+def _place(error: ErrorDetails, data: Any) -> tuple[Keys, type[BaseModel] | None, Keys] | None:
+    """Return where pydantic's location lies in the data, its section's class, and the keys of what to leave out.
+
+    Pydantic's location also names members of unions, which are no keys. In the space these are the kind of a parameter,
+    which is left out whole, and ``list[…]`` or ``dict[…]`` for choices, of which only the one that was meant counts: None
+    stands for the other.
+    """
+    loc = error["loc"]
+    in_space = loc[:1] == ("space",)
+    keys: list[str | int] = []
+    whole: Keys | None = None
+    model, node = None, data
+    for index, part in enumerate(loc):
+        if _holds(node, part):
+            keys.append(part)
+            node = node[part]
+        elif in_space and part in _PARAMETERS:
+            whole, model = tuple(keys), _PARAMETERS[str(part)]
+        elif in_space and str(part).startswith(("list[", "dict[")):
+            if str(part).startswith("list[") == isinstance(node, Mapping):
+                return None
+        elif error["type"] == "missing" and index == len(loc) - 1:
+            keys.append(part)
+    if whole is not None:
+        return tuple(keys), model, whole
+    return tuple(keys), messages.section(StudyData, keys[:-1]), tuple(keys)
+
+
+def _holds(node: Any, part: str | int) -> bool:
+    if isinstance(node, list):
+        return isinstance(part, int) and part < len(node)
+    return isinstance(node, Mapping) and part in node
+
+
+def _leave_out(data: Any, keys: Keys) -> None:
+    node = data
+    for key in keys[:-1]:
+        if not _holds(node, key):
+            return
+        node[key] = dict(node[key]) if isinstance(node[key], dict) else node[key]
+        node = node[key]
+    if isinstance(node, dict) and keys:
+        node.pop(keys[-1], None)
+    elif isinstance(node, list) and isinstance(keys[-1], int):
+        del node[keys[-1] :]
 
 
 def to_yaml(study: StudyData) -> str:
     """Return the study as a study file; loading that gives an equal study (see :func:`same`).
 
-    A study with a recipe is written with its defaults too, because what it leaves out the recipe would say again.
+    A study with a recipe is written with its defaults too, or the recipe would set what it leaves out.
     """
     plain = study.model_dump(by_alias=True, exclude={"space"}, exclude_defaults=study.sweep is None)
     plain |= {"name": study.name, "task": study.task.model_dump(exclude_none=True)}

@@ -1,4 +1,4 @@
-"""YAML 1.2 text as plain data in which every key remembers its file and line. Knows no study."""
+"""Reads YAML 1.2 as plain data, with the file and line of every key."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Document:
         return None
 
     def cause(self, keys: Keys) -> Origin | None:
-        """Return what a problem here is put down to: the command line option that changed a part of it, if any."""
+        """Return the origin to blame for a problem here: the command line option that changed part of it, if any."""
         if len(keys) > 1:
             for at, origin in self.origins.items():
                 if origin.line is None and at[: len(keys)] == keys:
@@ -56,16 +56,16 @@ class Document:
         """
         parts, keys, node = split(path), [], self.data
         while parts:
-            taken, node = _step(node, parts)
-            if not taken:
+            step, node = _step(node, parts)
+            if not step:
                 break
-            keys += taken
-            parts = parts[len(split(str(taken[-1]))) :] if isinstance(taken[-1], str) else parts[1:]
+            keys += step
+            parts = parts[len(split(str(step[-1]))) :] if isinstance(step[-1], str) else parts[1:]
         return tuple(keys)
 
 
 def _step(node: Any, parts: list[str | int]) -> tuple[list[str | int], Any]:
-    """Return the key (after ``choices`` where that is silent) that the next parts name, and what it leads to."""
+    """Return the keys that the next parts name (``choices`` may be implied), and the node they lead to."""
     if isinstance(node, list) and isinstance(parts[0], int) and parts[0] < len(node):
         return [parts[0]], node[parts[0]]
     if isinstance(node, Mapping):
@@ -74,8 +74,8 @@ def _step(node: Any, parts: list[str | int]) -> tuple[list[str | int], Any]:
             if key in node:
                 return [key], node[key]
         if isinstance(node.get("choices"), Mapping):
-            taken, found = _step(node["choices"], parts)
-            return (["choices", *taken], found) if taken else ([], None)
+            step, found = _step(node["choices"], parts)
+            return (["choices", *step], found) if step else ([], None)
     return [], None
 
 
@@ -96,7 +96,7 @@ def dotted(keys: Keys) -> str:
 
 
 def read(text: str, file: str, *, line: bool = True) -> Document:
-    """Return the document in a text. Raises StudyFileError where it is no YAML."""
+    """Return the document in a text. Raises StudyFileError where it is not valid YAML."""
     yaml = YAML(typ="safe", pure=True)
     try:
         node = yaml.compose(text)
@@ -115,7 +115,7 @@ def read(text: str, file: str, *, line: bool = True) -> Document:
 
 
 def _broken(what: str, file: str, line: int | None) -> Problem:
-    return Problem("", f"is no YAML: {what}", file, line)
+    return Problem("", f"is not valid YAML: {what}", file, line)
 
 
 class _Reader:
@@ -145,14 +145,16 @@ class _Reader:
         seen: dict[Any, int] = {}
         for key_node, value in node.value:
             if not isinstance(key_node, ScalarNode):
-                self.complain(key_node, keys, "a key must be a text")
+                self.complain(key_node, keys, "a key must be text")
                 continue
             if key_node.value == "<<" and not key_node.style:
-                self.complain(key_node, keys, "<< is not read; what several studies share belongs in a recipe (sweep)")
+                self.complain(
+                    key_node, keys, "<< is not supported; what several studies share belongs in a recipe (sweep)"
+                )
                 continue
             key = self.scalar(key_node, keys)
             if key in seen:
-                self.complain(key_node, (*keys, key), f"is written twice, first in line {seen[key]}")
+                self.complain(key_node, (*keys, key), f"is written twice, first on line {seen[key]}")
             else:
                 seen[key] = key_node.start_mark.line + 1
                 self.document.origins[(*keys, key)] = self.origin(key_node)

@@ -1,7 +1,7 @@
 """What installed libraries and a user's task accept, read from their sources with ``ast``; imports none of them.
 
-``modules`` and ``classes`` read; ``training``, ``models``, ``searchers`` and ``tasks`` say where to look. Results are
-kept until a file that was read changes. Knows no rules: what is wrong with a study is ``check``'s.
+``modules`` and ``classes`` read; ``arguments``, ``models`` and ``tasks`` say where to look. Results are cached until a file
+that was read changes.
 """
 
 from __future__ import annotations

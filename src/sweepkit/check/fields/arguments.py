@@ -1,7 +1,4 @@
-"""TrainingArguments and LoraConfig: what they accept, what sweepkit sets itself, and what old names are called today.
-
-Knows no study.
-"""
+"""Fields of TrainingArguments and LoraConfig, and today's names of those that older versions had."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "dropout": "a model.* name, for example model.hidden_dropout_prob",
     }
 )
-"""Names of older transformers (and everyday ones) → today's."""
+"""Names in older transformers, and common shorthands → today's names."""
 
 REMOVED: Mapping[str, str] = MappingProxyType(
     {
@@ -65,10 +62,10 @@ REMOVED: Mapping[str, str] = MappingProxyType(
         "push_to_hub_token": HUB,
     }
 )
-"""Names of older transformers that have no successor → why none is needed."""
+"""Names in older transformers without a successor → why none is needed."""
 
 RATIOS = frozenset({"warmup_steps", "eval_steps", "logging_steps", "save_steps"})
-"""Float fields with two meanings: below 1 a ratio of all steps, from 1 on a whole number of steps."""
+"""Float fields that mean a ratio of all steps below 1, and a number of steps from 1 on."""
 
 
 TRAINING_ARGUMENTS = "transformers.training_args:TrainingArguments"
@@ -77,7 +74,7 @@ TRAINING_ARGUMENTS = "transformers.training_args:TrainingArguments"
 
 @kept
 def training_fields(arguments_type: str = TRAINING_ARGUMENTS) -> Mapping[str, Field]:
-    """Return every field of the arguments that a Trainer takes; none where ``module:Class`` is not to be found."""
+    """Return every field of a Trainer's arguments; none where ``module:Class`` cannot be found."""
     module, _, name = arguments_type.partition(":")
     package, *parts = module.split(".")
     folder = package_folder(package)

@@ -1,4 +1,4 @@
-"""Reads fields, defaults, enums and signatures of Python classes from source files. Knows no particular library."""
+"""Reads fields, defaults, enums and signatures of Python classes from source files."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Field:
-    """What one name accepts."""
+    """What one name accepts, as far as the source tells."""
 
     name: str
     kinds: frozenset[str] = frozenset()
-    """Among bool, int, float, str, dict, list, none; empty: anything, as far as the source tells."""
+    """Among bool, int, float, str, dict, list, none; empty: anything."""
     default: Any = UNKNOWN
     choices: tuple[str, ...] = ()
     """The only texts it accepts; empty: any text."""
@@ -51,14 +51,14 @@ class Method(NamedTuple):
 
 @dataclass(frozen=True)
 class Class:
-    """A class as its source says; fields and methods of the bases that could be read are included."""
+    """A class as its source defines it, with the fields and methods of the bases that could be read."""
 
     name: str
     file: Path
     fields: Mapping[str, Field]
     methods: Mapping[str, Method]
     constants: Mapping[str, Any]
-    """Literal class attributes that are no fields (``model_type``, ``attribute_map``, …)."""
+    """Literal class attributes that are not fields (``model_type``, ``attribute_map``, …)."""
     bases: tuple[str, ...]
     """Every name among the bases of it and of its bases."""
     unread: tuple[str, ...]
@@ -67,7 +67,7 @@ class Class:
 
 @kept
 def read_class(file: Path, name: str) -> Class | None:
-    """Return what a class accepts, its readable bases included; None when there is no such class in the file."""
+    """Return what a class accepts, including its readable bases; None where the file has no such class."""
     found = find_class(file, name)
     if found is None:
         return None
@@ -124,32 +124,33 @@ def _field(name: str, statement: ast.AnnAssign, file: Path, local: Mapping[str, 
         return Field(name, kinds, UNKNOWN, choices, required=True)
     if not isinstance(value, ast.Call) or _last(value.func) not in ("field", "Field"):
         return Field(name, kinds, literal(value), choices)
-    default: Any = UNKNOWN
-    required = not value.args
-    if value.args and isinstance(value.args[0], ast.Constant) and value.args[0].value is Ellipsis:
-        required = True
-    elif value.args:
-        default = literal(value.args[0])
-    for keyword in value.keywords:
-        if keyword.arg == "default":
-            required = False
-            text = keyword.value.id if isinstance(keyword.value, ast.Name) else None
-            default = local.get(text, UNKNOWN) if text else literal(keyword.value)
-        elif keyword.arg == "default_factory":
-            required = False
-            default = {"list": [], "dict": {}}.get(ast.unparse(keyword.value), UNKNOWN)
-        elif keyword.arg in ("alias", "validation_alias"):
-            name = str(literal(keyword.value))
-        elif keyword.arg == "metadata" and isinstance(keyword.value, ast.Dict):
-            for key, entry in zip(keyword.value.keys, keyword.value.values, strict=True):
-                found = literal(entry)
-                if literal(key) == "choices" and isinstance(found, list):
-                    choices = tuple(text for text in found if isinstance(text, str))
-    return Field(name, kinds, default, choices, required=required)
+    given = {keyword.arg: keyword.value for keyword in value.keywords if keyword.arg}
+    for key in ("alias", "validation_alias"):
+        if key in given:
+            name = str(literal(given[key]))
+    if "metadata" in given:
+        choices = _listed(given["metadata"]) or choices
+    if "default_factory" in given:
+        factory = ast.unparse(given["default_factory"])
+        return Field(name, kinds, {"list": [], "dict": {}}.get(factory, UNKNOWN), choices)
+    default = given.get("default", value.args[0] if value.args else None)
+    if default is None or (isinstance(default, ast.Constant) and default.value is Ellipsis):
+        return Field(name, kinds, UNKNOWN, choices, required=True)
+    known = local.get(default.id, UNKNOWN) if isinstance(default, ast.Name) else literal(default)
+    return Field(name, kinds, known, choices)
+
+
+def _listed(metadata: ast.expr) -> tuple[str, ...]:
+    """Return the texts under ``choices`` in a field's metadata."""
+    for key, value in zip(metadata.keys, metadata.values, strict=True) if isinstance(metadata, ast.Dict) else ():
+        listed = literal(value)
+        if literal(key) == "choices" and isinstance(listed, list):
+            return tuple(text for text in listed if isinstance(text, str))
+    return ()
 
 
 def _accepted(node: ast.expr | None, file: Path) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Kinds and closed set of texts that an annotation allows; nothing where it names a class of its own."""
+    """Return the kinds and the closed set of texts that an annotation allows; nothing where it names another class."""
     if node is None:
         return frozenset(), ()
     kinds: set[str] = set()
@@ -171,7 +172,7 @@ def _accepted(node: ast.expr | None, file: Path) -> tuple[frozenset[str], tuple[
             choices += values
         else:
             return frozenset(), ()
-    # ``SchedulerType | str`` means the enum's own texts; ``pissa_niter_[number of iters]`` is a pattern, no text.
+    # ``SchedulerType | str`` means the enum's own texts; ``pissa_niter_[number of iters]`` is a pattern.
     enumerated = any(_enum(file, _last(part)) for part in _alternatives(node))
     closed = (enumerated or not open_text) and not any("[" in text for text in choices)
     return frozenset(kinds), tuple(choices) if closed else ()

@@ -1,4 +1,4 @@
-"""Where a model's files lie, and which configuration fields it has. Knows no study; never asks the network."""
+"""Finds a model's files and reads its configuration fields, without the network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sweepkit.study.errors import InputError
 from sweepkit.tasks.references import downloaded_model, find_model, package_folder
 
 _IDENTITY = frozenset({"model_type", "architectures", "transformers_version", "name_or_path", "torch_dtype"})
-"""What a configuration says about itself; no hyperparameters."""
+"""Metadata in a configuration, which are not hyperparameters."""
 
 
 def locate(model: str, home: Path) -> tuple[Path | None, str | None]:
     """Return (folder, problem) for ``package:NAME/sub/folder``, a local folder or a hub id.
 
-    A hub id that was never downloaded has neither: only the hub knows it.
+    Both are None for a hub id that was never downloaded.
     """
     try:
         return find_model(model, home) or downloaded_model(model), None
@@ -51,7 +51,7 @@ def _fields_of(file: Path) -> Mapping[str, Field] | None:
 
 
 def _with_values(values: Mapping[str, Any]) -> Mapping[str, Field] | None:
-    """The fields of a configuration's class, its own values in the place of defaults."""
+    """Return the fields of a configuration's class, with its own values as defaults."""
     model_type = values.get("model_type")
     declared = configuration_fields(model_type) if isinstance(model_type, str) and "auto_map" not in values else None
     if declared is None:
@@ -91,7 +91,7 @@ def configuration_fields(model_type: str) -> Mapping[str, Field] | None:
 
 @kept
 def _tables(folder: Path) -> dict[str, dict[str, Any]]:
-    """Model type → class and → module, as transformers' auto classes keep them."""
+    """Return the tables of transformers' auto classes: model type → class, model type → module."""
     tables: dict[str, dict[str, Any]] = {}
     auto = folder / "models" / "auto"
     for file in (auto / "auto_mappings.py", auto / "configuration_auto.py"):

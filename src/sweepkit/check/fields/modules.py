@@ -1,4 +1,4 @@
-"""Finds classes in the source files of installed packages and of a user, importing none. Knows no fields."""
+"""Finds classes in the source files of installed packages and of users without importing them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Unknown:
 
 
 UNKNOWN: Final = _Unknown()
-"""A default that only running the code could tell."""
+"""A default that cannot be read without running the code."""
 
 
 def literal(node: ast.expr | None) -> Any:
@@ -37,14 +37,14 @@ def literal(node: ast.expr | None) -> Any:
 
 
 def kept(function: Function) -> Function:
-    """Keep what a function returns (functools.cache) until :func:`refresh` finds a file changed."""
+    """Cache what a function returns until :func:`refresh` finds that a file changed."""
     keeping = cache(function)
     _FORGET.append(keeping.cache_clear)
-    return keeping  # type: ignore[return-value]  # cache knows no signatures
+    return keeping  # type: ignore[return-value]  # cache drops the signature
 
 
 def refresh() -> None:
-    """Forget all that was read when one of the files has changed since: in a notebook, tasks are edited between two runs."""
+    """Clear the caches where a file has changed: in a notebook, tasks are edited between two runs."""
     if any(_stamp(file) != stamp for file, stamp in _READ.items()):
         _READ.clear()
         for forget in _FORGET:

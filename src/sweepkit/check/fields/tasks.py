@@ -1,4 +1,4 @@
-"""What a task accepts and reports, read from the source of a built-in kind or of a user's class. Runs no user code."""
+"""Reads what a task accepts and reports from the source of its class, without running user code."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from sweepkit.tasks.task import Task
 
 @dataclass(frozen=True)
 class TaskSource:
-    """A task's class as its source says."""
+    """A task's class as its source defines it."""
 
     label: str
-    """What messages call it: the kind, or ``file.py:Class``."""
+    """Its name in messages: the kind, or ``file.py:Class``."""
     source: Class
 
     @property
@@ -66,7 +66,7 @@ class TaskSource:
         return Task
 
     def reported(self, options: Mapping[str, Any]) -> frozenset[str] | None:
-        """Return the ``eval_*`` names it will report with these options, None when only running it can tell."""
+        """Return the ``eval_*`` names it reports with these options; None where only running it can tell."""
         if "reported" in self.own_methods:
             return _returned_names(self.source.methods["reported"].node)
         default = self.options["metrics"].default if "metrics" in self.options else []
@@ -80,7 +80,7 @@ class TaskSource:
 
 
 def _stand_in(*_: Any, **__: Any) -> None:
-    """Stands where a user's class overrides a method: that it is overridden is all that counts."""
+    """Stand in for an overridden method; only whether it is overridden counts."""
 
 
 def _package() -> Path:
@@ -101,7 +101,7 @@ def _returned_names(method: ast.FunctionDef) -> frozenset[str] | None:
 
 
 def read_task(spec: TaskSpec, home: Path) -> TaskSource:
-    """Return a task's source. Raises InputError, saying what is missing: the kind, the file, or the class in it."""
+    """Return a task's source. Raises InputError for a missing kind, file or class."""
     if spec.type is not None:
         if spec.type not in KINDS:
             listed = ", ".join(sorted(KINDS))
@@ -121,7 +121,7 @@ def read_task(spec: TaskSpec, home: Path) -> TaskSource:
     try:
         module_body = parse(file).body
     except SyntaxError as error:
-        raise InputError(f"{where} is no valid Python: line {error.lineno}: {error.msg}") from error
+        raise InputError(f"{where} is not valid Python: line {error.lineno}: {error.msg}") from error
     found = read_class(file, name)
     if found is None:
         classes = [node.name for node in module_body if isinstance(node, ast.ClassDef)]

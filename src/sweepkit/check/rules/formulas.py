@@ -1,6 +1,6 @@
-"""Expressions and constraints: that they parse, name what exists, give what their field takes, and can be met at all.
+"""Rules of expressions and constraints: they parse, name what exists, suit their field, and can be met.
 
-Draws configurations at random for that; knows no sampler.
+Configurations are drawn at random to see the latter.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from sweepkit.study.space import Occurrence, draw, visit
 from sweepkit.study.study import StudyData
 
 DRAWS = 200
-"""Configurations drawn at random to see what a study's trials may look like."""
+"""Configurations drawn at random to see what trials may look like."""
 MORE_DRAWS = 2000
-"""Drawn when not one of the first meets a constraint."""
+"""Drawn where none of the first meets all constraints."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,28 @@ class Formula:
     problem: str = ""
 
 
-def read(path: str, text: str, known: Mapping[str, Any] | set[str]) -> Formula:
-    """Return the formula behind a text, names and functions checked."""
+def read(path: str, text: str, known: set[str] | None) -> Formula:
+    """Return the formula in a text, its functions checked, and its names against the known ones unless None."""
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return Formula(path, text, problem=f"is no arithmetic expression, got {text!r}")
+        return Formula(path, text, problem=f"is not an arithmetic expression, got {text!r}")
     called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
     names = frozenset(_names(tree.body, called))
     for function in sorted(ast.unparse(each) for each in called):
         if function not in FUNCTIONS:
             return Formula(path, text, problem=f"there is no function {function}; there are {', '.join(FUNCTIONS)}")
-    for name in sorted(names):
-        if name not in known:
+    for name in sorted(names) if known is not None else ():
+        if known is not None and name not in known:
             return Formula(
                 path, text, problem=f"nothing gives {name} a value{nearest(name, known) or '; name it in space'}"
             )
     return Formula(path, text, names)
+
+
+def names_in(expression: str) -> frozenset[str]:
+    """Return the names in an expression; none where it cannot be read."""
+    return read("", expression, None).names
 
 
 def _names(node: ast.AST, called: set[ast.expr]) -> Iterator[str]:
@@ -95,10 +100,9 @@ def check_formulas(study: StudyData, consumers: Consumers, known: Mapping[str, A
     relevant = {name: known[name] for formula in formulas for name in formula.names if name in known}
     try:
         values = draws(study, relevant)
+        return [*_results(derived, consumers, values)] or list(_unmet(study, constraints, relevant, values))
     except FormulaError as error:
-        return [_incomputable(derived, relevant, error)]
-    problems += _results(derived, consumers, values)
-    return problems or list(_unmet(study, constraints, relevant, values))
+        return [_incomputable(formulas, relevant, error)]
 
 
 def _circle(derived: list[tuple[Occurrence, Formula]]) -> Problem | None:
@@ -114,16 +118,13 @@ def _circle(derived: list[tuple[Occurrence, Formula]]) -> Problem | None:
     return None
 
 
-def _incomputable(derived: list[tuple[Occurrence, Formula]], known: Mapping[str, Any], error: FormulaError) -> Problem:
-    for place, formula in derived:
-        if formula.text == error.formula:
-            empty = [name for name in sorted(formula.names) if known.get(name, 0) is None]
-            return Problem(place.path, _without_value(formula.text, empty) if empty else str(error))
-    return Problem("space", str(error))
-
-
-def _without_value(text: str, names: list[str]) -> str:
-    return f"{text!r} cannot be computed: {names[0]} has no value unless the study gives it one"
+def _incomputable(formulas: list[Formula], known: Mapping[str, Any], error: FormulaError) -> Problem:
+    formula = next(each for each in formulas if each.text == error.formula)
+    empty = [name for name in sorted(formula.names) if known.get(name, 0) is None]
+    cause = (
+        f"{formula.text!r} cannot be computed: {empty[0]} has no value unless the study gives it one" if empty else ""
+    )
+    return Problem(formula.path, cause or str(error))
 
 
 def _results(
@@ -143,43 +144,22 @@ def _results(
 def _unmet(
     study: StudyData, constraints: list[Formula], known: Mapping[str, Any], values: list[dict[str, Any]]
 ) -> Iterator[Problem]:
-    try:
-        met = _met(constraints, values)
-        if met and not met[-1]:
-            met = _met(constraints, draws(study, known, MORE_DRAWS))
-    except _Incomputable as error:
-        yield Problem(error.path, str(error))
+    """Yield the constraints that no configuration drawn at random meets, or that none meets all of them."""
+    met = [_met(constraints, drawn) for drawn in values]
+    if any(map(all, met)):
         return
-    never = [formula for formula, count in zip(constraints, met, strict=False) if not count]
+    met = [_met(constraints, drawn) for drawn in draws(study, known, MORE_DRAWS)]
+    never = [formula for formula, held in zip(constraints, zip(*met, strict=True), strict=True) if not any(held)]
+    unmet = f"not one of {MORE_DRAWS} configurations drawn from the space meets"
     for formula in never:
-        yield Problem(
-            formula.path, f"not one of {MORE_DRAWS} configurations drawn from the space meets {formula.text!r}"
-        )
-    if met and not met[-1] and not never:
-        yield Problem(
-            "constraints", f"not one of {MORE_DRAWS} configurations drawn from the space meets all of them at once"
-        )
+        yield Problem(formula.path, f"{unmet} {formula.text!r}")
+    if not never and not any(map(all, met)):
+        yield Problem("constraints", f"{unmet} all of them at once")
 
 
-class _Incomputable(ValueError):
-    def __init__(self, path: str, message: str) -> None:
-        self.path = path
-        super().__init__(message)
+def _met(constraints: list[Formula], values: Mapping[str, Any]) -> list[bool]:
+    return [bool(evaluate(formula.text, _only(formula.names, values))) for formula in constraints]
 
 
-def _met(constraints: list[Formula], values: list[dict[str, Any]]) -> list[int]:
-    """How many configurations meet each constraint and, last, all of them; empty without constraints."""
-    counts = [0] * (len(constraints) + 1) if constraints else []
-    for drawn in values if constraints else ():
-        everything = True
-        for index, formula in enumerate(constraints):
-            try:
-                holds = bool(evaluate(formula.text, {name: drawn[name] for name in formula.names if name in drawn}))
-            except ValueError as error:
-                empty = [name for name in sorted(formula.names) if drawn.get(name, 0) is None]
-                message = _without_value(formula.text, empty) if empty else str(error)
-                raise _Incomputable(formula.path, message) from error
-            counts[index] += holds
-            everything = everything and holds
-        counts[-1] += everything
-    return counts
+def _only(names: frozenset[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in names if name in values}

@@ -1,8 +1,8 @@
-"""Who takes which hyperparameter name of a study, and what it holds when the study says nothing. Runs no user code."""
+"""Rules of names: what consumes each hyperparameter, its default, and which names and values cannot be searched."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -12,16 +12,22 @@ from sweepkit.check.fields.arguments import LORA_OWNED, REMOVED, RENAMED, lora_f
 from sweepkit.check.fields.models import model_fields
 from sweepkit.check.fields.modules import refresh
 from sweepkit.check.fields.tasks import TaskSource, read_task
+from sweepkit.check.rules.values import is_ratio_field, mismatch, range_mismatch
+from sweepkit.study import messages
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
-from sweepkit.study.parameters import Choice
-from sweepkit.study.space import visit
+from sweepkit.study.formulas import ingredients
+from sweepkit.study.parameters import Choice, Expression, Float, Int
+from sweepkit.study.space import Occurrence, visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS, owned
+
+_SEEDS = frozenset({"seed", "data_seed"})
+_SEARCHED = frozenset({"low", "high", "choices", "expression"})
 
 
 @dataclass(frozen=True)
 class Consumers:
-    """The four namespaces of a study; ``None`` stands for one that cannot be read from here and takes any name."""
+    """The four namespaces of a study; ``None`` stands for one whose source cannot be read, which takes any name."""
 
     training: Mapping[str, Field]
     model: Mapping[str, Field] | None
@@ -29,7 +35,7 @@ class Consumers:
     task: TaskSource | None
 
     def resolve(self, name: str) -> tuple[Field | None, str]:
-        """Return (field, "") for a name that something takes, else (None, what is wrong with it)."""
+        """Return (field, "") for a name that something consumes, else (None, what is wrong with it)."""
         prefix, dot, leaf = name.partition(".")
         if not dot:
             return self._bare(name)
@@ -49,12 +55,12 @@ class Consumers:
         return found + [f"task.{name}" for name in (self.task.options if self.task else ())]
 
     def is_free(self, name: str) -> bool:
-        """Whether a bare name means nothing to anyone, not even to an older transformers: it may name a group."""
-        taken = name in self.training or name in RENAMED or name in REMOVED or owned(name) is not None
-        return "." not in name and not taken
+        """Whether nothing consumes a bare name, nor did in an older transformers: it may name a group."""
+        used = name in self.training or name in RENAMED or name in REMOVED or owned(name) is not None
+        return "." not in name and not used
 
     def resembles(self, name: str) -> str | None:
-        """Return the known name that a group's name is so near to that it must be a slip of the pen."""
+        """Return the known name of which a group's name must be a misspelling."""
         found = get_close_matches(name, self.names(), n=1, cutoff=0.85)
         return found[0] if found else None
 
@@ -69,12 +75,12 @@ class Consumers:
             return None, f"transformers has no such argument any more; {REMOVED[name]}"
         elsewhere = [full for full in self.names() if full.partition(".")[2] == name]
         hint = f"; did you mean {elsewhere[0]}?" if elsewhere else nearest(name, self.names())
-        return None, f"is no TrainingArguments field{hint}"
+        return None, f"is not a TrainingArguments field{hint}"
 
     def _model(self, leaf: str) -> tuple[Field | None, str]:
-        taken = self.task.model_names if self.task else None
-        if self.task and taken is not None and leaf not in taken:
-            listed = f"takes {', '.join(sorted(taken))} only" if taken else "takes no configuration"
+        accepted = self.task.model_names if self.task else None
+        if self.task and accepted is not None and leaf not in accepted:
+            listed = f"takes {', '.join(sorted(accepted))} only" if accepted else "takes no configuration"
             return None, f"model_init of {self.task.label} {listed}; give it **config to tune the model's configuration"
         if self.model is None:
             return Field(leaf), ""
@@ -105,7 +111,7 @@ def _near(leaf: str, known: Mapping[str, Field], prefix: str) -> str:
 
 
 def consumers_of(study: StudyData) -> tuple[Consumers, list[Problem]]:
-    """Return who takes a study's names, and what is wrong with its task's kind, file or class."""
+    """Return what consumes a study's names, and what is wrong with its task's kind, file or class."""
     refresh()
     problems: list[Problem] = []
     task: TaskSource | None = None
@@ -116,14 +122,14 @@ def consumers_of(study: StudyData) -> tuple[Consumers, list[Problem]]:
             problems.append(Problem("task.type" if study.task.type is not None else "task.path", str(error)))
     training = training_fields(task.arguments_type) if task else training_fields()
     if not training and task:
-        message = f"{task.label}: arguments_type names {task.arguments_type}, which is not to be found"
+        message = f"{task.label}: arguments_type names {task.arguments_type}, which cannot be found"
         problems.append(Problem("task", f"{message}; write module:Class of an installed package"))
         training = training_fields()
     return Consumers(training, _model_fields(study, task), lora_fields(), task), problems
 
 
 def models_of(study: StudyData, task: TaskSource | None) -> list[tuple[str, Any]]:
-    """Return (path in the study, model) for every model the task is told to use, by ``task.model``."""
+    """Return (path in the study, model) for every model that ``task.model`` names."""
     searched = [
         (each.path, model)
         for each in visit(study.space)
@@ -148,7 +154,7 @@ def _model_fields(study: StudyData, task: TaskSource | None) -> Mapping[str, Fie
 def known_values(study: StudyData, consumers: Consumers | None = None) -> dict[str, Any]:
     """Return name → value where the study fixes it or its consumer has a default that can be read without running it.
 
-    What expressions and constraints may name, and what a baseline leaves out, is taken from here.
+    Expressions and constraints may name these, and a baseline takes what it leaves out from here.
     """
     if consumers is None:
         consumers, _ = consumers_of(study)
@@ -161,3 +167,134 @@ def known_values(study: StudyData, consumers: Consumers | None = None) -> dict[s
     known |= study.training
     known |= {f"task.{name}": value for name, value in study.task.options.items()}
     return {name: value for name, value in known.items() if value is not UNKNOWN}
+
+
+def typed(study: StudyData, consumers: Consumers | None = None) -> StudyData:
+    """Return the study with its numbers as their fields take them: whole numbers for a float field become floats.
+
+    ``num_train_epochs: {low: 1, high: 5}`` becomes a Float; ``warmup_steps`` from 1 on stays a whole number of steps.
+    """
+    if consumers is None:
+        consumers, _ = consumers_of(study)
+    fitted = {
+        "space": {name: _fit(name, parameter, consumers) for name, parameter in study.space.items()},
+        "training": _fit_values(study.training, consumers),
+        "baseline": None if study.baseline is None else _fit_values(study.baseline, consumers),
+        "enqueue": [_fit_values(values, consumers) for values in study.enqueue],
+    }
+    return study.model_copy(update=fitted)
+
+
+def _fit_values(values: Mapping[str, Any], consumers: Consumers) -> dict[str, Any]:
+    return {name: _fit(name, value, consumers) for name, value in values.items()}
+
+
+def _fit(name: str, value: Any, consumers: Consumers) -> Any:
+    field, _ = consumers.resolve(name)
+    floats = field is not None and "float" in field.kinds and not is_ratio_field(name, field)
+    if field is not None and "int" in field.kinds:
+        # ``float | int``, as model configurations write it: the default's type says which of the two is meant.
+        floats = floats and isinstance(field.default, float)
+    if isinstance(value, Int) and floats:
+        step = float(value.step) if "step" in value.model_fields_set and not value.log else None
+        return Float(low=float(value.low), high=float(value.high), step=step, log=value.log, role=value.role)
+    if isinstance(value, Choice):
+        choices: Any = (
+            {branch: _fit_values(children, consumers) for branch, children in value.branches.items()}
+            if value.branches
+            else [_fit(name, each, consumers) for each in value.choices]
+        )
+        return value.model_copy(update={"choices": choices})
+    if isinstance(value, int) and not isinstance(value, bool) and floats:
+        return float(value)
+    return value
+
+
+def check_names(study: StudyData, consumers: Consumers) -> list[Problem]:
+    """Return what is wrong with the names and values in ``training`` and ``space``."""
+    problems = [*_training(study, consumers)]
+    seen: list[Occurrence] = []
+    for found in visit(study.space):
+        problems += _one(found, study, consumers)
+        twin = next((other for other in seen if other.name == found.name and not found.excludes(other)), None)
+        if twin is not None:
+            problems.append(
+                Problem(found.path, f"has a value in {twin.path} already, in the same configuration; keep one")
+            )
+        seen.append(found)
+    return problems
+
+
+def _training(study: StudyData, consumers: Consumers) -> Iterator[Problem]:
+    for name, value in study.training.items():
+        path = f"training.{name}"
+        if name.startswith("task."):
+            yield Problem(path, f"fixed options of the task belong in task; write {name.removeprefix('task.')} there")
+            continue
+        field, complaint = consumers.resolve(name)
+        if field is None:
+            yield Problem(path, complaint)
+        elif isinstance(value, dict) and "dict" not in field.kinds and _SEARCHED & set(value):
+            yield Problem(path, "training holds fixed values; what is searched belongs in space")
+        elif wrong := mismatch(name, field, value):
+            yield Problem(path, wrong)
+
+
+def _one(found: Occurrence, study: StudyData, consumers: Consumers) -> Iterator[Problem]:
+    path, name, parameter = found.path, found.name, found.parameter
+    if name in _SEEDS:
+        advice = "write seed_per_trial: true to vary it, or confirm: to measure what it does"
+        yield Problem(path, f"the seed is the same for every trial and is not searched; {advice}")
+        return
+    field, complaint = consumers.resolve(name)
+    if field is None:
+        if isinstance(parameter, Choice) and parameter.branches and consumers.is_free(name):
+            yield from _group(found, parameter, consumers)
+        elif name not in ingredients(study.space) or not consumers.is_free(name) or isinstance(parameter, Expression):
+            yield Problem(path, complaint)
+        return
+    if name in study.training:
+        yield Problem(path, f"is also fixed in training, to {messages.show(study.training[name])}; keep one of the two")
+    if name.startswith("task.") and (option := name.removeprefix("task.")) in study.task.options:
+        yield Problem(
+            path, f"is also fixed in task, to {messages.show(study.task.options[option])}; keep one of the two"
+        )
+    yield from (Problem(path, wrong) for wrong in _domain(name, field, parameter))
+
+
+def _domain(name: str, field: Field, parameter: Any) -> Iterator[str]:
+    if isinstance(parameter, (Float, Int)):
+        if wrong := range_mismatch(name, field, parameter):
+            yield wrong
+    elif isinstance(parameter, Choice) and parameter.branches and field.kinds and "str" not in field.kinds:
+        yield (
+            f"expected {messages.kinds(field.kinds)}, but branches name texts; to link values to it, give the choice "
+            f"a name of its own and set {name} in each branch"
+        )
+    elif isinstance(parameter, Choice):
+        yield from filter(None, (mismatch(name, field, value) for value in parameter.choices))
+    elif not isinstance(parameter, Expression) and (wrong := mismatch(name, field, parameter)):
+        yield wrong
+
+
+def _group(found: Occurrence, parameter: Choice, consumers: Consumers) -> Iterator[Problem]:
+    """A choice with branches whose name nothing consumes links values, so each branch must set some."""
+    meant = consumers.resembles(found.name)
+    if meant is None:
+        known = [name for name in consumers.names() if set(parameter.branches) <= set(_texts(consumers, name))]
+        meant = known[0] if known else None
+    if meant is not None:
+        yield Problem(found.path, f"is not a TrainingArguments field; did you mean {meant}?")
+        return
+    for branch, children in parameter.branches.items():
+        if not children:
+            yield Problem(
+                f"{found.path}.{branch}",
+                f"sets nothing; {found.name} is not a hyperparameter but a group of linked values, "
+                f"and each branch must set some{nearest(found.name, consumers.names())}",
+            )
+
+
+def _texts(consumers: Consumers, name: str) -> tuple[str, ...]:
+    field, _ = consumers.resolve(name)
+    return field.choices if field is not None else ()

@@ -1,63 +1,114 @@
-"""Population-based training: what its members can change while they train, and what it cannot go together with."""
+"""Rules of population-based training: its options, what members can change while they train, what it cannot go with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from sweepkit.check.fields import Field
+from sweepkit.check.rules.searching import option_problems
 from sweepkit.study.backends import backends_with
 from sweepkit.study.errors import Problem
 from sweepkit.study.parameters import Choice, Expression, Float
+from sweepkit.study.samplers import PRUNERS
 from sweepkit.study.study import StudyData
 
 PERTURBABLE = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm")
-"""What a trial that goes on from a checkpoint can train with anew: what the optimizer and its steps read each time."""
+"""What a trial that resumes from a checkpoint can change: what the optimizer reads at every step."""
+
+_WHOLE, _NUMBER = frozenset({"int"}), frozenset({"int", "float"})
+_SHARED = {
+    "perturbation_interval": Field("perturbation_interval", _WHOLE, 1),
+    "quantile_fraction": Field("quantile_fraction", _NUMBER, 0.25),
+}
+OPTIONS: Mapping[str, Mapping[str, Field]] = {
+    "pbt": {
+        **_SHARED,
+        "burn_in_period": Field("burn_in_period", _WHOLE, 0),
+        "resample_probability": Field("resample_probability", _NUMBER, 0.25),
+        "perturbation_factors": Field("perturbation_factors", frozenset({"list"}), [1.2, 0.8]),
+    },
+    "pb2": _SHARED,
+}
+"""Options of Ray Tune's schedulers, in evaluations; listed here so that a check does not need ray."""
+_LIMITS: Mapping[str, tuple[float, float]] = {
+    "perturbation_interval": (1, float("inf")),
+    "burn_in_period": (0, float("inf")),
+    "quantile_fraction": (0, 0.5),
+    "resample_probability": (0, 1),
+}
 
 
-def check_population(study: StudyData) -> list[Problem]:
-    """Return what a population cannot be trained with; nothing for a study that has none."""
-    return list(_problems(study)) if study.pruner.population else []
+def check_population(study: StudyData, evaluations: int | None) -> list[Problem]:
+    """Return what a population cannot be trained with; nothing for a study without one."""
+    if not PRUNERS[study.pruner.type].population:
+        return []
+    return [*_options(study), *_first_decision(study, evaluations), *_space(study), *_sections(study)]
 
 
-def _problems(study: StudyData) -> Iterator[Problem]:
+def _options(study: StudyData) -> Iterator[Problem]:
+    kind, given = study.pruner.type, study.pruner.options
+    known = OPTIONS[kind]
+    yield from option_problems("pruner", kind, given, known, dict)
+    for name, value in given.items():
+        low, high = _LIMITS.get(name, (float("-inf"), float("inf")))
+        if name in known and _is_number(value) and not low <= value <= high:
+            expected = f"{low:g} or more" if high == float("inf") else f"{low:g} to {high:g}"
+            yield Problem(f"pruner.{name}", f"expected {expected}, got {value}")
+    factors = given.get("perturbation_factors")
+    if isinstance(factors, list) and not (len(factors) == 2 and all(_is_number(f) and f > 0 for f in factors)):
+        message = f"expected two numbers above 0, such as [1.2, 0.8], got {factors}"
+        yield Problem("pruner.perturbation_factors", message)
+
+
+def _first_decision(study: StudyData, evaluations: int | None) -> Iterator[Problem]:
+    kind, given, known = study.pruner.type, study.pruner.options, OPTIONS[study.pruner.type]
+    decided_by = [name for name in ("perturbation_interval", "burn_in_period") if name in known]
+    options = {name: given.get(name, known[name].default) for name in decided_by}
+    if evaluations is None or not all(map(_is_number, options.values())) or max(options.values()) < evaluations:
+        return
+    written = next((f"pruner.{name}" for name in decided_by if name in given), "pruner")
+    values = ", ".join(f"{name}={value}" for name, value in options.items())
+    yield Problem(
+        written,
+        f"{kind} could never change what trials train with: with {values} it first decides at evaluation "
+        f"{max(options.values())}, and a trial makes {evaluations}; evaluate more often or let it decide sooner",
+    )
+
+
+def _space(study: StudyData) -> Iterator[Problem]:
     kind = study.pruner.type
-    if not study.backend.kind.scheduler:
-        yield Problem(
-            "pruner.type", f"{kind} needs backend.type {backends_with('scheduler')}, got {study.backend.type}"
-        )
-    factors = study.pruner.options.get("perturbation_factors")
-    if isinstance(factors, list) and not (len(factors) == 2 and all(_positive(factor) for factor in factors)):
-        yield Problem("pruner.perturbation_factors", f"expected two numbers above 0, such as [1.2, 0.8], got {factors}")
     for name, parameter in study.space.items():
         path = f"space.{name}"
         if name not in PERTURBABLE:
-            yield Problem(
-                path,
-                f"cannot change while a trial trains; {kind} searches {', '.join(PERTURBABLE)}; fix it in training",
-            )
+            only = ", ".join(PERTURBABLE)
+            yield Problem(path, f"cannot change while a trial trains; {kind} searches {only}; fix it in training")
         elif isinstance(parameter, Expression):
-            yield Problem(path, f"{kind} changes values one by one; give it low and high of its own")
-        elif isinstance(parameter, Choice) and (kind == "pb2" or not all(map(_number, parameter.choices))):
+            yield Problem(path, f"{kind} perturbs each value on its own; give it low and high")
+        elif isinstance(parameter, Choice) and (kind == "pb2" or not all(map(_is_number, parameter.choices))):
             plain = "low and high" if kind == "pb2" else "low and high, or a list of numbers"
             yield Problem(path, f"{kind} needs {plain} here")
         elif not isinstance(parameter, (Float, Choice)):
             yield Problem(path, f"{kind} needs low and high here")
-    trials = study.budget.trials
+
+
+def _sections(study: StudyData) -> Iterator[Problem]:
+    kind, trials = study.pruner.type, study.budget.trials
+    if not study.backend.kind.scheduler:
+        able = backends_with("scheduler")
+        yield Problem("pruner.type", f"{kind} needs backend.type {able}, got {study.backend.type}")
     if trials is None or trials < 2:
-        found = "got none" if trials is None else f"got {trials}"
-        yield Problem("budget.trials", f"{kind} trains so many members side by side; expected at least 2, {found}")
+        found = "none" if trials is None else trials
+        yield Problem("budget.trials", f"is the size of the population of {kind}; expected at least 2, got {found}")
     if study.checkpoints.every != "evaluation":
-        yield Problem("checkpoints.every", f"members of {kind} go on from checkpoints; expected evaluation, got never")
+        yield Problem("checkpoints.every", f"members of {kind} resume from checkpoints; expected evaluation, got never")
     if study.storage != "journal":
-        yield Problem("storage", f"one driver has all members of {kind}; expected journal, got a storage URL")
+        yield Problem("storage", f"one driver trains all members of {kind}; expected journal, got a storage URL")
     if study.constraints:
-        yield Problem("constraints", f"{kind} changes values without looking at constraints; leave them out")
+        yield Problem("constraints", f"{kind} perturbs values regardless of constraints; leave them out")
     if study.confirm is not None:
-        yield Problem("confirm", f"trains with fixed values, and what {kind} finds is a schedule; leave it out")
+        yield Problem("confirm", f"trains with fixed values, but {kind} finds a schedule; leave it out")
 
 
-def _number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0

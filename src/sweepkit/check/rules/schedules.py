@@ -1,19 +1,18 @@
-"""How often a trial evaluates, and whether the objective and the pruner can work with that. Knows no data."""
+"""Rules of the evaluation schedule: the objective needs evaluations, and a pruner as many of every trial."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sweepkit.check.fields.searchers import pruner_options
-from sweepkit.check.rules.formulas import draws
-from sweepkit.check.rules.searching import grid_size
+from sweepkit.check.rules.formulas import draws, names_in
 from sweepkit.study.errors import Problem, nearest
+from sweepkit.study.parameters import Expression
 from sweepkit.study.schedule import evaluations
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 
-_DECIDES = (
+_SCHEDULE = (
     "eval_strategy",
     "eval_steps",
     "eval_delay",
@@ -26,54 +25,36 @@ _STEPS_OF_AN_EPOCH = ("per_device_train_batch_size", "gradient_accumulation_step
 _FIXED = "fix it, or evaluate at fractions of the schedule (training: eval_strategy: steps, eval_steps: 0.2)"
 
 
-def check_schedule(study: StudyData, known: Mapping[str, Any]) -> list[Problem]:
-    """Return what is wrong with the evaluations' cadence, the objective's rule and the pruner's chances."""
+def check_schedule(study: StudyData, known: Mapping[str, Any]) -> tuple[list[Problem], int | None]:
+    """Return what is wrong with when trials evaluate, and the most evaluations of a trial, None where that is unknown."""
     if study.training.get("eval_strategy") == "no":
-        return [Problem("training.eval_strategy", "no leaves the objective without a value; choose epoch or steps")]
+        message = "no leaves the objective without a value; choose epoch or steps"
+        return [Problem("training.eval_strategy", message)], None
     problems = list(_unused_steps(study, known))
-    names = (*_DECIDES, *_STEPS_OF_AN_EPOCH)
-    expressions = {name: known[name] for name in known if name in _named(study)}
     try:
-        drawn = draws(study, {**{name: known[name] for name in names if name in known}, **expressions})
+        drawn = draws(study, {name: known[name] for name in known if name in _relevant(study)})
         counts = {evaluations(values) for values in drawn}
     except (ValueError, TypeError):
-        return problems  # an expression or a value that is told of elsewhere
-    if None not in counts:
-        most = max(count for count in counts if count is not None)
-        if most == 0:
-            return [*problems, Problem("training", "a trial would make no evaluation at all; look at eval_delay")]
-        mean_of = study.objective.mean_of
-        if mean_of is not None and mean_of > most:
-            problems.append(
-                Problem(
-                    "objective.value",
-                    f"expected a mean of at most {most}, the evaluations of a trial, got mean({mean_of})",
-                )
-            )
-    if study.pruner.type == "none":
-        return problems
-    uneven = list(_uneven(study, drawn))
-    if uneven:
-        return problems + uneven
-    return problems + list(_never(study, None if None in counts else max(count or 0 for count in counts)))
+        return problems, None  # an expression or a value that has its own problem
+    most = None if None in counts else max(count for count in counts if count is not None)
+    mean_of = study.objective.mean_of
+    if most == 0:
+        return [*problems, Problem("training", "a trial would make no evaluation at all; look at eval_delay")], None
+    if most is not None and mean_of is not None and mean_of > most:
+        message = f"expected a mean of at most {most}, the evaluations of a trial, got mean({mean_of})"
+        problems.append(Problem("objective.value", message))
+    if study.pruner.type != "none" and (uneven := list(_uneven(study, drawn))):
+        return problems + uneven, None
+    return problems, most
 
 
-def _named(study: StudyData) -> set[str]:
-    return {name for name in _words(study) if name}
-
-
-def _words(study: StudyData) -> Iterator[str]:
-    from sweepkit.check.rules.formulas import read
-    from sweepkit.study.parameters import Expression
-
+def _relevant(study: StudyData) -> set[str]:
+    """Return the names that decide how often a trial evaluates, those in expressions included."""
+    found = {*_SCHEDULE, *_STEPS_OF_AN_EPOCH}
     for place in visit(study.space):
         if isinstance(place.parameter, Expression):
-            yield from read(place.path, place.parameter.expression, _Anything()).names
-
-
-class _Anything(set[str]):
-    def __contains__(self, _: object) -> bool:
-        return True
+            found |= names_in(place.parameter.expression)
+    return found
 
 
 def _unused_steps(study: StudyData, known: Mapping[str, Any]) -> Iterator[Problem]:
@@ -97,12 +78,12 @@ def _uneven(study: StudyData, drawn: list[dict[str, Any]]) -> Iterator[Problem]:
         return
     known = {count for count in (evaluations(values) for values in drawn) if count is not None}
     spread = f" ({min(known)} to {max(known)})" if len(known) > 1 else ""
-    told = set()
+    reported = set()
     for place in visit(study.space):
         varies = len({repr(values.get(place.name)) for values in drawn}) > 1
-        relevant = place.name in _DECIDES or (place.name in _STEPS_OF_AN_EPOCH and not known)
-        if varies and relevant and place.name not in told:
-            told.add(place.name)
+        relevant = place.name in _SCHEDULE or (place.name in _STEPS_OF_AN_EPOCH and not known)
+        if varies and relevant and place.name not in reported:
+            reported.add(place.name)
             yield Problem(
                 place.path,
                 f"searching it gives trials different numbers of evaluations{spread}, by which the "
@@ -110,85 +91,16 @@ def _uneven(study: StudyData, drawn: list[dict[str, Any]]) -> Iterator[Problem]:
             )
 
 
-def _never(study: StudyData, count: int | None) -> Iterator[Problem]:
-    kind = study.pruner.type
-    options = {name: field.default for name, field in pruner_options(kind).items()} | study.pruner.options
-    trials = study.budget.trials
-    if study.sampler.type == "grid" and (size := grid_size(study)) is not None:
-        trials = min(trials or size, size)
-    for name in ("n_startup_trials", "n_min_trials"):
-        value = options.get(name)
-        if trials is not None and isinstance(value, int) and value >= trials:
-            yield Problem(
-                f"pruner.{name}" if name in study.pruner.options else "pruner",
-                f"{kind} could never stop a trial: {name} is {value} and there are {trials} trials",
-            )
-    if count is None or any(not isinstance(value, (int, float)) for value in _numbers(kind, options)):
-        return
-    first, why = _first_decision(kind, options)
-    if first is not None and first >= count:
-        name = next((key for key in why if key in study.pruner.options), "")
-        what = "change what trials train with" if study.pruner.population else "stop a trial early"
-        yield Problem(
-            f"pruner.{name}" if name else "pruner",
-            f"{kind} could never {what}: with {', '.join(f'{key}={options[key]}' for key in why)} it first "
-            f"decides at evaluation {first}, and a trial makes {count}; evaluate more often or let it decide sooner",
-        )
-
-
-_DECIDED_BY: Mapping[str, tuple[str, ...]] = {
-    "asha": ("min_resource", "reduction_factor", "min_early_stopping_rate"),
-    "hyperband": ("min_resource",),
-    "median": ("n_warmup_steps",),
-    "percentile": ("n_warmup_steps",),
-    "threshold": ("n_warmup_steps",),
-    "patient": ("patience",),
-    "wilcoxon": ("n_startup_steps", "p_threshold"),
-    "pbt": ("perturbation_interval", "burn_in_period"),
-    "pb2": ("perturbation_interval",),
-}
-
-
-def _numbers(kind: str, options: Mapping[str, Any]) -> list[Any]:
-    return [options.get(name) for name in _DECIDED_BY.get(kind, ()) if options.get(name) != "auto"]
-
-
-def _first_decision(kind: str, options: Mapping[str, Any]) -> tuple[int | None, tuple[str, ...]]:
-    """Return the first evaluation (from 1) at which a pruner may stop a trial, and the options that decide it."""
-    why = _DECIDED_BY.get(kind, ())
-    if kind == "asha":
-        # optuna: SuccessiveHalvingPruner; "auto" is a hundredth of the longest trial, at least 1
-        least = 1 if options["min_resource"] == "auto" else options["min_resource"]
-        rate = options["min_early_stopping_rate"]
-        return least * options["reduction_factor"] ** rate, why if rate else why[:1]
-    if kind == "hyperband":
-        return options["min_resource"], why
-    if kind in ("median", "percentile", "threshold"):
-        return max(1, options["n_warmup_steps"]), why
-    if kind in ("pbt", "pb2"):
-        return max(options[name] for name in why), why
-    if kind == "patient":
-        # optuna: PatientPruner needs more than patience + 1 values
-        return options["patience"] + 2, why
-    if kind == "wilcoxon":
-        # The smallest p-value of a one-sided signed-rank test over n pairs is 2 ** -n (Wilcoxon 1945).
-        least = max(2, options["n_startup_steps"])
-        while least < 60 and 0.5**least >= options["p_threshold"]:
-            least += 1
-        return least, why
-    return None, ()
-
-
 def check_metrics(study: StudyData, reported: frozenset[str] | None) -> list[Problem]:
     """Return the objective's metrics that the task will never report."""
     if reported is None:
         return []
     several = study.objective.metrics is not None
-    told = sorted(reported - {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"})
+    names = sorted(reported - {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"})
     return [
         Problem(
             f"objective.metrics[{index}].metric" if several else "objective.metric",
-            f"the task reports {', '.join(told)}, got {goal.metric}{nearest(goal.metric, reported)}",
+            f"the task reports {', '.join(names)}, got {goal.metric}{nearest(goal.metric, reported)}",
         )
         for index, goal in enumerate(study.objective.goals)
         if goal.metric not in reported

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sweepkit.check.fields.models import locate
 from sweepkit.check.rules.names import Consumers, models_of
 from sweepkit.check.rules.values import mismatch
-from sweepkit.study import messages as phrases
+from sweepkit.study import messages
 from sweepkit.study.backends import backends_with
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
 from sweepkit.study.space import visit
@@ -82,8 +82,8 @@ def _built_in(study: StudyData, consumers: Consumers) -> Iterator[Problem]:
                 hint = nearest(name, consumers.task.options) or listed
                 yield Problem(path, f"{study.task.type} has no such option{hint}")
             else:
-                section = cls if top else phrases.section(cls, keys_of[path][:-1])
-                yield Problem(path, phrases.sentence(errors, section))
+                section = cls if top else messages.section(cls, keys_of[path][:-1])
+                yield Problem(path, messages.sentence(errors, section))
 
 
 def _written(part: str, loc: tuple[int | str, ...], given: Mapping[str, Any]) -> bool:

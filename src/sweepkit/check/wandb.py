@@ -1,7 +1,7 @@
-"""A W&B sweep file becomes a study file; everything that is not the same there is told. Needs no W&B, runs nothing.
+"""Converts a W&B sweep file to a study and reports everything that is not the same there.
 
-W&B's ``hyperband`` keeps the best 1/eta at min_iter, min_iter * eta, … in one bracket and waits for nobody: that is our
-``asha`` (asynchronous successive halving), not Optuna's hyperband of several brackets.
+W&B's ``hyperband`` keeps the best 1/eta at min_iter, min_iter * eta, … in one bracket, asynchronously: that is ``asha``
+(asynchronous successive halving) here, not Optuna's hyperband with its several brackets.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 from sweepkit.check import Consumers, consumers_of
 from sweepkit.check.fields import Field
 from sweepkit.check.study_file import to_yaml
-from sweepkit.check.wandb.distributions import Fixed, Multiples, drawn
-from sweepkit.check.wandb.names import our_name, our_optimizer
+from sweepkit.check.wandb_parameters import Converted, Fixed, Multiples, convert, find_name
 from sweepkit.check.yaml import Document, Keys, dotted, read_file
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.objective import Goal, Objective
@@ -26,8 +25,9 @@ from sweepkit.study.study import StudyData, TaskSpec
 __all__ = ["Imported", "import_sweep"]
 
 TRIALS = 50
-"""Trials of a sweep without ``run_cap``: W&B goes on until someone stops it."""
+"""Trials of a sweep without ``run_cap``, which W&B runs until someone stops it."""
 SAMPLERS = {"bayes": "gp", "random": "random", "grid": "grid", "custom": "tpe"}
+OPTIMIZERS = {"adam": "adamw_torch", "adamw": "adamw_torch"}
 IGNORED = {
     "program": "the task is what is trained: see task",
     "project": "runs are recorded in MLflow, under the study's name: see tracking",
@@ -37,46 +37,51 @@ IGNORED = {
     "image_uri": "trials run on this machine or on Ray: see backend",
     "scheduler": "Optuna proposes: see sampler",
 }
-_PLAIN = {"method", "metric", "metrics", "parameters", "early_terminate", "run_cap", "name", "description"}
+_CONVERTED = {
+    *("method", "metric", "metrics", "parameters", "early_terminate", "run_cap"),
+    *("name", "description", "apiVersion", "kind"),
+}
 _YAML_1_1 = {"yes": True, "no": False, "on": True, "off": False}
 _SEEDS = ("seed", "data_seed")
+_NO_PRUNER = {"type": "none"}
 
 
 @dataclass
 class Imported:
-    """The study, and what there is to say about it, each with its line in the sweep file."""
+    """The study, and remarks on it, each with its line in the sweep file."""
 
     study: StudyData
     notes: list[Problem] = field(default_factory=list)
-    """What bears another name or form here and means the same."""
+    """What has another name or form here and means the same."""
     warnings: list[Problem] = field(default_factory=list)
-    """What has no equal, and what was done instead."""
+    """What has no equivalent, and what was done instead."""
 
     def text(self, source: str) -> str:
-        """Return the study file; what has no equal stands on top of it."""
-        said = [f"# - {warning.path}: {warning.message}" for warning in self.warnings]
-        head = [f"# Imported from {source}.", *(["# Not as it was there:", *said] if said else [])]
+        """Return the study file, headed by what has no equivalent."""
+        lost = [f"# - {warning.path}: {warning.message}" for warning in self.warnings]
+        head = [f"# Imported from {source}.", *(["# Not the same as there:", *lost] if lost else [])]
         return "\n".join(head) + "\n" + to_yaml(self.study)
 
 
 def import_sweep(file: Path, *, task: Mapping[str, Any], home: Path) -> Imported:
-    """Return what a W&B sweep file asks for, as a study of ``task`` whose relative paths start from ``home``.
+    """Return a W&B sweep file as a study of ``task``, whose relative paths start from ``home``.
 
     Raises StudyFileError with everything that W&B would refuse too.
     """
-    return _Reading(read_file(file, str(file)), str(file), task, home).study()
+    return _Import(read_file(file, str(file)), str(file), task, home).study()
 
 
-class _Reading:
+class _Import:
     def __init__(self, document: Document, label: str, task: Mapping[str, Any], home: Path) -> None:
         self.document, self.label, self.task, self.home = document, label, dict(task), home
         self.given: Mapping[str, Any] = document.data
-        self.wrong: list[Problem] = list(document.problems)
+        self.refused: list[Problem] = list(document.problems)
         self.notes: list[Problem] = []
         self.warnings: list[Problem] = []
         self.training: dict[str, Any] = {}
         self.space: dict[str, Any] = {}
-        self.taken: dict[str, str] = {}
+        self.names: dict[str, str] = {}
+        """Name in the study → name in the sweep."""
 
     def study(self) -> Imported:
         objective, target = self.objective()
@@ -87,38 +92,38 @@ class _Reading:
             for keys, given in self.leaves(("parameters",), parameters):
                 self.parameter(keys, given, consumers)
         else:
-            self.refuse(("parameters",), "is needed: name → what to search")
+            self.refuse(("parameters",), "is required: name → what to search")
         sections = {"sampler": {"type": self.sampler()}, "budget": self.budget(target), "pruner": self.pruner()}
-        self.rest()
-        if self.wrong:
-            raise StudyFileError(sorted(self.wrong, key=lambda problem: problem.line or 0))
+        self.ignored()
+        if self.refused:
+            raise StudyFileError(sorted(self.refused, key=lambda problem: problem.line or 0))
         named = {"name": self.name(), "question": str(self.given.get("description") or "")}
         whole = {**named, **sections, "task": self.task, "objective": objective, "training": self.training}
-        made = StudyData.model_validate({**whole, "space": self.space}).at(self.home)
-        return Imported(made, self.notes, self.warnings)
+        study = StudyData.model_validate({**whole, "space": self.space}).at(self.home)
+        return Imported(study, self.notes, self.warnings)
 
-    def problem(self, keys: Keys, message: str) -> Problem:
+    def remark(self, keys: Keys, message: str) -> Problem:
         origin = self.document.origin(keys)
         return Problem(dotted(keys), message, self.label, origin.line if origin else None)
 
     def note(self, keys: Keys, message: str) -> None:
-        self.notes.append(self.problem(keys, message))
+        self.notes.append(self.remark(keys, message))
 
     def warn(self, keys: Keys, message: str) -> None:
-        self.warnings.append(self.problem(keys, message))
+        self.warnings.append(self.remark(keys, message))
 
     def refuse(self, keys: Keys, message: str) -> None:
-        self.wrong.append(self.problem(keys, message))
+        self.refused.append(self.remark(keys, message))
 
     def name(self) -> str:
-        wanted = str(self.given.get("name") or Path(self.label).stem)
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("._-")[:100] or "sweep"
-        if name != wanted and "name" in self.given:
+        written = str(self.given.get("name") or Path(self.label).stem)
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", written).strip("._-")[:100] or "sweep"
+        if name != written and "name" in self.given:
             self.note(("name",), f"is {name} here")
         return name
 
     def leaves(self, keys: Keys, level: Mapping[str, Any]) -> Iterator[tuple[Keys, Mapping[str, Any]]]:
-        """Every parameter with its keys, those inside others too."""
+        """Yield every parameter with its keys, nested ones included."""
         for name, given in level.items():
             if not isinstance(given, dict):
                 self.refuse((*keys, name), f"expected a distribution, got {given!r}")
@@ -129,73 +134,83 @@ class _Reading:
 
     def parameter(self, keys: Keys, given: Mapping[str, Any], consumers: Consumers) -> None:
         try:
-            found = drawn(given)
+            converted = convert(given)
         except ValueError as error:
             self.refuse(keys, str(error))
             return
         written = ".".join(str(key) for key in keys if key != "parameters")
-        name, why = our_name(written, consumers)
+        name, why = find_name(written, consumers)
         if name is None:
             self.warn(keys, f"{why}; left out")
-            return
-        if name in self.taken:
-            self.warn(keys, f"is {name} here, which {self.taken[name]} is already; left out")
-            return
-        if name in _SEEDS and not isinstance(found.domain, Fixed):
+        elif name in self.names:
+            self.warn(keys, f"is {name} here, as {self.names[name]} already is; left out")
+        elif name in _SEEDS and not isinstance(converted.domain, Fixed):
             self.warn(keys, "a seed is not searched; left out, see confirm and seed_per_trial")
-            return
-        self.taken[name] = written
-        if name != written:
-            self.note(keys, f"is {name} here")
-        for text in found.notes:
+        else:
+            self.names[name] = written
+            if name != written:
+                self.note(keys, f"is {name} here")
+            self.convert(keys, name, converted, consumers.resolve(name)[0])
+
+    def convert(self, keys: Keys, name: str, converted: Converted, field: Field | None) -> None:
+        for text in converted.notes:
             self.note(keys, text)
-        for text in found.warnings:
+        for text in converted.warnings:
             self.warn(keys, text)
-        taker, _ = consumers.resolve(name)
-        domain = found.domain
+        domain = converted.domain
         if isinstance(domain, (Fixed, Choice)):
-            before = [domain.value] if isinstance(domain, Fixed) else list(domain.choices)
-            values = [self.value(keys, name, each, taker) for each in before]
-            after = [each for index, each in enumerate(values) if each not in values[:index]]
-            domain = Fixed(after[0]) if len(after) == 1 else Choice(choices=after)
-        self.put(keys, name, domain, taker)
-
-    def value(self, keys: Keys, name: str, written: Any, taker: Field | None) -> Any:
-        """One value as its taker knows it: everyday names of optimizers, and what YAML 1.1 takes for true and false."""
-        if name == "optim" and (new := our_optimizer(written)) != written:
-            lost = "; its weight decay is decoupled from the gradient"
-            adam = str(written).lower() == "adam"
-            (self.warn if adam else self.note)(keys, f"{written} is {new} here{lost if adam else ''}")
-            return new
-        if taker is not None and "bool" in taker.kinds and "str" not in taker.kinds and isinstance(written, str):
-            return _YAML_1_1.get(written.lower(), written)
-        return written
-
-    def put(self, keys: Keys, name: str, domain: Any, taker: Field | None) -> None:
-        kinds = taker.kinds if taker is not None else frozenset()
+            written = [domain.value] if isinstance(domain, Fixed) else list(domain.choices)
+            values = [self.value(keys, name, each, field) for each in written]
+            unique = [each for index, each in enumerate(values) if each not in values[:index]]
+            domain = Fixed(unique[0]) if len(unique) == 1 else Choice(choices=unique)
+        kinds = field.kinds if field is not None else frozenset()
         whole = "int" in kinds and "float" not in kinds
-        option = name.removeprefix("task.") if name.startswith("task.") else ""
         if isinstance(domain, Fixed):
             value = int(domain.value) if whole and _is_whole(domain.value) else domain.value
-            (self.task if option else self.training)[option or name] = value
+            section, key = (
+                (self.task, name.removeprefix("task.")) if name.startswith("task.") else (self.training, name)
+            )
+            section[key] = value
             return
-        self.task.pop(option, None)
+        self.task.pop(name.removeprefix("task."), None)
         if isinstance(domain, Multiples):
-            if domain.q == 1 and whole:
-                self.space[name] = domain.count
-                return
-            helper = f"{name.rpartition('.')[2]}_multiple"
-            floats = "float" in kinds and "int" not in kinds
-            q = float(domain.q) if floats else int(domain.q) if whole and _is_whole(domain.q) else domain.q
-            self.space[helper] = domain.count
-            self.space[name] = Expression(expression=f"{q!r} * {helper}")
-            self.note(keys, f"{q} times {helper}, for there are no steps on a log scale")
+            self.multiples(keys, name, domain, kinds)
             return
         if whole and isinstance(domain, Float) and domain.step and all(map(_is_whole, (domain.low, domain.step))):
             domain = Int(low=int(domain.low), high=int(domain.high), step=int(domain.step))
         self.space[name] = domain
 
+    def multiples(self, keys: Keys, name: str, domain: Multiples, kinds: frozenset[str]) -> None:
+        """Search the factor, from which the parameter is derived."""
+        q: float = domain.q
+        if "int" in kinds and "float" not in kinds and _is_whole(q):
+            q = int(q)
+            if q == 1:
+                self.space[name] = domain.count
+                return
+        elif "float" in kinds and "int" not in kinds:
+            q = float(q)
+        helper = f"{name.rpartition('.')[2]}_multiple"
+        self.space[helper] = domain.count
+        self.space[name] = Expression(expression=f"{q!r} * {helper}")
+        self.note(keys, f"{q} times {helper}, as Optuna has no steps on a log scale")
+
+    def value(self, keys: Keys, name: str, written: Any, field: Field | None) -> Any:
+        """Return a value as its field takes it: optimizers by their names there, YAML 1.1's yes and no as booleans."""
+        if not isinstance(written, str):
+            return written
+        if name == "optim" and (known := OPTIMIZERS.get(written.lower(), written.lower())) != written:
+            if written.lower() == "adam":
+                self.warn(keys, f"{written} is {known} here; its weight decay is decoupled from the gradient")
+            else:
+                self.note(keys, f"{written} is {known} here")
+            return known
+        if field is not None and "bool" in field.kinds and "str" not in field.kinds:
+            return _YAML_1_1.get(written.lower(), written)
+        return written
+
     def objective(self) -> tuple[Objective, float | None]:
+        """Return the objective and the target value."""
         several = self.given.get("metrics")
         if isinstance(several, list):
             goals = [self.goal(("metrics", index), given) for index, given in enumerate(several)]
@@ -204,7 +219,7 @@ class _Reading:
                     self.warn(("metrics", index, "target"), "several metrics have no target; left out")
             return Objective(metrics=goals), None
         if "metric" not in self.given:
-            self.warn(("metric",), "is not there; eval_loss is minimized")
+            self.warn(("metric",), "is missing; eval_loss is minimized")
         metric = self.given.get("metric", {"name": "eval_loss", "goal": "minimize"})
         goal = self.goal(("metric",), metric)
         target = metric.get("target") if isinstance(metric, dict) else None
@@ -219,15 +234,15 @@ class _Reading:
             self.refuse((*keys, "goal"), f"expected minimize or maximize, got {direction!r}")
             return Goal(metric="eval_loss", direction="minimize")
         if "goal" not in given:
-            self.note(keys, "no goal is said, which means minimize")
+            self.note(keys, "has no goal, which means minimize")
         for key in given.keys() - {"name", "goal", "target"}:
-            self.warn((*keys, key), "has no equal; diverged and out-of-memory trials count as the worst so far")
+            self.warn((*keys, key), "has no equivalent; diverged and out-of-memory trials count as the worst so far")
         written = given["name"]
         split = re.fullmatch(r"(eval|evaluation|val|valid|validation|dev|test|train)[/_.-](.+)", written)
         part, metric = split.groups() if split else ("", written)
         name = f"eval_{re.sub(r'[/.-]', '_', metric)}"
         if part in ("train", "test"):
-            self.warn((*keys, "name"), f"{written} is not what trials are compared by; {name} is, of the evaluations")
+            self.warn((*keys, "name"), f"trials are compared by their evaluations: {written} becomes {name}")
         elif name != written:
             self.note((*keys, "name"), f"{written} is {name} here")
         return Goal(metric=name, direction=direction)
@@ -237,9 +252,9 @@ class _Reading:
         if method not in SAMPLERS:
             self.refuse(("method",), f"expected one of {', '.join(SAMPLERS)}, got {method!r}")
         elif method == "bayes":
-            self.note(("method",), "bayes is a Gaussian process, gp here; tpe is the usual one for long studies")
+            self.note(("method",), "bayes is a Gaussian process, gp here; tpe is the usual choice for long studies")
         elif method == "custom":
-            self.warn(("method",), "custom has no equal; Optuna's tpe proposes")
+            self.warn(("method",), "custom has no equivalent; Optuna's tpe proposes")
         return SAMPLERS.get(str(method), "tpe")
 
     def budget(self, target: float | None) -> dict[str, Any]:
@@ -249,53 +264,60 @@ class _Reading:
             trials = None
         if trials is None and self.given.get("method") != "grid":
             trials = TRIALS
-            self.warn(("run_cap",), f"is not there, and W&B goes on until stopped; budget.trials is {TRIALS}")
-        found = {"trials": trials, "target": None if target is None else float(target)}
-        return {key: value for key, value in found.items() if value is not None}
+            self.warn(("run_cap",), f"is missing, and W&B runs until stopped; budget.trials is {TRIALS}")
+        limits = {"trials": trials, "target": None if target is None else float(target)}
+        return {key: value for key, value in limits.items() if value is not None}
 
     def pruner(self) -> dict[str, Any]:
         given, here = self.given.get("early_terminate"), "early_terminate"
         if given is None:
-            return {"type": "none"}
+            return _NO_PRUNER
         if not isinstance(given, dict) or given.get("type") != "hyperband":
-            self.warn((here,), "has no equal; no trial is pruned")
-            return {"type": "none"}
+            self.warn((here,), "has no equivalent; no trial is pruned")
+            return _NO_PRUNER
         eta, least, most, rounds = given.get("eta", 3), given.get("min_iter"), given.get("max_iter"), given.get("s")
         for key, value in {"eta": eta, "min_iter": least, "max_iter": most, "s": rounds}.items():
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
+            if value is not None and not (_is_number(value) and value > 0):
                 self.refuse((here, key), f"expected a number above 0, got {value!r}")
-                return {"type": "none"}
+                return _NO_PRUNER
         if eta <= 1 or (least is None and (most is None or rounds is None)):
             self.refuse((here,), "hyperband needs min_iter, or max_iter and s, and an eta above 1")
-            return {"type": "none"}
+            return _NO_PRUNER
         factor = max(2, round(eta))
         if factor != eta:
-            self.warn((here, "eta"), f"Optuna's reduction_factor is a whole number; {eta} is {factor}")
+            self.warn((here, "eta"), f"Optuna's reduction_factor is a whole number; {eta} becomes {factor}")
         if most is not None:  # W&B looks at max_iter first, too
-            bands = [int(most / eta**n) for n in range(1, int(rounds or 1) + 1) if most / eta**n >= 1]
-            if not bands:
+            brackets = [int(most / eta**n) for n in range(1, int(rounds or 1) + 1) if most / eta**n >= 1]
+            if not brackets:
                 self.refuse((here,), f"leaves no iteration to decide at: max_iter={most}, eta={eta}, s={rounds}")
-                return {"type": "none"}
-            least = min(bands)
-            spoken = ", ".join(map(str, sorted(bands)))
-            ours = f"asha decides at {least} times powers of {factor}, as long as a trial lasts"
-            self.warn((here, "max_iter"), f"decided at {spoken} and not after; {ours}")
+                return _NO_PRUNER
+            least = min(brackets)
+            decided = ", ".join(map(str, sorted(brackets)))
+            self.warn(
+                (here, "max_iter"),
+                f"W&B decides at iterations {decided} only; asha decides at {least} times powers of {factor}, as long "
+                "as a trial lasts",
+            )
         if "strict" in given:
-            self.warn((here, "strict"), "has no equal; asha stops who is not among the best at a decision")
+            self.warn((here, "strict"), "has no equivalent; asha stops a trial that is not among the best at a rung")
         self.note((here,), "hyperband is asha here; it counts evaluations, not logged steps")
         return {"type": "asha", "min_resource": int(least or 1), "reduction_factor": factor}
 
-    def rest(self) -> None:
+    def ignored(self) -> None:
         for key, value in self.given.items():
             if key == "command":
                 flags = [word for word in value if str(word).startswith("-")] if isinstance(value, list) else []
-                said = f"; what it passes, {' '.join(map(str, flags))}, belongs in training" if flags else ""
-                self.warn((key,), f"is ignored: sweepkit calls no script{said}")
+                moved = f"; its options {' '.join(map(str, flags))} belong in training" if flags else ""
+                self.warn((key,), f"is ignored: sweepkit calls no script{moved}")
             elif key in IGNORED:
                 self.warn((key,), f"{value!r} is ignored: {IGNORED[key]}")
-            elif key not in _PLAIN and key not in ("apiVersion", "kind"):
-                self.warn((key,), "is no key of a W&B sweep; ignored")
+            elif key not in _CONVERTED:
+                self.warn((key,), "is not a key of a W&B sweep; ignored")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value)
+    return _is_number(value) and value == int(value)

@@ -1,0 +1,128 @@
+"""Rules of the pruner: its options, and whether it can stop any trial, which is tried on made-up trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweepkit.check.fields import Field
+from sweepkit.check.rules.searching import cleaned, grid_size, option_problems, options_of, silence
+from sweepkit.study.errors import Problem
+from sweepkit.study.samplers import PRUNERS, SAMPLERS
+from sweepkit.study.study import StudyData
+
+TRIALS = 100
+"""Trials made up at most; a pruner that waits for more is given the benefit of the doubt."""
+FEW = 5
+"""A study of fewer trials is a rehearsal, in which a pruner need not stop any."""
+EVALUATIONS = 100
+"""Evaluations of a made-up trial where the study's own trials are too short, or of unknown length."""
+
+
+def check_pruner(study: StudyData, evaluations: int | None) -> list[Problem]:
+    """Return what is wrong with the pruner of trials with so many evaluations; None where their data decides it."""
+    kind, given, goals = study.pruner.type, study.pruner.options, study.objective
+    row, problems = PRUNERS[kind], []
+    if kind == "none" and goals.prune_on is not None:
+        problems.append(Problem("objective.prune_on", "no pruner could look at it; add a pruner or leave it out"))
+    if kind != "none" and goals.metrics is not None and goals.prune_on is None:
+        names = ", ".join(goal.metric for goal in goals.goals)
+        message = f"a pruner looks at one metric; name it with prune_on, one of {names}"
+        problems.append(Problem("objective.prune_on", message))
+    if not row.population:
+        wrong = list(_options("pruner", kind, given))
+        problems += wrong or (_useless(study, evaluations) if kind != "none" else ())
+    return problems
+
+
+def _options(path: str, kind: str, given: Mapping[str, Any]) -> Iterator[Problem]:
+    row, known, given = PRUNERS[kind], options_of(PRUNERS[kind].cls()), dict(given)
+    if row.wraps:
+        known = {row.wraps: Field(row.wraps, frozenset({"dict", "str", "none"}), None), **known}
+        inner = given.get(row.wraps)
+        section = {"type": inner} if isinstance(inner, str) else inner
+        if isinstance(section, Mapping):
+            others = [
+                name for name, other in PRUNERS.items() if not (other.population or other.wraps or name == "none")
+            ]
+            wrapped = section.get("type")
+            if wrapped in others:
+                options = {name: value for name, value in section.items() if name != "type"}
+                wrong = list(_options(f"{path}.{row.wraps}", str(wrapped), options))
+            else:
+                wrong = [Problem(f"{path}.{row.wraps}", f"type is one of {', '.join(others)}, got {wrapped}")]
+            yield from wrong
+            given[row.wraps] = None if wrong else inner
+    inside = {row.wraps: None} if row.wraps else {}
+    yield from option_problems(path, kind, given, known, lambda options: row.make({**inside, **options}))
+
+
+def _useless(study: StudyData, evaluations: int | None) -> Iterator[Problem]:
+    """Yield why the pruner can stop no trial before its last evaluation."""
+    kind, options = study.pruner.type, study.pruner.options
+    budget = study.budget.trials
+    if SAMPLERS[study.sampler.type].enumerates and (size := grid_size(study)) is not None:
+        budget = min(budget or size, size)
+    made_up = _MadeUp(study.name, kind, evaluations, budget if budget is not None and budget >= FEW else None)
+    reason = made_up.reason(options)
+    if reason is None:
+        return
+    others = {name: {key: value for key, value in options.items() if key != name} for name in options}
+    guilty = [name for name in others if made_up.reason(others[name]) is None]
+    path = f"pruner.{(guilty or list(options))[0]}" if guilty or len(options) == 1 else "pruner"
+    given = f"with {', '.join(f'{name}={value}' for name, value in options.items())} " if options else ""
+    yield Problem(path, f"{kind} could never stop a trial early: {given}{reason}")
+
+
+@dataclass(frozen=True)
+class _MadeUp:
+    """Trials on which a kind of pruner is tried: as long and as many as the study's, where that is known."""
+
+    study: str
+    kind: str
+    evaluations: int | None
+    budget: int | None
+
+    def reason(self, options: Mapping[str, Any]) -> str | None:
+        """Return why the pruner stops none of the trials; None where it stops one, or could where more is made up."""
+        try:
+            return self._reason(options)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            return f"it fails, {cleaned(error)}"
+
+    def _reason(self, options: Mapping[str, Any]) -> str | None:
+        trials, length = min(self.budget or TRIALS, TRIALS), self.evaluations or EVALUATIONS
+        if self._first_stop(options, length, trials):
+            return None
+        if self.evaluations and (stop := self._first_stop(options, max(EVALUATIONS, 2 * length), trials)):
+            evaluations = f"after evaluation {stop[1]}, and a trial makes {self.evaluations}"
+            return f"it first stops one {evaluations}; evaluate more often or let it decide sooner"
+        if self.budget is not None and (stop := self._first_stop(options, length, TRIALS)):
+            return f"it stops none of the first {stop[0]} trials, and there are {self.budget}"
+        if self.evaluations and self.budget is not None and self.budget <= TRIALS:
+            return f"it stops none of {trials} trials with {length} evaluations each"
+        return None
+
+    def _first_stop(self, options: Mapping[str, Any], evaluations: int, trials: int) -> tuple[int, int] | None:
+        """Return (trial from 0, evaluation from 1) at which made-up trials are first stopped before their last evaluation.
+
+        Each trial is worse than all before it, and gets worse itself. Both directions are tried, for a threshold may bound
+        either side; hyperband's brackets depend on the study's name.
+        """
+        import optuna
+        from optuna.study import StudyDirection
+
+        with silence():
+            for sign, direction in ((1, StudyDirection.MINIMIZE), (-1, StudyDirection.MAXIMIZE)):
+                pruner = PRUNERS[self.kind].make(options)
+                study = optuna.create_study(study_name=self.study, direction=direction, pruner=pruner)
+                for number in range(trials):
+                    trial = study.ask()
+                    for evaluation in range(1, evaluations + 1):
+                        value = sign * (1e15 * number + 1e9 * (number + 1) * evaluation)
+                        trial.report(value, evaluation)
+                        if evaluation < evaluations and trial.should_prune():
+                            return number, evaluation
+                    study.tell(trial, value)
+        return None
