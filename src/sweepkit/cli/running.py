@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sweepkit.cli import studies
-from sweepkit.study.backends import meanings
+from sweepkit.study.backends import BACKENDS, meanings
 from sweepkit.study.errors import InputError
 
 EXIT_CODES = {"done": 0, "failed": 1, "interrupted": 130}
@@ -24,7 +24,7 @@ def run(
         str | None,
         typer.Option(
             help=f"Where trials run: {meanings()}. Short for --set backend.type=….",
-            autocompletion=studies.backends,
+            autocompletion=lambda: list(BACKENDS),
             show_default=False,
         ),
     ] = None,

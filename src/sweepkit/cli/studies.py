@@ -37,15 +37,6 @@ Argument = Annotated[
 """The argument STUDY of a command."""
 
 
-def backends() -> list[str]:
-    """Return completions of ``--backend``."""
-    from typing import get_args
-
-    from sweepkit.study.study import BackendSpec
-
-    return list(get_args(BackendSpec.model_fields["type"].annotation))
-
-
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
