@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweepkit.backends.slots import Machine, Slot, plan
+from sweepkit.backends.slots import Machine, Slot, gpus_of, plan
 from sweepkit.study.errors import InputError
 from sweepkit.study.study import BackendSpec
 
@@ -68,3 +68,18 @@ def test_each_rank_sees_its_share_of_the_gpus() -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": "29500",
     }
+
+
+@pytest.mark.parametrize(
+    ("devices", "gpus"),
+    [
+        ([("0",), ("0",), ("1",), ("1",)], 0.5),
+        ([("0",), ("1",)], 1.0),
+        ([("0", "1"), ("2", "3")], 2.0),
+        ([(), ()], 0.0),
+    ],
+)
+def test_a_trial_counts_the_gpus_it_holds_and_its_share_of_a_shared_one(
+    devices: list[tuple[str, ...]], gpus: float
+) -> None:
+    assert gpus_of([Slot(devices=each) for each in devices]) == gpus

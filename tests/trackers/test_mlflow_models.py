@@ -168,7 +168,9 @@ def test_dropping_takes_the_model_its_files_and_best(home: Path, classifier: Pat
 def test_a_registered_model_outlives_its_trials_place_among_the_best(home: Path, classifier: Path) -> None:
     study = trials.toy_study(home, tracking={"register": "toy-model"})
     tracker = kept(study, [0], classifier)
+    assert tracker.registered() == frozenset()
     tracker.close({"best": 0})
+    assert tracker.registered() == {0}
     tracker.drop(0)
     tracker.close({"best": None})
     (model,) = models(study)
