@@ -8,6 +8,7 @@ from pathlib import Path
 from measure import Line, Size, median, project
 
 from sweepkit.check import known_values
+from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study.study import StudyData
@@ -31,7 +32,7 @@ def reopen(folder: Path, trials: int, sampler: str) -> float:
     """Return the seconds from opening the storage to the next trial."""
     study = many(folder, trials + 100, sampler)
     began = time.perf_counter()
-    search = Search(study, open_storage(study.place, study), known=known_values(study))
+    search = Search(study, open_storage(study.place, study), Proposer(study, known_values(study)))
     assert search.ask() is not None
     return time.perf_counter() - began
 
@@ -53,7 +54,7 @@ def finished_study(folder: Path, trials: int) -> StudyData:
 
     study = many(folder, trials)
     identify(study.place, study)
-    search = Search(study, open_storage(study.place, study), known=known_values(study))
+    search = Search(study, open_storage(study.place, study), Proposer(study, known_values(study)))
     for _ in range(trials):
         asked = search.ask()
         assert asked is not None

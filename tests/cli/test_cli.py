@@ -24,6 +24,7 @@ from sweepkit.check.find import find_run, find_study
 from sweepkit.check.study_file import load_study, read_study
 from sweepkit.cli import app, studies
 from sweepkit.report.watch import Outcome, Watcher
+from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study import words
@@ -79,7 +80,7 @@ def study(project: Path) -> StudyData:
 def ran(study: StudyData) -> StudyData:
     """Return the same study after three trials: the best with a checkpoint, a pruned one, and a failed one."""
     identify(study.place, study)
-    search = Search(study, open_storage(study.place, study), known=known_values(study))
+    search = Search(study, open_storage(study.place, study), Proposer(study, known_values(study)))
     for rate, ending, cause in ((1e-3, "complete", ""), (1e-2, "pruned", ""), (1e-4, "failed", "exit code 3")):
         search.enqueue({"learning_rate": rate, "optim": "adafactor"})
         asked = search.ask()

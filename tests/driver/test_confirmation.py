@@ -12,6 +12,7 @@ from sweepkit.check import check, known_values
 from sweepkit.driver.confirm import Confirmation
 from sweepkit.driver.run import Replacements, run_checked
 from sweepkit.report.verdict import Verdict
+from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
@@ -54,9 +55,9 @@ def train(study: StudyData, search: Search) -> None:
 def confirmed(project: Path, number: int) -> Verdict:
     """Return the verdict of one study, which has seeds of its own."""
     study, storage = study_of(project, 10_000_000 * (number + 1)), InMemoryStorage()
-    search = Search(study, storage, known=known_values(study))
+    search = Search(study, storage, Proposer(study, known_values(study)))
     train(study, search)
-    confirmation = Confirmation(study, search, storage, known=known_values(study))
+    confirmation = Confirmation(study, search, storage, Proposer(study, known_values(study)))
     assert confirmation.enqueue() == 15
     train(study, confirmation.search)
     return confirmation.verdict()

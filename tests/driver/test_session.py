@@ -17,6 +17,7 @@ from sweepkit.driver.budget import Spent
 from sweepkit.driver.confirm import Confirmation
 from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.watch import Quiet
+from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.paths import Place
@@ -30,7 +31,7 @@ def session_of(project: Path, **keys: Any) -> StudySession:
     checked = check(toy_study(project, **keys))
     study = checked.study
     study.place.folder.mkdir(parents=True, exist_ok=True)
-    search = Search(study, InMemoryStorage(), known=checked.known)
+    search = Search(study, InMemoryStorage(), Proposer(study, checked.known))
     courier = Courier(tracker_of(study), warn=print)
     return StudySession(study, search, courier=courier, watch=Quiet(), setup=Setup(gpus=1, slots=1))
 
@@ -149,12 +150,12 @@ def test_every_confirmation_run_has_a_seed_of_its_own_that_the_search_never_used
     keys = {"confirm": {"top": 2, "seeds": 3}, "budget": {"trials": 3}, "seed_per_trial": seed_per_trial}
     checked = check(toy_study(project, training={"seed": 7}, **keys))
     study, storage = checked.study, InMemoryStorage()
-    search = Search(study, storage, known=checked.known)
+    search = Search(study, storage, Proposer(study, checked.known))
     while (asked := search.ask()) is not None:
         search.tell(Finished(trial=asked.number, at=0.0, ending=Ending.complete, values=(float(asked.number),)))
-    confirmation = Confirmation(study, search, storage, known=checked.known)
+    confirmation = Confirmation(study, search, storage, Proposer(study, checked.known))
     assert (confirmation.enqueue(), confirmation.enqueue()) == (6, 6), "runs that are there are not added again"
     runs = list(iter(confirmation.search.ask, None))
     seeds = {asked.seed for asked in runs}
-    assert [asked.origin for asked in runs] == ["confirm of 2", "confirm of 1"] * 3
+    assert [confirmation.search.row(asked.number).confirm_of for asked in runs] == [2, 1] * 3
     assert len(seeds) == 6 and min(seed for seed in seeds if seed is not None) > 7 + 3

@@ -20,6 +20,7 @@ from sweepkit.check.study_file import load_study, to_yaml
 from sweepkit.driver.run import run
 from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.watch import Quiet
+from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study.identity import identify
@@ -76,7 +77,7 @@ def run_on(executor: Executor, study: StudyData) -> list[Trial]:
     study = checked.study
     study.place.folder.mkdir(parents=True)
     identify(study.place, study)
-    search = Search(study, open_storage(study.place, study, repair=True), known=checked.known)
+    search = Search(study, open_storage(study.place, study, repair=True), Proposer(study, checked.known))
     courier = Courier(tracker_of(study), warn=print)
     setup = Setup(slots=2, splits_batches=True)
     session = StudySession(study, search, courier=courier, watch=Quiet(), setup=setup)

@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from making import toy_study
+from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.trial.events import Evaluated, Finished
 from sweepkit.trial.trial import Ending
@@ -43,7 +44,7 @@ def infeasible_among_the_last(project: Path, sampler: str, seed: int) -> int:
         sampler={"type": sampler, "seed": seed},
         budget={"trials": TRIALS},
     )
-    search = Search(study, optuna.storages.InMemoryStorage(), known={})
+    search = Search(study, optuna.storages.InMemoryStorage(), Proposer(study, {}))
     while (asked := search.ask()) is not None:
         if asked.hyperparameters["per_device_train_batch_size"] > LARGEST_BATCH:
             end = Finished(trial=asked.number, at=0.0, ending=Ending.infeasible, cause="out of memory")

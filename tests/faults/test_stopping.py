@@ -114,7 +114,7 @@ def test_failed_trials_are_run_again_as_new_ones_that_name_them(project: Path) -
     left_of(start(project), project, 0, 60)
     rows = read(study)
     assert [str(row.ending) for row in rows] == ["failed", "complete", "complete"]
-    assert rows[2].origin == "retry of 0" and rows[2].params == rows[0].params
+    assert (rows[2].retry_of, rows[2].origin) == (0, "retry of 0") and rows[2].params == rows[0].params
 
 
 @pytest.mark.slow

@@ -236,7 +236,7 @@ def test_confirmation_runs_have_a_study_of_their_own_and_the_same_parent(ran: Ra
     told = ran.children("tags.`sweepkit.study` = 'answered/confirm'")
     assert sorted(told["tags.sweepkit.trial"].map(int)) == [row.number for row in rows] == list(range(9))
     searched = [row.number for row in Answer(ran.study, read(ran.study)).top(2)]
-    assert sorted({row.origin for row in rows}) == sorted(f"confirm of {number}" for number in {*searched, 0})
+    assert {row.confirm_of for row in rows} == {*searched, 0}
 
 
 def test_the_compare_view_leaves_confirmation_runs_out(ran: Ran, mlflow: Any) -> None:

@@ -111,7 +111,7 @@ def test_nothing_better_than_the_baseline_is_said(project: Path, best: float, th
 
 @pytest.mark.parametrize(("noise", "there"), [(0.5, True), (1e-6, False)])
 def test_seed_noise_above_the_gap_between_the_top_trials_is_said(project: Path, noise: float, there: bool) -> None:
-    confirmed = [trial(n, 0.9 + sign * noise, origin="confirm of 2") for n, sign in enumerate((-1, 0, 1))]
+    confirmed = [trial(n, 0.9 + sign * noise, confirm_of=2) for n, sign in enumerate((-1, 0, 1))]
     assert ("seed_noise" in said(project, spread(), confirmed=confirmed)) == there
 
 
@@ -139,7 +139,7 @@ def test_top_trials_within_seed_noise_are_as_good_as_the_confirmation_says(
     project: Path, third: float, do: str
 ) -> None:
     rows = [row for row in spread() if row.number in (0, 2, 9)]
-    noisy = [trial(n, 0.9 + sign / 2, origin="confirm of 2") for n, sign in enumerate((-1, 0, 1))]
+    noisy = [trial(n, 0.9 + sign / 2, confirm_of=2) for n, sign in enumerate((-1, 0, 1))]
     found = said(project, rows, confirmed=noisy, verdict=verdict({9: 0.9, 2: third}))
     assert found["seed_noise"].startswith(do)
 

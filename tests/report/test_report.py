@@ -22,6 +22,7 @@ from sweepkit.report.health import Finding
 from sweepkit.report.mirror import importances
 from sweepkit.report.rows import read
 from sweepkit.report.verdict import Candidate, judge, write_verdict
+from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study import words
@@ -35,7 +36,7 @@ def finished_study(project: Path, *, best_at_edge: bool, **keys: Any) -> StudyDa
     """Return a study of twelve trials whose value rises towards one end of the learning rate, or peaks in its middle."""
     study = typed(toy_study(project, **{"budget": {"trials": 12}, "sampler": {"type": "qmc", "seed": 0}, **keys}))
     identify(study.place, study)
-    search = Search(study, open_storage(study.place, study), known=known_values(study))
+    search = Search(study, open_storage(study.place, study), Proposer(study, known_values(study)))
     while (asked := search.ask()) is not None:
         log = TrialLog(study.place.trial(asked.number))
         rate = float(asked.hyperparameters["learning_rate"])

@@ -12,6 +12,7 @@ import pytest
 
 from sweepkit.report.rows import frame, hours_by_ending, join, read, slot_hours, to_json
 from sweepkit.report.rows import rows as searched
+from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study.locks import StudyLock
@@ -43,7 +44,7 @@ def trial(number: int, value: Value, ending: Ending = Ending.complete, **facts: 
 
 def record(study: StudyData, ends: list[tuple[float, str | None, str]]) -> Search:
     """Run these trials (learning rate, ending or None for one that is never told, cause) through a real search."""
-    search = Search(study, open_storage(study.place, study), known={})
+    search = Search(study, open_storage(study.place, study), Proposer(study, {}))
     for rate, ending, cause in ends:
         search.enqueue({"learning_rate": rate})
         asked = search.ask()

@@ -12,6 +12,7 @@ import pytest
 
 from making import toy_study
 from sweepkit.check import known_values
+from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, together
 from sweepkit.study.study import StudyData
@@ -46,7 +47,7 @@ GRID = {
 def opened(study: StudyData) -> Search:
     """Return the study's search as a new process has it."""
     study.place.folder.mkdir(parents=True, exist_ok=True)
-    return Search(study, open_storage(study.place, study, repair=True), known=known_values(study))
+    return Search(study, open_storage(study.place, study, repair=True), Proposer(study, known_values(study)))
 
 
 def one(search: Search) -> dict[str, Any] | None:
@@ -164,9 +165,10 @@ def test_linked_values_come_together_and_derived_ones_follow(project: Path) -> N
 
 
 def test_a_baseline_of_an_empty_space_is_a_trial_without_hyperparameters(project: Path) -> None:
-    asked = opened(toy_study(project, name="empty", space={}, baseline={}, budget={"trials": 1})).ask()
+    search = opened(toy_study(project, name="empty", space={}, baseline={}, budget={"trials": 1}))
+    asked = search.ask()
     assert asked is not None
-    assert (asked.origin, asked.hyperparameters) == ("baseline", {})
+    assert (search.row(asked.number).origin, asked.hyperparameters) == ("baseline", {})
 
 
 def test_a_baseline_whose_default_is_no_branch_of_the_choice_is_trained_with_it(project: Path) -> None:

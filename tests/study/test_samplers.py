@@ -56,6 +56,7 @@ def test_a_new_sampler_is_one_line() -> None:
         import optuna
         from sweepkit.check.schema import explain, schema
         from sweepkit.check import find_problems
+        from sweepkit.search.proposer import Proposer
         from sweepkit.search.search import Search
         from sweepkit.study.study import StudyData
 
@@ -71,7 +72,7 @@ def test_a_new_sampler_is_one_line() -> None:
         assert "bruteforce" in explain()
         paths = {p.path for p in find_problems(study(avoid_premature_stop=True, nonsense=1)) if p.path.startswith("sampler")}
         assert paths == {"sampler.nonsense"}, paths
-        search = Search(study(), optuna.storages.InMemoryStorage(), known={})
+        search = Search(study(), optuna.storages.InMemoryStorage(), Proposer(study(), {}))
         asked = [search.ask() for _ in range(6)]
         assert len({str(a.hyperparameters) for a in asked}) == 6
     """

@@ -106,8 +106,9 @@ def trained(study: StudyData, number: int) -> tuple[Mapping[str, Any], Sequence[
 
 def search(checked: Checked) -> Search:
     """Return the study's search, to add trials to it."""
+    from sweepkit.search.proposer import Proposer
     from sweepkit.search.search import Search
     from sweepkit.search.storage import open_storage
 
     study = checked.study
-    return Search(study, open_storage(study.place, study), known=checked.known)
+    return Search(study, open_storage(study.place, study), Proposer(study, checked.known))

@@ -7,7 +7,7 @@ they do not count in ``budget.trials``. Each has a seed that the search never us
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,24 +28,14 @@ from sweepkit.study.paths import BEST, SPEC
 from sweepkit.study.study import Confirm, PrunerSpec, StudyData
 from sweepkit.trial.trial import Trial, TrialSpec
 
-ORIGIN = "confirm of "
-"""Prefix of a confirmation run's origin; the number of the confirmed trial follows."""
 SEEDS_FROM = 1_000_000
 """Distance of the first new seed from the highest one in use; with ``seed_per_trial``, trial N uses the study's seed + N."""
 
 
 class Confirmation:
-    """The confirmation runs of one study. ``known`` are fixed values and consumers' defaults by name."""
+    """The confirmation runs of one study; ``proposer`` is its search's."""
 
-    def __init__(
-        self,
-        study: StudyData,
-        search: Search,
-        storage: BaseStorage,
-        *,
-        known: Mapping[str, Any],
-        proposer: Proposer | None = None,
-    ) -> None:
+    def __init__(self, study: StudyData, search: Search, storage: BaseStorage, proposer: Proposer) -> None:
         assert study.confirm is not None
         self._spec: Confirm = study.confirm
         budget = study.budget.model_copy(update={"target": None})
@@ -53,7 +43,7 @@ class Confirmation:
         self.study = plain.at(study.home)
         """The study as its confirmation runs see it: without a pruner and without a target."""
         self._searched = search
-        self.search = Search(self.study, storage, known=known, suffix=CONFIRM, proposer=proposer)
+        self.search = Search(self.study, storage, proposer, suffix=CONFIRM)
 
     def enqueue(self) -> int:
         """Add the missing runs, one seed after the other; return the number of all runs, finished ones included."""
@@ -64,7 +54,7 @@ class Confirmation:
             for number, count in done.items():
                 if count <= index:
                     seed = first + total
-                    self.search.repeat(number, of=self._searched, origin=f"{ORIGIN}{number}", seed=seed)
+                    self.search.confirm(number, self._searched, seed=seed)
                     total += 1
         return total
 
@@ -111,7 +101,7 @@ class _Progress(Quiet):
         """Report which trial was trained again, and its value."""
         self._done += 1
         result = words.value(row.value) if row.ending.ranks else f"{row.ending} ({first_line(row.cause)})"
-        self._watch.on_note(f"confirm {self._done}/{self._total}: trial {row.origin.removeprefix(ORIGIN)} → {result}")
+        self._watch.on_note(f"confirm {self._done}/{self._total}: trial {row.confirm_of} → {result}")
 
 
 def evaluate_once(study: StudyData, row: Trial, job: Callable[..., dict[str, Any]] | None, watch: Watcher) -> None:
@@ -147,7 +137,7 @@ def evaluate_once(study: StudyData, row: Trial, job: Callable[..., dict[str, Any
 
 
 def _runs_of(number: int, runs: Iterable[Trial]) -> list[Trial]:
-    return [run for run in runs if run.origin == f"{ORIGIN}{number}"]
+    return [run for run in runs if run.confirm_of == number]
 
 
 def _candidate(row: Trial, runs: Iterable[Trial], *, is_baseline: bool) -> Candidate:

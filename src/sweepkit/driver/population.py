@@ -46,14 +46,14 @@ class Population:
         last = evaluations[-1] if evaluations else None
         if last is None or not self.meets(last.number) or self._checkpoints.resumable(number)[1] != last.step:
             return False
-        if number in self._search.meetings.all().get(last.number, {}):
+        if number in self._search.records.meetings().get(last.number, {}):
             return False
         self.waiting[number] = last
         return True
 
     def schedule(self, number: int) -> Iterator[Scheduled]:
         """Yield what the meetings so far decided for a member, oldest first."""
-        turns = () if self._scheduler is None else self._search.meetings.schedule(number)
+        turns = () if self._scheduler is None else self._search.records.schedule(number)
         for turn in turns:
             yield Scheduled(
                 trial=number,
@@ -75,7 +75,7 @@ class Population:
         """
         evaluation = min(event.number for event in self.waiting.values())
         going = {number: event for number, event in sorted(self.waiting.items()) if event.number == evaluation}
-        if len(going) == len(self.waiting) and evaluation not in self._search.meetings.all():
+        if len(going) == len(self.waiting) and evaluation not in self._search.records.meetings():
             self._decide(evaluation, going)
         for number in going:
             del self.waiting[number]
@@ -87,7 +87,7 @@ class Population:
         A scheduler that is new, in a run that resumes, first replays the meetings of earlier drivers.
         """
         assert self._scheduler is not None
-        held = self._search.meetings.all()
+        held = self._search.records.meetings()
         for earlier, turns in list(held.items())[self._decided :]:
             members = {number: self._member(number, turn.value, held, earlier) for number, turn in turns.items()}
             self._scheduler.decide(earlier, members)
@@ -107,7 +107,7 @@ class Population:
             )
             for number, choice in choices.items()
         }
-        self._search.meetings.note(evaluation, decided)
+        self._search.records.note_meeting(evaluation, decided)
         self._decided = len(held) + 1
 
     def _member(self, number: int, value: float, held: Mapping[int, Mapping[int, Turn]], evaluation: int) -> Member:

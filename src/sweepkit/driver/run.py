@@ -134,8 +134,8 @@ class _Run:
         if fresh and study.storage != "journal":
             for name in (study.name, f"{study.name}/confirm"):
                 set_aside(self._storage, name)
-        proposer, pruner = self._instead.proposer, self._instead.pruner
-        self._search = Search(study, self._storage, known=self._known, proposer=proposer, pruner=pruner)
+        self._proposer = self._instead.proposer or Proposer(study, self._known)
+        self._search = Search(study, self._storage, self._proposer, pruner=self._instead.pruner)
         self._backend, self._setup = self._open_backend()
         self._courier = Courier(self._tracker(self._search), warn=self._watch.on_note)
         self._courier.open()
@@ -182,8 +182,7 @@ class _Run:
     def _confirm(self) -> Ended:
         """Train the best trials again over new seeds, judge them, and test the chosen one where the study asks for it."""
         watch = self._watch
-        proposer = self._instead.proposer
-        confirmation = Confirmation(self._study, self._search, self._storage, known=self._known, proposer=proposer)
+        confirmation = Confirmation(self._study, self._search, self._storage, self._proposer)
         total = confirmation.enqueue()
         courier = Courier(self._tracker(confirmation.search), warn=watch.on_note)
         courier.open()

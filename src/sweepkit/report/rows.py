@@ -54,10 +54,10 @@ def join(study: StudyData, place: Place, trials: Iterable[Trial]) -> list[Trial]
 
 
 def failed(rows: Iterable[Trial]) -> list[Trial]:
-    """Return the trials that failed and were not run again."""
+    """Return the trials that failed and were not retried."""
     listed = list(rows)
-    again = {row.origin.removeprefix("retry of ") for row in listed}
-    return [row for row in listed if row.ending is Ending.failed and str(row.number) not in again]
+    retried = {row.retry_of for row in listed}
+    return [row for row in listed if row.ending is Ending.failed and row.number not in retried]
 
 
 def hours_by_ending(
@@ -167,7 +167,7 @@ class Reader:
 
     def rows(self) -> list[Trial]:
         """Return the trials at this moment, none for a study that never ran; a trial whose driver is gone is ``stopped``."""
-        from sweepkit.search.ledger import row_of
+        from sweepkit.search.records import row_of
 
         storage = self._open()
         if storage is None:

@@ -1,8 +1,8 @@
-"""Several drivers on one study: who lives, and whose turn it is. Knows no trial.
+"""Several drivers on one study: which of them are alive, and whose turn it is.
 
-With PostgreSQL each driver holds an advisory lock of its own in its database session, which the server gives back the
-moment the session ends, however the driver died; no clock and no heartbeat decides who is dead. A second lock, one per
-study, gives drivers turns, so that asking for a trial and taking over a dead driver's are never done by two at once.
+With PostgreSQL each driver holds an advisory lock of its own in its database session. The server releases it the moment the
+session ends, however the driver died, so no clock or heartbeat decides who is dead. A second lock, one per study, gives the
+drivers turns, so that no two of them ask for a trial or take over a dead driver's trials at the same time.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from sweepkit.study.study import StudyData
 
 
 class Drivers(Protocol):
-    """All drivers of one study."""
+    """All drivers of one study, seen from one of them."""
 
     @property
     def me(self) -> str | None:
-        """This driver's name, noted with its trials; None where there is only one driver."""
+        """This driver's id, recorded with its trials; None where there can be only one driver."""
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Hold the study's turn."""
 
     def alive(self, driver: str | None) -> bool:
-        """Whether that driver, another one, still runs."""
+        """Return whether a driver with this id still runs."""
 
 
-class Alone:
-    """The only driver, by the study's lock: whatever runs is its own or a dead one's."""
+class OneDriver:
+    """The study's lock allows one driver: a trial that is not its own was left by a dead one."""
 
     me = None
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Go ahead."""
+        """Return at once."""
         yield
 
     def alive(self, driver: str | None) -> bool:
-        """Nobody else lives."""
+        """Return False."""
         return False
 
 
-class Shared:
-    """One of several drivers on a PostgreSQL database; whoever never takes a turn, and only reads, never connects."""
+class ManyDrivers:
+    """One of several drivers on a PostgreSQL database. It connects at its first turn; a process that only reads never does."""
 
     def __init__(self, url: str, study_name: str) -> None:
         self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT")
@@ -61,7 +61,7 @@ class Shared:
 
     @property
     def me(self) -> str:
-        """This driver's name."""
+        """This driver's id."""
         return str(self._me)
 
     @contextmanager
@@ -74,7 +74,7 @@ class Shared:
             self._call("pg_advisory_unlock", self._turn)
 
     def alive(self, driver: str | None) -> bool:
-        """Whether the driver's session still holds its lock; asked during this driver's turn."""
+        """Return whether the driver's session still holds its lock. Call it while holding the turn."""
         if driver is None or driver == self.me:
             return driver is not None
         free = bool(self._call("pg_try_advisory_lock", int(driver)))
@@ -89,14 +89,14 @@ class Shared:
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            # The server was restarted or the line broke: a new session takes the driver's lock again.
+            # The server restarted or the connection broke: take the driver's lock again in a new session.
             self._session = None
             return self._connection().execute(statement).scalar()
 
     def _connection(self) -> sqlalchemy.Connection:
         if self._session is None:
             self._session = self._engine.connect()
-            # A machine that vanishes is noticed within a minute, not after TCP's two hours.
+            # Notice a vanished machine within a minute, not after TCP's two hours.
             for setting, seconds in (("idle", 30), ("interval", 10), ("count", 3)):
                 self._session.execute(sqlalchemy.text(f"SET tcp_keepalives_{setting} = {seconds}"))
             self._session.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)").bindparams(key=self._me))
@@ -104,5 +104,5 @@ class Shared:
 
 
 def drivers_of(study: StudyData, study_name: str) -> Drivers:
-    """Return the drivers of a study, this one among them."""
-    return Shared(study.storage, study_name) if several_drivers(study) else Alone()
+    """Return the drivers of a study, seen from a new one."""
+    return ManyDrivers(study.storage, study_name) if several_drivers(study) else OneDriver()

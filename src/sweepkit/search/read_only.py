@@ -1,57 +1,54 @@
-"""What a sampler or a pruner gets to see of a study: a storage to read from. Knows neither sampler nor pruner.
+"""The storage that a sampler or pruner sees: read-only, so that a trial is stored whole or not at all.
 
-What it writes about its own trial is kept aside (``written``), so that a trial is stored whole or not at all and a drawing
-that was killed half-way leaves no trace that the next one could see. Trials that lack parameters of the space are left out,
-for several samplers cannot digest them. ``goal`` shows one goal of several, for pruners know only one.
+System attributes written on its own trial are collected in ``written``; a proposal that was killed halfway leaves no trace in
+the real storage.
 """
 
 from __future__ import annotations
 
 import copy
 from bisect import insort
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container
 from typing import Any, NoReturn
 
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from sweepkit.search.private import trial_id as id_of
 
-class View(BaseStorage):
-    """A storage as the sampler or pruner of the trial ``own`` sees it."""
+
+def _refuse(self: BaseStorage, *arguments: Any, **options: Any) -> NoReturn:
+    """Raise NotImplementedError."""
+    raise NotImplementedError("samplers and pruners may only read, and set system attributes of their own trial")
+
+
+class ReadOnlyStorage(BaseStorage):
+    """A storage as seen by the sampler or pruner of the trial ``own``.
+
+    ``hidden`` trials are left out: they lack parameters of the space, which several samplers cannot handle. ``goal`` shows
+    only one goal of several, as pruners support only one.
+    """
 
     def __init__(
         self, storage: BaseStorage, own: FrozenTrial, *, hidden: Collection[int] = (), goal: int | None = None
     ) -> None:
         self._storage = storage
         self.own = own
-        """The trial it is all about."""
+        """The trial that is being proposed or judged."""
         self._hidden = frozenset(hidden)
         self._goal = goal
         self.written: dict[str, Any] = {}
-        """System attributes that were set on the own trial."""
-
-    def _seen(self, trial: FrozenTrial) -> FrozenTrial:
-        own = trial.number == self.own.number
-        if not (own and self.written) and (self._goal is None or not trial.values):
-            return trial
-        seen = copy.copy(trial)
-        if own:
-            seen.system_attrs = {**trial.system_attrs, **self.written}
-        if self._goal is not None and trial.values:
-            seen.values = [trial.values[self._goal]] if len(trial.values) > 1 else trial.values
-        return seen
+        """System attributes set on the own trial."""
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """Return the trial as it may be seen."""
-        own = trial_id == self.own._trial_id
-        return self._seen(self.own if own else self._storage.get_trial(trial_id))
+        """Return one trial."""
+        return self._seen(self.own if trial_id == id_of(self.own) else self._storage.get_trial(trial_id))
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Return the trials that may be seen, the own one among them as in Optuna's loop, stored or not."""
+        """Return the visible trials, among them the own one (as in Optuna's own loop), stored or not."""
         left_out = self._hidden | {self.own.number}
         trials = [t for t in self._storage.get_all_trials(study_id, deepcopy, states) if t.number not in left_out]
         if states is None or self.own.state in states:
@@ -59,17 +56,17 @@ class View(BaseStorage):
         return [self._seen(trial) for trial in trials] if self._goal is not None or self.written else trials
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Keep aside what is written about the own trial; no other may be written."""
-        if trial_id != self.own._trial_id:
-            self._refuse()
+        """Collect an attribute of the own trial; refuse any other trial's."""
+        if trial_id != id_of(self.own):
+            _refuse(self)
         self.written[key] = value
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Write through: what is kept there follows from finished trials."""
+        """Write through: samplers store there only what follows from finished trials."""
         self._storage.set_study_system_attr(study_id, key, value)
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """Return the directions, or the one of ``goal``."""
+        """Return all directions, or only that of ``goal``."""
         directions = self._storage.get_study_directions(study_id)
         return directions if self._goal is None else [directions[self._goal]]
 
@@ -89,46 +86,23 @@ class View(BaseStorage):
         """Return the study's system attributes."""
         return self._storage.get_study_system_attrs(study_id)
 
-    def get_all_studies(self) -> NoReturn:
-        """Refuse: a sampler has no business with other studies."""
-        self._refuse()
+    get_all_studies = _refuse
+    create_new_study = _refuse
+    delete_study = _refuse
+    set_study_user_attr = _refuse
+    create_new_trial = _refuse
+    set_trial_param = _refuse
+    set_trial_state_values = _refuse
+    set_trial_intermediate_value = _refuse
+    set_trial_user_attr = _refuse
 
-    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> NoReturn:
-        """Refuse."""
-        self._refuse()
-
-    def delete_study(self, study_id: int) -> NoReturn:
-        """Refuse."""
-        self._refuse()
-
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> NoReturn:
-        """Refuse."""
-        self._refuse()
-
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> NoReturn:
-        """Refuse."""
-        self._refuse()
-
-    def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
-    ) -> NoReturn:
-        """Refuse."""
-        self._refuse()
-
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> NoReturn:
-        """Refuse."""
-        self._refuse()
-
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> NoReturn:
-        """Refuse."""
-        self._refuse()
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> NoReturn:
-        """Refuse."""
-        self._refuse()
-
-    @staticmethod
-    def _refuse() -> NoReturn:
-        raise NotImplementedError("samplers and pruners may only read, and note something about their own trial")
+    def _seen(self, trial: FrozenTrial) -> FrozenTrial:
+        own = trial.number == self.own.number
+        if not (own and self.written) and (self._goal is None or not trial.values):
+            return trial
+        seen = copy.copy(trial)
+        if own:
+            seen.system_attrs = {**trial.system_attrs, **self.written}
+        if self._goal is not None and trial.values:
+            seen.values = [trial.values[self._goal]] if len(trial.values) > 1 else trial.values
+        return seen

@@ -1,13 +1,15 @@
-"""One study's records in an Optuna storage: read, added, noted, closed. Knows no sampler and no rule of the search.
+"""How one study's trials are recorded in an Optuna storage: read, added, annotated, closed.
 
-User attributes of a trial: ``hyperparameters``, ``origin``, ``ending``, ``reason``, ``cause``, ``values``, ``metrics``,
-``seconds``, ``attempts``, ``evaluation:N``, ``schedule``, and what the search notes for itself (``point``, ``partial``,
-``driver``, ``pruned_at``). Of the study: ``meeting:N`` (a population's).
+User attributes of a trial: ``hyperparameters``, ``name``, ``origin``, ``retry_of``, ``confirm_of``, ``seed``, ``ending``,
+``reason``, ``cause``, ``values``, ``metrics``, ``seconds``, ``attempts``, ``evaluation:N``, ``schedule``; and for the search
+alone ``fixed``, ``listed``, ``point``, ``partial``, ``driver``, ``pruned_at``. Of the study: ``meeting:N`` (a population's).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -15,16 +17,29 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweepkit.search.private import trial_id
 from sweepkit.study.configurations import Configuration
 from sweepkit.study.errors import StudyNotFound
 from sweepkit.study.objective import Direction
+from sweepkit.trial.trial import Ending, Reason, Trial, Turn
 
+EVALUATION = "evaluation:"
+"""Prefix of a trial's attribute for one evaluation; its number follows."""
+MEETING = "meeting:"
+"""Prefix of the study's attribute for one meeting; the number of the evaluation at which it was held follows."""
 FITS = "fits"
 """Name of the constraint that infeasible and diverged trials violate."""
+_BY_STATE = {
+    TrialState.COMPLETE: Ending.complete,
+    TrialState.PRUNED: Ending.pruned,
+    TrialState.FAIL: Ending.failed,
+    TrialState.RUNNING: Ending.running,
+    TrialState.WAITING: Ending.waiting,
+}
 
 
 class Records:
-    """The Optuna study ``name``, made when its first trial is added."""
+    """The Optuna study ``name``, created when its first trial is added."""
 
     def __init__(self, name: str, storage: BaseStorage, directions: Sequence[Direction]) -> None:
         self.name = name
@@ -32,12 +47,12 @@ class Records:
         self._directions = directions
 
     def all(self) -> list[FrozenTrial]:
-        """Return all trials by number, as they are stored now; not to be changed."""
+        """Return all trials by number, as stored now; not to be modified."""
         study_id = self._id()
         return [] if study_id is None else self.storage.get_all_trials(study_id, deepcopy=False)
 
     def get(self, number: int) -> FrozenTrial:
-        """Return one trial; Raises StudyNotFound."""
+        """Return one trial. Raises StudyNotFound."""
         study_id = self._id()
         try:
             if study_id is None:
@@ -46,71 +61,82 @@ class Records:
         except KeyError:
             raise StudyNotFound(f"study {self.name} has no trial {number}") from None
 
-    def look(self, storage: BaseStorage | None = None) -> optuna.Study:
-        """Return Optuna's study, seen through a storage, without a memory of earlier looks."""
+    def study(self, storage: BaseStorage | None = None) -> optuna.Study:
+        """Return Optuna's study, read through ``storage`` and without cached trials."""
         sampler, pruner = optuna.samplers.RandomSampler(), optuna.pruners.NopPruner()
         return optuna.Study(self.name, storage or self.storage, sampler=sampler, pruner=pruner)
 
-    def make(self) -> None:
-        """Make the study if it does not exist."""
-        if self._id() is None:
+    def create(self) -> int:
+        """Create the study unless it exists; return its id."""
+        study_id = self._id()
+        if study_id is None:
             optuna.create_study(
                 storage=self.storage, study_name=self.name, directions=self._directions, load_if_exists=True
             )
+            study_id = self.storage.get_study_id_from_name(self.name)
+        return study_id
 
     def add(self, trial: FrozenTrial) -> FrozenTrial:
         """Store a new trial in one record and return it with its number."""
-        self.make()
-        study_id = self._id()
-        assert study_id is not None
-        return self.storage.get_trial(self.storage.create_new_trial(study_id, trial))
+        return self.storage.get_trial(self.storage.create_new_trial(self.create(), trial))
 
     def note(self, trial: FrozenTrial, **attributes: Any) -> None:
         """Set user attributes that are not None and differ from what is stored."""
         for key, value in attributes.items():
             if value is not None and trial.user_attrs.get(key) != value:
-                self.storage.set_trial_user_attr(trial._trial_id, key, value)
+                self.storage.set_trial_user_attr(trial_id(trial), key, value)
 
     def attach(self, trial: FrozenTrial, written: Mapping[str, Any]) -> None:
-        """Set what a sampler or pruner noted about the trial."""
+        """Set the system attributes that a sampler or pruner wrote."""
         for key, value in written.items():
-            self.storage.set_trial_system_attr(trial._trial_id, key, value)
+            self.storage.set_trial_system_attr(trial_id(trial), key, value)
 
-    def remember(self, **attributes: Any) -> None:
-        """Set user attributes of the study itself, each in one record."""
+    def meetings(self) -> dict[int, dict[int, Turn]]:
+        """Return evaluation → member → how it continued, earliest meeting first."""
         study_id = self._id()
-        assert study_id is not None
-        for key, value in attributes.items():
-            self.storage.set_study_user_attr(study_id, key, value)
+        stored = {} if study_id is None else self.storage.get_study_user_attrs(study_id)
+        found = {
+            int(key.removeprefix(MEETING)): {int(number): Turn(**turn) for number, turn in turns.items()}
+            for key, turns in stored.items()
+            if key.startswith(MEETING)
+        }
+        return dict(sorted(found.items()))
 
-    def remembered(self) -> Mapping[str, Any]:
-        """Return the study's own user attributes."""
-        study_id = self._id()
-        return {} if study_id is None else self.storage.get_study_user_attrs(study_id)
+    def note_meeting(self, evaluation: int, turns: Mapping[int, Turn]) -> None:
+        """Store a meeting's decisions in one record, so that a killed driver leaves them for all members or for none."""
+        stored = {str(number): asdict(turn) for number, turn in turns.items()}
+        self.storage.set_study_user_attr(self.create(), f"{MEETING}{evaluation}", stored)
+
+    def schedule(self, number: int) -> tuple[Turn, ...]:
+        """Return a population member's turns, oldest first, after copying them to its trial."""
+        turns = tuple(turns[number] for turns in self.meetings().values() if number in turns)
+        if turns:
+            self.note(self.get(number), schedule=[asdict(turn) for turn in turns])
+        return turns
 
     def fill(self, trial: FrozenTrial, whole: FrozenTrial) -> None:
         """Give a waiting trial the parameters and attributes of ``whole``."""
         for key, value in whole.params.items():
             domain = whole.distributions[key]
-            self.storage.set_trial_param(trial._trial_id, key, domain.to_internal_repr(value), domain)
+            self.storage.set_trial_param(trial_id(trial), key, domain.to_internal_repr(value), domain)
         self.attach(trial, whole.system_attrs)
         self.note(trial, **whole.user_attrs)
 
     def start(self, trial: FrozenTrial) -> FrozenTrial:
         """Set a waiting trial running."""
-        self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-        return self.storage.get_trial(trial._trial_id)
+        self.storage.set_trial_state_values(trial_id(trial), TrialState.RUNNING)
+        return self.storage.get_trial(trial_id(trial))
 
     def close(
         self, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None, *, fits: bool = True
     ) -> None:
-        """End a trial. ``fits`` False tells samplers that its region cannot be trained.
+        """End a trial. ``fits=False`` tells samplers that its region of the space cannot be trained.
 
-        Optuna's GP wants the same constraints on all completed trials, so that feasible ones say that they are.
+        Optuna's GP needs the same constraints on all completed trials, so feasible ones get it too.
         """
-        study = self.look()
+        study = self.study()
         if state != TrialState.FAIL and FITS not in trial.constraints:
-            optuna.Trial(study, trial._trial_id).set_constraint(FITS, -1.0 if fits else 1.0)
+            optuna.Trial(study, trial_id(trial)).set_constraint(FITS, -1.0 if fits else 1.0)
         study.tell(trial.number, list(values) if values is not None else None, state=state)
 
     def _id(self) -> int | None:
@@ -120,6 +146,50 @@ class Records:
             return None
 
 
+def ending_of(trial: FrozenTrial) -> Ending:
+    """Return how a stored trial ended: as recorded, else by Optuna's state."""
+    return Ending(trial.user_attrs.get("ending", _BY_STATE[trial.state]))
+
+
+def row_of(trial: FrozenTrial) -> Trial:
+    """Return a stored trial as a row."""
+    facts = trial.user_attrs
+    values = tuple(facts.get("values", trial.values or ()))
+    return Trial(
+        number=trial.number,
+        ending=ending_of(trial),
+        reason=Reason(facts["reason"]) if "reason" in facts else None,
+        cause=facts.get("cause", ""),
+        params=dict(facts.get("hyperparameters", facts.get("fixed", trial.params))),
+        drawn=dict(trial.params),
+        values=values if all(map(math.isfinite, values)) else (),
+        intermediate=dict(sorted(trial.intermediate_values.items())),
+        started=trial.datetime_start.astimezone().isoformat(timespec="seconds") if trial.datetime_start else None,
+        seconds=facts.get("seconds"),
+        attempts=facts.get("attempts", 0),
+        name=facts.get("name", ""),
+        schedule=tuple(Turn(**turn) for turn in facts.get("schedule", ())),
+        **_provenance(facts),
+    )
+
+
+def _provenance(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's ``origin``, ``retry_of`` and ``confirm_of``.
+
+    Earlier versions recorded only the text ``retry of N`` or ``confirm of N``, as the origin.
+    """
+    origin = facts.get("origin", "sampled")
+    found: dict[str, Any] = {"retry_of": facts.get("retry_of"), "confirm_of": facts.get("confirm_of")}
+    for key in found:
+        verb = key.removesuffix("_of")
+        head, _, number = origin.rpartition(" of ")
+        if found[key] is None and head == verb and number.isdigit():
+            found[key] = int(number)
+        if found[key] is not None:
+            origin = f"{verb} of {found[key]}"
+    return {"origin": origin, **found}
+
+
 def whole(
     state: TrialState,
     configuration: Configuration,
@@ -127,7 +197,7 @@ def whole(
     written: Mapping[str, Any] | None = None,
     **attributes: Any,
 ) -> FrozenTrial:
-    """Return a trial ready to be stored in one record."""
+    """Return a trial ready to be stored in one record; ``written`` are its system attributes."""
     if configuration.hyperparameters or attributes.get("fixed") is None:  # one picked by hand is drawn when it starts
         attributes["hyperparameters"] = dict(configuration.hyperparameters)
     if configuration.partial:
@@ -137,20 +207,19 @@ def whole(
         params=dict(configuration.params),
         distributions={key: domains[key] for key in configuration.params},
         user_attrs={key: value for key, value in attributes.items() if value is not None},
-        # Samplers note their half-made proposals for each other; this one is whole.
+        # Samplers leave each other half-made proposals; this one is complete.
         system_attrs={key: value for key, value in (written or {}).items() if "relative_params" not in key},
     )
 
 
 def blank(number: int, trial_id: int) -> FrozenTrial:
-    """Return a running trial of which nothing is known yet."""
-    now = create_trial(state=TrialState.RUNNING).datetime_start
+    """Return a running trial without parameters."""
     return FrozenTrial(
         number=number,
         trial_id=trial_id,
         state=TrialState.RUNNING,
         value=None,
-        datetime_start=now,
+        datetime_start=create_trial(state=TrialState.RUNNING).datetime_start,
         datetime_complete=None,
         params={},
         distributions={},

@@ -124,6 +124,11 @@ class Grid(BaseSampler):
         self._grid = grid
         self.point = point
 
+    @property
+    def remaining(self) -> bool:
+        """Whether there is a next combination."""
+        return self.point < len(self._grid)
+
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return nothing: the combinations say what there is."""
         return {}

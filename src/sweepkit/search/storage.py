@@ -20,6 +20,7 @@ import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
+from sweepkit.search.private import journal_backend
 from sweepkit.study.errors import InputError
 from sweepkit.study.identity import scrubbed
 from sweepkit.study.paths import Place
@@ -95,7 +96,7 @@ class Journal(JournalFileBackend):
 
 def together(storage: BaseStorage) -> AbstractContextManager[None]:
     """Return a context whose records are written at its end at once, where the storage is a journal."""
-    backend = getattr(storage, "_backend", None)
+    backend = journal_backend(storage)
     return backend.together() if isinstance(backend, Journal) else nullcontext()
 
 

@@ -166,7 +166,11 @@ class Trial:
     schedule: tuple[Turn, ...] = ()
     """What it trained with later than ``params`` (population-based training), oldest first."""
     origin: str = "sampled"
-    """``baseline``, ``enqueued``, ``sampled`` or ``retry of N``."""
+    """``baseline``, ``enqueued``, ``sampled``, ``retry of N`` or ``confirm of N``, for people to read."""
+    retry_of: int | None = None
+    """The failed trial that this one repeats."""
+    confirm_of: int | None = None
+    """The trial that this confirmation run repeats with a new seed."""
 
     @property
     def value(self) -> float | None:

@@ -1,0 +1,123 @@
+"""The history of a search: every trial so far, updated incrementally, so that an ended trial is read only once."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from sweepkit.search.records import EVALUATION, Records, row_of
+from sweepkit.study.configurations import key_of
+from sweepkit.study.objective import Goal, Objective
+from sweepkit.trial.events import Evaluated
+from sweepkit.trial.trial import Ending, Trial
+
+
+class Evaluations:
+    """The evaluations of one trial; ``stored`` are its user attributes."""
+
+    def __init__(self, stored: Mapping[str, Any]) -> None:
+        self._by_number: dict[int, tuple[tuple[float, ...], Mapping[str, float]]] = {
+            int(key.removeprefix(EVALUATION)): (tuple(value["values"]), value["metrics"])
+            for key, value in stored.items()
+            if key.startswith(EVALUATION)
+        }
+
+    def add(self, event: Evaluated) -> None:
+        """Add an evaluation and drop those after it, which an attempt that is being repeated had reached."""
+        self._by_number = {n: known for n, known in self._by_number.items() if n < event.number}
+        self._by_number[event.number] = (tuple(event.values), dict(event.metrics))
+
+    def values(self, up_to: float = math.inf) -> list[tuple[float, ...]]:
+        """Return the goals' values, oldest first, up to and including evaluation ``up_to``."""
+        return [values for number, (values, _) in sorted(self._by_number.items()) if number <= up_to]
+
+    def metrics(self, objective: Objective) -> Mapping[str, float] | None:
+        """Return all metrics of the evaluation that decides the trial's value; None before the first one."""
+        found = [metrics for _, (_, metrics) in sorted(self._by_number.items())]
+        return found[objective.decisive(self.values())] if found else None
+
+
+class History:
+    """The trials in ``records``, and what the search needs to know about all of them at once."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._lock = threading.Lock()  # the driver's thread and the courier's both read
+        self._seen = 0
+        self._open: set[int] = set()
+        self._counted: set[int] = set()
+        self._worst: list[tuple[float, float]] = []
+        self._ended: dict[int, Trial] = {}
+        self.tried: set[str] = set()
+        """Keys of all configurations, waiting ones included."""
+        self.waiting: set[int] = set()
+        self.running: set[int] = set()
+        self.replaced: set[int] = set()
+        """Failed trials that were retried as new ones."""
+        self.partial: set[int] = set()
+        """Trials hidden from samplers, as they lack parameters of the space."""
+        self.listed: list[str] = []
+        """Keys of the configurations that the study file enqueued."""
+        self.has_baseline = False
+        self.point = 0
+        """Next position in the sampler's sequence (qmc, grid)."""
+
+    @property
+    def spent(self) -> int:
+        """Trials that count in the budget: ended and running ones, without those that were retried."""
+        return len((self._counted - self.replaced) | self.running)
+
+    def trials(self) -> list[Trial]:
+        """Return all trials by number."""
+        return [self._ended.get(trial.number) or row_of(trial) for trial in self.read()]
+
+    def read(self) -> list[FrozenTrial]:
+        """Return all trials as stored now, by number, after updating the history from them."""
+        with self._lock:
+            trials = self._records.all()
+            self._update(trials)
+        return trials
+
+    def worst(self, goals: Sequence[Goal]) -> list[float]:
+        """Return each goal's worst value so far; before the first value, the infinity that is worse than any."""
+        known = self._worst or [(-math.inf, math.inf)] * len(goals)
+        return [low if goal.direction == "maximize" else high for goal, (low, high) in zip(goals, known, strict=True)]
+
+    def _update(self, trials: Sequence[FrozenTrial]) -> None:
+        for trial in trials[self._seen :]:
+            row = row_of(trial)
+            self.has_baseline |= row.origin == "baseline"
+            if row.retry_of is not None:
+                self.replaced.add(row.retry_of)
+            if "listed" in trial.user_attrs:
+                self.listed.append(trial.user_attrs["listed"])
+            self._open.add(trial.number)
+        self._seen = len(trials)
+        waiting, running = set(), set()
+        for number in sorted(self._open):
+            trial = trials[number]
+            if "hyperparameters" in trial.user_attrs:
+                self.tried.add(key_of(trial.user_attrs["hyperparameters"]))
+            if trial.user_attrs.get("partial"):
+                self.partial.add(number)
+            self.point = max(self.point, trial.user_attrs.get("point", 0))
+            if trial.state == TrialState.WAITING:
+                waiting.add(number)
+            elif trial.state == TrialState.RUNNING:
+                running.add(number)
+            else:
+                self._end(row_of(trial))
+        self.waiting, self.running = waiting, running
+
+    def _end(self, row: Trial) -> None:
+        self._open.discard(row.number)
+        self._ended[row.number] = row
+        if row.ending.counts:
+            self._counted.add(row.number)
+        if row.ending in (Ending.complete, Ending.pruned) and row.values:
+            known = self._worst or [(value, value) for value in row.values]
+            self._worst = [(min(low, v), max(high, v)) for (low, high), v in zip(known, row.values, strict=True)]

@@ -1,0 +1,128 @@
+"""What is recorded of a trial, and what is read back: also from studies that an earlier version ran."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from making import toy_study
+from sweepkit.search.proposer import Proposer
+from sweepkit.search.read_only import ReadOnlyStorage
+from sweepkit.search.records import blank, row_of
+from sweepkit.search.search import Asked, Search
+from sweepkit.study.errors import InputError
+from sweepkit.trial.events import Evaluated, Finished
+from sweepkit.trial.trial import Ending
+
+
+def search_of(project: Path, **keys: Any) -> Search:
+    study = toy_study(project, **keys)
+    return Search(study, optuna.storages.InMemoryStorage(), Proposer(study, {}))
+
+
+def end(search: Search, ending: str, *values: float) -> Asked:
+    """Run the next trial to this ending; return it."""
+    asked = search.ask()
+    assert asked is not None
+    search.tell(Finished(trial=asked.number, at=0, ending=ending, values=values))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"origin": "retry of 3"}, ("retry of 3", 3, None)),
+        ({"origin": "confirm of 12"}, ("confirm of 12", None, 12)),
+        ({"retry_of": 0}, ("retry of 0", 0, None)),
+        ({"confirm_of": 0}, ("confirm of 0", None, 0)),
+        ({"origin": "baseline"}, ("baseline", None, None)),
+        ({}, ("sampled", None, None)),
+    ],
+    ids=str,
+)
+def test_a_retry_is_read_from_its_number_or_from_the_text_of_earlier_versions(
+    attributes: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    row = row_of(create_trial(state=TrialState.WAITING, user_attrs=attributes))
+    assert (row.origin, row.retry_of, row.confirm_of) == expected
+
+
+def test_a_retry_has_the_same_configuration_and_the_failed_trial_no_longer_counts(project: Path) -> None:
+    search = search_of(project, budget={"trials": 1})
+    failed = end(search, "failed")
+    assert search.ask() is None, "the budget is spent"
+    (number,) = search.retry([failed.number])
+    again = end(search, "complete", 0.5)
+    assert (again.number, again.hyperparameters) == (number, failed.hyperparameters)
+    assert search.row(number).retry_of == failed.number
+    assert search.ask() is None
+
+
+def test_only_failed_trials_are_retried_and_only_once(project: Path) -> None:
+    search = search_of(project)
+    end(search, "complete", 0.5)
+    end(search, "failed")
+    with pytest.raises(InputError, match="trial 0 is complete; only failed trials can be retried"):
+        search.retry([0])
+    search.retry([1])
+    with pytest.raises(InputError, match="trial 1 was already retried"):
+        search.retry([1])
+
+
+@pytest.mark.parametrize(("direction", "worst"), [("maximize", 0.2), ("minimize", 0.9)])
+def test_a_diverged_trial_gets_the_worst_value_so_far_and_breaks_the_constraint(
+    project: Path, direction: str, worst: float
+) -> None:
+    search = search_of(project, objective={"metric": "eval_score", "direction": direction})
+    end(search, "complete", 0.2)
+    end(search, "complete", 0.9)
+    end(search, "diverged")
+    stored = search.records.get(2)
+    assert (stored.state, stored.values) == (TrialState.COMPLETE, [worst])
+    assert [search.records.get(number).constraints["fits"] for number in range(3)] == [-1.0, -1.0, 1.0]
+    assert (search.row(2).ending, search.row(2).values) == (Ending.diverged, ())
+
+
+def test_a_complete_trial_without_a_finite_value_is_diverged(project: Path) -> None:
+    search = search_of(project)
+    end(search, "complete", float("nan"))
+    assert (search.row(0).ending, search.row(0).cause) == (Ending.diverged, "the objective is [nan]")
+
+
+def test_an_attempt_that_is_repeated_replaces_the_evaluations_it_had_reached(project: Path) -> None:
+    search = search_of(project)
+    asked = search.ask()
+    assert asked is not None
+    for number, value in ((1, 0.1), (2, 0.9), (1, 0.2), (2, 0.3)):
+        event = Evaluated(trial=0, at=0, number=number, step=number, epoch=1, metrics={}, values=(value,))
+        search.report(event)
+    assert search.value_so_far(event) == (0.3,)
+
+
+def test_a_pruner_asked_again_about_the_same_evaluation_gives_the_same_answer(project: Path) -> None:
+    search = search_of(project, pruner={"type": "asha", "min_resource": 1, "reduction_factor": 2})
+    answers = []
+    for value in (0.9, 0.8, 0.1):
+        asked = search.ask()
+        assert asked is not None
+        event = Evaluated(trial=asked.number, at=0, number=1, step=1, epoch=1, metrics={}, values=(value,))
+        answers.append((search.report(event), search.report(event)))
+    assert answers[0] == (False, False) and answers[2] == (True, True)
+
+
+def test_samplers_cannot_write_to_the_study_they_read(project: Path) -> None:
+    search = search_of(project)
+    end(search, "complete", 0.5)
+    view = ReadOnlyStorage(search.records.storage, blank(1, -1))
+    study = search.records.study(view)
+    assert [trial.number for trial in study.get_trials()] == [0, 1]
+    study.sampler = optuna.samplers.TPESampler()
+    for write in (study.ask, lambda: study.set_user_attr("a", 1), lambda: view.set_trial_system_attr(0, "a", 1)):
+        with pytest.raises(NotImplementedError, match="may only read"):
+            write()
+    view.set_trial_system_attr(-1, "a", 1)
+    assert view.written == {"a": 1} and [trial.number for trial in search.trials()] == [0]
