@@ -15,7 +15,7 @@ from sweepkit.cli.plan import outlook
 from sweepkit.driver.forecast import Forecast, Host, Largest, forecast
 from sweepkit.driver.probe import largest_of, spread
 from sweepkit.study.study import StudyData
-from sweepkit.trial.measured import Measured
+from sweepkit.trial.first_steps import Measured
 
 LARGEST = Largest(hyperparameters={"per_device_train_batch_size": 32}, peak_memory_mb=700.0)
 

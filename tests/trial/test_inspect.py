@@ -21,7 +21,7 @@ pytestmark = pytest.mark.real
         (
             {"fail_at_step": 1},
             [],
-            ["a step and an evaluation did not work (RuntimeError: toy failure at step 1); trials may fail alike"],
+            ["a step and an evaluation failed (RuntimeError: toy failure at step 1); trials may fail alike"],
         ),
         (
             {"broken": "save"},
@@ -35,4 +35,4 @@ def test_what_a_task_cannot_do_is_known_before_its_first_trial(
     project: Path, task: dict[str, Any], problems: list[tuple[str, str]], notes: list[str]
 ) -> None:
     found = inspect(toy_study(project, task=task), spec(project, 0))
-    assert (found["problems"], found["notes"]) == (problems, notes)
+    assert (list(found.problems), list(found.notes)) == (problems, notes)

@@ -1,4 +1,4 @@
-"""What a measured trial trains on: a sample whose batches are like those of the whole trial."""
+"""The rows of a measured trial: its first batches are like those of the whole trial."""
 
 from __future__ import annotations
 
@@ -13,25 +13,9 @@ import torch
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
-from sweepkit.trial.events import Evaluated, Event
 from sweepkit.trial.measure import _Course
 
 STEPS = 6
-
-
-class Aside:
-    """A line that nobody listens to."""
-
-    def say(self, event: Event) -> None:
-        """Do nothing."""
-
-    def ask(self, event: Evaluated) -> str:
-        """Go on."""
-        return "continue"
-
-    def heard(self) -> str | None:
-        """Hear nothing."""
-        return None
 
 
 class Ids(torch.nn.Module):
@@ -78,9 +62,8 @@ def test_measured_batches_are_as_wide_as_those_of_the_whole_trial(tmp_path: Path
     whole = width(trainer(tmp_path, strategy).get_train_dataloader())
     measured = []
     for seed in range(6):
-        one, course = trainer(tmp_path, strategy), _Course(Aside(), worst=False, adaptive=False, seed=seed)
-        course.shorten(one)
-        course._warm_up, course._steps = 0, STEPS
+        one = trainer(tmp_path, strategy)
+        _Course(worst=False, adaptive=False, seed=seed).attach(one)
         measured.append(width(islice(one.get_train_dataloader(), STEPS)))
     assert fmean(measured) == pytest.approx(whole, rel=0.15)
 
@@ -88,6 +71,14 @@ def test_measured_batches_are_as_wide_as_those_of_the_whole_trial(tmp_path: Path
 def test_a_measured_evaluations_batches_are_as_wide_as_those_of_the_whole(tmp_path: Path) -> None:
     whole = width(trainer(tmp_path, "group_by_length").get_eval_dataloader())
     measured = trainer(tmp_path, "group_by_length")
-    _Course(Aside(), worst=False, adaptive=False).shorten(measured)
+    _Course(worst=False, adaptive=False).attach(measured)
     assert len(measured.eval_dataset) == 16 * 16
     assert width(measured.get_eval_dataloader()) == pytest.approx(whole, rel=0.15)
+
+
+def test_memory_is_measured_on_the_longest_rows(tmp_path: Path) -> None:
+    one = trainer(tmp_path, "random")
+    longest = sorted(map(len, one.train_dataset["input_ids"]), reverse=True)
+    _Course(worst=True, adaptive=False).attach(one)
+    assert [batch["input_ids"].shape[1] for batch in islice(one.get_train_dataloader(), 2)] == [longest[0], longest[16]]
+    assert [batch["input_ids"].shape[1] for batch in one.get_eval_dataloader()] == [longest[0], longest[16]]

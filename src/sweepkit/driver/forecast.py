@@ -14,7 +14,7 @@ from typing import Any
 from sweepkit.search.samplers import combinations
 from sweepkit.study import words
 from sweepkit.study.study import StudyData
-from sweepkit.trial.measured import Measured
+from sweepkit.trial.first_steps import Measured
 
 PER_LOGGED_BYTE = 8
 """Bytes on disk per byte of a trial's log: the console's log, Optuna's journal and MLflow's tables grow with it."""

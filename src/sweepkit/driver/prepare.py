@@ -18,6 +18,7 @@ from sweepkit.study.formulas import derive
 from sweepkit.study.paths import SPEC
 from sweepkit.study.space import draw
 from sweepkit.study.study import StudyData
+from sweepkit.trial.first_steps import Inspected
 from sweepkit.trial.trial import TrialSpec
 
 
@@ -59,29 +60,30 @@ def prepare(study: StudyData, known: Mapping[str, Any], executor: Executor, watc
     rows = ", ".join(f"{name} {count}" for name, count in splits.items())
     watch.on_note(f"data prepared: {rows} rows")
     inspected = _inspect(study, known, executor, console)
-    for note in inspected["notes"]:
+    for note in inspected.notes:
         watch.on_note(f"{note} (log: {console})")
     return Prepared(
         data=Path(prepared["folder"]),
-        peak_memory_mb=inspected["peak_memory_mb"],
-        model_bytes=inspected["model_mb"] * 1e6,
-        splits_batches=not inspected["micro_batch_matters"],
+        peak_memory_mb=inspected.peak_memory_mb,
+        model_bytes=inspected.model_mb * 1e6,
+        splits_batches=not inspected.micro_batch_matters,
     )
 
 
-def _inspect(study: StudyData, known: Mapping[str, Any], executor: Executor, console: Path) -> dict[str, Any]:
-    """Build a trial in a child of the warm process; return what it found. Raises StudyFileError for its problems."""
+def _inspect(study: StudyData, known: Mapping[str, Any], executor: Executor, console: Path) -> Inspected:
+    """Train a trial's first step in a child of the warm process. Raises StudyFileError for the problems it showed."""
     study.place.scratch.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=study.place.scratch) as temporary:
         spec = TrialSpec(number=0, hyperparameters=_lowest(study, known), directory=temporary)
         path = Path(temporary) / SPEC
         path.write_text(spec.to_json())
-        inspected = executor.job("inspect", console=console, spec=str(path))
-    executor.preload(inspected.pop("imported", []))
-    if inspected["problems"]:
+        answer = executor.job("inspect", console=console, spec=str(path))
+    executor.preload(answer.pop("imported"))
+    inspected = Inspected(**answer)
+    if inspected.problems:
         raise StudyFileError(
             Problem(where, f"{message} (log: {console})" if where == "task" else message)
-            for where, message in inspected["problems"]
+            for where, message in inspected.problems
         )
     return inspected
 

@@ -34,7 +34,7 @@ from sweepkit.study.paths import CONSOLE, MEASURED
 from sweepkit.study.space import Dimension, dimensions
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Finished
-from sweepkit.trial.measured import Measured
+from sweepkit.trial.first_steps import Measured
 from sweepkit.trial.trial import Ending, TrialSpec
 
 FEWEST = 6

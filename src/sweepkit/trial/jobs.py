@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,8 @@ def _inspect(study: StudyData, request: Mapping[str, Any], sock: socket.socket) 
     from sweepkit.trial.inspect import inspect
 
     before = set(sys.modules)
-    answer = inspect(study, TrialSpec.from_json(Path(request["spec"]).read_text()))
-    answer["imported"] = sorted(set(sys.modules) - before)
+    found = inspect(study, TrialSpec.from_json(Path(request["spec"]).read_text()))
+    answer = {**asdict(found), "imported": sorted(set(sys.modules) - before)}
     sock.sendall(json.dumps(answer).encode() + b"\n")
     return 0
 
