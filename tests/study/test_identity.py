@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from making import toy_study
-from sweepkit.study.errors import InputError, StudyChanged
-from sweepkit.study.identity import changes, identify, plain_study
-from sweepkit.study.locks import StudyLock
+from sweepkit.study.errors import StudyChanged, StudyLocked
+from sweepkit.study.identity import archive, changes, identify, plain_study, wider
+from sweepkit.study.locks import StudyLock, lock_owner
 
 RATE = {"low": 1e-4, "high": 1e-2, "log": True}
 BATCH = {"choices": [4, 8]}
@@ -94,7 +96,42 @@ def test_the_refusal_lists_what_changed_and_what_to_do_and_changes_nothing(proje
     assert identify(study.place, study) == first
 
 
-def test_a_folder_that_cannot_be_written_is_said_with_what_was_to_lie_there(project: Path) -> None:
-    (project / "runs").touch()
-    with pytest.raises(InputError, match=r"runs/toy cannot be written \(Not a directory\); it is where the results of"):
-        StudyLock(toy_study(project, name="toy").place).__enter__()
+@pytest.mark.parametrize(
+    ("old", "new", "embedded", "allowed"),
+    [
+        ({"choices": [4, 8]}, {"choices": [8, 4]}, False, True),
+        ({"choices": [4, 8]}, {"choices": [4, 8, 16]}, False, False),
+        ({"choices": [4, 8]}, {"choices": [4.0, 8, 16]}, True, False),
+        ({"choices": {"a": {"x": 1}}}, {"choices": {"a": {"x": 1}, "b": {}}}, True, True),
+        ({"choices": {"a": {"x": 1}}}, {"choices": {"a": {"x": 2}}}, True, False),
+        ({"choices": {"a": {"x": 1}}}, {"choices": ["a"]}, True, False),
+        ({"low": 2, "high": 8, "step": 2, "log": False}, {"low": 0, "high": 8, "step": 2, "log": False}, True, True),
+        ({"low": 2, "high": 8, "step": 2, "log": False}, {"low": 1, "high": 9, "step": 2, "log": False}, True, False),
+        ({"expression": "2 * x"}, {"expression": "3 * x"}, True, False),
+    ],
+    ids=str,
+)
+def test_a_parameter_is_wider_when_it_has_every_earlier_value(
+    old: dict[str, Any], new: dict[str, Any], embedded: bool, allowed: bool
+) -> None:
+    assert wider(old, new, embedded=embedded) == allowed
+
+
+def test_passwords_are_not_recorded_and_a_new_one_is_no_change(project: Path) -> None:
+    first, second = (
+        plain_study(toy_study(project, storage=f"postgresql://ann:{word}@host/db")) for word in ("one/1", "two")
+    )
+    assert first["storage"] == "postgresql://ann:***@host/db"
+    assert changes(first, second) == []
+
+
+def test_the_archived_study_keeps_its_files_and_the_lock_stays_held(project: Path) -> None:
+    place = toy_study(project).place
+    with StudyLock(place):
+        place.journal.write_text("trials")
+        target = archive(place)
+        assert target is not None and (target / "optuna.journal").read_text() == "trials"
+        assert [path.name for path in place.folder.iterdir()] == ["lock"]
+        assert lock_owner(place) == (os.getpid(), socket.gethostname())
+        with pytest.raises(StudyLocked):
+            StudyLock(place).__enter__()

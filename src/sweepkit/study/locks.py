@@ -1,7 +1,8 @@
-"""Who runs a study: its driver's lock. Knows only where the lock lies.
+"""The lock a study's driver holds, and who holds it now.
 
-The lock is a kernel lock (``flock``) on a file, so it cannot outlive its driver. A process forked from the driver without
-exec would keep it; the toolkit starts its processes with exec.
+It is a kernel lock (``flock``) on a file, so it ends with its driver, however that dies. A process forked from the driver
+without exec would keep it; sweepkit starts its processes with exec. Readers test it in shared mode, which filelock does not
+have: two readers must not take each other for a driver, and they may lack write permission.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import fcntl
 import json
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,18 +22,16 @@ from sweepkit.study.paths import Place
 
 
 class StudyLock:
-    """Held by a study's driver; entering raises StudyLocked, naming the other driver's pid and host, when it is taken.
+    """Held by a study's driver.
 
-    InputError where the study's folder cannot be written.
-
-    ``shared``: several drivers may hold it, each a file of its own; who is alive is still seen, and who may do what when is
-    settled elsewhere.
+    Entering raises StudyLocked, with the other driver's pid and host, if it is taken, and InputError if the study's folder
+    is not writable. With ``shared`` several drivers may hold it, each in a file of its own; the storage coordinates them.
     """
 
     def __init__(self, place: Place, *, shared: bool = False) -> None:
         self._place = place
-        mine = f"{place.lock.name}-{socket.gethostname()}-{os.getpid()}"
-        self._path = place.folder / mine if shared else place.lock
+        own = f"{place.lock.name}-{socket.gethostname()}-{os.getpid()}"
+        self._path = place.folder / own if shared else place.lock
         self._file: int | None = None
 
     def __enter__(self) -> StudyLock:
@@ -41,26 +40,26 @@ class StudyLock:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise InputError(
-                f"{self._place.folder} cannot be written ({error.strerror}); it is where the results of this study are to lie: "
-                "in runs/ of its project, the nearest folder above that has pyproject.toml or .git"
+                f"{self._place.folder} is not writable ({error.strerror}); the study's results go there: runs/ of its project, "
+                "which is the nearest parent folder with pyproject.toml or .git"
             ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(file)
-            owner = _owner(self._path)
+            owner = _content(self._path)
             who = f"process {owner['pid']} on {owner['host']}, since {owner['started']}" if owner else "another process"
             raise StudyLocked(
                 f"study {self._place.name} is already run by {who}; wait for it, stop it with `sweep stop`, or give this "
                 "study another name"
             ) from None
-        mine = {
+        content = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "started": datetime.now().isoformat(timespec="seconds"),
         }
         os.ftruncate(file, 0)
-        os.write(file, json.dumps(mine).encode())
+        os.write(file, json.dumps(content).encode())
         self._file = file
         return self
 
@@ -77,24 +76,23 @@ class StudyLock:
 
 def lock_owners(place: Place) -> list[tuple[int, str]]:
     """Return (pid, host) of every driver that runs this study now."""
-    found = []
-    for path in (place.lock, *sorted(place.folder.glob(f"{place.lock.name}-*"))):
-        owner = _owner(path) if _held(path) else None
-        if owner:
-            found.append((int(owner["pid"]), str(owner["host"])))
-    return found
-
-
-def lock_since(place: Place) -> datetime | None:
-    """Return when the first of the drivers that run this study now began, local time; None where none does."""
-    paths = (place.lock, *place.folder.glob(f"{place.lock.name}-*"))
-    owners = [owner for path in paths if _held(path) and (owner := _owner(path))]
-    return min((datetime.fromisoformat(owner["started"]) for owner in owners), default=None)
+    return [(int(owner["pid"]), str(owner["host"])) for owner in _owners(place)]
 
 
 def lock_owner(place: Place) -> tuple[int, str] | None:
-    """Return (pid, host) of a driver that runs this study now, or None."""
+    """Return (pid, host) of a driver that runs this study now; None without one."""
     return next(iter(lock_owners(place)), None)
+
+
+def lock_since(place: Place) -> datetime | None:
+    """Return when the first of the drivers that run this study now started, in local time; None without one."""
+    return min((datetime.fromisoformat(owner["started"]) for owner in _owners(place)), default=None)
+
+
+def _owners(place: Place) -> Iterator[dict[str, Any]]:
+    for path in (place.lock, *sorted(place.folder.glob(f"{place.lock.name}-*"))):
+        if _held(path) and (owner := _content(path)):
+            yield owner
 
 
 def _held(path: Path) -> bool:
@@ -111,8 +109,10 @@ def _held(path: Path) -> bool:
     return False
 
 
-def _owner(path: Path) -> dict[str, Any] | None:
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
-        return found if isinstance(found, dict) else None
-    return None
+def _content(path: Path) -> dict[str, Any]:
+    """Return a lock file's content; empty if its owner has not written it yet, or is gone."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content

@@ -1,8 +1,8 @@
-"""Takes secrets out of text before it leaves the machine. Knows no one who sends it.
+"""Removes secrets from text before it leaves the machine.
 
-Three kinds are found: what the environment names as secret, what looks like a key of a well-known service, and values
-beside a name such as ``password`` or in the user part of a URL. A number is never a secret, nor are ``max_new_tokens``,
-``pad_token`` and their like.
+It finds the values of environment variables with secret names, keys in the format of a well-known service, and values after
+a name such as ``password`` or in the user part of a URL. A number is never a secret, nor is the value of a name such as
+``max_new_tokens`` or ``pad_token``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _VARIABLE = re.compile(rf"(?i)\A{_NAME}\Z")
 
 
 def scrub(text: str, known: Iterable[str] = ()) -> str:
-    """Return the text with every secret replaced by ``***``; ``known`` are further ones to look for.
+    """Return the text with every secret replaced by ``***``; ``known`` are further secrets.
 
     >>> scrub("postgresql://ann:s3cret@db/optuna and max_new_tokens: 128, hub_token: abcdefgh")
     'postgresql://ann:***@db/optuna and max_new_tokens: 128, hub_token: ***'
@@ -53,8 +53,17 @@ def scrub(text: str, known: Iterable[str] = ()) -> str:
     return _BESIDE.sub(_hide, text)
 
 
+def scrub_url(url: str) -> str:
+    """Return the URL without its password. Unlike :func:`scrub` it does not depend on the environment.
+
+    >>> scrub_url("postgresql://ann:a/b@host/db")
+    'postgresql://ann:***@host/db'
+    """
+    return re.sub(r"(://[^/@:]*):.*@", rf"\1:{HIDDEN}@", url)
+
+
 def secret_name(name: str) -> bool:
-    """Whether a value of this name is a secret by its name.
+    """Return whether a value with this name is secret.
 
     >>> [secret_name(n) for n in ("hub_token", "HF_TOKEN", "pad_token", "max_new_tokens", "learning_rate")]
     [True, True, False, False, False]
@@ -63,7 +72,7 @@ def secret_name(name: str) -> bool:
 
 
 def of_url(url: str) -> set[str]:
-    """Return the password in a URL, as written and decoded; empty without one."""
+    """Return the password in a URL, as written and percent-decoded; empty without one."""
     try:
         password = urlsplit(url).password or ""
     except ValueError:
@@ -73,12 +82,12 @@ def of_url(url: str) -> set[str]:
 
 @lru_cache(maxsize=1)
 def _of(variables: tuple[tuple[str, str], ...]) -> frozenset[str]:
-    """Return the secrets of an environment, looked for once: a tracker scrubs a dozen texts for each trial."""
+    """Return the secrets of an environment. Cached, as a tracker scrubs a dozen texts for each trial."""
     return frozenset(of_environment(dict(variables)))
 
 
 def of_environment(environment: Mapping[str, str]) -> set[str]:
-    """Return the values of variables that are secret by their name, and the passwords in URLs among the others.
+    """Return the values of variables with secret names, and the passwords in URLs among the other values.
 
     >>> of_environment({"PWD": "/home/ann/project", "HUB_TOKEN": "abcdefgh"})
     {'abcdefgh'}
