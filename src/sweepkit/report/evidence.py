@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import variance
@@ -13,13 +14,16 @@ from sweepkit.report.answer import Answer
 from sweepkit.report.rows import CONFIRM, Reader, driver, read, slot_hours
 from sweepkit.report.verdict import Verdict
 from sweepkit.study.configurations import key_of
-from sweepkit.study.objective import Goal
-from sweepkit.study.parameters import Choice, Domain, Scalar
+from sweepkit.study.objective import Goal, Objective
+from sweepkit.study.parameters import Choice, Scalar
 from sweepkit.study.space import Dimension, dimensions, labels
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Finished, Logged, Started
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Trial
+
+Configuration = Mapping[str, tuple[Dimension, Scalar]]
+"""Dimension's key → (dimension, label or number)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +34,8 @@ class Stint:
     device: str
     start: float
     """Seconds since the epoch."""
-    end: float | None
-    ending: Ending
+    end: float | None = None
+    ending: Ending = Ending.running
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +109,21 @@ class Evidence:
 
     def curve(self, row: Trial) -> list[tuple[int, float]]:
         """Return (evaluation, first goal's value) of a trial, oldest first: from its log, else the values the pruner saw."""
-        course = self.courses.get(row.number, Course())
-        if course.evaluations:
-            return [(event.number, event.values[0]) for event in course.evaluations if event.values]
-        return list(row.intermediate.items())
+        evaluations = self.course(row).evaluations
+        return (
+            [(e.number, e.values[0]) for e in evaluations if e.values] if evaluations else [*row.intermediate.items()]
+        )
+
+    def course(self, row: Trial) -> Course:
+        """Return the course of a trial, an empty one where there is no log."""
+        return self.courses.get(row.number, Course())
+
+    def of_goal(self, goal: int) -> Evidence:
+        """Return the evidence as that of a study with this goal (from 0) alone."""
+        aim = self.study.objective.goals[goal]
+        alone = Objective(metric=aim.metric, direction=aim.direction)
+        rows = [replace(row, values=row.values[goal : goal + 1]) for row in self.rows]
+        return replace(self, study=self.study.model_copy(update={"objective": alone}).at(self.study.home), rows=rows)
 
     @cached_property
     def seed_spread(self) -> float | None:
@@ -146,14 +161,20 @@ def gather(study: StudyData) -> Evidence:
     )
 
 
+def evidence_of(about: StudyData | Evidence) -> Evidence:
+    """Return what is known of a study at this moment; values that are not finite count as none."""
+    evidence = about if isinstance(about, Evidence) else gather(about)
+    finite = [row if all(map(math.isfinite, row.values)) else replace(row, values=()) for row in evidence.rows]
+    return replace(evidence, rows=finite)
+
+
 def courses(trials: Path, rows: Sequence[Trial]) -> dict[int, Course]:
     """Return the course of every trial that has a log under ``trials``."""
     found = {row.number: TrialLog(trials / f"{row.number:04d}").refresh() for row in rows}
-    return {number: course(events) for number, events in found.items() if events}
+    return {number: _course(events) for number, events in found.items() if events}
 
 
-def course(events: Sequence[Event]) -> Course:
-    """Return the course that a trial's events tell."""
+def _course(events: Sequence[Event]) -> Course:
     ends = [event for event in events if isinstance(event, Finished)]
     return Course(
         evaluations=tuple(event for event in events if isinstance(event, Evaluated)),
@@ -165,33 +186,31 @@ def course(events: Sequence[Event]) -> Course:
 
 def _stints(events: Sequence[Event]) -> list[Stint]:
     found: list[Stint] = []
-    began: Started | None = None
     last = 0.0
     for event in events:
+        open_stint = bool(found) and found[-1].ending is Ending.running
         if isinstance(event, Started):
-            if began:
-                found.append(_stint(began, last, Ending.stopped))
-            began = event
-        elif isinstance(event, Finished) and began:
-            found.append(_stint(began, event.at, Ending(event.ending)))
-            began = None
+            if open_stint:  # its end was never logged
+                found[-1] = replace(found[-1], end=last, ending=Ending.stopped)
+            found.append(Stint(host=event.host, device=event.device, start=event.at))
+        elif isinstance(event, Finished) and open_stint:
+            found[-1] = replace(found[-1], end=event.at, ending=Ending(event.ending))
         last = event.at
-    return [*found, _stint(began, None, Ending.running)] if began else found
+    return found
 
 
-def _stint(began: Started, end: float | None, ending: Ending) -> Stint:
-    return Stint(host=began.host, device=began.device, start=began.at, end=end, ending=ending)
+def configurations(evidence: Evidence) -> dict[int, Configuration]:
+    """Return trial → its configuration."""
+    return {row.number: configuration(evidence.study, row) for row in evidence.rows}
 
 
-def configuration(study: StudyData, row: Trial) -> dict[str, tuple[Dimension, Scalar]]:
+def configuration(study: StudyData, row: Trial) -> Configuration:
     """Return dimension key → (dimension, label) of a trial; what lies outside the space as it is now is left out."""
     drawn = row.drawn or labels(study.space, row.params)
-    return {
-        key: (dimension, drawn[key])
-        for key, dimension in dimensions(study.space).items()
-        if key in drawn and _has(dimension.parameter, drawn[key])
-    }
-
-
-def _has(domain: Domain, label: Scalar) -> bool:
-    return label in domain.labels if isinstance(domain, Choice) else domain.contains(label)
+    found = {}
+    for key, dimension in dimensions(study.space).items():
+        parameter, label = dimension.parameter, drawn.get(key)
+        inside = label in parameter.labels if isinstance(parameter, Choice) else parameter.contains(label)
+        if key in drawn and inside:
+            found[key] = (dimension, label)
+    return found

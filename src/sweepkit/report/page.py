@@ -18,7 +18,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from sweepkit.check.study_file import to_yaml
-from sweepkit.report import drawings, figures
+from sweepkit.report import figures, panels
 from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.report.health import findings, unchecked
 from sweepkit.report.rows import endings, hours_by_ending
@@ -189,10 +189,10 @@ def _domain(dimension: Dimension) -> str:
 
 def _comparisons(evidence: Evidence) -> Iterator[dict[str, Any]]:
     """Yield for each scientific choice the best value reached with each of its options."""
-    for dimension, points in drawings.panels(evidence):
+    for dimension, points in panels.panels(evidence):
         if dimension.parameter.role != "scientific" or not isinstance(dimension.parameter, Choice):
             continue
-        tops = drawings.reached(evidence, dimension, points)
+        tops = panels.reached(evidence, dimension, points)
         counts = {label: sum(1 for _, other in points if other == label) for _, label in tops}
         order = sorted(tops, key=lambda top: -evidence.better(top[0].values[0], 0.0))
         yield {

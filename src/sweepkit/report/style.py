@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -41,17 +41,6 @@ SCALE = [[0.0, "#dcb97f"], [0.35, "#9fa98a"], [0.7, "#3f7f8c"], [1.0, "#173a5e"]
 """From low to high; stays monotonic in greyscale."""
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 SMALL = {"size": 11, "color": SOFT}
-COLORBAR = {"thickness": 12, "outlinewidth": 0, "len": 0.9, "tickfont": SMALL}
-MENU = {
-    "x": 0.0,
-    "xanchor": "left",
-    "y": 1.02,
-    "yanchor": "bottom",
-    "bgcolor": "white",
-    "bordercolor": RULE,
-    "font": SMALL,
-    "pad": {"t": 0, "b": 2},
-}
 
 _AXIS = {
     "gridcolor": "#efece6",
@@ -107,14 +96,43 @@ def hover(row: Trial) -> str:
     return "<br>".join([*lines[:14], *([f"and {more} more"] if more > 0 else [])])
 
 
-def hovers(rows: Iterable[Trial]) -> dict[str, Any]:
-    """Return what makes a trace show these trials' texts, point by point."""
-    return {"text": [hover(row) for row in rows], "hovertemplate": "%{text}<extra></extra>"}
+def dots(rows: Sequence[Trial], x: Iterable[Any], y: Iterable[Any], **look: Any) -> go.Scatter:
+    """Return a trace with a point for each trial, and the trials' texts; ``look`` are options of plotly's Scatter."""
+    look = {"mode": "markers", "hovertemplate": "%{text}<extra></extra>", **look}
+    return go.Scatter(x=list(x), y=list(y), text=[hover(row) for row in rows], **look)
+
+
+def crosses(points: Iterable[tuple[Trial, Any, float]]) -> list[go.Scatter]:
+    """Return trials at (x, y) as crosses, a trace for each ending."""
+    traces, points = [], list(points)
+    for ending in (Ending.complete, *CUT, Ending.stopped):
+        if some := [point for point in points if point[0].ending is ending]:
+            marker = {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": ENDINGS[ending]}}
+            traces.append(dots(*zip(*some, strict=True), name=str(ending), marker=marker, cliponaxis=False))
+    return traces
+
+
+def incomplete(places: Iterable[tuple[Trial, Any]], window: tuple[float, float], *, maximize: bool) -> list[go.Scatter]:
+    """Return the trials at x that are not ranked or lie outside the window as crosses: at their value or the worse edge."""
+    points, edge = [], window[0] if maximize else window[1]
+    for row, x in places:
+        inside = bool(row.values) and window[0] <= row.values[0] <= window[1]
+        if not (row.ending.ranks and inside):
+            points.append((row, x, row.values[0] if inside else edge))
+    return crosses(points)
 
 
 def shade(part: float) -> str:
     """Return the colour at a part (0 to 1) of the scale."""
     return str(sample_colorscale(SCALE, [min(1.0, max(0.0, part))])[0])
+
+
+def colorbar(title: str, marks: Sequence[float], texts: Sequence[str]) -> go.Scatter:
+    """Return an invisible trace that adds the scale of colours, with texts at marks from 0 to 1."""
+    bar = {"title": {"text": title}, "thickness": 12, "outlinewidth": 0, "len": 0.9, "tickfont": SMALL}
+    bar |= {"tickvals": marks, "ticktext": texts}
+    marker = {"color": [0], "cmin": 0, "cmax": 1, "colorscale": SCALE, "colorbar": bar}
+    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, showlegend=False)
 
 
 def window(values: Iterable[float], *, maximize: bool) -> tuple[float, float] | None:
@@ -172,14 +190,7 @@ def position(dimension: Dimension, label: Any) -> float:
 
 
 def ticks(dimension: Dimension) -> tuple[list[float], list[str]]:
-    """Return positions (0 to 1) and texts of the ticks of a colour bar or a parallel axis."""
+    """Return positions (0 to 1) and texts of the ticks of a colour bar or a parallel axis: all choices, or three values."""
     parameter = dimension.parameter
-    if isinstance(parameter, Choice):
-        marks: list[Any] = list(parameter.labels)
-    elif parameter.log:
-        first, last = math.ceil(math.log10(parameter.low) - 1e-9), math.floor(math.log10(parameter.high) + 1e-9)
-        marks = [10.0**power for power in range(first, last + 1)]
-        marks = marks if len(marks) > 1 else [float(parameter.low), float(parameter.high)]
-    else:
-        marks = [parameter.low + (parameter.high - parameter.low) * quarter / 4 for quarter in range(5)]
-    return [parameter.share(label) for label in marks], [words.setting(label) for label in marks]
+    marks = parameter.labels if isinstance(parameter, Choice) else [parameter.at(share) for share in (0.0, 0.5, 1.0)]
+    return [position(dimension, mark) for mark in marks], [words.setting(mark) for mark in marks]
