@@ -145,6 +145,6 @@ def test_an_option_that_a_task_of_a_cell_needs_must_be_given_or_searched(project
     class Needing(Rows):
         width: int
 
-    with pytest.raises(StudyFileError, match=r"task\.width: is needed by Needing"):
+    with pytest.raises(StudyFileError, match=r"task\.width: is missing"):
         Study(task=Needing, **KEYS)
     assert Study(task=Needing, space={"task.width": {"low": 1, "high": 2}}, **KEYS).task.pickle

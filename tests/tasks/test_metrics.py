@@ -7,9 +7,12 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
+from sklearn.metrics import f1_score, precision_score, recall_score
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import metrics
@@ -68,8 +71,24 @@ def test_a_correlation_with_a_constant_is_zero(name: str) -> None:
     assert metrics.load(name).compute(predictions=[1.0, 1.0, 1.0], references=[1.0, 2.0, 3.0]) == {name: 0.0}
 
 
-def test_a_model_that_never_says_yes_has_f1_of_zero_without_a_warning() -> None:
-    assert metrics.load("f1").compute(predictions=[0, 0], references=[0, 1]) == {"f1": 0.0}
+@pytest.mark.parametrize("name", ["pearsonr", "spearmanr"])
+def test_a_correlation_of_one_row_is_zero_where_scipy_has_none(name: str) -> None:
+    with pytest.raises(ValueError, match="length at least 2"):
+        scipy.stats.pearsonr([1.0], [2.0])
+    assert metrics.load(name).compute(predictions=[1.0], references=[2.0]) == {name: 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "score"), [("precision", precision_score), ("recall", recall_score), ("f1", f1_score)]
+)
+@pytest.mark.parametrize(("predicted", "true"), [([0, 0], [0, 1]), ([0, 0], [0, 0]), ([0, 0, 2], [0, 1, 2])])
+def test_a_class_that_is_never_predicted_scores_zero_as_in_scikit_learn_without_a_warning(
+    name: str, score: Any, predicted: list[int], true: list[int]
+) -> None:
+    average = "binary" if max(true) < 2 else "macro"
+    expected = score(true, predicted, average=average, zero_division=0)
+    assert metrics.load(name).compute(predictions=predicted, references=true) == {name: expected}
+    assert expected < 1
 
 
 def test_a_metric_module_of_ones_own_loads_from_its_path(tmp_path: Path) -> None:

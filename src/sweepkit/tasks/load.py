@@ -1,4 +1,4 @@
-"""A study's ``task:`` becomes a Task: by kind, file or pickle, with its options checked."""
+"""Loads a study's ``task:`` section as a Task: a built-in kind, a class in a file, or a pickled class."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
+from sweepkit.study import messages
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.study import TaskSpec
 from sweepkit.tasks.by_value import loads
@@ -20,18 +22,18 @@ from sweepkit.tasks.task import Task
 
 
 def kind_class(kind: str) -> type[Task]:
-    """Return the class of a built-in kind; its name is a key of KINDS."""
+    """Return the class of a built-in kind, a key of KINDS."""
     module, _, name = KINDS[kind].partition(":")
     found: type[Task] = getattr(importlib.import_module(module), name)
     return found
 
 
 def task_class(spec: TaskSpec, home: Path) -> type[Task]:
-    """Return the class behind ``type:`` or ``path:``. Raises InputError."""
+    """Return the class behind ``type:``, ``path:`` or ``pickle:``. Raises InputError."""
     if spec.type is not None:
         if spec.type not in KINDS:
             raise InputError(
-                f"task.type: unknown kind {spec.type}; built in are {', '.join(KINDS)}{nearest(spec.type, KINDS)}"
+                f"task.type: unknown kind {spec.type}; built-in kinds are {', '.join(KINDS)}{nearest(spec.type, KINDS)}"
             )
         return kind_class(spec.type)
     if spec.pickle is not None:
@@ -39,7 +41,7 @@ def task_class(spec: TaskSpec, home: Path) -> type[Task]:
     text = spec.path or ""
     where, _, name = text.rpartition(":")
     if not where.endswith(".py") or not name:
-        raise InputError(f"task.path: must be file.py:Class, got {text}")
+        raise InputError(f"task.path: expected file.py:Class, got {text}")
     file = (home / where).expanduser().resolve()
     if not file.is_file():
         raise InputError(f"task.path: there is no file {file}")
@@ -65,21 +67,22 @@ def load_task(
     kind: type[Task] | None = None,
     trust_remote_code: bool = False,
 ) -> Task:
-    """Return the task of a study with ``options`` (a trial's ``task.*`` values, without prefix) over its fixed ones.
+    """Return a study's task; ``options``, a trial's ``task.*`` values without prefix, override its fixed ones.
 
-    Values are taken as JSON means them: a path may be text, but text is no number and 1.0 no whole number. Raises
-    InputError with every wrong option. ``kind`` is the class where the study does not say where to find it.
+    Values are read strictly, as JSON: a path may be text, but "3" is not a number and 1.0 not a whole number. ``kind``
+    replaces the class that the study names. Raises InputError with every wrong option.
     """
     cls = kind or task_class(spec, home)
     values = {**spec.options, **(options or {})}
     try:
         text: str | None = json.dumps(values)
-    except (TypeError, ValueError):  # objects from a notebook, which JSON cannot say
+    except (TypeError, ValueError):  # Python objects from a notebook
         text = None
     try:
         task = cls.model_validate(values, strict=True) if text is None else cls.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise InputError("\n".join(_problems(cls, error))) from error
+        problems = option_problems(cls, values, error, cls.__name__)
+        raise InputError("\n".join(f"{path}: {message}" for path, message in problems.items())) from error
     task._home = home.resolve()
     task._trust_remote_code = trust_remote_code
     return task
@@ -91,45 +94,40 @@ def option_names(cls: type[Task]) -> list[str]:
 
 
 def option_defaults(cls: type[Task]) -> dict[str, Any]:
-    """Return option → default, as plain data, for the options that have one."""
+    """Return option → default, as JSON-compatible data, for the options that have one."""
     fields = cls.model_fields.items()
     found = {f.alias or name: f.get_default(call_default_factory=True) for name, f in fields if not f.is_required()}
     try:
         plain = TypeAdapter(dict[str, Any]).dump_python(found, mode="json")
-    except ValueError:  # a default that is no plain data
+    except ValueError:  # a default that JSON does not know
         return found
     return {
         key: (found[key] if isinstance(found[key], float) and math.isinf(found[key]) else plain[key]) for key in found
     }
 
 
-def _problems(cls: type[Task], error: ValidationError) -> list[str]:
-    """Each wrong option in one sentence, beginning with its dotted key in the study."""
-    known = option_names(cls)
-    lines = []
-    for entry in error.errors(include_url=False):
-        parts = [str(part) for part in entry["loc"] if not str(part).startswith(("function-", "dict[", "list[", "str"))]
-        key = ".".join(["task", *parts])
-        if entry["type"] == "extra_forbidden" and len(parts) == 1:
-            lines.append(
-                f"{key}: {cls.__name__} has no option {parts[0]}{nearest(parts[0], known)} Options: {', '.join(known)}"
-            )
-        elif entry["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key{nearest(parts[-1], _keys_at(cls, parts[:-1]))}")
-        elif entry["type"] == "missing":
-            lines.append(f"{key}: is needed by {cls.__name__}")
-        else:
-            lines.append(f"{key}: {entry['msg'].removeprefix('Value error, ')}, got {entry['input']!r}")
-    return list(dict.fromkeys(lines))
+def option_problems(cls: type[Task], values: Mapping[str, Any], error: ValidationError, label: str) -> dict[str, str]:
+    """Return path in the study → message for each wrong option; ``label`` is what messages call the task."""
+    groups: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
+    for each in error.errors(include_url=False):
+        keys = tuple(part for part in each["loc"] if isinstance(part, int) or _is_key(part, each["loc"], values))
+        groups.setdefault(keys, []).append(each)
+    problems = {}
+    for keys, errors in groups.items():
+        message = messages.sentence(errors, messages.section(cls, keys[:-1]))
+        if errors[0]["type"] == "extra_forbidden" and len(keys) == 1:
+            name, known = str(keys[0]), option_names(cls)
+            message = f"{label} has no option {name}{nearest(name, known) or '; its options are ' + ', '.join(known)}"
+        problems[".".join(["task", *map(str, keys)])] = message
+    return problems
 
 
-def _keys_at(model: Any, path: list[str]) -> list[str]:
-    """The keys that a nested option knows."""
-    for part in path:
-        field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
-        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
-        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not inner:
-            return []
-        model = inner[0]
-    return [field.alias or name for name, field in model.model_fields.items()]
+def _is_key(part: str, loc: tuple[int | str, ...], values: Mapping[str, Any]) -> bool:
+    """Whether a part of pydantic's location is a key of the study, not the tag of a union."""
+    if part == loc[0]:
+        return True
+    node: Any = values
+    for each in loc[:-1]:
+        if isinstance(node, Mapping) and each in node:
+            node = node[each]
+    return isinstance(node, Mapping) and (part in node or part == loc[-1]) and "[" not in part

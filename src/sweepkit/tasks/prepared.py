@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType, SimpleNamespace
+from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.errors import InputError, SweepError
 from sweepkit.study.paths import ABOUT
 from sweepkit.tasks import by_value, files
+from sweepkit.tasks.private import temporary_files_in
 from sweepkit.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -192,24 +193,17 @@ def _checked(task: Task) -> DatasetDict:
 
 @contextmanager
 def _no_cache(folder: Path) -> Iterator[None]:
-    """Keep ``map`` from leaving its steps in the caches of `datasets`: what is worth keeping is kept here.
-
-    They go to ``folder`` instead. Otherwise they would go to a folder under /tmp that an exit handler removes, and neither a
-    forked process nor a killed one comes to that.
-    """
+    """Keep ``map``'s steps out of the caches of `datasets`, and in ``folder``; only the result is worth keeping."""
     import datasets
-    from datasets import fingerprint
 
-    before, theirs = datasets.is_caching_enabled(), fingerprint._TEMP_DIR_FOR_TEMP_CACHE_FILES
-    fingerprint._TEMP_DIR_FOR_TEMP_CACHE_FILES = SimpleNamespace(name=str(folder))
-    bars = datasets.utils.logging.is_progress_bar_enabled()
+    caching, bars = datasets.is_caching_enabled(), datasets.utils.logging.is_progress_bar_enabled()
     datasets.disable_caching()
     datasets.disable_progress_bars()
     try:
-        yield
+        with temporary_files_in(folder):
+            yield
     finally:
-        fingerprint._TEMP_DIR_FOR_TEMP_CACHE_FILES = theirs
-        if before:
+        if caching:
             datasets.enable_caching()
         if bars:
             datasets.enable_progress_bars()

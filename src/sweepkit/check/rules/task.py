@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from sweepkit.check.fields.models import locate
 from sweepkit.check.rules.names import Consumers, models_of
 from sweepkit.check.rules.values import mismatch
-from sweepkit.study import messages
 from sweepkit.study.backends import backends_with
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import references
 from sweepkit.tasks.data import SUFFIXES
+from sweepkit.tasks.load import option_problems
 
 _DATA = (*SUFFIXES, ".csv.gz", ".json.gz", ".jsonl.gz")
 
@@ -59,42 +59,15 @@ def check_task(study: StudyData, consumers: Consumers) -> list[Problem]:
 def _built_in(study: StudyData, consumers: Consumers) -> Iterator[Problem]:
     assert consumers.task is not None
     cls, given = consumers.task.built_in, study.task.options
-    searched = {each.name.removeprefix("task.") for each in visit(study.space)}
+    searched = {f"task.{name}" for each in visit(study.space) if (name := each.name.removeprefix("task.")) not in given}
     try:
         cls.model_validate_json(json.dumps(given), strict=True)
     except TypeError:
         return  # objects of a study made in Python; the task itself checks them
     except ValidationError as error:
-        groups: dict[str, list[Any]] = {}
-        keys_of: dict[str, list[str | int]] = {}
-        for each in error.errors(include_url=False):
-            keys = [part for part in each["loc"] if isinstance(part, int) or _written(str(part), each["loc"], given)]
-            if each["type"] == "missing" and each["loc"] and each["loc"][0] in searched:
-                continue
-            path = ".".join(["task", *map(str, keys)])
-            keys_of[path] = keys
-            groups.setdefault(path, []).append(each)
-        for path, errors in groups.items():
-            top = len(errors[0]["loc"]) == 1
-            if top and errors[0]["type"] == "extra_forbidden":
-                name = str(errors[0]["loc"][0])
-                listed = f"; its options are {', '.join(consumers.task.options)}"
-                hint = nearest(name, consumers.task.options) or listed
-                yield Problem(path, f"{study.task.type} has no such option{hint}")
-            else:
-                section = cls if top else messages.section(cls, keys_of[path][:-1])
-                yield Problem(path, messages.sentence(errors, section))
-
-
-def _written(part: str, loc: tuple[int | str, ...], given: Mapping[str, Any]) -> bool:
-    """Whether a piece of pydantic's location is a key of the study file, not the tag of a union."""
-    if part == loc[0]:
-        return True
-    node: Any = given
-    for each in loc[:-1]:
-        if isinstance(node, Mapping) and each in node:
-            node = node[each]
-    return isinstance(node, Mapping) and (part in node or part == loc[-1]) and "[" not in part
+        for path, message in option_problems(cls, given, error, str(study.task.type)).items():
+            if path not in searched:
+                yield Problem(path, message)
 
 
 def _files(path: str, value: Any, home: Path) -> Iterator[Problem]:
