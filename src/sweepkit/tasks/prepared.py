@@ -1,12 +1,8 @@
-"""Runs a task's ``data()`` once for each set of options and keeps the result on disk, memory-mapped by every trial.
-
-Knows nothing of trials: whoever comes first prepares, whoever comes at the same time waits.
-"""
+"""Runs a task's ``data()`` once for each set of options and stores the result, which every trial memory-maps."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 import shutil
@@ -17,7 +13,6 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.errors import InputError, SweepError
@@ -30,37 +25,35 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 LIBRARIES = ("datasets", "transformers", "tokenizers")
-"""Whose versions decide, besides the task, what the prepared rows look like."""
+"""Libraries whose versions are part of the digest: they too decide what the prepared rows look like."""
 
 
 def prepare(task: Task, folder: Path) -> Path:
-    """Return the folder with the task's prepared splits, running ``data()`` only where no one did before.
+    """Return the folder of the task's prepared splits, running ``data()`` if it does not exist, and open them.
 
-    It lies under ``folder`` by a digest of the task's class and source, all its options and the files it reads. A
-    process that comes while another prepares waits for it; one that was killed in the middle leaves nothing that
-    counts. From then on ``task.splits`` are the prepared ones. Raises InputError.
+    Its name in ``folder`` is the task's :func:`digest`. One process prepares while others wait for it; a killed one
+    leaves nothing that a later one would take for prepared data. Raises InputError.
     """
     from filelock import FileLock
 
-    name = digest(task)
-    place = folder / name
+    place = folder / digest(task)
     if not place.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{name}.lock"):
+        with FileLock(place.with_name(f"{place.name}.lock")):
             if not place.is_dir():
-                for left in folder.glob(f".{name}-*"):
-                    shutil.rmtree(left, ignore_errors=True)  # of a process that was killed in the middle
+                for scratch in folder.glob(f".{place.name}-*"):
+                    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed in the middle
                 _write(task, place)
     task._splits = load_prepared(place)
     return place
 
 
 _held: dict[Path, DatasetDict] = {}
-"""Prepared splits that are open for all processes forked from this one."""
+"""Open splits, shared with all processes forked from this one."""
 
 
 def hold(task: Task, folder: Path) -> None:
-    """Open the task's splits once for all processes forked from this one, where they are prepared already."""
+    """Open the task's splits, if they are prepared, for all processes forked from this one."""
     place = folder / digest(task)
     if place.is_dir():
         _held[place] = load_prepared(place)
@@ -74,23 +67,23 @@ def load_prepared(path: Path) -> DatasetDict:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """Return what is known of prepared data without opening it: digest, task, rows by split, columns."""
-    found: dict[str, Any] = json.loads((path / ABOUT).read_text())
-    return found
+    """Return ``digest``, ``task``, ``rows`` (by split) and ``columns`` of prepared data without opening it."""
+    known: dict[str, Any] = json.loads((path / ABOUT).read_text())
+    return known
 
 
 def digest(task: Task) -> str:
-    """Return 16 hexadecimal digits that change when ``data()`` could return something else. Raises InputError."""
-    stamps = []
-    for file in task.inputs():
-        found = file.stat()
-        stamps.append([str(file), found.st_size, found.st_mtime_ns])
+    """Return 16 hexadecimal digits that change with whatever ``data()`` depends on. Raises InputError.
+
+    That is the task's class and source, its options, size and time of the files it reads, and LIBRARIES.
+    """
+    inputs = [(file, file.stat()) for file in task.inputs()]
     text = json.dumps(
         {
             "class": f"{type(task).__module__}:{type(task).__qualname__}",
             "source": [_source(cls) for cls in type(task).__mro__ if issubclass(cls, Task) and cls is not Task],
             "options": task.model_dump(mode="json", by_alias=True, fallback=repr),
-            "inputs": stamps,
+            "inputs": [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in inputs],
             "libraries": _versions(),
         },
         sort_keys=True,
@@ -104,49 +97,19 @@ def _versions() -> dict[str, str]:
 
 
 def _source(cls: type) -> str:
-    """The digest of a class's module (a task's file: of all Python files beside it); in a notebook of its code."""
+    """Return the digest of a class's module (a study's own file: all Python files beside it), or of its code.
+
+    A class from a notebook has code only.
+    """
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    found = hashlib.sha256()
+    content = hashlib.sha256()
     if file is None or not Path(file).is_file() or cls.__module__ == "__main__":
-        found.update(repr(_code(cls, set())).encode())
+        content.update(by_value.code_of(cls).encode())
     else:
         own = cls.__module__.startswith(f"{files.__name__}.")
         for path in sorted(Path(file).parent.glob("*.py")) if own else [Path(file)]:
-            found.update(path.read_bytes())
-    return found.hexdigest()
-
-
-def _code(value: Any, seen: set[int]) -> Any:
-    """What goes by value to the trials, with all it refers to, free of addresses, file names and line numbers.
-
-    ``seen`` are the functions and classes that were met before.
-    """
-    if isinstance(value, CodeType):
-        return value.co_code.hex(), value.co_names, [_code(constant, seen) for constant in value.co_consts]
-    if isinstance(value, (str, bytes, int, float, complex, type(None))):
-        return repr(value)
-    if isinstance(value, (list, tuple)):
-        return [_code(part, seen) for part in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(repr(_code(part, seen)) for part in value)
-    if isinstance(value, dict):
-        return sorted((repr(key), repr(_code(part, seen))) for key, part in value.items())
-    if isinstance(value, ModuleType):
-        return value.__name__
-    if by_value.goes_by_name(value):
-        return f"{value.__module__}.{value.__qualname__}"
-    value = inspect.unwrap(getattr(value, "__func__", getattr(value, "fget", value)))
-    if not isinstance(value, (FunctionType, type)):
-        return hashlib.sha256(by_value.plain_dumps(value)).hexdigest()
-    if id(value) in seen:
-        return value.__qualname__
-    seen.add(id(value))
-    if isinstance(value, FunctionType):
-        parts = [value.__code__, value.__defaults__, value.__kwdefaults__]
-        used = [(name, _code(part, seen)) for name, part in by_value.references(value)]
-        return [_code(part, seen) for part in parts], used
-    own = {name: part for name, part in vars(value).items() if name[:2] != "__" and name != "_abc_impl"}
-    return [_code(base, seen) for base in value.__bases__], _code(own, seen)
+            content.update(path.read_bytes())
+    return content.hexdigest()
 
 
 def _write(task: Task, place: Path) -> None:
@@ -170,7 +133,7 @@ def _write(task: Task, place: Path) -> None:
 
 
 def _checked(task: Task) -> DatasetDict:
-    """The splits of ``data()``, or an InputError that says what is wrong with them."""
+    """Return what ``data()`` returns. Raises InputError where it raises or returns no splits to train on."""
     from datasets import Dataset, DatasetDict
 
     name = type(task).__name__
