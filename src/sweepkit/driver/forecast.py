@@ -156,7 +156,7 @@ def forecast(study: StudyData, largest: Largest, measured: Sequence[Measured], h
         trials=trials,
         search_seconds=None if trials is None else makespan(seconds, trials, host.slots),
         confirm_seconds=makespan(seconds, runs, host.slots),
-        prunes=study.pruner.type != "none" and not study.pruner.population,
+        prunes=study.pruner.stops,
         kept_models=kept,
         kept_bytes=kept * fmean(one.best_bytes for one in measured),
         record_bytes=_record_bytes(study, (trials or 0) + runs, fmean(one.log_bytes for one in measured)),

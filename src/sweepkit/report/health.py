@@ -15,6 +15,7 @@ from sweepkit.study.configurations import key_of
 from sweepkit.study.files import first_line
 from sweepkit.study.parameters import Choice, Float, Int
 from sweepkit.study.paths import CONSOLE
+from sweepkit.study.samplers import PRUNERS
 from sweepkit.trial.trial import Ending, Trial
 
 EXPECTED, MANY = 5, 0.2
@@ -48,20 +49,32 @@ class Finding:
     advice: str
 
 
+Said = Iterator[tuple[str, str]]
+"""Messages of a check, each with its advice."""
+Need = Callable[[Evidence], str]
+"""Returns what a check lacks in words, or nothing."""
+
+
 @dataclass(frozen=True)
 class _Check:
     subject: str
-    find: Callable[[Evidence], Iterator[Finding]]
-    needs: Sequence[Callable[[Evidence], str]]
-    """Each returns what is missing in words, or nothing; without all of them the check can say nothing."""
-    applies: Callable[[Evidence], bool] = lambda evidence: True
-    several: bool = False
-    """Whether it applies to studies with several goals, too."""
+    find: Callable[[Evidence], Said]
+    needs: Sequence[Need]
+    applies: Callable[[Evidence], bool]
+
+
+_CHECKS: list[_Check] = []
+"""All checks, the most pressing first: in the order of the functions below."""
 
 
 def findings(evidence: Evidence) -> list[Finding]:
     """Return everything found, the most pressing first; empty for a healthy study."""
-    return [finding for check, missing in _applicable(evidence) if not missing for finding in check.find(evidence)]
+    return [
+        Finding(check=check.find.__name__.removeprefix("_"), message=message, advice=advice)
+        for check, missing in _applicable(evidence)
+        if not missing
+        for message, advice in check.find(evidence)
+    ]
 
 
 def unchecked(evidence: Evidence) -> list[str]:
@@ -69,10 +82,44 @@ def unchecked(evidence: Evidence) -> list[str]:
     return [f"{check.subject} ({missing})" for check, missing in _applicable(evidence) if missing]
 
 
-def _applicable(evidence: Evidence) -> Iterator[tuple[_Check, str]]:
-    for check in _CHECKS:
-        if check.applies(evidence) and (check.several or not evidence.answer.several):
-            yield check, next(filter(None, (need(evidence) for need in check.needs)), "")
+def _applicable(evidence: Evidence) -> list[tuple[_Check, str]]:
+    """Return the checks of a study of this kind, each with the first thing it lacks."""
+    checks = [check for check in _CHECKS if check.applies(evidence)]
+    return [(check, next(filter(None, (need(evidence) for need in check.needs)), "")) for check in checks]
+
+
+def _check(
+    subject: str,
+    *needs: Need,
+    applies: Callable[[Evidence], bool] = lambda evidence: True,
+    several: bool = False,
+) -> Callable[[Callable[[Evidence], Said]], Callable[[Evidence], Said]]:
+    """Return a decorator that adds a check; ``several``: also of studies with several goals."""
+
+    def add(find: Callable[[Evidence], Said]) -> Callable[[Evidence], Said]:
+        _CHECKS.append(_Check(subject, find, needs, lambda e: applies(e) and (several or not e.answer.several)))
+        return find
+
+    return add
+
+
+def _need(what: str, enough: Callable[[Evidence], bool]) -> Need:
+    return lambda evidence: "" if enough(evidence) else what
+
+
+def _ended(count: int) -> Need:
+    return _need(words.plural(count, "ended trial"), lambda e: len(e.ended) >= count)
+
+
+def _complete(count: int) -> Need:
+    return _need(words.plural(count, "complete trial"), lambda e: len(e.answer.ranked) >= count)
+
+
+_BASELINE = _need("a baseline", lambda e: e.baseline is not None)
+_SEEDS = _need("confirm or seed_per_trial", lambda e: e.seed_spread is not None)
+_CURVES = _need(f"{FEWEST} evaluations per trial", lambda e: len(e.curve(_best(e))) >= FEWEST)
+_END = _need("the end of the run", lambda e: not e.running)
+_VALUES = _need(f"{EFFECTS} trials with a value", lambda e: sum(bool(row.values) for row in e.ended) >= EFFECTS)
 
 
 def _best(evidence: Evidence) -> Trial:
@@ -80,7 +127,8 @@ def _best(evidence: Evidence) -> Trial:
     return evidence.best
 
 
-def _went_wrong(evidence: Evidence) -> Iterator[Finding]:
+@_check("trials that go wrong", _ended(FEWEST), several=True)
+def _went_wrong(evidence: Evidence) -> Said:
     """Too many trials diverged, ran out of memory or failed."""
     for ending, verb in (
         (Ending.diverged, "diverged"),
@@ -105,7 +153,7 @@ def _went_wrong(evidence: Evidence) -> Iterator[Finding]:
                 if ending is Ending.diverged
                 else "Remove the largest batch size, sequence length or model from the space."
             )
-        yield Finding(check="went_wrong", message=message, advice=advice)
+        yield message, advice
 
 
 @dataclass(frozen=True)
@@ -135,7 +183,8 @@ def _region(evidence: Evidence, wrong: Sequence[Trial]) -> _Region | None:
     return best if best and best.spared >= SPARED else None
 
 
-def _no_gain(evidence: Evidence) -> Iterator[Finding]:
+@_check("gain over the baseline", _BASELINE, _ended(EXPECTED), _complete(1))
+def _no_gain(evidence: Evidence) -> Said:
     """Nothing beat the baseline, in the search or over new seeds."""
     chosen, baseline, best = evidence.chosen, evidence.baseline, _best(evidence)
     if chosen is None or baseline is None or chosen.number != baseline.number:
@@ -143,25 +192,23 @@ def _no_gain(evidence: Evidence) -> Iterator[Finding]:
     message = f"None of {len(evidence.ended) - 1} configurations beat the baseline."
     if best.number != baseline.number:
         message = f"Trial {best.number} led in the search, but over new seeds the baseline has the best mean."
-    advice = (
-        "Keep the baseline, or search closer to it: narrow the space around its values, or enqueue variations of it."
-    )
-    yield Finding(check="no_gain", message=message, advice=advice)
+    closer = "narrow the space around its values, or enqueue variations of it"
+    yield message, f"Keep the baseline, or search closer to it: {closer}."
 
 
-def _seed_noise(evidence: Evidence) -> Iterator[Finding]:
+@_check("noise between seeds", _complete(2), _SEEDS)
+def _seed_noise(evidence: Evidence) -> Said:
     """The best trials differ by less than two seeds of one configuration do."""
     noise, top = evidence.seed_spread, evidence.answer.ranked[:3]
     gap = abs(top[0].values[0] - top[-1].values[0])
     if noise is None or gap >= noise:
         return
     numbers = listed([str(row.number) for row in top])
-    yield Finding(
-        check="seed_noise",
-        message=f"The best {len(top)} trials ({numbers}) differ by {words.value(gap)}, less than the standard deviation "
-        f"between seeds ({words.value(noise)}).",
-        advice=_distinguish(evidence, {row.number for row in top}),
+    message = (
+        f"The best {len(top)} trials ({numbers}) differ by {words.value(gap)}, less than the standard deviation "
+        f"between seeds ({words.value(noise)})."
     )
+    yield message, _distinguish(evidence, {row.number for row in top})
 
 
 def _distinguish(evidence: Evidence, top: set[int]) -> str:
@@ -179,33 +226,23 @@ def _distinguish(evidence: Evidence, top: set[int]) -> str:
     )
 
 
-def _pruned_winner(evidence: Evidence) -> Iterator[Finding]:
+@_check("pruning of good trials", _complete(1), applies=lambda e: e.study.pruner.stops)
+def _pruned_winner(evidence: Evidence) -> Said:
     """The pruner would have stopped the best trial if it had come last."""
     best, name = _best(evidence), evidence.study.pruner.type
     step = pruned_at(evidence, best)
     if step is None:
         return
-    yield Finding(
-        check="pruned_winner",
-        message=f"If trial {best.number}, the best, had come last, {name} would have pruned it at evaluation {step} of "
-        f"{max(best.intermediate)}, at {words.value(best.intermediate[step])}. Trials that start slowly like it were pruned.",
-        advice=f"Prune later or less: {_patience(name, step)}.",
+    later = PRUNERS[name].later(step) or f"let trials train beyond evaluation {step}"
+    message = (
+        f"If trial {best.number}, the best, had come last, {name} would have pruned it at evaluation {step} of "
+        f"{max(best.intermediate)}, at {words.value(best.intermediate[step])}. Trials that start slowly like it were pruned."
     )
+    yield message, f"Prune later or less: {later}."
 
 
-def _patience(pruner: str, step: int) -> str:
-    options = {
-        "asha": f"pruner: {{min_resource: {step + 1}}} or a smaller reduction_factor",
-        "hyperband": f"pruner: {{min_resource: {step + 1}}} or a smaller reduction_factor",
-        "median": f"pruner: {{n_warmup_steps: {step}}}, or percentile with a lower percentile",
-        "percentile": f"pruner: {{n_warmup_steps: {step}}}, or a lower percentile",
-        "patient": "pruner: a larger patience",
-        "wilcoxon": "pruner: a smaller p_threshold",
-    }
-    return options.get(pruner, f"let trials train beyond evaluation {step}")
-
-
-def _at_an_edge(evidence: Evidence) -> Iterator[Finding]:
+@_check("edges of the space", _ended(EXPECTED), _complete(1))
+def _at_an_edge(evidence: Evidence) -> Said:
     """The best value of a hyperparameter lies at an end of its range."""
     top = evidence.answer.ranked[:TOP]
     for dimension, label in configuration(evidence.study, _best(evidence)).values():
@@ -221,16 +258,17 @@ def _at_an_edge(evidence: Evidence) -> Iterator[Finding]:
         upper = share >= 1 - EDGE and middle >= 1 - NEAR
         if not upper and not (share <= EDGE and middle <= NEAR):
             continue
-        end, bound = ("high", parameter.high) if upper else ("low", parameter.low)
-        yield Finding(
-            check="at_an_edge",
-            message=f"The best {name}, {words.setting(label)}, lies at the {'upper' if upper else 'lower'} edge of its range "
-            f"({words.setting(parameter.low)} to {words.setting(parameter.high)}); the optimum may lie outside.",
-            advice=f"Widen the range and run the same command; the trials so far stay: {name}: "
-            f"{{{end}: {words.setting(_wider(parameter, upper))}}}."
-            if upper or parameter.low > 0
-            else f"If {words.setting(bound)} is the lowest possible value, fix {name} under training; else lower {end}.",
+        end = "high" if upper else "low"
+        message = (
+            f"The best {name}, {words.setting(label)}, lies at the {'upper' if upper else 'lower'} edge of its range "
+            f"({words.setting(parameter.low)} to {words.setting(parameter.high)}); the optimum may lie outside."
         )
+        wider = f"{name}: {{{end}: {words.setting(_wider(parameter, upper))}}}"
+        advice = f"Widen the range and run the same command; the trials so far stay: {wider}."
+        if not upper and parameter.low <= 0:
+            bound = words.setting(parameter.low)
+            advice = f"If {bound} is the lowest possible value, fix {name} under training; else lower low."
+        yield message, advice
 
 
 def _wider(parameter: Float | Int, upper: bool) -> float:
@@ -242,7 +280,8 @@ def _wider(parameter: Float | Int, upper: bool) -> float:
     return round(wider) if isinstance(parameter, Int) else wider
 
 
-def _training_still_improving(evidence: Evidence) -> Iterator[Finding]:
+@_check("length of training", _complete(1), _CURVES)
+def _training_still_improving(evidence: Evidence) -> Said:
     """The best trials were still learning at their last evaluation."""
     top = evidence.answer.ranked[:FEWEST]
     rising = [row for row in top if _rising(evidence, [value for _, value in evidence.curve(row)])]
@@ -252,12 +291,11 @@ def _training_still_improving(evidence: Evidence) -> Iterator[Finding]:
     length = next((name for name in ("max_steps", "num_train_epochs") if name in training), "num_train_epochs")
     now = training.get(length, 3)
     longer = f"{length}: {words.setting(2 * now)}" if isinstance(now, (int, float)) and now > 0 else length
-    yield Finding(
-        check="training_still_improving",
-        message=f"Trial {top[0].number}, the best, was still improving at its last evaluation ({words.value(curve[-2])} to "
-        f"{words.value(curve[-1])}): training stopped too early.",
-        advice=f"Train longer, for example with {longer} under training, as a new study or with --fresh.",
+    message = (
+        f"Trial {top[0].number}, the best, was still improving at its last evaluation ({words.value(curve[-2])} to "
+        f"{words.value(curve[-1])}): training stopped too early."
     )
+    yield message, f"Train longer, for example with {longer} under training, as a new study or with --fresh."
 
 
 def _rising(evidence: Evidence, curve: list[float]) -> bool:
@@ -267,7 +305,8 @@ def _rising(evidence: Evidence, curve: list[float]) -> bool:
     return evidence.better(curve[-1], before) > RISING * abs(evidence.better(curve[-1], curve[0]))
 
 
-def _search_still_improving(evidence: Evidence) -> Iterator[Finding]:
+@_check("convergence of the search", _END, _ended(SEARCH), _complete(SEARCH // 2))
+def _search_still_improving(evidence: Evidence) -> Said:
     """The budget ended while the best value was still improving."""
     best, able = _best(evidence), evidence.answer.ranked
     late = sorted(row.number for row in evidence.ended)[-max(2, round(LATE * len(evidence.ended))) :]
@@ -280,27 +319,26 @@ def _search_still_improving(evidence: Evidence) -> Iterator[Finding]:
         return
     trials = evidence.study.budget.trials
     more = f"budget: {{trials: {round(1.5 * max(trials, len(evidence.ended)))}}}" if trials else "a larger budget"
-    yield Finding(
-        check="search_still_improving",
-        message=f"The search was still improving when it ended: its last {len(late)} trials took {evidence.goal.metric} "
-        f"from {words.value(before.values[0])} to {words.value(best.values[0])}.",
-        advice=f"Continue with the same command and {more}; the trials so far stay.",
+    message = (
+        f"The search was still improving when it ended: its last {len(late)} trials took {evidence.goal.metric} "
+        f"from {words.value(before.values[0])} to {words.value(best.values[0])}."
     )
+    yield message, f"Continue with the same command and {more}; the trials so far stay."
 
 
-def _no_effect(evidence: Evidence) -> Iterator[Finding]:
+@_check("hyperparameters without effect", _VALUES)
+def _no_effect(evidence: Evidence) -> Said:
     """A hyperparameter made no visible difference."""
     shares = importances(optuna_study(evidence))
     idle = [name for name, share in shares.items() if share < NO_EFFECT and _good_everywhere(evidence, name)]
     if not idle or len(idle) == len(shares):
         return
     its, them = ("its", "it") if len(idle) == 1 else ("their", "them")
-    yield Finding(
-        check="no_effect",
-        message=f"{listed(idle)} made no visible difference: {its} importance is below {NO_EFFECT:.0%}, and every part of "
-        f"{its} range has good trials.",
-        advice=f"Fix {them} under training and spend the trials on {max(shares, key=shares.__getitem__)}.",
+    message = (
+        f"{listed(idle)} made no visible difference: {its} importance is below {NO_EFFECT:.0%}, and every part of "
+        f"{its} range has good trials."
     )
+    yield message, f"Fix {them} under training and spend the trials on {max(shares, key=shares.__getitem__)}."
 
 
 def _good_everywhere(evidence: Evidence, key: str) -> bool:
@@ -328,7 +366,8 @@ def _good_everywhere(evidence: Evidence, key: str) -> bool:
     return all(evidence.better(top(each), median) >= half for each in reached.values())
 
 
-def _duplicates(evidence: Evidence) -> Iterator[Finding]:
+@_check("repeated configurations", _ended(FEWEST), applies=lambda e: not e.study.seed_per_trial, several=True)
+def _duplicates(evidence: Evidence) -> Said:
     """Configurations were trained more than once with the same seed."""
     trained = [row for row in evidence.ended if row.ending is not Ending.failed and row.params]
     counts = Counter(key_of(row.params) for row in trained)
@@ -336,65 +375,5 @@ def _duplicates(evidence: Evidence) -> Iterator[Finding]:
     if repeated < FEWEST or repeated <= MANY * len(trained) / 2:
         return
     redraw = "Remove duplicates: train. " if evidence.study.duplicates == "train" else ""
-    yield Finding(
-        check="duplicates",
-        message=f"{repeated} of {len(trained)} trials repeat a configuration with the same seed, which adds nothing.",
-        advice=f"{redraw}There are {len(counts)} distinct ones: widen the space or lower the budget.",
-    )
-
-
-def _needs(what: str, enough: Callable[[Evidence], bool]) -> Callable[[Evidence], str]:
-    return lambda evidence: "" if enough(evidence) else what
-
-
-def _ended(count: int) -> Callable[[Evidence], str]:
-    return _needs(words.plural(count, "ended trial"), lambda e: len(e.ended) >= count)
-
-
-def _complete(count: int) -> Callable[[Evidence], str]:
-    return _needs(words.plural(count, "complete trial"), lambda e: len(e.answer.ranked) >= count)
-
-
-_CHECKS = (
-    _Check("trials that go wrong", _went_wrong, [_ended(FEWEST)], several=True),
-    _Check(
-        "gain over the baseline",
-        _no_gain,
-        [_needs("a baseline", lambda e: e.baseline is not None), _ended(EXPECTED), _complete(1)],
-    ),
-    _Check(
-        "noise between seeds",
-        _seed_noise,
-        [_complete(2), _needs("confirm or seed_per_trial", lambda e: e.seed_spread is not None)],
-    ),
-    _Check(
-        "pruning of good trials",
-        _pruned_winner,
-        [_complete(1)],
-        applies=lambda e: e.study.pruner.type != "none" and not e.study.pruner.population,
-    ),
-    _Check("edges of the space", _at_an_edge, [_ended(EXPECTED), _complete(1)]),
-    _Check(
-        "length of training",
-        _training_still_improving,
-        [_complete(1), _needs(f"{FEWEST} evaluations per trial", lambda e: len(e.curve(_best(e))) >= FEWEST)],
-    ),
-    _Check(
-        "convergence of the search",
-        _search_still_improving,
-        [_needs("the end of the run", lambda e: not e.running), _ended(SEARCH), _complete(SEARCH // 2)],
-    ),
-    _Check(
-        "hyperparameters without effect",
-        _no_effect,
-        [_needs(f"{EFFECTS} trials with a value", lambda e: sum(bool(row.values) for row in e.ended) >= EFFECTS)],
-    ),
-    _Check(
-        "repeated configurations",
-        _duplicates,
-        [_ended(FEWEST)],
-        applies=lambda e: not e.study.seed_per_trial,
-        several=True,
-    ),
-)
-"""All checks, the most pressing first; a new one is a function and an entry here."""
+    message = f"{repeated} of {len(trained)} trials repeat a configuration with the same seed, which adds nothing."
+    yield message, f"{redraw}There are {len(counts)} distinct ones: widen the space or lower the budget."

@@ -91,6 +91,11 @@ class PrunerSpec(_Open):
         """Whether trials train side by side and take over each other's weights."""
         return self.kind.population
 
+    @property
+    def stops(self) -> bool:
+        """Whether it may stop trials early."""
+        return self.type != "none" and not self.population
+
 
 class Budget(Section):
     """How much may be spent; whatever is reached first ends the study."""
