@@ -114,7 +114,7 @@ class _StudyFile:
             hint = "; a fixed value belongs in training"
             if isinstance(entry, dict):
                 hint = next((near for key in entry if (near := nearest(str(key), _WAYS))), "")
-            message = f"must say low and high, choices or expression, got {messages.show(entry)}{hint}"
+            message = f"needs low and high, choices or expression, got {messages.show(entry)}{hint}"
             self.problems.append(Problem(f"space.{name}", message))
             self._hidden.add(f"space.{name}")
             del space[name]

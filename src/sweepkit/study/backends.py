@@ -1,6 +1,6 @@
-"""The backends a study file can name. A new one is a new line here: check, schema, help and driver read this table.
+"""The table of backends, read by check, schema, help and driver: a new backend is one more row.
 
-A class is imported when a study that names it runs.
+A backend's class is imported when a study that uses it runs.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ class BackendKind:
     here: bool = True
     """Whether trials run on this machine, forked from the study's warm process."""
     cluster: bool = False
-    """Whether the keys ``address`` and ``path`` belong to it."""
+    """Whether it accepts the keys ``address`` and ``path``."""
     scheduler: str = ""
-    """``module:Class`` that decides where the members of a population meet; empty: it trains no populations."""
+    """``module:Class`` that decides how the members of a population continue; empty without population-based training."""
     needs: str = ""
-    """The library it needs, which is also the name of the extra that installs it."""
+    """Library it needs; also the name of the extra that installs it."""
 
     @property
     def installed(self) -> bool:
-        """Whether the library it needs is there; imports nothing."""
+        """Whether the library it needs is installed; imports nothing."""
         return not self.needs or find_spec(self.needs) is not None
 
     def cls(self) -> Any:
-        """Return its class. Raises MissingExtra where its library is missing."""
+        """Return its class. Raises MissingExtra if its library is not installed."""
         return self._load(self.source)
 
     def scheduler_cls(self) -> Any:
-        """Return its scheduler's class. Raises MissingExtra where its library is missing."""
+        """Return its scheduler's class. Raises MissingExtra if its library is not installed."""
         return self._load(self.scheduler)
 
     def _load(self, source: str) -> Any:
@@ -68,5 +68,5 @@ def meanings() -> str:
 
 
 def backends_with(feature: str) -> str:
-    """Return the names of the backends whose row has this field set, as one says it: ``ray`` or ``ray or slurm``."""
+    """Return the backends whose row has this field set, for example ``ray`` or ``ray or slurm``."""
     return " or ".join(name for name, kind in BACKENDS.items() if getattr(kind, feature))

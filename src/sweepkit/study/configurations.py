@@ -1,4 +1,4 @@
-"""Whole configurations: made from a sampler's answers, picked by hand, or the baseline; and what is wrong with one."""
+"""Configurations: completed from a sampler's labels, from hand-picked values or for the baseline; and their problems."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sweepkit.study.space import Condition, Dimension, Occurrence, branch_of, dr
 from sweepkit.study.study import StudyData
 
 TRIES = 1000
-"""Random configurations drawn to see whether hand-picked values can meet the constraints."""
+"""Random configurations drawn to find one that has the hand-picked values and meets the constraints."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Configuration:
     hyperparameters: Mapping[str, Any]
     """Consumer's name → value, linked and derived ones included."""
     name: str = ""
-    """What a person calls it, where somebody named it."""
+    """Name given by the user, if any."""
     partial: bool = False
-    """Whether some value lies outside its domain, so that ``params`` lacks it and samplers must not see the trial."""
+    """Whether a value lies outside its domain: ``params`` lacks it, and samplers must not see the trial."""
 
     @property
     def key(self) -> str:
-        """The same for configurations that train the same."""
+        """Equal for configurations with equal hyperparameters."""
         return key_of(self.hyperparameters)
 
 
@@ -48,7 +48,7 @@ def key_of(hyperparameters: Mapping[str, Any]) -> str:
 
 
 class Configurations:
-    """All configurations of one study; ``known`` are fixed values and consumers' defaults by name."""
+    """Makes and judges one study's configurations; ``known`` has fixed values and consumers' defaults by name."""
 
     def __init__(self, study: StudyData, known: Mapping[str, Any]) -> None:
         self._study = study
@@ -61,14 +61,14 @@ class Configurations:
             and each.name not in known
             and (each.name in made_of or (_branches(each) and "." not in each.name))
         }
-        """Names that are drawn and not trained: groups, and what expressions are made of."""
+        """Names that are drawn but have no consumer: groups, and ingredients of expressions."""
 
     def answered(
         self, suggest: Callable[[Dimension], Scalar], fixed: Mapping[str, Any] | None = None
     ) -> Configuration | None:
-        """Return the configuration of these labels; None where it breaks a constraint or cannot be computed.
+        """Return the configuration with these labels; None if it breaks a constraint or cannot be computed.
 
-        ``fixed`` values, by name, are taken where they lie in the dimension's domain, the branches they need included.
+        ``fixed`` values, by name, are used where the dimension's domain contains them, with the branches they need.
         """
         chosen = self._with_branches(fixed or {})
         params: dict[str, Scalar] = {}
@@ -93,20 +93,20 @@ class Configurations:
     def baseline(self, named: Mapping[str, Any]) -> Configuration:
         """Return the baseline: the named values, and the consumers' defaults for the rest of the space.
 
-        A default outside its domain is trained all the same and left out of ``params``, and so is what depends on it.
+        A default outside its domain is used nevertheless, but missing from ``params``, as is whatever depends on it.
         """
         values, params, missing = self._completed(named)
         try:
             values = {**derive(self._study.space, values, {**self._known, **values}), **named}
         except ValueError:
-            pass  # an expression over something this baseline does not have; its consumer's default stands
+            pass  # an expression over a missing value; its consumer's default applies
         return Configuration(params, self._trained(values), partial=bool(missing))
 
     def baseline_problems(self) -> list[Problem]:
-        """Return what is wrong with the study's baseline.
+        """Return the problems of the study's baseline.
 
-        A numeric default must lie in its range; one that is not among the choices, or cannot be read, is trained all the
-        same: what one would do without tuning is seldom on the list of what is tried.
+        A numeric default must lie in its range. One that is not among the choices is allowed: the setting that one would
+        use without tuning need not be worth searching.
         """
         named = self._study.baseline
         if named is None:
@@ -125,19 +125,19 @@ class Configurations:
             visible = {**self._known, **derive(self._study.space, values, {**self._known, **named})}
             broken = [text for text in self._study.constraints if not holds(text, visible)]
         except ValueError:
-            return outside  # the check of expressions reports what cannot be computed
+            return outside  # check reports expressions that cannot be computed
         return outside or [
             Problem("baseline", f"breaks the constraint {text!r}; the baseline is a trial like any other")
             for text in broken
         ]
 
     def problems(self, values: Mapping[str, Any], path: str) -> list[Problem]:
-        """Return what is wrong with hand-picked values for some of the searched names; names left out are sampled."""
+        """Return the problems of hand-picked values for some of the searched names; the others are sampled."""
         found = ((name, self._problem(name, value, values)) for name, value in values.items())
         return [Problem(f"{path}.{name}", message) for name, message in found if message]
 
     def ensure_possible(self, values: Mapping[str, Any]) -> None:
-        """Raise InputError where no configuration has these hand-picked values."""
+        """Raise InputError if no configuration has these hand-picked values."""
         if problems := self.problems(values, ""):
             raise InputError("\n".join(f"{problem.path.removeprefix('.')}: {problem.message}" for problem in problems))
         dice = Random(0)
@@ -150,7 +150,7 @@ class Configurations:
                 raise InputError(f"{name}: {value!r} excludes other values of {dict(values)}")
 
     def _completed(self, named: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Scalar], list[Occurrence]]:
-        """Return the baseline's values before expressions, its labels, and the occurrences whose value is not in them."""
+        """Return the baseline's values before expressions, its labels, and the occurrences without a label."""
         known = {**self._known, **named}
         values: dict[str, Any] = dict(named)
         missing: list[Occurrence] = []
@@ -205,7 +205,7 @@ class Configurations:
 
 
 def _linked(choice: Occurrence, known: Mapping[str, Any]) -> str | None:
-    """Return the branch of a choice: what is known of it, or what its members' values mean where it is a group."""
+    """Return the branch of a choice that fits the known values; None if unknown."""
     group = "." not in choice.name and _branches(choice)
     return branch_of(choice, known) if choice.name in known or group else None
 

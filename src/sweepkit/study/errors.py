@@ -1,18 +1,18 @@
-"""Every error sweepkit raises on purpose, as one tree; knows nothing about the rest of the package.
+"""Every error that sweepkit raises on purpose, as one tree.
 
 ::
 
     SweepError                      exit code
-    ├── InputError                  2   something the user wrote or asked for cannot be
-    │   ├── StudyFileError          2   a study (file or object) breaks rules; carries every Problem
+    ├── InputError                  2   the study, an option or an argument is not valid
+    │   ├── StudyFileError          2   a study (file or object) breaks rules; has every Problem
     │   ├── StudyChanged            2   the study differs from the one its trials were run with
     │   ├── StudyLocked             2   another driver runs this study
     │   ├── StudyNotFound           2   no such study, trial or checkpoint
     │   └── MissingExtra            2   an optional dependency is not installed
-    ├── StudyFailed                 1   the study cannot go on (warm process died, same failure in a row, disk full)
-    └── TrialFailed                 –   one trial cannot go on; becomes the trial's ending, never the study's
+    ├── StudyFailed                 1   the study had to stop (warm process died, same failure in a row, disk full)
+    └── TrialFailed                 –   one trial failed; the study continues
 
-    TrialInterrupted (BaseException)    a trial was told to stop; not an error, so ``except Exception`` cannot swallow it
+    TrialInterrupted (BaseException)    a trial is to stop; not an error, so ``except Exception`` cannot swallow it
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-"""What an OSError's ``errno`` is when a disk or a quota is full."""
+"""An OSError's ``errno`` when a disk or a quota is full."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Problem:
     """One broken rule in a study.
 
     ``path`` is the dotted key (``space.learning_rate``), ``message`` the rule, what was found and what to do. ``file``
-    and ``line`` (from 1) are filled in where the study came from a file.
+    and ``line`` (from 1) are set if the study came from a file.
     """
 
     path: str
@@ -51,13 +51,13 @@ class SweepError(Exception):
 
 
 class InputError(SweepError):
-    """Something the user wrote or asked for cannot be done as asked."""
+    """The study, an option or an argument is not valid."""
 
     exit_code = 2
 
 
 class StudyFileError(InputError):
-    """A study breaks one or more rules; ``problems`` holds all of them, in file order."""
+    """A study breaks one or more rules; ``problems`` has all of them, in file order."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -65,7 +65,7 @@ class StudyFileError(InputError):
 
 
 class StudyChanged(InputError):
-    """The study differs, in a way that matters, from the one its earlier trials were run with."""
+    """The study differs from the one its trials were run with in a key that may not change."""
 
 
 class StudyLocked(InputError):
@@ -73,26 +73,26 @@ class StudyLocked(InputError):
 
 
 class StudyNotFound(InputError):
-    """There is no such study, trial or checkpoint."""
+    """The study, trial or checkpoint does not exist."""
 
 
 class MissingExtra(InputError):
-    """An optional dependency is needed and not installed."""
+    """A feature needs an optional dependency that is not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an extra that is not installed: pip install 'sweepkit[{extra}]'")
 
 
 class StudyFailed(SweepError):
-    """The study as a whole cannot go on; finished trials are kept and the same command resumes it."""
+    """The study had to stop; finished trials are kept, and the same command resumes it."""
 
 
 class TrialFailed(SweepError):
-    """One trial cannot go on; the message becomes its cause."""
+    """One trial failed; the message becomes its cause."""
 
 
 class TrialInterrupted(BaseException):
-    """Raised inside a trial that was told to stop; ``answer`` is the driver's word (``prune`` or ``stop``)."""
+    """Raised inside a trial that is to stop; ``answer`` is the driver's (``prune`` or ``stop``)."""
 
     def __init__(self, answer: str) -> None:
         self.answer = answer
@@ -100,6 +100,6 @@ class TrialInterrupted(BaseException):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean X?"`` for the closest known name, or an empty string."""
+    """Return ``"; did you mean X?"`` for the closest known name; empty if none is close."""
     found = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {found[0]}?" if found else ""

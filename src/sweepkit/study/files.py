@@ -1,4 +1,4 @@
-"""Small things about files and plain data: written whole or not at all, read as JSON knows them."""
+"""Atomic writes, and conversions to one line of text and to plain JSON data."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a crash, sees either the old content or all of the new.
+    """Write a file atomically: a reader, also after a crash, sees the old content or all of the new.
 
-    The folder must exist. What was linked elsewhere under another name keeps its old content.
+    The folder must exist. Hard links to the old file keep its content.
     """
     draft = path.with_name(f"{path.name}.new")
     with draft.open("wb") as file:
@@ -23,19 +23,18 @@ def write_whole(path: Path, content: str | bytes) -> None:
     os.replace(draft, path)
 
 
-def first_line(said: str | BaseException) -> str:
-    """Return the first line that is not blank; of an exception without a message, its type's name; at most 500 characters.
+def first_line(message: str | BaseException) -> str:
+    """Return the first non-blank line, at most 500 characters; for an exception without a message, its type's name.
 
     >>> first_line("\\n  no such file\\nhint: …"), first_line(KeyError())
     ('no such file', 'KeyError')
     """
-    text = str(said)
-    empty = type(said).__name__ if isinstance(said, BaseException) else ""
-    return next((line.strip() for line in text.splitlines() if line.strip()), empty)[:500]
+    empty = type(message).__name__ if isinstance(message, BaseException) else ""
+    return next((line.strip() for line in str(message).splitlines() if line.strip()), empty)[:500]
 
 
 def jsonable(value: Any) -> Any:
-    """Return a value as strict JSON can hold it: NaN and infinities become None, tuples lists, enums their values.
+    """Return a value as strict JSON data: NaN and infinities become None, tuples lists, enums their values, paths text.
 
     >>> jsonable({"values": (0.5, float("nan")), 1: Path("a/b")})
     {'values': [0.5, None], '1': 'a/b'}

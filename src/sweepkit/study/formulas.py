@@ -1,4 +1,4 @@
-"""Arithmetic over hyperparameters: derived values and constraints."""
+"""Arithmetic over hyperparameters: expressions (derived values) and constraints."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class FormulaError(ValueError):
         super().__init__(f"{formula!r} cannot be computed: {cause}")
         self.formula = formula
         self.missing = missing
-        """Whether it names something that has no value here."""
+        """Whether it uses a name that has no value."""
 
 
 def expressions(space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
-    """Return name → expression of the derived names that exist in the configuration with these values."""
+    """Return name → expression for the derived names that exist in the configuration with these values."""
     found = visit(space, lambda choice: str(values.get(choice.name)))
     return {each.name: each.parameter.expression for each in found if isinstance(each.parameter, Expression)}
 
@@ -39,7 +39,7 @@ def expressions(space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str
 def ingredients(space: Mapping[str, Any]) -> frozenset[str]:
     """Return the undotted names in the space's expressions.
 
-    Such a name may be searched without a consumer: ``one_minus_beta2``, say, of which ``adam_beta2`` is made.
+    Such a name may be searched without a consumer: ``one_minus_beta2``, for example, from which ``adam_beta2`` is derived.
     """
     found: set[str] = set()
     for each in visit(space):
@@ -47,13 +47,13 @@ def ingredients(space: Mapping[str, Any]) -> frozenset[str]:
             try:
                 tree = ast.parse(each.parameter.expression.strip(), mode="eval")
             except (SyntaxError, ValueError, RecursionError, MemoryError):
-                continue  # the check of expressions reports it
+                continue  # check reports it
             found |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     return frozenset(found)
 
 
 def evaluate(formula: str, values: Mapping[str, Any]) -> Any:
-    """Return the formula's value; dotted names are looked up in ``values``. Raises FormulaError."""
+    """Return the formula's value; ``values`` may have dotted names. Raises FormulaError."""
     from simpleeval import AttributeDoesNotExist, NameNotDefined, SimpleEval
 
     nested: dict[str, Any] = {}
@@ -71,7 +71,7 @@ def evaluate(formula: str, values: Mapping[str, Any]) -> Any:
 
 
 def derive(space: Mapping[str, Any], values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``values`` with the derived names added; ``known`` are fixed values and defaults an expression may name.
+    """Return ``values`` with the derived names added; ``known`` has the fixed values and defaults.
 
     Expressions may use each other in any order. Raises FormulaError for a circle or an unknown name.
     """
@@ -93,9 +93,9 @@ def derive(space: Mapping[str, Any], values: Mapping[str, Any], known: Mapping[s
 
 
 def holds(constraint: str, values: Mapping[str, Any]) -> bool:
-    """Whether a constraint holds; one that names a parameter this configuration does not have says nothing about it.
+    """Return whether a constraint holds; one that uses a parameter missing from this configuration does.
 
-    Raises FormulaError where it cannot be computed for another reason.
+    Raises FormulaError if it cannot be computed for another reason.
     """
     try:
         return bool(evaluate(constraint, values))

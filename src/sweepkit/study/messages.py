@@ -1,4 +1,4 @@
-"""Words for what was expected and what was found, also for pydantic's own errors. Knows no file and no line."""
+"""Messages about a wrong value: what was expected and what was found, also for pydantic's errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PYDANTIC: Mapping[str, str] = {
 
 
 def show(value: Any) -> str:
-    """Return a value as a message writes it, its kind added where that could be mistaken."""
+    """Return a value as written in a message, with its kind unless that is obvious."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, bool):
@@ -57,7 +57,7 @@ def show(value: Any) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """Return the kind of a value: bool, int, float, str, dict, list or none; anything else by its type's name."""
+    """Return a value's kind: bool, int, float, str, dict, list or none; for anything else, its type's name."""
     if value is None:
         return "none"
     if isinstance(value, tuple):
@@ -66,19 +66,19 @@ def kind_of(value: Any) -> str:
 
 
 def kinds(accepted: frozenset[str]) -> str:
-    """Return what a set of kinds accepts, for example ``a number or null``."""
+    """Return a set of kinds in words, for example ``a number or null``."""
     shown = accepted - {"int"} if "float" in accepted else accepted
     return either(KINDS[kind] for kind in _ORDER if kind in shown)
 
 
 def either(words: Any) -> str:
-    """Join with commas and a final *or*; each word once."""
+    """Join distinct words with commas and a final *or*."""
     *most, last = dict.fromkeys(words)
     return f"{', '.join(most)} or {last}" if most else str(last)
 
 
 def one_of(members: Sequence[str], value: str) -> str:
-    """Return a closed set in words; of a large one only what looks like the value."""
+    """Return a closed set in words; of a large one, only members similar to the value."""
     if len(members) <= _MANY:
         return f"one of {', '.join(members)}"
     like = [*(text for text in members if text.startswith(value)), *get_close_matches(value, members, n=4, cutoff=0.4)]
@@ -87,14 +87,14 @@ def one_of(members: Sequence[str], value: str) -> str:
 
 
 def near(value: str, members: Iterable[str]) -> str:
-    """Return ``"; did you mean X?"``, X being a member that begins with the value, else the nearest one."""
+    """Return ``"; did you mean X?"`` for the first member that starts with the value, else for the nearest one."""
     members = list(members)
     longer = next((text for text in members if value and text.lower().startswith(value.lower())), None)
     return f"; did you mean {longer}?" if longer else nearest(value, members)
 
 
 def unquoted(value: str) -> str:
-    """Return a hint where a text looks like a number, a truth value or null that was quoted, else nothing."""
+    """Return a hint if the text is a quoted number, boolean or null; else an empty string."""
     low = value.strip().lower()
     meant = {"true": "true", "false": "false", "null": "null", "none": "null", "yes": "true", "no": "false"}.get(low)
     if meant is None:
@@ -107,7 +107,7 @@ def unquoted(value: str) -> str:
 
 
 def expected(error: ErrorDetails) -> str:
-    """Return what one pydantic error asks for."""
+    """Return what was expected, according to a pydantic error."""
     kind, context = error["type"], error.get("ctx", {})
     limits = {
         "greater_than_equal": ("at least", "ge"),
@@ -125,7 +125,7 @@ def expected(error: ErrorDetails) -> str:
 
 
 def sentence(errors: list[ErrorDetails], model: type[BaseModel] | None) -> str:
-    """Return the message for all pydantic errors at one place; ``model`` is what the place belongs to."""
+    """Return one message for all pydantic errors at the same place in a section of class ``model``."""
     error = errors[0]
     key = str(error["loc"][-1]) if error["loc"] else ""
     if error["type"] == "value_error":
@@ -150,12 +150,12 @@ def sentence(errors: list[ErrorDetails], model: type[BaseModel] | None) -> str:
 
 
 def keys(model: type[BaseModel]) -> list[str]:
-    """Return a section's keys as a study file writes them."""
+    """Return a section's keys as written in a study file."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def describe(model: type[BaseModel], key: str) -> str:
-    """Return the first sentence of a key's docstring, to stand in brackets."""
+    """Return the first sentence of a key's docstring, for use in brackets."""
     for name, field in model.model_fields.items():
         if key in (name, field.alias) and field.description:
             first = " ".join(field.description.split()).split(". ")[0].split(" (")[0].removesuffix(".")
@@ -164,7 +164,7 @@ def describe(model: type[BaseModel], key: str) -> str:
 
 
 def section(model: type[BaseModel] | None, loc: Sequence[str | int]) -> type[BaseModel] | None:
-    """Return the class of the section that a location leads to, through lists and None; None where there is none."""
+    """Return the class of the section at a location in ``model``, through lists and optional sections; None without one."""
     for part in loc:
         if model is None or isinstance(part, int):
             continue

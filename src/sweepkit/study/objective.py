@@ -1,4 +1,4 @@
-"""The objective: which metrics count, and the rule that pruner, ranking, checkpoints and MLflow all use."""
+"""The objective: its metrics, and the rule that turns evaluations into a trial's value."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import field_validator, model_validator
+
+from sweepkit.study.parameters import Section
 
 Direction = Literal["maximize", "minimize"]
-
-
-class Section(BaseModel):
-    """A section of a study file: frozen, strict, closed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, strict=True)
 
 
 class Goal(Section):
@@ -24,15 +20,15 @@ class Goal(Section):
     metric: str
     """Name as the Trainer reports it, for example ``eval_accuracy`` or ``eval_loss``."""
     direction: Direction
-    """``maximize`` or ``minimize``; there is no default, a wrong guess costs a study."""
+    """``maximize`` or ``minimize``. There is no default, as a wrong one would ruin a study."""
 
 
 class Objective(Section):
     """The rule that turns a trial's evaluations into one value, or several.
 
-    In the methods an evaluation is its goals' values, in the goals' order; evaluations come oldest first. ``best`` is the
-    evaluation that is best in the deciding goal (``prune_on``, else the first), and all values come from it; ``mean(k)`` is
-    taken goal by goal. NaN is worse than any number.
+    In the methods an evaluation is the values of the goals, in their order, and evaluations are ordered oldest first.
+    ``best`` is the evaluation that is best in the deciding goal (``prune_on``, else the first), and all values are that
+    evaluation's; ``mean(k)`` averages each goal by itself. NaN is worse than any number.
 
     >>> objective = Objective(metric="eval_loss", direction="minimize")
     >>> objective.values_of([[0.5], [0.3], [0.4]]), objective.improves([[0.5], [0.3], [0.4]])
@@ -42,14 +38,14 @@ class Objective(Section):
     metric: str | None = None
     """Name as the Trainer reports it, for example ``eval_accuracy`` or ``eval_loss``."""
     direction: Direction | None = None
-    """``maximize`` or ``minimize``; there is no default, a wrong guess costs a study."""
+    """``maximize`` or ``minimize``. There is no default, as a wrong one would ruin a study."""
     value: str = "best"
-    """``best`` evaluation, ``last`` evaluation, or ``mean(k)`` of the last k; the pruner, the ranking, the kept
-    checkpoint and MLflow all use this rule."""
+    """The trial's value: ``best`` evaluation, ``last`` evaluation, or ``mean(k)`` of the last k. Pruner, ranking, kept
+    checkpoint and MLflow all use it."""
     metrics: list[Goal] | None = None
-    """Several goals instead of metric and direction: the study returns a Pareto front."""
+    """Several goals in place of metric and direction; the study's answer is then a Pareto front."""
     prune_on: str | None = None
-    """With several goals: the metric the pruner looks at; needed as soon as there is a pruner."""
+    """With several goals: the metric that the pruner uses; required with a pruner."""
     nan: Literal["diverged", "ignore"] = "diverged"
     """What a NaN or infinite training loss means: ``diverged`` ends the trial at once, ``ignore`` trains on."""
 
@@ -98,7 +94,7 @@ class Objective(Section):
         return 0 if self.prune_on is None else [goal.metric for goal in self.goals].index(self.prune_on)
 
     def values_of(self, evaluations: Sequence[Sequence[float]]) -> tuple[float, ...]:
-        """Return the values of a trial with these evaluations; empty when there are none."""
+        """Return the values of a trial with these evaluations; empty without any."""
         if not evaluations:
             return ()
         if self.mean_of is not None:
@@ -107,21 +103,21 @@ class Objective(Section):
         return tuple(evaluations[self.decisive(evaluations)])
 
     def decisive(self, evaluations: Sequence[Sequence[float]]) -> int:
-        """Return the index of the evaluation whose model and metrics stand for the trial; the last one for ``mean(k)``."""
+        """Return the index of the evaluation whose model and metrics are the trial's; the last one for ``mean(k)``."""
         if self.value != "best":
             return len(evaluations) - 1
         return max(range(len(evaluations)), key=lambda index: (self.key(evaluations[index]), -index))
 
     def improves(self, evaluations: Sequence[Sequence[float]]) -> bool:
-        """Whether the newest evaluation's model is the one to keep as the trial's best checkpoint."""
+        """Return whether the newest evaluation's model is now the trial's best checkpoint."""
         return bool(evaluations) and self.decisive(evaluations) == len(evaluations) - 1
 
     def better(self, left: Sequence[float], right: Sequence[float]) -> bool:
-        """Whether ``left`` is strictly better than ``right`` in the deciding goal."""
+        """Return whether ``left`` is strictly better than ``right`` in the deciding goal."""
         return self.key(left) > self.key(right)
 
     def key(self, values: Sequence[float]) -> float:
-        """Return a sort key for values: higher is better, NaN is below everything."""
+        """Return a sort key for values: higher is better, NaN is lowest."""
         return self.key_of(values[self.deciding])
 
     def key_of(self, value: float) -> float:

@@ -1,4 +1,4 @@
-"""What one hyperparameter may be: a float, an integer, a choice, or a value derived from others.
+"""The kinds of hyperparameter: a float, an integer, a choice, or an expression over others.
 
 A *label* is a value as a sampler sees it: numbers and other scalars as they are, anything else as JSON text.
 """
@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from random import Random
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag, model_validator
 
@@ -18,11 +18,19 @@ Scalar: TypeAlias = bool | int | float | str | None
 Role: TypeAlias = Literal["scientific", "nuisance"]
 
 
-class _Parameter(BaseModel):
+class Section(BaseModel):
+    """A section of a study file: frozen, strictly typed, without further keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, strict=True)
 
 
-class _Numeric(_Parameter):
+class _Numeric(Section):
+    if TYPE_CHECKING:  # Float and Int document their own
+        low: float
+        high: float
+        step: float | None
+        log: bool
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         low, high, step, log = (getattr(self, name) for name in ("low", "high", "step", "log"))
@@ -37,6 +45,36 @@ class _Numeric(_Parameter):
         if step is not None and not 0 < step <= (high - low) * (1 + 1e-9):
             raise ValueError(f"step must be above 0 and at most high - low, got step={step}")
         return self
+
+    def contains(self, value: Any) -> bool:
+        """Return whether the value is a number in the range, on one of its steps."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+            return False
+        if self.log or self.step is None:
+            return True
+        steps = (value - self.low) / self.step
+        return math.isclose(steps, round(steps), abs_tol=1e-8)
+
+    def share(self, value: float) -> float:
+        """Return the value's position in the range (0: low, 1: high), in the logarithm with ``log``; the inverse of ``at``."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def _scaled(self, share: float) -> float:
+        return self.low * (self.high / self.low) ** share if self.log else self.low + share * (self.high - self.low)
+
+    def _clamped(self, value: float) -> float:
+        return min(max(value, self.low), self.high)
+
+    def _at(self, share: float) -> float:
+        if share <= 0:
+            return self.low
+        value = self._scaled(share)
+        if self.step and not self.log:
+            value = self.low + math.floor((value - self.low) / self.step + 0.5) * self.step
+            value = value if value <= self.high else value - self.step
+        return self._clamped(float(f"{value:.12g}"))
 
 
 class Float(_Numeric):
@@ -53,30 +91,22 @@ class Float(_Numeric):
     role: Role = "scientific"
     """``scientific``: what the study asks about. ``nuisance``: tuned only so that the comparison is fair."""
 
-    def contains(self, value: Any) -> bool:
-        """Whether the value is a number in the range, on a step where there are steps."""
-        return _in_range(self, value)
-
     def at(self, share: float) -> float:
-        """Return the value at a share of the range (0: low, 1: high), of its logarithm with ``log``.
+        """Return the value at a position in the range (0: low, 1: high), in the logarithm with ``log``.
 
         >>> Float(low=1e-4, high=1e-2, log=True).at(0.5), Float(low=0, high=1, step=0.4).at(1.0)
         (0.001, 0.8)
         """
-        return float(_value_at(self, share))
-
-    def share(self, value: float) -> float:
-        """Return where in the range a value lies, the inverse of :meth:`at`."""
-        return _share_of(self, value)
+        return float(self._at(share))
 
     def random(self, dice: Random) -> float:
         """Return a value drawn uniformly (in the logarithm with ``log``)."""
         values = self.values
-        return dice.choice(values) if values else float(_clamped(self, _scaled(self, dice.random())))
+        return dice.choice(values) if values else float(self._clamped(self._scaled(dice.random())))
 
     @property
     def values(self) -> Sequence[float] | None:
-        """Every value there is, where a step says so, else None."""
+        """All values, in order; None without a step."""
         if self.step is None or self.log:
             return None
         low, high, step = (Decimal(repr(number)) for number in (self.low, self.high, self.step))
@@ -102,28 +132,24 @@ class Int(_Numeric):
     """``scientific``: what the study asks about. ``nuisance``: tuned only so that the comparison is fair."""
 
     def contains(self, value: Any) -> bool:
-        """Whether the value is a whole number in the range, on a step."""
-        return _in_range(self, value) and value == int(value)
+        """Return whether the value is a whole number in the range, on one of its steps."""
+        return super().contains(value) and value == int(value)
 
     def at(self, share: float) -> int:
-        """Return the value at a share of the range (0: low, 1: the highest), of its logarithm with ``log``.
+        """Return the value at a position in the range (0: low, 1: highest), in the logarithm with ``log``.
 
         >>> Int(low=1, high=9).at(1.0), Int(low=1, high=9, step=3).at(0.6)
         (9, 7)
         """
-        return round(_value_at(self, share))
-
-    def share(self, value: float) -> float:
-        """Return where in the range a value lies, the inverse of :meth:`at`."""
-        return _share_of(self, value)
+        return round(self._at(share))
 
     def random(self, dice: Random) -> int:
         """Return a value drawn uniformly (in the logarithm with ``log``)."""
-        return round(_clamped(self, _scaled(self, dice.random()))) if self.log else dice.choice(self.values)
+        return round(self._clamped(self._scaled(dice.random()))) if self.log else dice.choice(self.values)
 
     @property
     def values(self) -> Sequence[int]:
-        """Every value there is."""
+        """All values, in order."""
         return range(self.low, self.high + 1, self.step)
 
     def label(self, value: Any) -> int:
@@ -131,20 +157,20 @@ class Int(_Numeric):
         return int(value)
 
 
-class Choice(_Parameter):
-    """One of a list of values, or one of several named branches that bring parameters and values of their own."""
+class Choice(Section):
+    """One of a list of values, or one of several named branches, each with parameters and constants of its own."""
 
     choices: list[Any] | dict[str, dict[str, Parameter]]
-    """A list of values; or branch → {name: parameter or constant}: those exist only while this branch is chosen."""
+    """A list of values; or branch → {name: parameter or constant}, which exist only in that branch."""
     role: Role = "scientific"
     """``scientific``: what the study asks about. ``nuisance``: tuned only so that the comparison is fair."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         if not self.choices:
-            raise ValueError("choices is empty; name at least one value")
+            raise ValueError("choices is empty; give at least one value")
         if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"choices holds a value twice, got {list(self.choices)}")
+            raise ValueError(f"choices has duplicate values, got {list(self.choices)}")
         return self
 
     @property
@@ -154,7 +180,7 @@ class Choice(_Parameter):
 
     @property
     def labels(self) -> list[Scalar]:
-        """The labels of all values, in order."""
+        """All labels, in order."""
         return [
             value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value, sort_keys=True)
             for value in self.choices
@@ -162,15 +188,15 @@ class Choice(_Parameter):
 
     @property
     def values(self) -> Sequence[Scalar]:
-        """Every label there is."""
+        """All labels, in order."""
         return self.labels
 
     def contains(self, value: Any) -> bool:
-        """Whether the value is one of the choices."""
+        """Return whether the value is one of the choices."""
         return value in list(self.choices)
 
     def at(self, share: float) -> Scalar:
-        """Return the label at a share of the list (0: the first, 1: the last).
+        """Return the label at a position in the list (0: first, 1: last).
 
         >>> Choice(choices=[8, 16]).at(0.9)
         16
@@ -179,12 +205,12 @@ class Choice(_Parameter):
         return labels[min(int(share * len(labels)), len(labels) - 1)]
 
     def share(self, label: Scalar) -> float:
-        """Return where in the list a label stands, the inverse of :meth:`at`."""
+        """Return a label's position in the list (0: first, 1: last)."""
         labels = self.labels
         return labels.index(label) / max(1, len(labels) - 1)
 
     def random(self, dice: Random) -> Scalar:
-        """Return one of the labels."""
+        """Return a label drawn uniformly."""
         return dice.choice(self.labels)
 
     def label(self, value: Any) -> Scalar:
@@ -192,12 +218,12 @@ class Choice(_Parameter):
         return self.labels[list(self.choices).index(value)]
 
     def value(self, label: Scalar) -> Any:
-        """Return the value behind a label."""
+        """Return the value that a label stands for."""
         return list(self.choices)[self.labels.index(label)]
 
 
-class Expression(_Parameter):
-    """A value derived from other hyperparameters by arithmetic; not searched."""
+class Expression(Section):
+    """A value computed from other hyperparameters; not searched."""
 
     expression: str
     """For example ``2 * peft.r``: numbers, names, + - * / // % **, comparisons, min, max, abs, round, int, float."""
@@ -208,46 +234,12 @@ Domain: TypeAlias = Float | Int | Choice
 
 
 def contains(parameter: Any, value: Any) -> bool:
-    """Whether a value lies in a parameter's domain; for a constant: equals it."""
+    """Return whether a value lies in a parameter's domain; for a constant, whether it equals it."""
     return parameter.contains(value) if isinstance(parameter, Domain) else bool(parameter == value)
 
 
-def _in_range(domain: Float | Int, value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not domain.low <= value <= domain.high:
-        return False
-    if domain.log or domain.step is None:
-        return True
-    steps = (value - domain.low) / domain.step
-    return math.isclose(steps, round(steps), abs_tol=1e-8)
-
-
-def _scaled(domain: Float | Int, share: float) -> float:
-    low, high = domain.low, domain.high
-    return low * (high / low) ** share if domain.log else low + share * (high - low)
-
-
-def _clamped(domain: Float | Int, value: float) -> float:
-    return min(max(value, domain.low), domain.high)
-
-
-def _value_at(domain: Float | Int, share: float) -> float:
-    if share <= 0:
-        return domain.low
-    value = _scaled(domain, share)
-    if domain.step and not domain.log:
-        value = domain.low + math.floor((value - domain.low) / domain.step + 0.5) * domain.step
-        value = value if value <= domain.high else value - domain.step
-    return _clamped(domain, float(f"{value:.12g}"))
-
-
-def _share_of(domain: Float | Int, value: float) -> float:
-    if domain.log:
-        return math.log(value / domain.low) / math.log(domain.high / domain.low)
-    return (value - domain.low) / (domain.high - domain.low)
-
-
 def _kind(value: Any) -> str:
-    if isinstance(value, _Parameter):
+    if isinstance(value, Float | Int | Choice | Expression):
         return {Float: "float", Int: "int", Choice: "choice", Expression: "expression"}[type(value)]
     if isinstance(value, Mapping):
         if "expression" in value:
@@ -268,6 +260,6 @@ Parameter: TypeAlias = Annotated[
     | Annotated[Any, Tag("constant")],
     Discriminator(_kind),
 ]
-"""What may stand in a space: a parameter or, inside a branch, a constant that the branch sets."""
+"""An entry of a space: a parameter or, in a branch, a constant."""
 
 Choice.model_rebuild()

@@ -1,4 +1,4 @@
-"""Where a study's files lie: every name on disk, and nothing about what is in them."""
+"""Every file and folder name that sweepkit writes."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pathlib import Path
 ROOT_MARKS = ("pyproject.toml", ".git")
 
 STUDY = "study.json"
-"""In a study's folder: the study as it was last run. A folder that holds it is a study's."""
+"""In a study's folder: the study as last run. A folder with this file is a study's."""
 
 SPEC = "spec.json"
-"""In a trial's folder: what its process is given."""
+"""In a trial's folder: its TrialSpec."""
 EVENTS = "events.jsonl"
-"""In a trial's folder: its log."""
+"""In a trial's folder: its log of events."""
 CONSOLE = "console.log"
-"""In a trial's folder: what its process printed."""
+"""In a trial's folder: its process's output."""
 BEST = "best"
 """In a trial's folder: its best checkpoint."""
 LAST = "last"
-"""In a trial's folder: the checkpoint it resumes from, while it may be resumed."""
+"""In a trial's folder, until the trial ends: the checkpoint it resumes from."""
 MEASURED = "measured.json"
-"""In the folder of a trial that is only measured: its seconds and bytes."""
+"""In the folder of a trial run only to be measured: its seconds and bytes."""
 
 ABOUT = "about.json"
 """In a folder of prepared data: its digest, rows and columns."""
 TASK = "task.pickle"
-"""A task of a study made in Python, by value."""
+"""In the folder of a study made in Python: its pickled task."""
 CONFIRM = "confirm"
-"""Under a study's folder: its confirmation runs, laid out like a study's."""
+"""In a study's folder: its confirmation runs, laid out like a study."""
 
 
 def rank_name(name: str, rank: int) -> str:
@@ -47,6 +47,18 @@ def project_root(home: Path) -> Path:
     return next((folder for folder in (home, *home.parents) if any((folder / m).exists() for m in ROOT_MARKS)), home)
 
 
+class _Under:
+    """A path below another one of the same Place."""
+
+    def __init__(self, parent: str, name: str) -> None:
+        self._parent = parent
+        self._name = name
+
+    def __get__(self, place: Place, owner: type[Place]) -> Path:
+        parent: Path = getattr(place, self._parent)
+        return parent / self._name
+
+
 @dataclass(frozen=True)
 class Place:
     """The folders and files of one study."""
@@ -57,6 +69,49 @@ class Place:
     """Project root; ``runs/`` and a relative ``mlflow.db`` lie here."""
     name: str
 
+    runs = _Under("root", "runs")
+    """Folder of all studies of the project."""
+    data = _Under("runs", ".data")
+    """Prepared data sets, shared by all studies of the project."""
+    archive = _Under("runs", ".archive")
+    """Where ``--fresh`` moves earlier studies."""
+    journal = _Under("folder", "optuna.journal")
+    """Optuna's journal file."""
+    study_json = _Under("folder", STUDY)
+    """The resolved study as last run, with its id."""
+    mlflow_json = _Under("folder", "mlflow.json")
+    """What was delivered to MLflow: run ids and offsets."""
+    spent_json = _Under("folder", "spent.json")
+    """Seconds of driver and slots, summed over resumes."""
+    verdict_json = _Under("folder", f"{CONFIRM}/verdict.json")
+    """The result of the confirmation."""
+    test_json = _Under("folder", "test.json")
+    """When the test split was used, and the metrics on it."""
+    report = _Under("folder", "report.html")
+    """The report."""
+    task = _Under("folder", TASK)
+    """The pickled task of a study made in Python."""
+    inspect_log = _Under("folder", "inspect.log")
+    """Output of the jobs before the first trial: preparing data, inspecting the task, measuring."""
+    warm_log = _Under("folder", "warm.log")
+    """Output of the warm process."""
+    test_log = _Under("folder", "test.log")
+    """Output of the evaluation on the test split."""
+    ui_log = _Under("folder", "ui.log")
+    """Output of the tracker's user interface."""
+    lock = _Under("folder", "lock")
+    """Held by the driver while it runs; contains its pid and host."""
+    identity_lock = _Under("folder", "identity.lock")
+    """Held while ``study.json`` is compared and written."""
+    spent_lock = _Under("folder", "spent.lock")
+    """Held while ``spent.json`` is read and written."""
+    mlflow_lock = _Under("folder", "mlflow.lock")
+    """Held by the one of several drivers that delivers to MLflow."""
+    scratch = _Under("folder", "scratch")
+    """Short-lived files of the driver and its jobs; emptied when a driver starts."""
+    trials = _Under("folder", "trials")
+    """Folder of the trials' folders."""
+
     @classmethod
     def of(cls, name: str, home: Path) -> Place:
         """Return the place of the study ``name`` whose file lies in ``home``."""
@@ -64,114 +119,9 @@ class Place:
         return cls(home, project_root(home), name)
 
     @property
-    def runs(self) -> Path:
-        """Folder of all studies of the project."""
-        return self.root / "runs"
-
-    @property
-    def data(self) -> Path:
-        """Prepared data sets, shared by all studies of the project."""
-        return self.runs / ".data"
-
-    @property
-    def archive(self) -> Path:
-        """Where ``--fresh`` moves earlier studies."""
-        return self.runs / ".archive"
-
-    @property
     def folder(self) -> Path:
         """Folder of this study."""
         return self.runs / self.name
-
-    @property
-    def journal(self) -> Path:
-        """Optuna's journal file."""
-        return self.folder / "optuna.journal"
-
-    @property
-    def study_json(self) -> Path:
-        """The resolved study as it was last run, with its id."""
-        return self.folder / STUDY
-
-    @property
-    def mlflow_json(self) -> Path:
-        """What the MLflow tracker has delivered: run ids and offsets."""
-        return self.folder / "mlflow.json"
-
-    @property
-    def spent_json(self) -> Path:
-        """Seconds of driver and slots, summed over resumes."""
-        return self.folder / "spent.json"
-
-    @property
-    def verdict_json(self) -> Path:
-        """What the confirmation concluded."""
-        return self.folder / CONFIRM / "verdict.json"
-
-    @property
-    def test_json(self) -> Path:
-        """That the test split was used, and the metrics on it."""
-        return self.folder / "test.json"
-
-    @property
-    def report(self) -> Path:
-        """The report page."""
-        return self.folder / "report.html"
-
-    @property
-    def task(self) -> Path:
-        """The task of a study made in Python, by value."""
-        return self.folder / TASK
-
-    @property
-    def inspect_log(self) -> Path:
-        """Console of the jobs before the first trial: data, a look at the task, measurements."""
-        return self.folder / "inspect.log"
-
-    @property
-    def warm_log(self) -> Path:
-        """Console of the warm process."""
-        return self.folder / "warm.log"
-
-    @property
-    def test_log(self) -> Path:
-        """Console of the evaluation on the test split."""
-        return self.folder / "test.log"
-
-    @property
-    def ui_log(self) -> Path:
-        """Console of the tracker's user interface."""
-        return self.folder / "ui.log"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the driver while it runs; holds its pid and host."""
-        return self.folder / "lock"
-
-    @property
-    def identity_lock(self) -> Path:
-        """Held while ``study.json`` is compared and written."""
-        return self.folder / "identity.lock"
-
-    @property
-    def spent_lock(self) -> Path:
-        """Held while ``spent.json`` is read and written."""
-        return self.folder / "spent.lock"
-
-    @property
-    def mlflow_lock(self) -> Path:
-        """Held by the one of several drivers that delivers to MLflow."""
-        return self.folder / "mlflow.lock"
-
-    @property
-    def scratch(self) -> Path:
-        """Short-lived files of the driver and its jobs; a new driver removes what a killed one left."""
-        return self.folder / "scratch"
-
-    @property
-    def trials(self) -> Path:
-        """Folder of the trials' folders."""
-        return self.folder / "trials"
 
     def trial(self, number: int) -> Path:
         """Return the folder of one trial."""

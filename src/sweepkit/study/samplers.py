@@ -1,7 +1,6 @@
-"""The samplers and pruners a study file can name; whatever else there is to know about one is asked of its class.
+"""The tables of samplers and pruners, read by check, schema, help and search: a new one is one more row.
 
-A new one is a new line here: the check, the schema, the help texts and the search all read these two tables. Optuna is
-imported when a class is first needed.
+Everything else about a sampler or pruner is looked up in its class. Optuna is imported when a class is first needed.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Together(Enum):
-    """Which dimensions a sampler draws jointly; the others are drawn one by one."""
+    """Which dimensions a sampler draws jointly; it draws the others one by one."""
 
     nothing = "nothing"
     branch = "those under the same conditions"
@@ -36,25 +35,23 @@ class Sampler:
     """One row of the table of samplers."""
 
     source: str | None
-    """``module:Class``; None for the grid, whose combinations sweepkit enumerates itself."""
+    """``module:Class``; None for the grid, which sweepkit enumerates itself."""
     meaning: str = ""
     together: Together = Together.nothing
     joint: str = ""
     """Boolean option that turns joint drawing off."""
     redraws: int = 50
-    """Draws before random ones take over, where proposals were tried already or break a constraint."""
-    learns: bool = False
-    """Whether proposals depend on earlier trials' values."""
+    """Proposals that were tried before or break a constraint, until random ones take over."""
     sequence: bool = False
-    """Whether it reads one sequence of points over all trials, so that every trial's sampler has the study's seed."""
+    """Whether all trials read one sequence of points, so that every trial's sampler gets the study's seed."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options that sweepkit sets unless the study does."""
     ignored: frozenset[str] = frozenset()
-    """Options a study may set that the class need not see: the search does the same for every sampler."""
+    """Options that are accepted but not passed on, as the search does the same for every sampler."""
 
     @property
     def enumerates(self) -> bool:
-        """Whether it goes through all combinations, each once."""
+        """Whether it tries every combination once."""
         return self.source is None
 
     def cls(self) -> type[BaseSampler] | None:
@@ -62,9 +59,9 @@ class Sampler:
         return None if self.source is None else _load(self.source)
 
     def make(self, options: Mapping[str, Any], seed: int) -> BaseSampler:
-        """Return a sampler. Raises ValueError or TypeError for options its class refuses."""
+        """Return a sampler. Raises ValueError or TypeError for options that its class rejects."""
         cls = self.cls()
-        assert cls is not None, "combinations are enumerated by the search"
+        assert cls is not None, "the search enumerates combinations"
         given = {name: value for name, value in options.items() if name not in self.ignored}
         with experimental():
             return cls(**{**self.defaults, **given, "seed": seed})
@@ -82,14 +79,14 @@ class Pruner:
     """``module:Class``."""
     meaning: str = ""
     advice: str = ""
-    """Options that make it stop later; ``{step}`` is the evaluation that must be passed, ``{next}`` the one after."""
+    """Options with which it prunes later: ``{step}`` is the evaluation to get past, ``{next}`` the one after it."""
     wraps: str = ""
-    """Option that holds another pruner, written as its type or as a section of its own."""
+    """Option for another pruner, written as its type or as a section of its own."""
     population: bool = False
-    """Whether trials train side by side and take over each other's weights instead of being stopped."""
+    """Whether trials train side by side and copy each other's weights instead of being pruned."""
 
     def later(self, step: int) -> str:
-        """Return how to write it so that it stops trials after evaluation ``step``; empty where there is no way."""
+        """Return options with which it prunes only after evaluation ``step``; empty if there are none."""
         return f"pruner: {self.advice.format(step=step, next=step + 1)}" if self.advice else ""
 
     def cls(self) -> type[BasePruner]:
@@ -98,7 +95,7 @@ class Pruner:
         return found
 
     def make(self, options: Mapping[str, Any]) -> BasePruner:
-        """Return a pruner. Raises ValueError or TypeError for options its class refuses, KeyError for no such pruner."""
+        """Return a pruner. Raises ValueError or TypeError for options that its class rejects, KeyError for an unknown one."""
         given = {} if self.population else dict(options)
         if self.wraps:
             inner = given.get(self.wraps)
@@ -117,14 +114,11 @@ SAMPLERS: Mapping[str, Sampler] = {
         "optuna.samplers:TPESampler",
         together=Together.branch,
         joint="multivariate",
-        learns=True,
         defaults={"multivariate": True},
-        ignored=frozenset({"group"}),  # conditional parameters are drawn branch by branch anyway
+        ignored=frozenset({"group"}),  # conditional parameters are always drawn branch by branch
     ),
-    "gp": Sampler(
-        "optuna.samplers:GPSampler", together=Together.unconditional, redraws=3, learns=True, defaults=_QUIET
-    ),
-    "cmaes": Sampler("optuna.samplers:CmaEsSampler", together=Together.numbers, learns=True, defaults=_QUIET),
+    "gp": Sampler("optuna.samplers:GPSampler", together=Together.unconditional, redraws=3, defaults=_QUIET),
+    "cmaes": Sampler("optuna.samplers:CmaEsSampler", together=Together.numbers, defaults=_QUIET),
     "qmc": Sampler(
         "optuna.samplers:QMCSampler",
         together=Together.everything,
@@ -132,11 +126,9 @@ SAMPLERS: Mapping[str, Sampler] = {
         defaults={"scramble": True, **_QUIET},
     ),
     "grid": Sampler(None, "every combination once"),
-    "nsga2": Sampler(
-        "optuna.samplers:NSGAIISampler", "several objectives", together=Together.unconditional, learns=True
-    ),
+    "nsga2": Sampler("optuna.samplers:NSGAIISampler", "several objectives", together=Together.unconditional),
 }
-"""Every sampler, by the name a study file gives it."""
+"""Every sampler, by its name in a study file."""
 
 PRUNERS: Mapping[str, Pruner] = {
     "none": Pruner("optuna.pruners:NopPruner"),
@@ -158,16 +150,16 @@ PRUNERS: Mapping[str, Pruner] = {
     "pbt": Pruner("optuna.pruners:NopPruner", "population-based training", population=True),
     "pb2": Pruner("optuna.pruners:NopPruner", "population-based bandits", population=True),
 }
-"""Every pruner, by the name a study file gives it. Options count evaluations."""
+"""Every pruner, by its name in a study file. Options count evaluations."""
 
 
 def listed(table: Mapping[str, Sampler] | Mapping[str, Pruner]) -> str:
-    """Return a table's names in one line, with their meanings where the name alone does not say it."""
+    """Return a table's names in one line, with the meanings of those that need one."""
     return ", ".join(f"{name} ({row.meaning})" if row.meaning else name for name, row in table.items())
 
 
 def make_pruner(kind: str, options: Mapping[str, Any]) -> BasePruner:
-    """Return the pruner of a study. Raises InputError for options its class refuses."""
+    """Return a study's pruner. Raises InputError for options that its class rejects."""
     try:
         return PRUNERS[kind].make(options)
     except (KeyError, TypeError, ValueError) as error:
@@ -176,7 +168,7 @@ def make_pruner(kind: str, options: Mapping[str, Any]) -> BasePruner:
 
 @contextmanager
 def experimental() -> Iterator[None]:
-    """Silence Optuna's warnings about what it marks as experimental."""
+    """Suppress Optuna's warnings about experimental features."""
     from optuna.exceptions import ExperimentalWarning
 
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""How often a trial evaluates, from its TrainingArguments as transformers 5 reads them."""
+"""The number of evaluations of a trial, from its TrainingArguments as transformers 5 interprets them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def evaluations(values: Mapping[str, Any], *, steps: int | None = None, epochs: float | None = None) -> int | None:
-    """Return how many evaluations a trial with these TrainingArguments makes, None where its data decides.
+    """Return how often a trial with these TrainingArguments evaluates; None if that depends on its data.
 
-    ``steps`` and ``epochs`` are the trial's whole length, once its data is known. ``eval_steps`` below 1 is a share of all
-    steps, the last step always evaluates, and evaluations before ``eval_delay`` are left out.
+    ``steps`` and ``epochs`` are the trial's length, once its data is known. ``eval_steps`` below 1 is a share of all steps,
+    the last step always evaluates, and evaluations before ``eval_delay`` are skipped.
 
     >>> evaluations({"eval_strategy": "epoch", "num_train_epochs": 2.5})
     3

@@ -1,7 +1,7 @@
-"""The space of a study: its walker, the dimensions a sampler sees, and the configurations that come out of it.
+"""The space of a study: its traversal, the dimensions that a sampler sees, and the configurations drawn from it.
 
 A *name* is what a consumer calls a value (``learning_rate``, ``model.dropout``, ``peft.r``, ``task.max_length``). A
-*dimension* is what a sampler sees; it bears the name, prefixed by its conditions where two branches use one name with
+*dimension* is what a sampler sees. Its key is the name, prefixed by its conditions if two branches use the name with
 different domains.
 """
 
@@ -18,10 +18,10 @@ Space: TypeAlias = dict[str, Parameter]
 
 @dataclass(frozen=True)
 class Condition:
-    """A choice that must have taken a branch."""
+    """A choice and the branch it must have."""
 
     path: str
-    """Where the choice stands, for example ``space.optim``."""
+    """Path of the choice, for example ``space.optim``."""
     name: str
     branch: str
 
@@ -31,22 +31,22 @@ class Occurrence:
     """One place in the space where a name gets a value."""
 
     path: str
-    """Where it stands, for example ``space.optim.adamw_torch.adam_beta2``."""
+    """For example ``space.optim.adamw_torch.adam_beta2``."""
     name: str
     parameter: Any
-    """A parameter, or the constant that a branch sets."""
+    """A parameter, or a branch's constant."""
     conditions: tuple[Condition, ...] = ()
-    """What must hold for it to exist, outermost first."""
+    """Conditions under which it exists, outermost first."""
 
     def excludes(self, other: Occurrence) -> bool:
-        """Whether no configuration has both."""
+        """Return whether no configuration has both."""
         mine = {condition.path: condition.branch for condition in self.conditions}
         return any(mine.get(condition.path, condition.branch) != condition.branch for condition in other.conditions)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dimension(Occurrence):
-    """One axis that a sampler sees."""
+    """One dimension that a sampler sees."""
 
     key: str
     parameter: Domain
@@ -55,8 +55,8 @@ class Dimension(Occurrence):
 def visit(space: Mapping[str, Any], choose: Callable[[Occurrence], str | None] | None = None) -> Iterator[Occurrence]:
     """Yield every occurrence in the space, depth first, parents before children.
 
-    With ``choose``, only one configuration is visited: it is asked for the branch of each choice that has branches, right
-    after that choice was yielded; None (or no such branch) leaves the choice's children out.
+    With ``choose``, only one configuration is visited: ``choose`` returns the branch of each choice with branches, right
+    after that choice was yielded. None, or an unknown branch, skips the choice's children.
     """
 
     def level(names: Mapping[str, Any], path: str, conditions: tuple[Condition, ...]) -> Iterator[Occurrence]:
@@ -73,7 +73,7 @@ def visit(space: Mapping[str, Any], choose: Callable[[Occurrence], str | None] |
 
 
 def axes(space: Mapping[str, Any]) -> dict[str, Dimension]:
-    """Return the dimension at each path of the space; equal domains of one name share one key."""
+    """Return path → dimension; occurrences of a name with equal domains share a key."""
     found = [occurrence for occurrence in visit(space) if isinstance(occurrence.parameter, Domain)]
     domains: dict[str, list[Domain]] = {}
     for each in found:
@@ -87,7 +87,7 @@ def axes(space: Mapping[str, Any]) -> dict[str, Dimension]:
 
 
 def dimensions(space: Mapping[str, Any]) -> dict[str, Dimension]:
-    """Return every dimension by its key, parents before children."""
+    """Return key → dimension, parents before children."""
     result: dict[str, Dimension] = {}
     for dimension in axes(space).values():
         result.setdefault(dimension.key, dimension)
@@ -95,10 +95,10 @@ def dimensions(space: Mapping[str, Any]) -> dict[str, Dimension]:
 
 
 def draw(space: Mapping[str, Any], suggest: Callable[[Dimension], Scalar]) -> dict[str, Any]:
-    """Return name → value for one configuration, asking ``suggest`` for the label of each dimension that exists in it.
+    """Return name → value for one configuration; ``suggest`` returns the label of each dimension that exists in it.
 
-    Branch constants are included; expressions are not (see :func:`sweepkit.study.formulas.derive`). So is a choice whose
-    name no consumer has: whoever applies the values drops it.
+    Includes branch constants and the branches of choices without a consumer, but no expressions (see
+    :func:`sweepkit.study.formulas.derive`).
     """
     dimension_at = axes(space)
     values: dict[str, Any] = {}
@@ -112,9 +112,9 @@ def draw(space: Mapping[str, Any], suggest: Callable[[Dimension], Scalar]) -> di
 
 
 def labels(space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Return dimension key → label of the configuration with these values, the inverse of :func:`draw`.
+    """Return dimension key → label for the configuration with these values; the inverse of :func:`draw`.
 
-    A dimension without a value, or with one outside its domain, is left out, and so is what depends on it.
+    Leaves out dimensions without a value or with one outside their domain, and whatever depends on them.
     """
     dimension_at = axes(space)
     result: dict[str, Scalar] = {}
@@ -129,9 +129,9 @@ def labels(space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Sca
 
 
 def branch_of(choice: Occurrence, values: Mapping[str, Any]) -> str | None:
-    """Return the branch of a choice that these values mean, None where they mean none.
+    """Return the branch of a choice that fits these values; None if none does.
 
-    The choice's own value names it. A group has none, for no consumer takes its name: the branch is the first whose
+    It is the choice's own value, if there is one. A group has no consumer and so no value: its branch is the first whose
     contents agree with the values, else the first whose constants do.
     """
     parameter: Choice = choice.parameter

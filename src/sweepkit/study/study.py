@@ -1,6 +1,6 @@
-"""The study: the question as frozen, validated data, every key with its meaning. Knows no file, no library, no process.
+"""The study: the question as frozen, validated data.
 
-The docstrings below are the reference of the study file (``sweep schema --explain``) and of its JSON schema.
+The docstrings of its fields are the reference of the study file (``sweep schema --explain``) and of its JSON schema.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from sweepkit.study.backends import BACKENDS, BackendKind, meanings
-from sweepkit.study.objective import Objective, Section
-from sweepkit.study.parameters import Choice, Expression, Float, Int
+from sweepkit.study.objective import Objective
+from sweepkit.study.parameters import Choice, Expression, Float, Int, Section
 from sweepkit.study.paths import Place
 from sweepkit.study.samplers import PRUNERS, SAMPLERS, Pruner, Sampler, listed
 from sweepkit.study.space import Space
@@ -29,14 +29,14 @@ else:
     BackendName = Literal[tuple(BACKENDS)]
 
 
-class _Open(BaseModel):
-    """A section whose further keys are options of what ``type`` names; they are checked against its own signature."""
+class _Open(Section):
+    """A section whose further keys are options of its ``type``, checked against that type's own signature."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True, strict=True)
+    model_config = ConfigDict(extra="allow")
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keys that belong to what ``type`` names."""
+        """The further keys."""
         return dict(self.model_extra or {})
 
 
@@ -46,9 +46,9 @@ class TaskSpec(_Open):
     type: str | None = None
     """Built-in kind; ``sweep schema --explain`` lists them with their options."""
     path: str | None = None
-    """``file.py:Class``, relative to the study file: a Task of one's own. Exactly one of type and path."""
+    """``file.py:Class``, relative to the study file: your own Task. Exactly one of type and path is required."""
     pickle: str | None = None
-    """File that holds a Task by value; written for Tasks made in Python (a notebook's cell), not by hand."""
+    """Pickled Task; written for Tasks defined in Python (in a notebook cell), not by hand."""
 
     @model_validator(mode="after")
     def _one(self) -> TaskSpec:
@@ -62,7 +62,7 @@ class SamplerSpec(_Open):
 
     type: SamplerName = Field(default="tpe", description=f"{listed(SAMPLERS)}.")
     seed: int = 0
-    """Seed of the search; the same seed and one worker give the same sequence of trials, also over interruptions."""
+    """Seed of the search; with one trial at a time, the same seed gives the same sequence of trials, even if interrupted."""
 
     @property
     def kind(self) -> Sampler:
@@ -75,8 +75,8 @@ class PrunerSpec(_Open):
 
     type: PrunerName = Field(
         default="none",
-        description=f"{listed(PRUNERS)}. pbt and pb2 need the ray backend: the budget's trials train side by side, and at "
-        "evaluations the worst take over the weights of the best and continue with other values. Their options are Ray "
+        description=f"{listed(PRUNERS)}. pbt and pb2 need the ray backend: all trials of the budget train side by side, and at "
+        "evaluations the worst copy the weights of the best and continue with other values. Their options are Ray "
         "Tune's, in evaluations: perturbation_interval (1), quantile_fraction (0.25) and, for pbt, burn_in_period (0), "
         "resample_probability (0.25) and perturbation_factors ([1.2, 0.8]).",
     )
@@ -88,7 +88,7 @@ class PrunerSpec(_Open):
 
     @property
     def population(self) -> bool:
-        """Whether trials train side by side and take over each other's weights."""
+        """Whether trials train side by side and copy each other's weights."""
         return self.kind.population
 
     @property
@@ -98,51 +98,51 @@ class PrunerSpec(_Open):
 
 
 class Budget(Section):
-    """How much may be spent; whatever is reached first ends the study."""
+    """How much may be spent; the first limit reached ends the study."""
 
     trials: int | None = Field(default=None, ge=1)
-    """Total number of trials, counted over all resumes."""
+    """Total number of trials, over all resumes."""
     hours: float | None = Field(default=None, gt=0)
-    """Hours of driver time, summed over resumes."""
+    """Hours that the study runs, summed over resumes."""
     gpu_hours: float | None = Field(default=None, gt=0)
-    """GPU-hours, all trials together."""
+    """GPU-hours of all trials together."""
     trial_hours: float | None = Field(default=None, gt=0)
-    """Hours after which a single trial is ended as failed (deadline)."""
+    """Hours after which a single trial is ended and counts as failed."""
     target: float | None = None
     """Stop as soon as a trial reaches this value of the objective."""
     disk_gb: float | None = Field(default=None, gt=0)
     """Gigabytes (10^9 bytes) that all checkpoints together may take."""
     grace_minutes: float = Field(default=5.0, ge=0)
-    """How long running trials may go on after hours, gpu_hours or target is reached; then they checkpoint and stop."""
+    """Minutes that running trials may continue after hours, gpu_hours or target is reached; then they checkpoint and stop."""
 
 
 class Checkpoints(Section):
     """Which checkpoints are kept."""
 
     keep: int = Field(default=3, ge=1)
-    """Best checkpoints kept, one per trial, of the best trials; with several goals at least those of the Pareto front."""
+    """Number of best trials whose best checkpoint is kept; with several goals, at least all of the Pareto front."""
     every: Literal["evaluation", "never"] = "evaluation"
-    """When a resumable checkpoint is written: at each evaluation, or never (an interrupted trial then starts over)."""
+    """When a checkpoint to resume from is written: at each evaluation, or never (an interrupted trial then starts over)."""
 
 
 class Retries(Section):
-    """How often a trial is started again, by cause."""
+    """How often a trial is restarted, by cause."""
 
     crash: int = Field(default=0, ge=0)
-    """After an exception, an exit or a signal; the trial goes on from its last checkpoint."""
+    """After an exception, an exit or a signal; the trial resumes from its last checkpoint."""
     out_of_memory: int = Field(default=1, ge=0)
-    """After running out of memory: each time with half the micro-batch and double the accumulation."""
+    """After running out of memory; each time with half the micro-batch and twice the gradient accumulation."""
 
 
 class Confirm(Section):
-    """Training the best trials again with new seeds, to tell skill from luck."""
+    """Train the best trials again with new seeds, to see how much of their lead was luck."""
 
     top: int = Field(default=3, ge=1)
-    """How many of the best trials are trained again (the baseline always is)."""
+    """Number of best trials to train again, in addition to the baseline."""
     seeds: int = Field(default=5, ge=2)
-    """How many new seeds each."""
+    """New seeds per trial."""
     test: Literal["never", "once"] = "never"
-    """``once``: the chosen model is evaluated on the test split, one time."""
+    """``once``: evaluate the chosen model on the test split, and never evaluate another one on it."""
 
 
 class BackendSpec(Section):
@@ -150,19 +150,19 @@ class BackendSpec(Section):
 
     type: BackendName = Field(default="optuna", description=f"{meanings()}.")
     parallel: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """Trials at the same time; ``auto``: as many as GPUs, else cores, and memory allow."""
+    """Trials that run at the same time; ``auto``: as many as the GPUs (without any, the cores) and the memory allow."""
     gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
-    """GPUs each trial sees: 0, a fraction such as 0.5, or a whole number; ``auto``: 1 where there is a GPU."""
+    """GPUs per trial: 0, a fraction such as 0.5, or a whole number; ``auto``: 1 if there is a GPU."""
     cpus_per_trial: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """Threads each trial computes with; ``auto``: the cores shared out."""
+    """CPU threads per trial; ``auto``: the cores divided among the parallel trials."""
     ranks_per_trial: int = Field(default=1, ge=1)
-    """Processes of one distributed trial (torch.distributed); whole GPUs are shared out among them."""
+    """Processes per trial (torch.distributed); the trial's GPUs are divided among them."""
     address: str | None = None
     """Ray only: address of the cluster, or ``auto``; without it Ray starts on this machine."""
     path: str | None = None
-    """Ray only: folder or fsspec URL (``s3://…`` with s3fs installed) that every node reaches, for clusters whose nodes do
-    not see the study's folder: checkpoints and logs travel through it, and the study's folder has them all. Task, data
-    files and environment are each node's own."""
+    """Ray only: folder or fsspec URL (``s3://…`` with s3fs installed) that all nodes can access, for clusters whose nodes do
+    not share the study's folder. Checkpoints and logs are exchanged through it and end up in the study's folder. Task, data
+    files and environment must exist on each node."""
 
     @property
     def kind(self) -> BackendKind:
@@ -174,31 +174,24 @@ class Tracking(Section):
     """Where runs are recorded."""
 
     uri: str = "sqlite:///mlflow.db"
-    """MLflow tracking URI; a relative SQLite path lies under the project root. ``none`` records nothing."""
+    """MLflow tracking URI; a relative SQLite path starts at the project root. ``none`` turns tracking off."""
     register_as: str | None = Field(default=None, alias="register")
-    """Name under which the winner is registered, with alias ``champion``."""
+    """Name of the registered model that the winner becomes a version of, with alias ``champion``."""
     experiment: str | None = None
-    """Experiment name; by default the study's name."""
+    """Name of the MLflow experiment; by default the study's name."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        strict=True,
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
 
 class StudyData(Section):
-    """A study: which task, what may vary, which metric counts, how much may be spent."""
+    """A study: what is trained, what may vary, which metric counts, and how much may be spent."""
 
     model_config = ConfigDict(title="Study")
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
-    """Letters, digits, dot, dash and underscore; the study's folder and MLflow experiment bear it."""
+    """Letters, digits, dot, dash and underscore; also the name of the study's folder and MLflow experiment."""
     question: str = ""
-    """What the study is to find out, in one sentence; shown in MLflow and the report."""
+    """What the study should find out, in one sentence; shown in MLflow and the report."""
     task: TaskSpec
     """What is trained."""
     training: dict[str, Any] = Field(default_factory=dict)
@@ -206,31 +199,31 @@ class StudyData(Section):
     objective: Objective
     """Which metric counts, and how."""
     sweep: str | None = None
-    """Recipe by name or path; what the study says itself wins over it."""
+    """Recipe, by name or path; the study's own keys override it."""
     space: Space = Field(default_factory=dict)
     """What may vary: name → parameter."""
     constraints: list[str] = Field(default_factory=list)
     """Arithmetic conditions over hyperparameters; proposals that break one are drawn again and cost no trial."""
     duplicates: Literal["redraw", "train"] = "redraw"
-    """A configuration that was tried already: ``redraw`` proposes another, ``train`` trains it again."""
+    """What happens to a configuration that was already tried: ``redraw`` proposes another, ``train`` trains it again."""
     sampler: SamplerSpec = Field(default_factory=SamplerSpec)
     """How configurations are proposed."""
     pruner: PrunerSpec = Field(default_factory=PrunerSpec)
     """When hopeless trials are stopped."""
     baseline: dict[str, Any] | None = None
-    """Trial 0: what one would do without tuning; names left out take their consumer's default."""
+    """Trial 0: what you would use without tuning; omitted names have their consumer's default."""
     enqueue: list[dict[str, Any]] = Field(default_factory=list)
-    """Configurations tried right after the baseline; names left out are sampled."""
+    """Configurations to try right after the baseline; omitted names are sampled."""
     budget: Budget = Field(default_factory=Budget)
     """How much may be spent."""
     checkpoints: Checkpoints = Field(default_factory=Checkpoints)
     """Which checkpoints are kept."""
     retries: Retries = Field(default_factory=Retries)
-    """How often a trial is started again."""
+    """How often a trial is restarted."""
     confirm: Confirm | None = None
-    """Train the best again with new seeds at the end."""
+    """Train the best trials again with new seeds at the end."""
     seed_per_trial: bool = False
-    """Give each trial its own seed (training.seed + trial number) instead of one for all."""
+    """Give each trial its own seed (training.seed + trial number) instead of the same one."""
     backend: BackendSpec = Field(default_factory=BackendSpec)
     """Where trials run."""
     storage: str = "journal"
@@ -238,13 +231,13 @@ class StudyData(Section):
     tracking: Tracking = Field(default_factory=Tracking)
     """Where runs are recorded."""
     trust_remote_code: bool = False
-    """Allow models and datasets of the hub to run their own code."""
+    """Allow models and datasets from the hub to run their own code."""
 
     _home: Path | None = PrivateAttr(default=None)
 
     @property
     def home(self) -> Path:
-        """Folder that relative paths start from: the study file's, or the current one for a study made in Python."""
+        """Folder in which relative paths start: the study file's, or the current one for a study made in Python."""
         return self._home or Path.cwd()
 
     def at(self, home: Path) -> Self:
@@ -255,11 +248,11 @@ class StudyData(Section):
 
     @property
     def place(self) -> Place:
-        """Where the study's things lie on disk."""
+        """The study's files and folders."""
         return Place.of(self.name, self.home)
 
     def by_consumer(self, hyperparameters: Mapping[str, Any]) -> Values:
-        """Return a trial's fixed and searched values, sorted by who consumes them."""
+        """Return a trial's fixed and searched values by their consumer."""
         parts: dict[str, dict[str, Any]] = {"": {}, "model": {}, "peft": {}, "task": {}}
         for name, value in {**self.training, **hyperparameters}.items():
             head, _, rest = name.partition(".")
@@ -271,19 +264,19 @@ class StudyData(Section):
     def _parameters(cls, space: Space) -> Space:
         for name, parameter in space.items():
             if not isinstance(parameter, (Float, Int, Choice, Expression)):
-                rule = "must say low and high, choices or expression"
+                rule = "needs low and high, choices or expression"
                 raise ValueError(f"{name} {rule}, got {parameter!r}; a fixed value belongs in training")
         return space
 
     @property
     def seed(self) -> int:
-        """The seed shared by all trials (transformers' default 42 unless ``training.seed`` says otherwise)."""
+        """The seed that all trials share: ``training.seed``, by default 42 as in transformers."""
         return int(self.training.get("seed", 42))
 
 
 @dataclass(frozen=True)
 class Values:
-    """A trial's fixed and searched values under the names their consumers know, without prefixes."""
+    """A trial's fixed and searched values under their consumers' own names, without prefixes."""
 
     training: Mapping[str, Any]
     model: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""How values, settings, durations and counts are written for people, on a terminal and in the report. Knows no study."""
+"""Formatting for people: values, settings, durations, sizes and counts, on a terminal and in the report."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ ABBREVIATIONS = {
     "model.hidden_dropout_prob": "dropout",
     "task.max_length": "length",
 }
-"""Hyperparameter → its name in tables, run names and one-line configurations."""
+"""Hyperparameter → short name in tables, run names and one-line configurations."""
 
 
 def value(number: float | None) -> str:
-    """Return a metric's value with four figures that matter, or a dash.
+    """Return a metric's value with four decimals or significant digits; a dash for None.
 
     >>> value(0.91234), value(123456.0), value(0.00001234), value(None)
     ('0.9123', '1.235e5', '1.234e-5', '–')
@@ -41,7 +41,7 @@ def value(number: float | None) -> str:
 
 
 def metrics(found: Mapping[str, Any]) -> str:
-    """Return an evaluation's metrics; how long it took is left out.
+    """Return an evaluation's metrics in one line, without its timings.
 
     >>> metrics({"test_f1": 0.91234, "test_runtime": 2.1, "test_samples_per_second": 190.0})
     'test_f1 0.9123'
@@ -64,7 +64,7 @@ def difference(number: float) -> str:
 
 
 def setting(content: Any, *, width: int = 24) -> str:
-    """Return a hyperparameter's value, short enough for a table.
+    """Return a hyperparameter's value, at most ``width`` characters long.
 
     >>> [setting(content) for content in (3.1234e-05, 0.0002, 16, 0.3, True, ["q", "v"], "cosine")]
     ['3.12e-5', '2e-4', '16', '0.3', 'true', '["q", "v"]', 'cosine']
@@ -85,7 +85,7 @@ def _exponent(text: str) -> str:
 
 
 def name(hyperparameter: str) -> str:
-    """Return a hyperparameter's name for a narrow column: abbreviated, or without its consumer's prefix.
+    """Return a hyperparameter's short name: abbreviated, or without its consumer's prefix.
 
     >>> name("learning_rate"), name("model.attention_dropout"), name("optim")
     ('lr', 'attention_dropout', 'optim')
@@ -103,7 +103,7 @@ def settings(params: Mapping[str, Any]) -> str:
 
 
 def span(seconds: float) -> str:
-    """Return a duration in the two units that matter.
+    """Return a duration in its two largest units.
 
     >>> span(0.4), span(8), span(21.3), span(221), span(7500), span(200000)
     ('0.4 s', '8 s', '21 s', '3 min 41 s', '2 h 05 min', '2 d 7 h')
@@ -120,7 +120,7 @@ def span(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Return a number of bytes in decimal units, as disks are sold.
+    """Return a number of bytes in decimal units (1 kB is 1000 bytes).
 
     >>> size(0), size(1500), size(91_000_000), size(4.2e9)
     ('0 kB', '2 kB', '91 MB', '4.2 GB')
