@@ -1,0 +1,193 @@
+"""Class labels: every row is trained as the class its text names.
+
+A class is a text exactly as the source writes it: ``01``, ``1`` and ``007`` are three classes. Numbers of a typed source
+(Parquet, Arrow) count as the text that prints them. Names are collected over all splits, and a class's id follows from
+the names alone, whatever the order of rows or files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from sweepkit.study.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow
+    from datasets import Dataset, DatasetDict
+
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+RARE = 0.01
+"""A class with a smaller share of the training rows is noted."""
+LISTED = 8
+"""At most this many classes are listed in a note."""
+
+
+def encode_labels(rows: DatasetDict, column: str = "labels") -> tuple[DatasetDict, list[str]]:
+    """Return the rows with class ids in ``column`` (a ClassLabel) and the classes' names by id.
+
+    Integers sort as numbers and come first, other names follow alphabetically; names that a ClassLabel declares keep
+    their order. Raises InputError, with split, row and value, for a label that is missing or no single value, for fewer
+    than two classes, and for a column of measurements.
+    """
+    from datasets import ClassLabel, DatasetDict
+
+    texts = {split: _texts(part, split, column) for split, part in rows.items()}
+    names = _names(rows, texts, column)
+    feature = ClassLabel(names=names)
+    encoded = {split: _with_ids(part, texts[split], column, feature) for split, part in rows.items()}
+    return DatasetDict(encoded), names
+
+
+def order(name: str) -> tuple[int, int, str]:
+    """Return the key that classes are sorted by.
+
+    >>> sorted(["na", "10", "007", "-1", "9"], key=order)
+    ['-1', '007', '9', '10', 'na']
+    """
+    return (0, int(name), name) if _INTEGER.fullmatch(name) else (1, 0, name)
+
+
+def unlabelled(part: Dataset, column: str, classes: Iterable[str] = ()) -> bool:
+    """Whether a split has no labels: all missing, or all -1 where -1 is no class of the training rows."""
+    values = set(part.unique(column))
+    return values <= {None} or (values <= {None, -1, "-1"} and "-1" not in set(classes))
+
+
+def notes(rows: DatasetDict, column: str = "labels") -> list[str]:
+    """Return what is unusual about the classes, with counts: missing from training or a split, only one, very rare."""
+    names: list[str] = rows["train"].features[column].names
+    counts = {split: Counter(part[column]) for split, part in rows.items()}
+    found = []
+    for split, count in counts.items():
+        there = [(number, count[number]) for number in range(len(names)) if count[number]]
+        if len(there) == 1 and len(names) > 1:
+            number, rows_of = there[0]
+            found.append(f"{split} has one class only: all {rows_of} rows are {names[number]!r}")
+        elif missing := [number for number in range(len(names)) if not count[number]]:
+            listed = _listed(f"{names[number]!r} ({_elsewhere(counts, split, number)})" for number in missing)
+            found.append(f"{split} has no row of {len(missing)} of {len(names)} classes: {listed}")
+    train = counts["train"]
+    total = sum(train.values())
+    rare = [number for number in range(len(names)) if 0 < train[number] < RARE * total]
+    if rare:
+        listed = _listed(f"{names[number]!r} {train[number]}" for number in rare)
+        found.append(f"train is very unbalanced: of {total} rows, {listed}; the most frequent class has {max(train.values())}")
+    return found
+
+
+def _elsewhere(counts: dict[str, Counter[int]], split: str, number: int) -> str:
+    return ", ".join(f"{count[number]} in {other}" for other, count in counts.items() if other != split and count[number])
+
+
+def _listed(items: Iterable[str]) -> str:
+    shown = list(items)
+    more = f" and {len(shown) - LISTED} more" if len(shown) > LISTED else ""
+    return ", ".join(shown[:LISTED]) + more
+
+
+def _texts(part: Dataset, split: str, column: str) -> pyarrow.Array:
+    """The column as texts, one per row; every row has one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from datasets import ClassLabel
+
+    feature = part.features[column]
+    values = part.with_format("arrow")[:][column]
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    kind = values.type
+    if isinstance(feature, ClassLabel):
+        names = pa.array(feature.names, pa.string())
+        values = pc.if_else(pc.greater_equal(values, 0), values, None)
+        texts = names.take(values)
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        texts = pc.cast(values, pa.string())
+        blank = pc.equal(pc.utf8_trim_whitespace(texts), "")
+        texts = pc.if_else(blank, None, texts)
+    elif pa.types.is_floating(kind):
+        texts = _of_floats(values, split, column)
+    elif pa.types.is_boolean(kind):
+        texts = pc.if_else(values, "True", "False")
+    elif pa.types.is_integer(kind):
+        texts = pc.cast(values, pa.string())
+    elif pa.types.is_null(kind):
+        texts = pc.cast(values, pa.string())
+    elif pa.types.is_nested(kind):
+        row = next((number for number, value in enumerate(values) if value.is_valid), 0)
+        raise InputError(
+            f"task.label: a label is one value, got {values[row].as_py()!r} in row {row + 1} of {split}; "
+            "several labels for one text need a Task of your own (task.path)"
+        )
+    else:
+        texts = pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
+    _complete(texts, split)
+    return texts
+
+
+def _of_floats(values: pyarrow.Array, split: str, column: str) -> pyarrow.Array:
+    """Whole numbers without their fraction: a column of integers with gaps comes as floats."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = pc.if_else(pc.is_nan(values), None, values)
+    broken = pc.index(pc.equal(pc.floor(values), values), False).as_py()
+    if broken >= 0:
+        raise _measurement(repr(values[broken].as_py()), split, broken)
+    return pc.cast(pc.cast(values, pa.int64()), pa.string())
+
+
+def _complete(texts: pyarrow.Array, split: str) -> None:
+    import pyarrow.compute as pc
+
+    if texts.null_count:
+        row = pc.index(pc.is_null(texts), True).as_py()
+        raise InputError(
+            f"task.data: {texts.null_count} of {len(texts)} rows of {split} have no label, "
+            f"the first is row {row + 1}; complete or remove them"
+        )
+
+
+def _names(rows: DatasetDict, texts: dict[str, pyarrow.Array], column: str) -> list[str]:
+    """All classes in the order of their ids."""
+    from datasets import ClassLabel
+
+    declared: list[str] = []
+    features = [part.features[column] for part in rows.values()]
+    for feature in features:
+        if isinstance(feature, ClassLabel):
+            declared += [name for name in feature.names if name not in declared]
+    same = len({tuple(f.names) if isinstance(f, ClassLabel) else None for f in features}) == 1
+    found = {text for part in texts.values() for text in part.unique().to_pylist()}
+    names = declared if declared and same else sorted(found | set(declared), key=order)
+    if len(names) < 2:
+        raise InputError(f"task.label: every row has the label {names[0]!r}; at least two classes are needed")
+    numbers = [name for name in found if _DECIMAL.fullmatch(name)]
+    if not declared and any(float(name) % 1 for name in numbers) and all(map(_number, found)):
+        name = min((name for name in numbers if float(name) % 1), key=float)
+        split, row = next((s, part.to_pylist().index(name)) for s, part in texts.items() if name in part.to_pylist())
+        raise _measurement(name, split, row)
+    return names
+
+
+def _number(text: str) -> bool:
+    return bool(_INTEGER.fullmatch(text) or _DECIMAL.fullmatch(text))
+
+
+def _measurement(text: str, split: str, row: int) -> InputError:
+    return InputError(
+        f"task.label: {text} (row {row + 1} of {split}) is a measurement, not a class; for numbers use type: text-regression"
+    )
+
+
+def _with_ids(part: Dataset, texts: pyarrow.Array, column: str, feature: Any) -> Dataset:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = pc.index_in(texts, value_set=pa.array(feature.names, pa.string()))
+    numbers = ids.to_numpy(zero_copy_only=False).astype("int64")
+    return part.remove_columns([column]).add_column(column, numbers, feature=feature)
