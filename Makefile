@@ -36,7 +36,7 @@ test: lint ## the checks and tests of every commit (under 15 minutes)
 
 test-all: lint ## also the long fault, notebook, study and browser runs (under 60 minutes)
 	@echo "== tests"
-	@$(BIN)/python -m pytest -m "not slow" $(TWO)
+	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile thorough $(TWO)
 	@echo "== the long ones"
 	@$(BIN)/python -m pytest -m slow
 

@@ -31,8 +31,14 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "CUDA_VISIBLE_DEVI
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from sweepkit.trial.worker import SPARE
+
+# `make test-all` asks for the thorough profile; at every commit a smaller sample is drawn.
+settings.register_profile("commit", max_examples=40)
+settings.register_profile("thorough", max_examples=500)
+settings.load_profile("commit")
 
 DEADLINE_SECONDS = 10.0
 """How long the processes of a finished test may take to go away by themselves."""

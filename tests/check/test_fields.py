@@ -172,7 +172,7 @@ def test_lora_fields_are_those_of_peft() -> None:
     assert found["bias"].choices == ("none", "all", "lora_only")
 
 
-@pytest.mark.parametrize("kind", SAMPLERS.keys() - {"grid"})
+@pytest.mark.parametrize("kind", sorted(SAMPLERS.keys() - {"grid"}))
 def test_sampler_options_are_parameters_of_optunas_class(kind: str) -> None:
     cls = SAMPLERS[kind].cls()
     assert cls is not None
@@ -181,7 +181,7 @@ def test_sampler_options_are_parameters_of_optunas_class(kind: str) -> None:
     assert {name: each.default for name, each in found.items()} == {name: parameters[name].default for name in found}
 
 
-@pytest.mark.parametrize("kind", PRUNERS.keys() - {"none"})
+@pytest.mark.parametrize("kind", sorted(PRUNERS.keys() - {"none"}))
 def test_pruner_options_are_parameters_of_optunas_class(kind: str) -> None:
     cls = PRUNERS[kind].cls()
     assert options_of(cls).keys() == inspect.signature(cls).parameters.keys() - {PRUNERS[kind].wraps}

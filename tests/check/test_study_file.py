@@ -392,9 +392,7 @@ studies = some.builds(
 
 
 @given(studies)
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_a_study_that_is_written_and_read_again_is_the_same(tmp_path: Path, study: StudyData) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(to_yaml(study), encoding="utf-8")
@@ -410,7 +408,7 @@ def test_a_shipped_study_that_is_written_and_read_again_is_the_same(file: Path, 
 
 
 @given(some.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_study_file_with_anything_in_it_is_loaded_or_refused_but_never_a_crash(
     home: Path, data: some.DataObject
 ) -> None:

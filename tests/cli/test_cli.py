@@ -358,7 +358,7 @@ def test_list_of_an_empty_project_says_so(project: Path) -> None:
 
 def test_enqueue_puts_a_configuration_in_line(ran: StudyData) -> None:
     said = sweep("enqueue", "toy", "learning_rate=3e-5", "optim=adamw_torch", "adam_beta2=0.95")
-    assert said.output == "trial 3 of toy will be lr=3e-5 optim=adamw_torch adam_beta2=0.95\n"
+    assert said.output == "trial 3 of toy will be lr=3e-5 optim=adamw_torch beta2=0.95\n"
     assert [row["ending"] for row in json.loads(sweep("show", "toy", "--json").output)["trials"]][-1] == "waiting"
 
 
