@@ -353,8 +353,8 @@ def test_duplicates_are_dropped_when_asked(tmp_path: Path, tiny_bert: Path) -> N
         ("text,labl\nx,1\n", {}, "train has no column label; its columns are text, labl; did you mean labl?"),
         ("text,label\na,1\nb,\nc,0\nd,\n", {}, "2 of 4 rows of train have no label, the first is row 2"),
         ("text,label\na,1\n,0\n", {}, "1 of 2 rows of train have no text, the first is row 2"),
-        ("text,label\na,1\nb,1\n", {}, "every row has the label 1; at least two classes"),
-        ("text,label\na,0.5\nb,1.5\n", {}, "0.5 is no class; for numbers take type: text-regression"),
+        ("text,label\na,1\nb,1\n", {}, "every row has the label '1'; at least two classes"),
+        ("text,label\na,0.5\nb,1.5\n", {}, "a measurement, not a class; for numbers use type: text-regression"),
         ("text,label\na,1\nb,0\n", {"max_length": 1000}, "the model reads at most 64 tokens, got 1000"),
     ],
 )

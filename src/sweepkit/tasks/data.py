@@ -1,16 +1,20 @@
-"""The rows of built-in tasks: read from the hub, files or pip packages, checked, labelled and split."""
+"""The rows of built-in tasks: read from the hub, files or pip packages, checked and split.
+
+Sources without types of their own (csv, tsv, json) are read as the texts that stand in them: ``01`` stays ``01``.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from sweepkit.study.errors import InputError, nearest
-from sweepkit.tasks import references
+from sweepkit.tasks import references, sources
+from sweepkit.tasks.labels import unlabelled
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -98,20 +102,20 @@ def _listed(value: str | list[str] | None) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else value
 
 
-def read(spec: DataSpec, home: Path) -> DatasetDict:
-    """Return the raw rows by split, as they stand in the source. Raises InputError."""
-    from datasets import DatasetDict, load_dataset
+def read(spec: DataSpec, home: Path, columns: Collection[str] = ()) -> DatasetDict:
+    """Return the raw rows by split; ``columns`` are those that will be used.
+
+    Values of csv, tsv and JSON files come as texts, exactly as written; lists and objects of JSON keep their structure.
+    Raises InputError, also where files of one split hold a column as different types.
+    """
+    from datasets import DatasetDict
 
     try:
         if spec.name is not None:
             return _from_hub(spec)
         files = spec.files(home)
         builder, options = _builder(spec, [file for listed in files.values() for file in listed])
-        if builder == "imagefolder":
-            loaded = {s: load_dataset(builder, data_dir=listed[0], split="train") for s, listed in files.items()}
-        else:
-            loaded = {s: load_dataset(builder, data_files={s: f}, split=s, **options) for s, f in files.items()}
-        return DatasetDict(loaded)
+        return DatasetDict({split: _from_files(builder, listed, options, columns) for split, listed in files.items()})
     except InputError:
         raise
     except Exception as error:  # pandas, pyarrow and the hub each fail in their own way; all of it is input
@@ -125,12 +129,30 @@ def read(spec: DataSpec, home: Path) -> DatasetDict:
         raise InputError(f"task.data: {what} cannot be read: {type(root).__name__}: {first}") from error
 
 
+def _from_files(builder: str, files: list[str], options: dict[str, Any], columns: Collection[str]) -> Dataset:
+    """The rows of one split's files."""
+    from datasets import load_dataset
+
+    if builder == "imagefolder":
+        sources.check_metadata(files[0], columns)
+        return load_dataset(builder, data_dir=files[0], split="train")
+    if builder == "json":
+        return sources.read_json(files)
+    if builder == "csv":
+        options = {**options, "features": sources.text_columns(files[0], options)}
+    if builder in ("parquet", "arrow"):
+        sources.check_types(builder, files, columns)
+    return load_dataset(builder, data_files={"train": files}, split="train", **options)
+
+
 def _from_hub(spec: DataSpec) -> DatasetDict:
     from datasets import DatasetDict, get_dataset_split_names, load_dataset
 
+    hub = {"path": spec.name, "name": spec.config, "revision": spec.revision}
+    hub |= sources.hub_features(hub)
     asked = {split: getattr(spec, split) for split in SPLITS if getattr(spec, split) is not None}
     if not asked:
-        loaded = load_dataset(spec.name, spec.config, revision=spec.revision)
+        loaded = load_dataset(**hub)
         return DatasetDict({split: loaded[split] for split in SPLITS if split in loaded})
     try:
         known = get_dataset_split_names(spec.name, spec.config, revision=spec.revision)
@@ -143,7 +165,6 @@ def _from_hub(spec: DataSpec) -> DatasetDict:
     if "train" not in asked:
         asked = {"train": "train", **asked}
     names = {split: "+".join(_listed(name)) for split, name in asked.items()}
-    hub = {"path": spec.name, "name": spec.config, "revision": spec.revision}
     return DatasetDict({split: load_dataset(**hub, split=name) for split, name in names.items()})
 
 
@@ -225,7 +246,7 @@ def complete(rows: DatasetDict, *, label: str | None, drop_duplicates: bool = Fa
     for split, part in rows.items():
         if not len(part):
             raise InputError(f"task.data: {split} is empty: no row was found")
-        if label is not None and split == "test" and all(value in (None, -1) for value in part[label]):
+        if label is not None and split == "test" and unlabelled(part, label, map(str, rows["train"].unique(label))):
             continue
         for column in part.column_names:
             nulls = part.with_format("arrow")[:][column].is_null().to_pylist()
@@ -244,40 +265,6 @@ def _without_duplicates(part: Dataset) -> Dataset:
     frame = part.to_pandas()
     kept = (~frame.astype(str).duplicated()).to_numpy().nonzero()[0]
     return part.select(kept)
-
-
-def encode_labels(rows: DatasetDict, column: str = "labels") -> tuple[DatasetDict, list[str]]:
-    """Return the rows with class numbers in ``column`` and the classes' names, sorted (numbers as numbers)."""
-    from datasets import ClassLabel
-
-    feature = next(iter(rows.values())).features[column]
-    if isinstance(feature, ClassLabel):
-        _no_negative(rows, column)
-        return rows, list(feature.names)
-    values = sorted({value for part in rows.values() for value in part.unique(column)}, key=_order)
-    if broken := [value for value in values if isinstance(value, float) and value != int(value)]:
-        raise InputError(f"task.label: {broken[0]} is no class; for numbers take type: text-regression")
-    if any(isinstance(value, (list, dict)) for value in values):
-        raise InputError(f"task.label: a label is one value, got {values[0]!r}")
-    if len(values) < 2:
-        raise InputError(f"task.label: every row has the label {values[0]!r}; at least two classes are needed")
-    names = [str(int(value)) if isinstance(value, float) else str(value) for value in values]
-    number_of = {value: number for number, value in enumerate(values)}
-    feature = ClassLabel(names=names)
-    encoded = rows.map(
-        lambda batch: {column: [number_of[value] for value in batch[column]]}, batched=True, remove_columns=[column]
-    ).cast_column(column, feature)
-    return encoded, names
-
-
-def _order(value: Any) -> tuple[int, Any]:
-    return (0, value) if isinstance(value, (bool, int, float)) else (1, str(value))
-
-
-def _no_negative(rows: DatasetDict, column: str) -> None:
-    for split, part in rows.items():
-        if negative := sum(value < 0 for value in part[column]):
-            raise InputError(f"task.data: {negative} of {len(part)} rows of {split} have no label (-1)")
 
 
 def with_validation(rows: DatasetDict, fraction: float, seed: int, *, stratify: str | None = None) -> DatasetDict:

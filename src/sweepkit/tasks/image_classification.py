@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 
 from sweepkit.study.errors import InputError
-from sweepkit.tasks import models
-from sweepkit.tasks.data import DataSpec, choose, complete, encode_labels, limit, read, with_validation
+from sweepkit.tasks import labels, models
+from sweepkit.tasks.data import DataSpec, choose, complete, limit, read, with_validation
 from sweepkit.tasks.models import FromConfig, ModelRef
 from sweepkit.tasks.task import Task, Template
 
@@ -54,9 +54,10 @@ class ImageClassification(Task):
 
     def data(self) -> DatasetDict:
         """Return splits with ``pixel_values`` (images as they are, arrays as numbers) and ``labels`` (a ClassLabel)."""
-        rows = choose(read(self.source, self.home), {"pixel_values": self.image, "labels": self.label})
+        used = {"pixel_values": self.image, "labels": self.label}
+        rows = choose(read(self.source, self.home, used.values()), used)
         rows = complete(rows, label="labels")
-        rows, _ = encode_labels(rows)
+        rows, _ = labels.encode_labels(rows)
         rows = with_validation(rows, self.validation, self.split_seed, stratify="labels")
         limits = {"train": self.train_samples, "validation": self.eval_samples, "test": self.eval_samples}
         rows = limit(rows, limits, self.split_seed)
@@ -66,6 +67,10 @@ class ImageClassification(Task):
             lambda batch: {"pixel_values": [_picture(value) / self.scale for value in batch["pixel_values"]]},
             batched=True,
         )
+
+    def notes(self) -> list[str]:
+        """Return what is unusual about the classes of the splits."""
+        return labels.notes(self.splits)
 
     def model_init(self, **config: Any) -> PreTrainedModel:
         """Return the model with a fresh head for the data's classes."""

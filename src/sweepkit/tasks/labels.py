@@ -75,12 +75,16 @@ def notes(rows: DatasetDict, column: str = "labels") -> list[str]:
     rare = [number for number in range(len(names)) if 0 < train[number] < RARE * total]
     if rare:
         listed = _listed(f"{names[number]!r} {train[number]}" for number in rare)
-        found.append(f"train is very unbalanced: of {total} rows, {listed}; the most frequent class has {max(train.values())}")
+        found.append(
+            f"train is very unbalanced: of {total} rows, {listed}; the most frequent class has {max(train.values())}"
+        )
     return found
 
 
 def _elsewhere(counts: dict[str, Counter[int]], split: str, number: int) -> str:
-    return ", ".join(f"{count[number]} in {other}" for other, count in counts.items() if other != split and count[number])
+    return ", ".join(
+        f"{count[number]} in {other}" for other, count in counts.items() if other != split and count[number]
+    )
 
 
 def _listed(items: Iterable[str]) -> str:
@@ -113,9 +117,7 @@ def _texts(part: Dataset, split: str, column: str) -> pyarrow.Array:
         texts = _of_floats(values, split, column)
     elif pa.types.is_boolean(kind):
         texts = pc.if_else(values, "True", "False")
-    elif pa.types.is_integer(kind):
-        texts = pc.cast(values, pa.string())
-    elif pa.types.is_null(kind):
+    elif pa.types.is_integer(kind) or pa.types.is_null(kind):
         texts = pc.cast(values, pa.string())
     elif pa.types.is_nested(kind):
         row = next((number for number, value in enumerate(values) if value.is_valid), 0)
@@ -135,7 +137,8 @@ def _of_floats(values: pyarrow.Array, split: str, column: str) -> pyarrow.Array:
     import pyarrow.compute as pc
 
     values = pc.if_else(pc.is_nan(values), None, values)
-    broken = pc.index(pc.equal(pc.floor(values), values), False).as_py()
+    whole = pc.and_(pc.is_finite(values), pc.equal(pc.floor(values), values))
+    broken = pc.index(whole, False).as_py()
     if broken >= 0:
         raise _measurement(repr(values[broken].as_py()), split, broken)
     return pc.cast(pc.cast(values, pa.int64()), pa.string())
@@ -190,4 +193,5 @@ def _with_ids(part: Dataset, texts: pyarrow.Array, column: str, feature: Any) ->
 
     ids = pc.index_in(texts, value_set=pa.array(feature.names, pa.string()))
     numbers = ids.to_numpy(zero_copy_only=False).astype("int64")
-    return part.remove_columns([column]).add_column(column, numbers, feature=feature)
+    encoded = part.add_column(f"{column} encoded", numbers, feature=feature)
+    return encoded.remove_columns([column]).rename_column(f"{column} encoded", column)

@@ -114,6 +114,10 @@ class Task(BaseModel):
 
         return Trainer(**kwargs)
 
+    def notes(self) -> list[str]:
+        """Return sentences about the prepared data that a person should read before the first trial."""
+        return []
+
     def inputs(self) -> list[Path]:
         """Return the files that :meth:`data` reads, so that prepared data is made again when one of them changes.
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, PrivateAttr
 
 from sweepkit.study.errors import InputError
-from sweepkit.tasks import models
-from sweepkit.tasks.data import DataSpec, choose, complete, encode_labels, limit, pair, read, with_validation
+from sweepkit.tasks import labels, models
+from sweepkit.tasks.data import DataSpec, choose, complete, limit, pair, read, with_validation
 from sweepkit.tasks.models import ModelRef
 from sweepkit.tasks.task import ALWAYS_REPORTED, Task, Template
 
@@ -49,7 +51,8 @@ class TextTask(Task):
         columns = pair(self.text)
         if len(columns) != (1 if isinstance(self.text, str) else len(self.text)):
             raise InputError(f"task.text: one column or a list of two, got {self.text}")
-        rows = choose(read(self.source, self.home), {**columns, "labels": self.label})
+        used = {**columns, "labels": self.label}
+        rows = choose(read(self.source, self.home, used.values()), used)
         return complete(rows, label="labels", drop_duplicates=self.source.drop_duplicates)
 
     def _split(self, rows: DatasetDict, *, stratify: str | None) -> DatasetDict:
@@ -111,8 +114,12 @@ class TextClassification(TextTask):
 
     def data(self) -> DatasetDict:
         """Return the tokenised splits; ``labels`` is a ClassLabel."""
-        rows, _ = encode_labels(self._rows())
+        rows, _ = labels.encode_labels(self._rows())
         return self._tokenised(self._split(rows, stratify="labels"))
+
+    def notes(self) -> list[str]:
+        """Return what is unusual about the classes of the splits."""
+        return labels.notes(self.splits)
 
     def model_init(self, **config: Any) -> PreTrainedModel:
         """Return the model with a fresh head for the data's classes."""
@@ -142,14 +149,12 @@ class TextRegression(TextTask):
 
     def data(self) -> DatasetDict:
         """Return the tokenised splits; with ``normalize``, ``target`` keeps the labels as they were."""
-        import numpy as np
         from datasets import Value
 
         rows = self._rows()
         for split, part in rows.items():
-            if not all(isinstance(value, (int, float)) and np.isfinite(value) for value in part["labels"]):
-                found = next(v for v in part["labels"] if not (isinstance(v, (int, float)) and np.isfinite(v)))
-                raise InputError(f"task.label: {split} holds {found!r}; regression needs finite numbers")
+            numbers = part.add_column("numbers", _numbers(part["labels"], split))
+            rows[split] = numbers.remove_columns(["labels"]).rename_column("numbers", "labels")
         rows = self._tokenised(self._split(rows.cast_column("labels", Value("float32")), stratify=None))
         if not self.normalize:
             return rows
@@ -188,6 +193,19 @@ class TextRegression(TextTask):
         """Return the loss and the bundled metrics; None when one of ``metrics`` is not bundled."""
         keys = self._keys(self.metrics)
         return None if keys is None else ALWAYS_REPORTED | keys
+
+
+def _numbers(labels: Iterable[Any], split: str) -> list[float]:
+    """The labels of one split as numbers. Raises InputError naming the first row that holds none."""
+    numbers = []
+    for row, label in enumerate(labels, 1):
+        try:
+            numbers.append(float(label))
+        except (TypeError, ValueError):
+            numbers.append(math.nan)
+        if not math.isfinite(numbers[-1]) or isinstance(label, bool):
+            raise InputError(f"task.label: row {row} of {split} holds {label!r}; regression needs finite numbers")
+    return numbers
 
 
 def _scale(labels: Any) -> tuple[float, float]:

@@ -1,0 +1,185 @@
+"""Files whose values have no types of their own, read as the texts that stand in them; typed files, checked for one type.
+
+What libraries infer from texts loses what was written: ``01`` becomes 1, a mixture becomes whatever came first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from sweepkit.study.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow
+    from datasets import Dataset, Features
+
+CHUNK = 10_000
+"""JSON rows that become one Arrow table."""
+
+
+class _Number(float):
+    """A number of a JSON file that remembers how it is written."""
+
+    written: str
+
+    def __new__(cls, text: str) -> _Number:
+        number = super().__new__(cls, text)
+        number.written = text
+        return number
+
+
+def text_columns(file: str, options: dict[str, Any]) -> Features:
+    """Return features that keep every column of a csv file as text; ``options`` are those of pandas' ``read_csv``."""
+    import pandas
+    from datasets import Features, Value
+
+    return Features({str(name): Value("string") for name in pandas.read_csv(file, nrows=0, **options).columns})
+
+
+def read_json(files: Sequence[str]) -> Dataset:
+    """Return the rows of JSON files: one object per line, or one array of objects.
+
+    Texts, numbers, true and false at the top of a row come as text, as written. Raises InputError with file and line.
+    """
+    import fsspec
+    import pyarrow as pa
+    from datasets import Dataset
+
+    tables = []
+    for file in files:
+        with fsspec.open(file, "rt", encoding="utf-8-sig", compression="infer") as stream:
+            records = _records(stream, file)
+            while chunk := list(islice(records, CHUNK)):
+                tables.append(_table(chunk, file))
+    if not tables:
+        raise InputError(f"task.data: {', '.join(files)} is empty: no row was found")
+    return Dataset(pa.concat_tables(tables, promote_options="permissive"))
+
+
+def _records(stream: TextIO, file: str) -> Iterator[dict[str, Any]]:
+    """The objects of an open JSON file, one after another."""
+    number, line = next(((n, text) for n, text in enumerate(stream, 1) if text.strip()), (1, ""))
+    if line.lstrip().startswith("["):
+        rows = _parsed(line + stream.read(), file, number)
+        places: Iterator[tuple[str, Any]] = ((f"{file} row {n}", row) for n, row in enumerate(rows, 1))
+    else:
+        lines = ((number, line), *enumerate(stream, number + 1)) if line else ()
+        places = ((f"{file}:{n}", _parsed(text, file, n)) for n, text in lines if text.strip())
+    for place, row in places:
+        if not isinstance(row, dict):
+            raise InputError(f"task.data: {place}: a row is an object, got {str(row)[:60]}")
+        yield row
+
+
+def _parsed(text: str, file: str, line: int) -> Any:
+    try:
+        return json.loads(text.rstrip(), parse_float=_Number, parse_constant=_Number)
+    except json.JSONDecodeError as error:
+        place = f"{file}:{line + error.lineno - 1}"
+        raise InputError(f"task.data: {place}: not valid JSON, {error.msg} (column {error.colno})") from error
+
+
+def _table(rows: list[dict[str, Any]], file: str) -> pyarrow.Table:
+    import pyarrow as pa
+
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return pa.table({name: _column(name, values, file) for name, values in columns.items()})
+
+
+def _column(name: str, values: list[Any], file: str) -> pyarrow.Array:
+    import pyarrow as pa
+
+    nested = [isinstance(value, (list, dict)) for value in values]
+    if not any(nested):
+        return pa.array([_written(value) for value in values], pa.string())
+    if all(value is None or inside for value, inside in zip(values, nested, strict=True)):
+        return pa.array(values)
+    single = next(value for value, inside in zip(values, nested, strict=True) if value is not None and not inside)
+    several = values[nested.index(True)]
+    raise InputError(
+        f"task.data: {file}: {name} is one value in some rows ({single!r}) and several in others ({several!r})"
+    )
+
+
+def _written(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value.written if isinstance(value, _Number) else None if value is None else str(value)
+
+
+def check_types(builder: str, files: Sequence[str], columns: Collection[str]) -> None:
+    """Raise InputError where local Parquet or Arrow files of one split hold a used column as different types."""
+    found: dict[str, tuple[str, str]] = {}
+    for file in files:
+        if not Path(file).exists():  # a URL; the builder reads it
+            continue
+        for field in _schema(builder, file):
+            if field.name not in columns:
+                continue
+            kind = _kind(field.type)
+            first_file, first_kind = found.setdefault(field.name, (file, kind))
+            if kind not in ("null", first_kind) and first_kind != "null":
+                raise InputError(
+                    f"task.data: {field.name} is {first_kind} in {first_file} and {kind} in {file}; write it as one type"
+                )
+
+
+def _schema(builder: str, file: str) -> pyarrow.Schema:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    if builder == "parquet":
+        return parquet.read_schema(file)
+    with pa.memory_map(file) as source:
+        try:
+            return pa.ipc.open_stream(source).schema
+        except pa.ArrowInvalid:
+            return pa.ipc.open_file(source).schema
+
+
+def _kind(type_: pyarrow.DataType) -> str:
+    from pyarrow import types
+
+    if types.is_dictionary(type_):
+        type_ = type_.value_type
+    if types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_):
+        return "text"
+    if types.is_integer(type_):
+        return "a whole number"
+    return "a decimal number" if types.is_floating(type_) else str(type_)
+
+
+def check_metadata(folder: str, columns: Collection[str]) -> None:
+    """Raise InputError where texts of a picture folder's metadata.csv would be read as other numbers (``01`` as 1)."""
+    import pandas
+
+    for file in sorted(Path(folder).rglob("metadata.csv")):
+        written = pandas.read_csv(file, dtype=str, keep_default_na=False)
+        inferred = pandas.read_csv(file)
+        for name in set(columns) & set(written.columns):
+            known = set(map(str, inferred[name].unique()))
+            if lost := [text for text in written[name].unique() if text and text not in known]:
+                raise InputError(
+                    f"task.data: {file}: {name} holds {', '.join(lost[:5])}, which would be read as numbers; "
+                    "write the labels as words, or one folder of images per class"
+                )
+
+
+def hub_features(hub: dict[str, Any]) -> dict[str, Any]:
+    """Return ``features`` for ``load_dataset`` that keep values of a csv or JSON data set as text, unless it declares types."""
+    from datasets import Features, Value, load_dataset, load_dataset_builder
+
+    builder = load_dataset_builder(**hub)
+    if builder.info.builder_name not in ("csv", "json") or builder.info.features is not None:
+        return {}
+    inferred = next(iter(load_dataset(**hub).values())).features
+    return {
+        "features": Features(
+            {name: Value("string") if isinstance(kind, Value) else kind for name, kind in inferred.items()}
+        )
+    }
