@@ -12,11 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from sklearn.metrics import f1_score, precision_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    f1_score,
+    matthews_corrcoef,
+    mean_absolute_error,
+    mean_squared_error,
+    precision_score,
+    recall_score,
+    root_mean_squared_error,
+)
+from transformers import EvalPrediction
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import metrics
 from sweepkit.tasks.metrics import decide
+from sweepkit.tasks.task import Task
 
 PREDICTED, TRUE = [0, 1, 1, 0, 1], [0, 1, 0, 0, 0]
 
@@ -53,12 +64,6 @@ def test_a_metric_can_be_computed_again_and_again() -> None:
 def test_f1_of_several_classes_is_the_macro_average() -> None:
     found = metrics.load("f1").compute(predictions=[0, 1, 2, 2], references=[0, 1, 2, 1])
     assert found["f1"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
-
-
-def test_defaults_follow_the_number_of_classes() -> None:
-    assert metrics.defaults("f1", 2) == {"average": "binary"}
-    assert metrics.defaults("f1", 5) == {"average": "macro"}
-    assert metrics.defaults("accuracy", 5) == {}
 
 
 def test_f1_without_average_is_refused() -> None:
@@ -129,25 +134,96 @@ def test_importing_metrics_imports_nothing_heavy() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
-def test_logits_become_the_most_likely_class() -> None:
-    decided = decide(np.array([[0.1, 0.9, 0.0], [2.0, 1.0, 0.0]]), np.array([1, 2]))
-    assert (decided.predictions.tolist(), decided.references.tolist(), decided.classes) == ([1, 0], [1, 2], 3)
-
-
-def test_a_single_output_stays_a_number() -> None:
-    decided = decide(np.array([[0.5], [1.5]]), np.array([0.0, 1.0]))
-    assert (decided.predictions.tolist(), decided.classes) == ([0.5, 1.5], None)
-
-
 def test_labels_of_minus_100_are_left_out() -> None:
     decided = decide(np.eye(3)[None], np.array([[0, -100, 1]]))
-    assert (decided.predictions.tolist(), decided.references.tolist()) == ([0, 2], [0, 1])
+    assert (decided.of("accuracy").tolist(), decided.references.tolist()) == ([0, 2], [0, 1])
 
 
 def test_of_a_tuple_of_outputs_the_first_counts() -> None:
-    assert decide((np.array([[0.0, 1.0]]), np.zeros((1, 7))), np.array([1])).predictions.tolist() == [1]
+    assert decide((np.array([[0.0, 1.0]]), np.zeros((1, 7))), np.array([1])).of("f1").tolist() == [1]
 
 
-def test_outputs_that_fit_no_label_are_refused() -> None:
+@pytest.mark.parametrize("labels", [np.array([1, 0]), np.array([1.0, 2.0])])
+def test_outputs_that_fit_no_label_are_refused(labels: Any) -> None:
     with pytest.raises(ValueError, match="override compute_metrics"):
-        decide(np.zeros((2, 3, 4)), np.array([1, 0]))
+        decide(np.zeros((2, 3, 4)), labels)
+
+
+DICE = np.random.default_rng(0)
+LOGITS = DICE.normal(size=(60, 3))
+CLASSES = DICE.integers(0, 3, 60)
+TOPICS = DICE.integers(0, 2, (60, 3))
+ANSWERS = DICE.integers(0, 2, 60)
+AMOUNTS = DICE.normal(size=60)
+
+
+class Scored(Task):
+    """A task that has nothing but metrics."""
+
+
+def value(metric: str, outputs: Any, labels: Any) -> float:
+    """The metric as a trial reports it."""
+    return Scored(metrics=[metric]).compute_metrics(EvalPrediction(outputs, labels))[metric]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "predicted", "average", "rule"),
+    [
+        (LOGITS, CLASSES, LOGITS.argmax(1), "macro", "argmax over 3 classes"),
+        (LOGITS[:, :2], ANSWERS, LOGITS[:, :2].argmax(1), "binary", "argmax over 2 classes"),
+        (LOGITS, TOPICS.astype(np.float32), (LOGITS > 0).astype(int), "macro", "threshold 0 on 3 logits"),
+        (LOGITS, TOPICS, (LOGITS > 0).astype(int), "macro", "threshold 0 on 3 logits"),
+        (LOGITS[:, :1], ANSWERS, (LOGITS[:, 0] > 0).astype(int), "binary", "threshold 0 on one logit"),
+        (LOGITS[:, :1], ANSWERS.astype(float), (LOGITS[:, 0] > 0).astype(int), "binary", "threshold 0 on one logit"),
+        (LOGITS[:, 0], ANSWERS, (LOGITS[:, 0] > 0).astype(int), "binary", "threshold 0 on one logit"),
+        (LOGITS.argmax(1), CLASSES, LOGITS.argmax(1), "macro", "class numbers as they are"),
+    ],
+)
+def test_metrics_of_classes_are_scikit_learns_for_every_kind_of_output(
+    outputs: Any, labels: Any, predicted: Any, average: str, rule: str
+) -> None:
+    assert decide(outputs, labels).rule == rule
+    assert value("accuracy", outputs, labels) == accuracy_score(labels, predicted)
+    for name, score in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score)):
+        assert value(name, outputs, labels) == score(labels, predicted, average=average, zero_division=0)
+    if predicted.ndim == 1:
+        assert value("matthews_correlation", outputs, labels) == matthews_corrcoef(labels, predicted)
+
+
+@pytest.mark.parametrize("outputs", [LOGITS[:, :1], LOGITS[:, 0]])
+@pytest.mark.parametrize("labels", [AMOUNTS, ANSWERS.astype(float)])
+def test_metrics_of_numbers_compare_the_outputs_themselves(outputs: Any, labels: Any) -> None:
+    numbers = LOGITS[:, 0]
+    assert value("mse", outputs, labels) == mean_squared_error(labels, numbers)
+    assert value("mae", outputs, labels) == mean_absolute_error(labels, numbers)
+    assert value("rmse", outputs, labels) == root_mean_squared_error(labels, numbers)
+    assert value("pearsonr", outputs, labels) == scipy.stats.pearsonr(numbers, labels).statistic
+    assert value("spearmanr", outputs, labels) == scipy.stats.spearmanr(numbers, labels).statistic
+
+
+def test_several_labels_of_which_some_are_ignored_count_one_by_one() -> None:
+    labels = TOPICS.copy()
+    labels[:5, 0] = -100
+    kept = labels != -100
+    assert value("accuracy", LOGITS, labels) == accuracy_score(labels[kept], (LOGITS > 0)[kept])
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "matthews_correlation"])
+def test_a_number_is_never_compared_as_a_class(metric: str) -> None:
+    with pytest.raises(ValueError, match=f"{metric} compares classes, but outputs and labels are numbers as they are"):
+        value(metric, LOGITS[:, 0], AMOUNTS)
+
+
+def test_a_metric_module_that_would_cut_numbers_to_integers_is_refused(tmp_path: Path) -> None:
+    module = tmp_path / "cut.py"
+    module.write_text(
+        "import datasets\nimport evaluate\n"
+        "class Cut(evaluate.Metric):\n"
+        "    def _info(self):\n"
+        "        features = datasets.Features({k: datasets.Value('int32') for k in ('predictions', 'references')})\n"
+        "        return evaluate.MetricInfo(description='', citation='', inputs_description='', features=features)\n"
+        "    def _compute(self, predictions, references):\n"
+        "        return {'cut': 0.0}\n"
+    )
+    with pytest.raises(ValueError, match="takes int32 predictions, but the outputs are numbers"):
+        Scored(metrics=[str(module)]).compute_metrics(EvalPrediction(LOGITS[:, 0], AMOUNTS))

@@ -68,7 +68,7 @@ class ImageClassification(Task):
             batched=True,
         )
 
-    def notes(self) -> list[str]:
+    def data_notes(self) -> list[str]:
         """Return what is unusual about the classes of the splits."""
         return labels.notes(self.splits)
 

@@ -33,6 +33,8 @@ BUNDLED: Mapping[str, str] = {
 """Bundled metric → the function that computes it; each reports one value, under its own name."""
 AVERAGED = frozenset({"f1", "precision", "recall"})
 """Bundled metrics that take ``average``."""
+ON_NUMBERS = frozenset({"mse", "rmse", "mae", "pearsonr", "spearmanr"})
+"""Bundled metrics that compare numbers; the others compare classes."""
 LOWER_IS_BETTER = frozenset({"loss", "mse", "rmse", "mae", "perplexity"})
 """Metrics to be minimized."""
 IGNORED = -100
@@ -85,11 +87,6 @@ def label(name: str) -> str:
     return Path(name).stem if name.endswith(".py") else name.rstrip("/").rpartition("/")[2]
 
 
-def defaults(name: str, classes: int | None) -> dict[str, Any]:
-    """Return the default options of a bundled metric: ``average`` is binary for two classes, else macro."""
-    return {"average": "binary" if classes == 2 else "macro"} if name in AVERAGED and classes is not None else {}
-
-
 @lru_cache
 def load(name: str) -> Metric:
     """Return a bundled metric by name (no network, no file), else whatever ``evaluate.load`` finds.
@@ -116,38 +113,101 @@ def load(name: str) -> Metric:
 
 @dataclass(frozen=True)
 class Decided:
-    """Predictions and references, one entry each per label; ``classes`` is None where the output is a number."""
+    """What a model predicts for each label that counts, by the rule of its kind of output."""
 
-    predictions: NDArray[Any]
+    rule: str
+    """How the outputs were read, for example ``argmax over 3 classes``."""
     references: NDArray[Any]
-    classes: int | None
+    classes: NDArray[Any] | None = None
+    """Predicted class numbers (or 0 and 1 for each of several labels); None where the outputs are numbers only."""
+    numbers: NDArray[Any] | None = None
+    """The outputs themselves, where they may be compared with the labels as numbers."""
+    average: str | None = None
+    """Default ``average`` of f1, precision and recall: binary for two classes, macro for more or for several labels."""
+
+    def of(self, metric: str) -> NDArray[Any]:
+        """Return what a metric compares: classes or numbers. Raises ValueError where the outputs have only the other."""
+        number = self.classes is None or metric in ON_NUMBERS or (metric not in BUNDLED and self._floating())
+        found = self.numbers if number and self.numbers is not None else self.classes
+        if found is None or (metric in BUNDLED and metric not in ON_NUMBERS and self.classes is None):
+            raise ValueError(
+                f"{metric} compares classes, but outputs and labels are {self.rule}; "
+                "choose a metric of numbers or override compute_metrics"
+            )
+        return found
+
+    def _floating(self) -> bool:
+        import numpy as np
+
+        return np.issubdtype(self.references.dtype, np.floating)
 
 
 def decide(outputs: Any, labels: Any) -> Decided:
-    """Return class numbers for logits, numbers for a single output; labels of -100 are left out, axes flattened.
+    """Return predictions for the labels that are not -100, all axes flattened but the last of several labels per row.
 
-    Of a tuple of outputs the first counts, as with the Trainer's own models. Raises ValueError for shapes that do not fit.
+    - One output per class, whole-numbered labels: the most likely class (argmax).
+    - One output for each of several labels that are 0 or 1 (multi-label): 1 where the logit is above 0.
+    - One output, labels of 0 and 1: the same for metrics of classes; the number itself for metrics of numbers.
+    - One output, other labels (regression): the number itself.
+    - Whole-numbered outputs (``preprocess_logits_for_metrics`` decided already): as they are.
+
+    Of a tuple of outputs the first counts, as with the Trainer's own models. Raises ValueError for outputs that fit none.
 
     >>> import numpy as np
     >>> decided = decide(np.array([[0.1, 2.0], [3.0, 0.0]]), np.array([1, 0]))
-    >>> decided.predictions.tolist(), decided.classes
-    ([1, 0], 2)
+    >>> decided.classes.tolist(), decided.rule
+    ([1, 0], 'argmax over 2 classes')
     """
     import numpy as np
 
     scores = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
     references = np.asarray(labels[0] if isinstance(labels, tuple) else labels)
-    classes: int | None = None
-    if scores.ndim == references.ndim + 1:
-        if scores.shape[-1] == 1:
-            scores = scores[..., 0]
-        else:
-            classes = int(scores.shape[-1])
-            scores = scores.argmax(axis=-1)
+    whole = np.issubdtype(references.dtype, np.integer) or references.dtype == bool
+    if scores.ndim == references.ndim + 1 and scores.shape[-1] == 1:
+        scores = scores[..., 0]
+    if scores.ndim == references.ndim + 1 and scores.shape[:-1] == references.shape and whole:
+        counts = references != IGNORED
+        count = scores.shape[-1]
+        average = "binary" if count == 2 else "macro"
+        predicted = scores.argmax(axis=-1)[counts]
+        return Decided(f"argmax over {count} classes", references[counts], classes=predicted, average=average)
     if scores.shape != references.shape:
         raise ValueError(
-            f"predictions of shape {scores.shape} do not fit labels of shape {references.shape}; "
+            f"predictions of shape {scores.shape} do not fit labels of shape {references.shape} ({references.dtype}); "
             "override compute_metrics for outputs of another kind"
         )
-    counts = references != IGNORED if np.issubdtype(references.dtype, np.integer) else np.ones(references.shape, bool)
-    return Decided(scores[counts], references[counts], classes)
+    if not np.issubdtype(scores.dtype, np.floating):
+        counts = references != IGNORED
+        return Decided("class numbers as they are", references[counts], classes=scores[counts])
+    return _thresholded(scores, references)
+
+
+def _thresholded(scores: NDArray[Any], references: NDArray[Any]) -> Decided:
+    """One float for each label: logits where the labels are 0 and 1, else numbers."""
+    import numpy as np
+
+    counts = (
+        references != IGNORED if not np.issubdtype(references.dtype, np.floating) else np.ones_like(references, bool)
+    )
+    several = references.ndim == 2 and references.shape[-1] > 1 and bool(counts.all())
+    if not np.isin(references[counts], (0, 1)).all():
+        return Decided("numbers as they are", references[counts], numbers=scores[counts])
+    if not several:
+        scores, references = scores[counts], references[counts]
+    kept = references.astype(np.int64) if np.isin(references, (0, 1)).all() else references
+    logits = f"threshold 0 on {scores.shape[-1]} logits" if several else "threshold 0 on one logit"
+    average = "macro" if several else "binary"
+    return Decided(logits, kept, classes=(scores > 0).astype(np.int64), numbers=scores, average=average)
+
+
+def check_types(metric: Any, predictions: NDArray[Any]) -> None:
+    """Raise ValueError where a module of `evaluate` would cut numbers down to integers."""
+    import numpy as np
+
+    features = getattr(metric, "features", None)
+    wanted = str(getattr(features.get("predictions"), "dtype", "")) if isinstance(features, dict) else ""
+    if "int" in wanted and np.issubdtype(predictions.dtype, np.floating):
+        raise ValueError(
+            f"{getattr(metric, 'name', metric)} takes {wanted} predictions, but the outputs are numbers; "
+            "override compute_metrics to decide them"
+        )

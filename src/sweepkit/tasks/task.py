@@ -63,6 +63,8 @@ class Task(BaseModel):
     _home: Path | None = PrivateAttr(default=None)
     _trust_remote_code: bool = PrivateAttr(default=False)
     _splits: DatasetDict | None = PrivateAttr(default=None)
+    _rule: str = PrivateAttr(default="")
+    """How the last evaluation's outputs were decided."""
     _spec: Any = PrivateAttr(default=None)
     """The TrialSpec, for tasks made of a Trainer whose ``model_init`` takes a trial."""
 
@@ -95,8 +97,8 @@ class Task(BaseModel):
     def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         """Return name → value (without ``eval_``) of every entry of ``metrics``.
 
-        Logits with one axis more than the labels become the most likely class (or, with one output, the number itself);
-        labels of -100 are left out.
+        Outputs are decided by the rule of their kind: the most likely class, a threshold of 0 on each logit where the labels
+        are 0 and 1, or the number itself (see :func:`sweepkit.tasks.metrics.decide`). Labels of -100 are left out.
         """
         return self._score(self.metrics, prediction)
 
@@ -114,9 +116,14 @@ class Task(BaseModel):
 
         return Trainer(**kwargs)
 
-    def notes(self) -> list[str]:
+    def data_notes(self) -> list[str]:
         """Return sentences about the prepared data that a person should read before the first trial."""
         return []
+
+    @property
+    def decision_rule(self) -> str:
+        """How the outputs of the last evaluation became predictions (``argmax over 3 classes``); empty before one."""
+        return self._rule
 
     def inputs(self) -> list[Path]:
         """Return the files that :meth:`data` reads, so that prepared data is made again when one of them changes.
@@ -165,12 +172,14 @@ class Task(BaseModel):
     def _score(self, metrics: list[str | dict[str, dict[str, Any]]], prediction: EvalPrediction) -> dict[str, float]:
         """Name → value of each of these metrics."""
         decided = metric_modules.decide(prediction.predictions, prediction.label_ids)
+        self._rule = decided.rule
         result: dict[str, float] = {}
         for name, options in _entries(metrics):
-            defaults = metric_modules.defaults(name, decided.classes)
-            found = metric_modules.load(self._metric(name)).compute(
-                predictions=decided.predictions, references=decided.references, **{**defaults, **options}
-            )
+            if decided.average and name in metric_modules.AVERAGED:
+                options = {"average": decided.average, **options}
+            metric, predictions = metric_modules.load(self._metric(name)), decided.of(name)
+            metric_modules.check_types(metric, predictions)
+            found = metric.compute(predictions=predictions, references=decided.references, **options)
             result |= {key: float(value) for key, value in found.items()}
         return result
 

@@ -117,7 +117,7 @@ class TextClassification(TextTask):
         rows, _ = labels.encode_labels(self._rows())
         return self._tokenised(self._split(rows, stratify="labels"))
 
-    def notes(self) -> list[str]:
+    def data_notes(self) -> list[str]:
         """Return what is unusual about the classes of the splits."""
         return labels.notes(self.splits)
 

@@ -38,6 +38,7 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
         values = short.by_consumer({k: v for k, v in spec.hyperparameters.items() if k not in SHORT})
         task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
         trainer = build_trainer(short, spec, task, values, None)
+        notes = tuple(task.data_notes())
     except Exception as error:  # noqa: BLE001  # an edge: the user's code
         traceback.print_exc()
         name = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
@@ -49,11 +50,14 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
     size = sum(p.numel() * p.element_size() for p in trainer.model.parameters()) / 1e6
     found = Inspected(
         problems=tuple(_unknown_configuration(study, task, trainer)),
+        notes=notes,
         model_mb=size,
         micro_batch_matters=task.micro_batch_matters,
     )
     try:
         found = replace(found, problems=(*found.problems, *_missing_metrics(study, trainer)))
+        if task.decision_rule:
+            found = replace(found, notes=(*found.notes, f"decided: {task.decision_rule}"))
     except Exception as error:  # noqa: BLE001  # an edge: the user's code
         found = _with_note(found, "a step and an evaluation failed", error)
     try:
