@@ -14,9 +14,8 @@ import pytest
 from rich.console import Console
 
 from sweepkit.report import progress, terminal
-from sweepkit.report.live import Board, Moment, fraction
 from sweepkit.report.verdict import Candidate, judge, write_verdict
-from sweepkit.report.watch import Outcome
+from sweepkit.report.watch import Board, Moment, Outcome, fraction
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished, Logged, Started
 from sweepkit.trial.trial import Ending, Trial

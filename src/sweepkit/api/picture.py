@@ -14,11 +14,10 @@ from types import TracebackType
 from typing import Self
 
 from sweepkit.report.answer import Answer
-from sweepkit.report.live import Board, fraction
 from sweepkit.report.rows import endings
 from sweepkit.report.style import ACCENT, ENDINGS, window
 from sweepkit.report.terminal import COLUMNS_MOST, goals
-from sweepkit.report.watch import Outcome
+from sweepkit.report.watch import Board, Outcome, fraction
 from sweepkit.study import words
 from sweepkit.study.files import first_line
 from sweepkit.study.study import StudyData
@@ -178,12 +177,12 @@ class LivePicture:
             state = f"<b>done</b>: {escape(outcome.reason)}"
         seconds = outcome.seconds if outcome else time.monotonic() - self._start
         count = f"{len(board.ended)} of {board.total} trials" if board.total else f"{len(board.ended)} trials"
-        facts = [count, endings(board.rows), words.span(int(seconds))]
+        facts = [count, endings(board.answer.rows), words.span(int(seconds))]
         return f"<div>{state} <span class=soft>· {escape(' · '.join(fact for fact in facts if fact))}</span></div>"
 
     def _tables(self, board: Board) -> str:
         tables = []
-        if top := board.top():
+        if top := board.top:
             title = "Pareto front" if len(board.study.objective.goals) > 1 else "best"
             tables.append(f"<h4>{title}</h4>{_best(board, top)}")
         if board.running and self._outcome is None:
@@ -196,7 +195,7 @@ def _bar(share: float) -> str:
 
 
 def _failures(board: Board) -> list[str]:
-    wrong = [row for row in board.rows if row.ending in (Ending.failed, Ending.infeasible, Ending.diverged)]
+    wrong = [row for row in board.answer.rows if row.ending in (Ending.failed, Ending.infeasible, Ending.diverged)]
     lines = [
         f"<div class=wrong>trial {row.number} {row.ending}: {escape(first_line(row.cause))}</div>"
         for row in wrong[-FAILURES_MOST:]
@@ -207,7 +206,7 @@ def _failures(board: Board) -> list[str]:
 
 def _best(board: Board, rows: Sequence[Trial]) -> str:
     study = board.study
-    answer = Answer(study, board.rows)
+    answer = Answer(study, board.answer.rows)
     against = None if answer.several else answer.baseline
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     joined = len(names) > COLUMNS_MOST
@@ -240,7 +239,7 @@ def _running(board: Board) -> str:
 def _curves(board: Board, curves: Mapping[int, Curve]) -> str:
     """Return the learning curves as SVG: the best thick, the running ones coloured, the others in the background."""
     finite = {number: [point for point in curve if math.isfinite(point[1])] for number, curve in curves.items()}
-    winners = {row.number for row in Answer(board.study, board.rows).winners}
+    winners = {row.number for row in board.answer.winners}
     drawn = {*sorted(n for n, curve in finite.items() if curve)[-CURVES_MOST:], *(winners & finite.keys())}
     goal = board.study.objective.goals[0]
     span = window([y for n in drawn for _, y in finite[n]], maximize=goal.direction == "maximize")

@@ -32,7 +32,8 @@ def show(
     On a terminal, a running study is followed live; Ctrl-C leaves the view, and the study goes on.
     """
     from sweepkit.check.find import find_run
-    from sweepkit.report.rows import driver, read, to_json
+    from sweepkit.report.rows import read, to_json
+    from sweepkit.study.locks import lock_owner
 
     data = find_run(study)
     if as_json:
@@ -41,7 +42,7 @@ def show(
     from sweepkit.report import terminal
     from sweepkit.report.progress import follow, snapshot
 
-    if not every and not once and sys.stdout.isatty() and driver(data.place):
+    if not every and not once and sys.stdout.isatty() and lock_owner(data.place):
         follow(data)
     else:
         terminal.show(snapshot(data, every=every))

@@ -165,6 +165,7 @@ def retry(
     from sweepkit.check.find import find_run
     from sweepkit.report import rows
     from sweepkit.study import words
+    from sweepkit.study.locks import lock_owner
 
     if not failed and not trial:
         raise InputError("choose the trials: --failed for every failed one, or --trial 7 for one of them")
@@ -176,7 +177,7 @@ def retry(
         return
     for old, new in zip(chosen, studies.search(Checked(data, known_values(data))).retry(chosen), strict=True):
         typer.echo(f"trial {new} retries trial {old}")
-    if rows.driver(data.place) is None:
+    if lock_owner(data.place) is None:
         typer.echo(f"train {words.plural(len(chosen), 'trial')} with: sweep run {quote(study)}")
 
 

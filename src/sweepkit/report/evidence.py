@@ -11,9 +11,10 @@ from statistics import variance
 from typing import Any
 
 from sweepkit.report.answer import Answer
-from sweepkit.report.rows import CONFIRM, Reader, driver, read, slot_hours
+from sweepkit.report.rows import CONFIRM, Reader, read, slot_hours
 from sweepkit.report.verdict import Verdict
 from sweepkit.study.configurations import key_of
+from sweepkit.study.locks import lock_owner
 from sweepkit.study.objective import Goal, Objective
 from sweepkit.study.parameters import Choice, Scalar
 from sweepkit.study.space import Dimension, dimensions, labels
@@ -157,7 +158,7 @@ def gather(study: StudyData) -> Evidence:
         verdict=answer.verdict,
         test=answer.test,
         slot_hours=slot_hours(study.place),
-        running=driver(study.place) is not None,
+        running=lock_owner(study.place) is not None,
     )
 
 

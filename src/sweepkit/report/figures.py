@@ -73,13 +73,12 @@ def front(about: StudyData | Evidence) -> go.Figure:
     pairs = list(combinations(range(len(goals)), 2))
     columns, lines = min(len(pairs), 2), math.ceil(len(pairs) / 2)
     drawn = make_subplots(lines, columns, horizontal_spacing=0.12, vertical_spacing=0.2 / lines)
-    titles = [f"{goal.metric} {'↑' if goal.direction == 'maximize' else '↓'}" for goal in goals]
     for index, (left, right) in enumerate(pairs):
         at = {"row": index // columns + 1, "col": index % columns + 1}
         for trace in _pair(evidence, left, right):
             drawn.add_trace(trace.update(legendgroup=trace.name, showlegend=index == 0), **at)
-        drawn.update_xaxes(title_text=titles[left], **at)
-        drawn.update_yaxes(title_text=titles[right], **at)
+        drawn.update_xaxes(title_text=goals[left].title, **at)
+        drawn.update_yaxes(title_text=goals[right].title, **at)
     lost = [row for row in evidence.rows if row.ending.counts and not row.values]
     if lost:
         place = {"x": 1, "y": 1.02, "xref": "paper", "yref": "paper", "xanchor": "right", "yanchor": "bottom"}

@@ -6,14 +6,12 @@ The page is self-contained, plotly.js included, and opens without a network. All
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import jinja2
-import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -23,7 +21,6 @@ from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.report.health import findings, unchecked
 from sweepkit.report.rows import endings, hours_by_ending
 from sweepkit.report.style import ENDINGS
-from sweepkit.report.verdict import Estimate
 from sweepkit.study import words
 from sweepkit.study.parameters import Choice
 from sweepkit.study.secrets import of_url, scrub
@@ -34,16 +31,6 @@ MOST_TRIALS = 500
 """Trials on the page; the rest are in ``sweep show --all``."""
 
 SHORTEST_SECRET = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plate:
-    """A figure with its title and caption."""
-
-    name: str
-    title: str
-    caption: str
-    html: Markup
 
 
 def html(evidence: Evidence) -> str:
@@ -60,9 +47,8 @@ def html(evidence: Evidence) -> str:
         finalize=lambda value: clean(value) if type(value) is str and len(value) >= SHORTEST_SECRET else value,
     )
     environment.filters |= {"value": words.value, "setting": words.setting, "span": words.span}
-    page = environment.get_template("page.html.j2").render(
+    return environment.get_template("page.html.j2").render(
         study=study,
-        goals=[f"{g.metric} {'↑' if g.direction == 'maximize' else '↓'}" for g in study.objective.goals],
         evidence=evidence,
         answer=_answer(evidence),
         facts=list(_facts(evidence)),
@@ -80,69 +66,38 @@ def html(evidence: Evidence) -> str:
         written=f"{datetime.now().astimezone():%-d %B %Y, %H:%M}",
         version=version("sweepkit"),
     )
-    return page
 
 
 def _answer(evidence: Evidence) -> dict[str, Any]:
     """Return the headline: a number, its unit, and one sentence."""
-    chosen, ended = evidence.chosen, evidence.ended
-    if evidence.answer.several:
-        front = evidence.answer.front
-        if not front:
-            return _no_answer(evidence)
+    chosen, ended, front = evidence.chosen, evidence.ended, evidence.answer.front
+    if evidence.answer.several and front:
         says = f"{words.plural(len(front), 'trial')} of {len(ended)}: none is as good in every goal and better in one."
         return {"number": str(len(front)), "unit": "on the Pareto front", "says": says}
     if chosen is None:
-        return _no_answer(evidence)
-    estimate = _estimate(evidence, chosen)
-    number, unit = words.value(chosen.value), evidence.goal.metric
-    says = f"Reached by trial {chosen.number} of {len(ended)}."
-    if estimate:
-        seeds = len(estimate.values)
+        state = "No trial is complete yet." if evidence.running else "No trial was completed."
+        return {"number": "–", "unit": "no answer yet", "says": state if evidence.rows else "No trial has started yet."}
+    number, says = words.value(chosen.value), f"Reached by trial {chosen.number} of {len(ended)}."
+    if evidence.verdict and (estimate := evidence.verdict.estimate(chosen.number)):
         number = f"{words.value(estimate.mean)} ± {words.value(estimate.std)}"
-        says = f"Trial {chosen.number}, mean ± standard deviation over {seeds} new seeds."
-    return {"number": number, "unit": unit, "says": f"{says} {_gain(evidence, chosen)}".strip()}
-
-
-def _no_answer(evidence: Evidence) -> dict[str, Any]:
-    state = "No trial is complete yet." if evidence.running else "No trial was completed."
-    return {
-        "number": "–",
-        "unit": "no answer yet",
-        "says": state if evidence.rows else "No trial has started yet.",
-    }
-
-
-def _estimate(evidence: Evidence, row: Trial) -> Estimate | None:
-    estimates = evidence.verdict.estimates if evidence.verdict else ()
-    return next((estimate for estimate in estimates if estimate.number == row.number), None)
+        says = f"Trial {chosen.number}, mean ± standard deviation over {len(estimate.values)} new seeds."
+    return {"number": number, "unit": evidence.goal.metric, "says": f"{says} {_gain(evidence, chosen)}".strip()}
 
 
 def _gain(evidence: Evidence, chosen: Trial) -> str:
-    baseline = evidence.baseline
-    if baseline is None or baseline.value is None:
+    """Return the gain over the baseline, of the means over new seeds where both have one."""
+    baseline, verdict, gain = evidence.baseline, evidence.verdict, evidence.answer.gain(chosen)
+    if baseline is None or gain is None:
         return ""
     if baseline.number == chosen.number:
-        return f"This is the baseline: nothing beat it{' over new seeds' if evidence.verdict else ''}."
-    confirmed = _confirmed_gain(evidence, chosen, baseline)
-    if confirmed:
-        return confirmed
-    gain = evidence.answer.gain(chosen)
-    assert gain is not None
-    how = "better" if gain >= 0 else "worse"
-    in_search = " in the search" if evidence.verdict else ""
-    return f"That is {words.value(abs(gain))} {how} than the baseline ({words.value(baseline.value)}){in_search}."
-
-
-def _confirmed_gain(evidence: Evidence, chosen: Trial, baseline: Trial) -> str:
-    """Return the gain of the chosen trial's mean over the baseline's, empty without both."""
-    pairs = evidence.verdict.comparisons if evidence.verdict else ()
+        return f"This is the baseline: nothing beat it{' over new seeds' if verdict else ''}."
+    pairs = verdict.comparisons if verdict else ()
     pair = next((p for p in pairs if (p.better, p.worse) == (chosen.number, baseline.number)), None)
-    estimate = _estimate(evidence, baseline)
-    if pair is None or estimate is None:
-        return ""
-    but = "" if pair.distinguishable else ", a difference that may be chance"
-    return f"That is {words.value(pair.gain)} better than the baseline's mean ({words.value(estimate.mean)}){but}."
+    if verdict and pair and (estimate := verdict.estimate(baseline.number)):
+        but = "" if pair.distinguishable else ", a difference that may be chance"
+        return f"That is {words.value(pair.gain)} better than the baseline's mean ({words.value(estimate.mean)}){but}."
+    how, in_search = "better" if gain >= 0 else "worse", " in the search" if verdict else ""
+    return f"That is {words.value(abs(gain))} {how} than the baseline ({words.value(baseline.value)}){in_search}."
 
 
 def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -207,65 +162,59 @@ def _trials(evidence: Evidence) -> list[Trial]:
     return [*ranked, *(row for row in evidence.rows if row.number not in there)][:MOST_TRIALS]
 
 
-def _plates(evidence: Evidence, clean: Callable[[str], str]) -> Iterator[Plate]:
-    goal = evidence.goal.metric
-    rest = "Nuisance hyperparameters are optimized over and not shown." if _has_nuisance(evidence) else ""
-    captions: dict[str, tuple[str, str]] = {
-        "front": ("Pareto front", "Pareto-optimal trials: none is as good in every goal and better in one."),
-        "history": (
-            "Optimization history",
-            f"{goal} of every trial in the order tried; the line is the best so far. Crosses are incomplete trials; those at "
-            "the edge have no value, or one far outside the range.",
-        ),
-        "importances": (
-            "Hyperparameter importances",
-            "How much each decides which trials are good (PED-ANOVA). They add up to one, however small the effects.",
-        ),
-        "isolation": (
-            "Isolation plots",
-            f"The best {goal} at each value, over all other hyperparameters. {rest}".strip(),
-        ),
-        "slices": (
-            "Slices",
-            f"{goal} against each hyperparameter over its whole range; later trials are darker. Crosses are incomplete "
-            "trials; the best is marked.",
-        ),
-        "parallel": (
-            "Parallel coordinates",
-            "One line per trial; darker is better, dotted lines are incomplete trials, and the best is marked.",
-        ),
-        "curves": (
-            "Learning curves",
-            f"{goal} at each evaluation. A cross ends incomplete ones; the thick one is the best.",
-        ),
-        "losses": ("Training loss", "As logged by the Trainer."),
-        "timeline": ("Slots", "When and where each trial ran, by its number."),
-        "ledger": ("Where the hours went", "Slot hours by how the trials ended."),
+CAPTIONS = {
+    "front": ("Pareto front", "Pareto-optimal trials: none is as good in every goal and better in one."),
+    "history": (
+        "Optimization history",
+        "{goal} of every trial in the order tried; the line is the best so far. Crosses are incomplete trials; those at "
+        "the edge have no value, or one far outside the range.",
+    ),
+    "importances": (
+        "Hyperparameter importances",
+        "How much each decides which trials are good (PED-ANOVA). They add up to one, however small the effects.",
+    ),
+    "isolation": ("Isolation plots", "The best {goal} at each value, over all other hyperparameters."),
+    "slices": (
+        "Slices",
+        "{goal} against each hyperparameter over its whole range; later trials are darker. Crosses are incomplete "
+        "trials; the best is marked.",
+    ),
+    "parallel": (
+        "Parallel coordinates",
+        "One line per trial; darker is better, dotted lines are incomplete trials, and the best is marked.",
+    ),
+    "curves": (
+        "Learning curves",
+        "{goal} at each evaluation. A cross ends incomplete ones; the thick one is the best.",
+    ),
+    "losses": ("Training loss", "As logged by the Trainer."),
+    "timeline": ("Slots", "When and where each trial ran, by its number."),
+    "ledger": ("Where the hours went", "Slot hours by how the trials ended."),
+}
+"""Figure → its title and caption, in the order of the page."""
+
+
+def _plates(evidence: Evidence, clean: Callable[[str], str]) -> Iterator[dict[str, Any]]:
+    """Yield each figure with its title and caption."""
+    hidden = {
+        "front": not evidence.answer.several,
+        "losses": not any(course.losses for course in evidence.courses.values()),
     }
-    for name, (title, caption) in captions.items():
-        if name == "front" and not evidence.answer.several:
+    nuisance = any(getattr(parameter, "role", "") == "nuisance" for parameter in evidence.study.space.values())
+    for name, (title, caption) in CAPTIONS.items():
+        if hidden.get(name):
             continue
-        if name == "losses" and not any(course.losses for course in evidence.courses.values()):
-            continue
-        yield Plate(name=name, title=title, caption=caption, html=_embedded(name, _drawn(name, evidence), clean))
-
-
-def _drawn(name: str, evidence: Evidence) -> go.Figure:
-    return figures.curves(evidence, of="training") if name == "losses" else figures.FIGURES[name](evidence)
-
-
-def _has_nuisance(evidence: Evidence) -> bool:
-    return any(getattr(parameter, "role", "") == "nuisance" for parameter in evidence.study.space.values())
-
-
-def _embedded(name: str, drawn: go.Figure, clean: Callable[[str], str]) -> Markup:
-    """Return a figure's HTML; plotly escapes < and > in its data."""
-    text = drawn.to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=f"plot-{name}",
-        config={"displaylogo": False, "responsive": True},
-        default_width="100%",
-        default_height=f"{drawn.layout.height}px",
-    )
-    return Markup(clean(text))  # plotly escapes the data
+        text = caption.format(goal=evidence.goal.metric)
+        if name == "isolation" and nuisance:
+            text += " Nuisance hyperparameters are optimized over and not shown."
+        drawn = figures.curves(evidence, of="training") if name == "losses" else figures.FIGURES[name](evidence)
+        plot = drawn.to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            div_id=f"plot-{name}",
+            config={"displaylogo": False, "responsive": True},
+            default_width="100%",
+            default_height=f"{drawn.layout.height}px",
+        )
+        html = Markup(clean(plot))  # plotly escapes < and > in its data
+        yield {"name": name, "title": title, "caption": text, "html": html}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,17 +18,14 @@ from rich.text import Text
 
 from sweepkit.report import terminal
 from sweepkit.report.answer import Answer
-from sweepkit.report.live import Board, read_moment, top_trials
-from sweepkit.report.rows import CONFIRM, Reader, driver, endings, hours_by_ending, slot_hours
+from sweepkit.report.rows import CONFIRM, Reader, endings, hours_by_ending, slot_hours
+from sweepkit.report.watch import BEST_SHOWN, Board, Outcome, Quiet, read_moment
 from sweepkit.study import words
 from sweepkit.study.files import first_line
-from sweepkit.study.locks import lock_since
+from sweepkit.study.locks import lock_owner, lock_since
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Started
 from sweepkit.trial.trial import Ending, Trial
-
-if TYPE_CHECKING:
-    from sweepkit.report.watch import Outcome
 
 PICTURES_PER_SECOND = 4
 SECONDS_BETWEEN_READS = 1.0
@@ -39,7 +36,7 @@ def watcher() -> Lines | Picture:
     return Picture() if sys.stdout.isatty() else Lines()
 
 
-class Lines:
+class Lines(Quiet):
     """Prints a line with the time of day per start, evaluation and end, and flushes it at once."""
 
     def __init__(self) -> None:
@@ -62,7 +59,7 @@ class Lines:
         total = "trials" if board.total is None else words.plural(board.total, "trial")
         self._print(f"{study.name}: {total}, {terminal.goals(study)}, in {terminal.short_path(study.place.folder)}")
         if board.ended:
-            self._print(f"{words.plural(len(board.ended), 'trial')} done before ({endings(board.rows)})")
+            self._print(f"{words.plural(len(board.ended), 'trial')} done before ({endings(board.answer.rows)})")
 
     def on_note(self, text: str) -> None:
         """Print the note."""
@@ -91,11 +88,8 @@ class Lines:
         facts = [_ending(self._board.study, row), self._board.best(), _count(self._board)]
         self._print(" · ".join(fact for fact in facts if fact))
 
-    def on_close(self, outcome: Outcome) -> None:
-        """Print nothing: the summary follows."""
 
-
-class Picture:
+class Picture(Quiet):
     """A live picture on a terminal; trials that went wrong stay above it."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -186,8 +180,8 @@ def picture(board: Board, bar: Progress) -> RenderableType:
     parts: list[RenderableType] = [terminal.heading(board.study), bar.get_renderable()]
     if moments := dict(sorted(board.running.items())):
         parts.append(Padding(terminal.running(board.study, moments), (1, 0, 0, 0)))
-    if top := board.top():
-        table = terminal.trials(board.study, top, against=Answer(board.study, board.rows).baseline)
+    if top := board.top:
+        table = terminal.trials(board.study, top, against=board.answer.baseline)
         parts.append(Padding(table, (1, 0, 0, 0)))
     return Group(*parts)
 
@@ -204,7 +198,7 @@ def snapshot(study: StudyData, *, every: bool = False) -> RenderableType:
     parts: list[RenderableType] = [terminal.heading(study), _state(study, rows, confirmations)]
     if every:
         parts += _section("every trial", terminal.trials(study, rows, against=answer.baseline, endings=True))
-    elif top := top_trials(study, rows):
+    elif top := answer.top(BEST_SHOWN):
         title = "Pareto front" if answer.several else "best in the search" if verdict else "best"
         parts += _section(title, terminal.trials(study, top, against=answer.baseline))
     moments = {row.number: read_moment(study.place, row) for row in rows if row.ending is Ending.running}
@@ -234,7 +228,7 @@ def follow(study: StudyData) -> None:
     start_bar(bar, board, since=lock_since(study.place))
     with Live(console=terminal.console(), auto_refresh=False, transient=True) as live:
         try:
-            while driver(study.place):
+            while lock_owner(study.place):
                 board.update(reader.rows())
                 confirmations = confirmation.rows()
                 line = [Text(), Text(_confirmed(confirmations), style="cyan")] if confirmations else []
@@ -267,7 +261,7 @@ def _section(title: str, content: RenderableType) -> list[RenderableType]:
 
 def _state(study: StudyData, rows: list[Trial], confirmations: list[Trial]) -> Text:
     """Return how far the search and its confirmation are, and which process runs them."""
-    owner = driver(study.place)
+    owner = lock_owner(study.place)
     ended = [row for row in rows if row.ending.counts]
     total = f" of {study.budget.trials}" if study.budget.trials is not None else ""
     text = Text(f"{len(ended)}{total} trials")

@@ -117,7 +117,7 @@ def study_json(study: StudyData, rows: Sequence[Trial], ahead: Sequence[Trial]) 
         "goals": [goal.model_dump() for goal in study.objective.goals],
         "trials": sum(row.ending.counts for row in rows),
         "budget_trials": study.budget.trials,
-        "running": driver(study.place) is not None,
+        "running": lock_owner(study.place) is not None,
         "started": min((row.started for row in rows if row.started), default=None),
         "best": found if several else (found[0] if found else None),
         "folder": str(study.place.folder),
@@ -140,11 +140,6 @@ def frame(study: StudyData, rows: Iterable[Trial]) -> pandas.DataFrame:
         origin = {"origin": row.origin, "attempts": row.attempts}
         lines.append({**facts, **origin, **goals, **{f"params.{name}": value for name, value in params.items()}})
     return pandas.DataFrame(lines)
-
-
-def driver(place: Place) -> tuple[int, str] | None:
-    """Return the process id and host of the driver that runs the study, None without one."""
-    return lock_owner(place)
 
 
 def slot_hours(place: Place) -> float | None:
@@ -177,7 +172,7 @@ class Reader:
         except KeyError:
             return []
         trials = join(self._study, self.place, map(row_of, storage.get_all_trials(study_id, deepcopy=False)))
-        if self._study.storage != "journal" or driver(self._study.place) is not None:
+        if self._study.storage != "journal" or lock_owner(self._study.place) is not None:
             return trials
         return [replace(row, ending=Ending.stopped) if row.ending is Ending.running else row for row in trials]
 

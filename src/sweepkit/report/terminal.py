@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
 
 import typer
 from rich import box
@@ -18,18 +17,16 @@ from rich.table import Table
 from rich.text import Text
 
 from sweepkit.report.answer import Answer
-from sweepkit.report.live import Moment, fraction
-from sweepkit.report.rows import driver, failed
 from sweepkit.report.rows import endings as counted
+from sweepkit.report.rows import failed
 from sweepkit.report.verdict import Verdict
+from sweepkit.report.watch import Moment, Outcome, fraction
 from sweepkit.study import words
 from sweepkit.study.files import first_line
+from sweepkit.study.locks import lock_owner
 from sweepkit.study.paths import CONSOLE, Place, project_root
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending, Trial, lineage
-
-if TYPE_CHECKING:
-    from sweepkit.report.watch import Outcome
 
 COLUMNS_MOST = 6
 """Up to this many hyperparameters get a column each; more share one."""
@@ -69,7 +66,7 @@ def show(content: RenderableType) -> None:
 
 def goals(study: StudyData) -> str:
     """Return what is optimised, for example ``eval_f1 ↑``."""
-    return ", ".join(f"{goal.metric} {'↑' if goal.direction == 'maximize' else '↓'}" for goal in study.objective.goals)
+    return ", ".join(goal.title for goal in study.objective.goals)
 
 
 def heading(study: StudyData) -> Text:
@@ -236,8 +233,8 @@ def _over_the_baseline(found: Answer, best: Trial) -> Text:
 
 def _over_new_seeds(verdict: Verdict, best: Trial) -> Text:
     """Return the best trial's mean over new seeds, its gain, and its value in the search."""
-    estimates = {estimate.number: estimate for estimate in verdict.estimates}
-    mine, baseline = estimates[best.number], next((e for e in estimates.values() if e.baseline), None)
+    mine, baseline = verdict.estimate(best.number), next((e for e in verdict.estimates if e.baseline), None)
+    assert mine is not None  # the chosen one has the best mean
     value = f"{words.value(mine.mean)} ± {words.value(mine.std)}"
     line = Text.assemble((value, "bold green"), f" over {words.plural(len(mine.values), 'new seed')}")
     if baseline is mine:
@@ -264,7 +261,7 @@ def overview(studies: Sequence[tuple[StudyData, Sequence[Trial]]]) -> Table:
             goals(study),
             words.value(best[0].value if best else None) if not found.several else f"front of {len(best)}",
             started.replace("T", " ")[:16],
-            Text("running", style="cyan") if driver(study.place) else Text("–", style="dim"),
+            Text("running", style="cyan") if lock_owner(study.place) else Text("–", style="dim"),
         )
     return table
 

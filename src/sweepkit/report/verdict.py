@@ -40,14 +40,9 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Estimate(Candidate):
     """One configuration over new seeds. ``low`` to ``high`` is the 95 % interval of the mean."""
 
-    number: int
-    baseline: bool
-    searched: float | None
-    values: tuple[float, ...]
-    lost: int
     mean: float
     std: float
     """Standard deviation between seeds (n - 1)."""
@@ -110,22 +105,24 @@ class Verdict:
         """Return the verdict that :meth:`to_json` wrote."""
         return TypeAdapter(cls).validate_python(data)
 
+    def estimate(self, number: int) -> Estimate | None:
+        """Return the estimate of a trial, None where it has none."""
+        return next((estimate for estimate in self.estimates if estimate.number == number), None)
+
     def sentences(self) -> list[str]:
         """Return the verdict as sentences, the most important first."""
         if not self.estimates:
             return ["No configuration could be confirmed: each has fewer than two new seeds with a value."]
         seeds = sorted({len(estimate.values) for estimate in self.estimates})
-        counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-        lines = [
-            f"Over {counted} new seeds each, {self.metric} as mean ± standard deviation (95 % interval of the mean):"
-        ]
+        counted = f"Over {' to '.join(map(str, seeds[:1] + seeds[1:][-1:]))} new seeds each"
+        lines = [f"{counted}, {self.metric} as mean ± standard deviation (95 % interval of the mean):"]
         lines += [f"  {_estimate(estimate)}" for estimate in self.estimates]
         lines += [f"Trial {number} cannot be judged: fewer than two of its seeds have a value." for number in self.lost]
         lines += self._against_baseline()
         lines += self._among_each_other()
         lines += self._luck_in_words()
-        if self.chosen is not None:
-            lines.append(f"Chosen: {self._name(self.chosen)}, which has the best mean.")
+        name = f"trial {self.chosen}" + " (the baseline)" * self.estimates[0].baseline
+        lines.append(f"Chosen: {name}, which has the best mean.")
         return [*lines, f"Test: {self.test}."] if self.comparisons else lines
 
     def _against_baseline(self) -> list[str]:
@@ -133,15 +130,11 @@ class Verdict:
         if baseline is None:
             return []
         lines = []
-        for pair in self.comparisons:
-            if baseline not in (pair.better, pair.worse):
-                continue
-            other = pair.better if pair.worse == baseline else pair.worse
-            if pair.distinguishable:
-                how = "better" if pair.better == other else "worse"
-                lines.append(f"Trial {other} is {how} than the baseline by {_gain(pair)}.")
-            else:
-                lines.append(f"Trial {other} is not distinguishable from the baseline (p = {pair.p:.2g}).")
+        for pair in [pair for pair in self.comparisons if baseline in (pair.better, pair.worse)]:
+            other, how = (pair.better, "better") if pair.worse == baseline else (pair.worse, "worse")
+            apart = f"is {how} than the baseline by {_gain(pair)}"
+            alike = f"is not distinguishable from the baseline (p = {pair.p:.2g})"
+            lines.append(f"Trial {other} {apart if pair.distinguishable else alike}.")
         return lines
 
     def _among_each_other(self) -> list[str]:
@@ -172,10 +165,6 @@ class Verdict:
         gain = f"{words.difference(luck.promised)} over the baseline; over new seeds it is {words.difference(luck.confirmed)}"
         return [line, f"In the search it gained {gain}."]
 
-    def _name(self, number: int) -> str:
-        estimate = next(e for e in self.estimates if e.number == number)
-        return f"trial {number} (the baseline)" if estimate.baseline else f"trial {number}"
-
 
 def read_verdict(place: Place) -> Verdict | None:
     """Return the verdict of a study's last confirmation, or None without one."""
@@ -197,20 +186,17 @@ def judge(candidates: Iterable[Candidate], *, metric: str, direction: Direction,
     Values are assumed to be independent between configurations, as they are when each has seeds of its own.
     """
     sign = 1.0 if direction == "maximize" else -1.0
-    able: list[Candidate] = []
-    lost: list[Candidate] = []
-    for candidate in candidates:
-        (able if len(candidate.values) >= 2 else lost).append(candidate)
+    known = list(candidates)
+    able = [candidate for candidate in known if len(candidate.values) >= 2]
     estimates = sorted(map(_estimated, able), key=lambda e: (-sign * e.mean, e.number))
-    comparisons = _compared(estimates, sign)
     return Verdict(
         metric=metric,
         direction=direction,
         estimates=tuple(estimates),
-        comparisons=comparisons,
+        comparisons=_compared(estimates, sign),
         chosen=estimates[0].number if estimates else None,
         luck=_luck(estimates, sign, best),
-        lost=tuple(candidate.number for candidate in lost),
+        lost=tuple(candidate.number for candidate in known if candidate not in able),
     )
 
 
@@ -220,17 +206,7 @@ def _estimated(candidate: Candidate) -> Estimate:
     values = candidate.values
     mean, std = fmean(values), _deviation(values)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * std / math.sqrt(len(values))
-    return Estimate(
-        number=candidate.number,
-        baseline=candidate.baseline,
-        searched=candidate.searched,
-        values=values,
-        lost=candidate.lost,
-        mean=mean,
-        std=std,
-        low=mean - half,
-        high=mean + half,
-    )
+    return Estimate(**asdict(candidate), mean=mean, std=std, low=mean - half, high=mean + half)
 
 
 def _deviation(values: Sequence[float]) -> float:
@@ -265,22 +241,11 @@ def _welch(better: Estimate, worse: Estimate, sign: float) -> tuple[float, float
     if better.std == 0 and worse.std == 0:
         alike = math.isclose(better.mean, worse.mean, rel_tol=1e-12)
         return (1.0 if alike else 2 / math.comb(len(better.values) + len(worse.values), len(better.values))), gain, gain
-    found = stats.ttest_ind_from_stats(
-        sign * better.mean,
-        better.std,
-        len(better.values),
-        sign * worse.mean,
-        worse.std,
-        len(worse.values),
-        equal_var=False,
-    )
-    variances = [e.std**2 / len(e.values) for e in (better, worse)]
-    # Welch–Satterthwaite; SciPy computes these degrees of freedom but does not return them.
-    degrees = sum(variances) ** 2 / sum(
-        v**2 / (len(e.values) - 1) for v, e in zip(variances, (better, worse), strict=True)
-    )
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) * math.sqrt(sum(variances))
-    return float(found.pvalue), gain - half, gain + half
+    # By the Welch–Satterthwaite equation. scipy.stats.ttest_ind warns where one of the two does not vary.
+    (v, m), (w, n) = ((e.std**2 / len(e.values), len(e.values) - 1) for e in (better, worse))
+    error, degrees = math.sqrt(v + w), (v + w) ** 2 / (v**2 / m + w**2 / n)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) * error
+    return 2 * float(stats.t.sf(gain / error, degrees)), gain - half, gain + half
 
 
 def _holm(ps: Sequence[float]) -> list[float]:

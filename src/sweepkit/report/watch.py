@@ -1,15 +1,22 @@
-"""A run as seen by its caller: the watcher's hooks, the switch that stops it, and its outcome."""
+"""A run in progress: the watcher's hooks, the switch that stops it, where each trial stands, and the outcome."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, Self
 
+from sweepkit.report.answer import Answer
+from sweepkit.study import words
+from sweepkit.study.paths import SPEC, Place
 from sweepkit.study.study import StudyData
-from sweepkit.trial.events import Event
-from sweepkit.trial.trial import Trial
+from sweepkit.trial.events import Evaluated, Event, Logged, Started
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Ending, Trial
 
+BEST_SHOWN = 5
+"""Trials that views list as the best."""
 Status = Literal["done", "failed", "interrupted"]
 
 
@@ -52,38 +59,155 @@ class Switch:
 
 
 class Watcher(Protocol):
-    """Follows a run in the driver's process; the driver calls its hooks."""
+    """Follows a run in the driver's process; the driver calls its hooks, which do nothing by themselves."""
 
     def on_open(self, study: StudyData, rows: list[Trial]) -> None:
         """The study is open; ``rows`` are the trials of earlier runs."""
+        return
 
     def on_note(self, text: str) -> None:
         """A sentence about the study as a whole."""
+        return
 
     def on_event(self, event: Event) -> None:
         """An event of a trial."""
+        return
 
     def on_trial_end(self, row: Trial) -> None:
         """A trial ended and will not be retried."""
+        return
 
     def on_close(self, outcome: Outcome) -> None:
         """The run is over."""
+        return
 
 
-class Quiet:
+class Quiet(Watcher):
     """Ignores everything; the base of watchers that need a few hooks only."""
 
-    def on_open(self, study: StudyData, rows: list[Trial]) -> None:
-        """Do nothing."""
 
-    def on_note(self, text: str) -> None:
-        """Do nothing."""
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """How far a running trial has got, according to its events."""
 
-    def on_event(self, event: Event) -> None:
-        """Do nothing."""
+    params: Mapping[str, Any]
+    step: int = 0
+    epoch: float = 0.0
+    evaluation: int = 0
+    values: tuple[float, ...] = ()
+    """The objective's metrics at the last evaluation."""
+    history: tuple[float, ...] = ()
+    """The first goal's metric at each evaluation so far."""
+    since: float | None = None
+    """When this attempt started, in seconds since the epoch."""
 
-    def on_trial_end(self, row: Trial) -> None:
-        """Do nothing."""
+    def after(self, event: Event) -> Moment:
+        """Return the moment after one more event."""
+        if isinstance(event, Started):
+            whole = self if event.resumed else Moment(params=self.params)
+            return replace(whole, since=event.at, step=event.resumed)
+        if isinstance(event, Logged):
+            return replace(self, step=event.step, epoch=event.epoch)
+        if isinstance(event, Evaluated):
+            return replace(
+                self,
+                step=event.step,
+                epoch=event.epoch,
+                evaluation=event.number,
+                values=event.values,
+                history=(*self.history, *event.values[:1]),
+            )
+        return self
 
-    def on_close(self, outcome: Outcome) -> None:
-        """Do nothing."""
+
+def read_moment(place: Place, trial: Trial) -> Moment:
+    """Return how far a running trial has got, read from its event log."""
+    moment = Moment(params=trial.params)
+    for event in TrialLog(place.trial(trial.number)).events()[0]:
+        moment = moment.after(event)
+    return moment
+
+
+def fraction(study: StudyData, moment: Moment) -> float | None:
+    """Return the share of a trial's schedule that is done, from 0 to 1; None where its length is unknown."""
+    arguments = {"num_train_epochs": 3.0, **study.training, **moment.params}
+    steps, epochs = arguments.get("max_steps", -1), arguments["num_train_epochs"]
+    if isinstance(steps, int) and steps > 0:
+        return min(1.0, moment.step / steps)
+    return min(1.0, moment.epoch / epochs) if isinstance(epochs, (int, float)) and epochs > 0 else None
+
+
+@dataclass
+class Board:
+    """What a view of a study shows: its ended trials, and the moments of the running ones."""
+
+    study: StudyData
+    ended: dict[int, Trial] = field(default_factory=dict)
+    running: dict[int, Moment] = field(default_factory=dict)
+
+    @classmethod
+    def at_start(cls, study: StudyData, rows: Iterable[Trial]) -> Self:
+        """Return the board of a run that begins with ``rows``; what was running before is not running now."""
+        board = cls(study)
+        board.update(rows)
+        board.running.clear()
+        return board
+
+    def update(self, rows: Iterable[Trial]) -> None:
+        """Bring the board up to date with trials as storage has them."""
+        for row in rows:
+            if row.ending.counts:
+                self.end(row)
+            elif row.ending is Ending.running:
+                self.running[row.number] = read_moment(self.study.place, row)
+
+    def add(self, event: Event) -> None:
+        """Move the event's trial on."""
+        if isinstance(event, Started) and event.trial not in self.running:
+            self.running[event.trial] = Moment(params=_hyperparameters(self.study.place, event.trial))
+        if event.trial in self.running:
+            self.running[event.trial] = self.running[event.trial].after(event)
+
+    def end(self, row: Trial) -> None:
+        """Move a trial that ended from the running to the ended ones."""
+        self.running.pop(row.number, None)
+        if row.ending.counts:
+            self.ended[row.number] = row
+
+    @property
+    def total(self) -> int | None:
+        """Trials in the budget."""
+        return self.study.budget.trials
+
+    @property
+    def done(self) -> float:
+        """Trials done; a running trial counts as the share of its schedule that is done."""
+        shares = (fraction(self.study, moment) or 0.0 for moment in tuple(self.running.values()))
+        return len(self.ended) + sum(shares)
+
+    @property
+    def answer(self) -> Answer:
+        """The answer so far."""
+        return Answer(self.study, sorted(self.ended.values(), key=lambda row: row.number))
+
+    @property
+    def top(self) -> list[Trial]:
+        """The trials that views list: the best or, with several goals, members of the Pareto front."""
+        return self.answer.top(BEST_SHOWN)
+
+    def best(self) -> str:
+        """Return the best so far in words, for example ``best 0.874 (trial 7)``; empty while there is none."""
+        answer = self.answer
+        best = answer.winners
+        if answer.several:
+            return f"Pareto front of {len(best)}" if best else ""
+        return f"best {words.value(best[0].value)} (trial {best[0].number})" if best else ""
+
+
+def _hyperparameters(place: Place, number: int) -> dict[str, Any]:
+    """Return the hyperparameters in a trial's spec; empty while it has none."""
+    try:
+        spec = json.loads((place.trial(number) / SPEC).read_text())
+    except FileNotFoundError:
+        return {}
+    return dict(spec.get("hyperparameters", {}))

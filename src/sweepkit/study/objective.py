@@ -22,6 +22,11 @@ class Goal(Section):
     direction: Direction
     """``maximize`` or ``minimize``. There is no default, as a wrong one would ruin a study."""
 
+    @property
+    def title(self) -> str:
+        """The metric and which way is better, for example ``eval_f1 ↑``."""
+        return f"{self.metric} {'↑' if self.direction == 'maximize' else '↓'}"
+
 
 class Objective(Section):
     """The rule that turns a trial's evaluations into one value, or several.
