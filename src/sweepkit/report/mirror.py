@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweepkit.report.evidence import Evidence, configuration
-from sweepkit.search.samplers import distribution, knowingly
+from sweepkit.search.samplers import distribution, quiet_optuna
 from sweepkit.study.objective import Direction
 from sweepkit.study.parameters import Scalar
 from sweepkit.study.samplers import make_pruner
@@ -41,7 +41,7 @@ def optuna_study(evidence: Evidence) -> optuna.Study:
     for each in known.values():
         for key, (_, label) in each.items():
             seen.setdefault(key, set()).add(label)
-    with knowingly():
+    with quiet_optuna():
         made = empty(evidence.study.name, [goal.direction for goal in goals])
         made.set_metric_names([goal.metric for goal in goals])
         for number in range(max(known, default=-1) + 1):
@@ -87,7 +87,7 @@ def pruned_at(evidence: Evidence, row: Trial) -> int | None:
     """
     spec = evidence.study.pruner
     ended = {each.number: each for each in evidence.rows if each.ending in (Ending.complete, Ending.pruned)}
-    with knowingly():
+    with quiet_optuna():
         study = empty(evidence.study.name, [evidence.goal.direction])
         trials = [study.ask() for _ in range(max(ended) + 1)]  # Hyperband's brackets go by name and number
         for number in [*(number for number in sorted(ended) if number != row.number), row.number]:
@@ -120,7 +120,7 @@ def importances(study: optuna.Study, goal: int = 0) -> dict[str, float]:
     # Of one goal among several Optuna is handed the values alone, and takes the lowest to be the best.
     sign = -1.0 if study.directions[goal] == StudyDirection.MAXIMIZE else 1.0
     try:
-        with knowingly():
+        with quiet_optuna():
             warnings.filterwarnings("ignore", category=UserWarning, module="optuna")  # says so, and that trials are few
             found = optuna.importance.get_param_importances(
                 study, target=(lambda trial: sign * float(trial.values[goal])) if several else None

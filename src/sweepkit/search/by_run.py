@@ -1,4 +1,4 @@
-"""A space that is a function: ``hp_space(trial)`` asks for values as it goes, as in Optuna's own loop. Knows no Trainer."""
+"""A define-by-run space: a function ``hp_space(trial)`` that calls the trial's ``suggest_*``, as with Optuna itself."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from sweepkit.search.proposer import Proposer
-from sweepkit.search.samplers import distribution, knowingly
+from sweepkit.search.samplers import distribution, quiet_optuna
 from sweepkit.study.configurations import Configuration
 from sweepkit.study.parameters import Choice, Float, Int
 from sweepkit.study.study import StudyData
 
 
 class DefinedByRun(Proposer):
-    """Proposes by running ``space`` with a trial that asks the sampler as it goes, as Optuna's own loop does.
+    """Proposes by calling ``space`` with a trial whose suggestions come from the sampler.
 
-    Values under names that ``applies`` refuses are not trained; ``name`` is told the trial and what ``space`` returned.
+    Values under names for which ``applies`` is False are not trained. ``name`` gets the trial and what ``space`` returned.
     """
 
     def __init__(
@@ -38,22 +38,22 @@ class DefinedByRun(Proposer):
         self._name = name
         self._own = sampler
         self.left: set[str] = set()
-        """Names that were not trained so far."""
+        """Names that ``space`` returned and that were not trained."""
 
     def sample(
         self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, fixed: Mapping[str, Any]
     ) -> Configuration | None:
-        """Return what ``hp_space`` makes of the sampler's proposals."""
-        asking = Suggesting(self._own or sampler, study, trial, self.distributions)
-        with knowingly():
-            values = dict(self._space(asking))
+        """Return the configuration that ``space`` builds from the sampler's suggestions."""
+        suggesting = Suggesting(self._own or sampler, study, trial, self.distributions)
+        with quiet_optuna():
+            values = dict(self._space(suggesting))
         used = {name: value for name, value in values.items() if self._applies(name)}
         self.left |= values.keys() - used.keys()
-        return Configuration(dict(asking.params), used, self._name(asking, values) if self._name else "")
+        return Configuration(dict(suggesting.params), used, self._name(suggesting, values) if self._name else "")
 
 
 class Suggesting:
-    """The trial that ``hp_space`` gets: Optuna's ``suggest_*``, answered by the study's sampler."""
+    """The trial that ``hp_space`` gets: Optuna's ``suggest_*`` methods, backed by the study's sampler."""
 
     def __init__(
         self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, distributions: dict[str, BaseDistribution]
@@ -80,7 +80,7 @@ class Suggesting:
         return self._suggest(name, CategoricalDistribution(choices))
 
     def suggest(self, name: str, parameter: Float | Int | Choice) -> Any:
-        """Return a value of a parameter of ours; a choice is one of plain values."""
+        """Return a value of one of sweepkit's parameters; a Choice must have plain values."""
         if isinstance(parameter, Choice):
             return self.suggest_categorical(name, list(parameter.choices))
         return self._suggest(name, distribution(parameter))

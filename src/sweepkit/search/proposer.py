@@ -1,7 +1,8 @@
-"""Whole configurations: drawn by a sampler, picked by hand, or the baseline. Knows no storage and no budget.
+"""Asks a sampler for whole configurations of a study's space.
 
-A sampler is asked with the study's own space, not with what Optuna infers from earlier trials, and branch by branch where
-parameters are conditional; so a space may become wider between two runs, and one odd trial does not blind a sampler.
+The sampler gets the study's own space, branch by branch where parameters are conditional, not the space that Optuna would
+infer from earlier trials. So the space may become wider between two runs, and one unusual trial does not disable joint
+sampling.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from sweepkit.search.samplers import Grid, distribution, knowingly
+from sweepkit.search.samplers import Grid, distribution, quiet_optuna
 from sweepkit.study.configurations import Configuration, Configurations
 from sweepkit.study.parameters import Choice, Domain, Scalar
 from sweepkit.study.samplers import Together
@@ -24,8 +25,8 @@ from sweepkit.study.study import StudyData
 
 
 @dataclass
-class Draw:
-    """What one drawing asks a sampler, and what it has got so far."""
+class _Draw:
+    """One configuration in the making: its sampler, and the labels drawn so far."""
 
     sampler: BaseSampler
     study: optuna.Study
@@ -34,7 +35,7 @@ class Draw:
 
 
 class Proposer:
-    """Makes configurations of one study; ``known`` are fixed values and consumers' defaults by name."""
+    """Proposes configurations of one study; ``known`` has fixed values and consumers' defaults by name."""
 
     def __init__(self, study: StudyData, known: Mapping[str, Any]) -> None:
         self._study = study
@@ -47,34 +48,34 @@ class Proposer:
     def sample(
         self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, fixed: Mapping[str, Any]
     ) -> Configuration | None:
-        """Return a configuration as the sampler wants it; None when it has no more, or this one breaks a constraint."""
-        draw_now = Draw(sampler, study, trial)
+        """Return the sampler's proposal; None if it has no more, or if this one breaks a constraint."""
+        draw = _Draw(sampler, study, trial)
         trial.params, trial.distributions = {}, {}
-        with knowingly():
+        with quiet_optuna():
             if isinstance(sampler, Grid):
-                draw_now.drawn = sampler.sample_relative(study, trial, {})
-                if not draw_now.drawn:
+                draw.drawn = sampler.sample_relative(study, trial, {})
+                if not draw.drawn:
                     return None
-            return self.configurations.answered(lambda dimension: self._ask(draw_now, dimension), fixed)
+            return self.configurations.answered(lambda dimension: self._ask(draw, dimension), fixed)
 
-    def _ask(self, now: Draw, dimension: Dimension) -> Scalar:
+    def _ask(self, draw: _Draw, dimension: Dimension) -> Scalar:
         domain = self.distributions[dimension.key]
         if domain.single():
             return dimension.parameter.at(0)
-        if dimension.key not in now.drawn:
+        if dimension.key not in draw.drawn:
             together = {other.key: self.distributions[other.key] for other in self._together(dimension)}
-            wanted = {key: d for key, d in together.items() if key not in now.drawn and not d.single()}
+            wanted = {key: d for key, d in together.items() if key not in draw.drawn and not d.single()}
             if dimension.key in wanted:
-                now.drawn |= now.sampler.sample_relative(now.study, now.trial, wanted)
-        if dimension.key not in now.drawn:
-            now.drawn[dimension.key] = now.sampler.sample_independent(now.study, now.trial, dimension.key, domain)
-        answer = _plain(dimension.parameter, now.drawn[dimension.key])
-        # As with Optuna's own suggestions: what is drawn next may depend on what was drawn before.
-        now.trial.params[dimension.key], now.trial.distributions[dimension.key] = answer, domain
+                draw.drawn |= draw.sampler.sample_relative(draw.study, draw.trial, wanted)
+        if dimension.key not in draw.drawn:
+            draw.drawn[dimension.key] = draw.sampler.sample_independent(draw.study, draw.trial, dimension.key, domain)
+        answer = _plain(dimension.parameter, draw.drawn[dimension.key])
+        # As in Optuna's own loop, later labels may depend on earlier ones.
+        draw.trial.params[dimension.key], draw.trial.distributions[dimension.key] = answer, domain
         return answer
 
     def _together(self, dimension: Dimension) -> Iterator[Dimension]:
-        """Yield the dimensions that the study's sampler draws together with this one."""
+        """Yield the dimensions that the study's sampler draws jointly with this one."""
         together = self._study.sampler.kind.draws_together(self._study.sampler.options)
         for other in self._axes.values():
             free = not (other.conditions or dimension.conditions)
@@ -88,5 +89,5 @@ class Proposer:
 
 
 def _plain(domain: Domain, answer: Any) -> Scalar:
-    """Return a sampler's answer as a label of the domain, without numpy's types."""
+    """Return a sampler's answer as a label of the domain: a plain Python value, not numpy's."""
     return domain.labels[domain.labels.index(answer)] if isinstance(domain, Choice) else domain.label(answer)

@@ -1,8 +1,7 @@
-"""Our words for samplers and pruners made into Optuna's objects. Knows no trial and keeps no state.
+"""Optuna's samplers and distributions for a study, and two samplers of our own: a grid and a resumable sequence.
 
-A sampler is made anew for every trial, seeded from the study's seed and the trial's number, so that what it proposes
-follows from the stored trials alone and not from the life of a process. What Optuna marks experimental is used knowingly:
-its warnings are silenced here and nowhere else.
+Every trial gets a new sampler, seeded from the study's seed and the trial's number, so that its proposal depends on the
+stored trials alone and not on what happened in this process before.
 """
 
 from __future__ import annotations
@@ -21,30 +20,30 @@ from optuna.trial import FrozenTrial
 
 from sweepkit.study.errors import InputError
 from sweepkit.study.parameters import Choice, Float, Int, Scalar
-from sweepkit.study.samplers import experimental
+from sweepkit.study.samplers import allow_experimental
 from sweepkit.study.space import Dimension, draw, trial_seed
 from sweepkit.study.study import StudyData
 
 GRID_LIMIT = 100_000
-"""So many combinations a grid may have."""
+"""Maximum number of combinations of a grid."""
 
 
 @contextmanager
-def knowingly() -> Iterator[None]:
-    """Use what Optuna marks experimental, and infinite values, without being warned of it."""
-    with experimental():
-        # An infeasible trial has the worst value there can be while there is no other; GP clips it, and says so each time.
+def quiet_optuna() -> Iterator[None]:
+    """Suppress Optuna's warnings about experimental features, infinite values and few trials."""
+    with allow_experimental():
+        # An infeasible trial before any other has an infinite value; GP clips it, with a warning each time.
         warnings.filterwarnings("ignore", message="Clip non-finite values", category=UserWarning)
-        # GP once it has converged: no point but the best has any chance, and the chances are divided by their sum.
+        # A GP that has converged: the probabilities of improvement are all 0, and are divided by their sum.
         warnings.filterwarnings("ignore", message="invalid value encountered in divide", category=RuntimeWarning)
-        # Importances of few trials; the report says how many there were.
+        # Importances from few trials; the report states how many there were.
         few = "Target and region quantiles|Some regimes for parameter"
         warnings.filterwarnings("ignore", message=few, category=UserWarning)
         yield
 
 
 def distribution(parameter: Float | Int | Choice) -> BaseDistribution:
-    """Return Optuna's word for a parameter's domain."""
+    """Return the parameter's domain as Optuna's distribution."""
     if isinstance(parameter, Choice):
         return CategoricalDistribution(parameter.labels)
     if isinstance(parameter, Int):
@@ -60,8 +59,8 @@ def make_sampler(
 ) -> BaseSampler:
     """Return the sampler of one trial.
 
-    ``point`` is where qmc and grid stand in their sequence; ``grid`` are the combinations, where they were made before.
-    Raises InputError for options Optuna refuses.
+    ``point`` is the position in the sequence of qmc and grid; ``grid`` has the combinations, if already computed. Raises
+    InputError for options that Optuna rejects.
     """
     kind, options = study.sampler.kind, study.sampler.options
     if kind.enumerates:
@@ -75,9 +74,9 @@ def make_sampler(
 
 
 def combinations(study: StudyData) -> list[dict[str, Scalar]]:
-    """Return every combination of the space, branches included, each once, in an order that the seed shuffles.
+    """Return every combination of the space once, in an order shuffled by the seed.
 
-    Raises InputError for a parameter without steps and for more than GRID_LIMIT combinations.
+    Raises InputError for a parameter with infinitely many values and for more than GRID_LIMIT combinations.
     """
     found: list[dict[str, Scalar]] = []
     digits: list[int] = []
@@ -110,14 +109,16 @@ def combinations(study: StudyData) -> list[dict[str, Scalar]]:
 def _values(dimension: Dimension) -> Sequence[Scalar]:
     values = dimension.parameter.values
     if values is None:
-        raise InputError(f"sampler grid: {dimension.path} needs a step or choices, for a grid counts its values")
+        raise InputError(
+            f"sampler grid: {dimension.path} needs a step or choices, so that its values can be enumerated"
+        )
     return values
 
 
 class Grid(BaseSampler):
-    """Every combination once. Optuna's own grid knows no conditional parameters, its brute force no constraints.
+    """Proposes every combination once, then nothing.
 
-    Returns nothing once all combinations are used up.
+    Optuna's GridSampler does not support conditional parameters, and its BruteForceSampler no constraints.
     """
 
     def __init__(self, grid: Sequence[Mapping[str, Scalar]], *, point: int) -> None:
@@ -130,28 +131,28 @@ class Grid(BaseSampler):
         return self.point < len(self._grid)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return nothing: the combinations say what there is."""
+        """Return nothing: the combinations define the space."""
         return {}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return the next combination."""
+        """Return the next combination; nothing after the last one."""
         self.point += 1
         return dict(self._grid[self.point - 1]) if self.point <= len(self._grid) else {}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Never called: a combination is whole."""
+        """Never called: a combination has a value for every parameter."""
         raise NotImplementedError
 
 
 class Quasi(BaseSampler):
-    """Optuna's quasi-random sequence, read at a given point.
+    """Optuna's quasi-random sequence, starting at a given point.
 
-    Optuna counts the points in the study, and a driver killed between counting and storing the trial would skip one. Here
-    the count is the trial's, and Optuna counts in a study of its own that is thrown away.
+    Optuna stores the position in the study, and a driver killed before it stored the trial would skip a point. Here the
+    position is stored with the trial, and Optuna gets a temporary study to store its own in.
     """
 
     def __init__(self, sampler: BaseSampler, *, point: int) -> None:
@@ -159,7 +160,7 @@ class Quasi(BaseSampler):
         self.point = point
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return nothing: the caller knows the space."""
+        """Return nothing: the caller passes the space."""
         return {}
 
     def sample_relative(
@@ -182,5 +183,5 @@ class Quasi(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return a random value (single-valued parameters have no place in the sequence)."""
+        """Return a random value, for parameters outside of the sequence."""
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)

@@ -24,7 +24,7 @@ from sweepkit.search.private import trial_id
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.read_only import ReadOnlyStorage
 from sweepkit.search.records import EVALUATION, Records, blank, ending_of, row_of, whole
-from sweepkit.search.samplers import Grid, combinations, knowingly, make_sampler
+from sweepkit.search.samplers import Grid, combinations, make_sampler, quiet_optuna
 from sweepkit.search.storage import together
 from sweepkit.study.configurations import Configuration, key_of
 from sweepkit.study.errors import InputError
@@ -153,7 +153,7 @@ class Search:
             return True
         trial = self.records.get(event.trial)
         view = ReadOnlyStorage(self.records.storage, trial, goal=self._objective.deciding)
-        with knowingly():
+        with quiet_optuna():
             pruner = self._pruner or make_pruner(self._study.pruner.type, self._study.pruner.options)
             prune = pruner.prune(self.records.study(view), trial)
         self.records.note(trial, pruned_at=event.number if prune else None)

@@ -1,7 +1,7 @@
-"""Opens the Optuna storage a study asks for, and mends what a killed process left behind. Knows no trial.
+"""Opens a study's Optuna storage, and repairs what a killed process left behind.
 
-The embedded storage is one journal file. Two traps of it, both met after a kill: a stale lock file makes every writer wait
-30 s, and a torn last record makes the file unreadable for good as soon as something is written behind it.
+The embedded storage is one journal file. A kill can leave two kinds of damage: a stale lock file, for which every writer
+waits 30 s, and a torn last record, which makes the file unreadable for good once another record is written after it.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from sweepkit.study.study import StudyData
 def open_storage(place: Place, study: StudyData, *, repair: bool = False) -> BaseStorage:
     """Return the study's Optuna storage.
 
-    ``repair`` removes a stale storage lock and cuts an incomplete last record (after a backup copy); the caller then holds
-    the study's lock, for only then is nobody else at work. Raises InputError when the storage cannot be opened.
+    ``repair`` removes a stale storage lock and cuts an incomplete last record, after a backup copy; the caller must hold the
+    study's lock, so that no other process is writing. Raises InputError if the storage cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if study.storage == "journal":
         place.folder.mkdir(parents=True, exist_ok=True)
         if repair:
-            unlock(place.journal)
-            mend(place.journal)
-        return JournalStorage(Journal(place.journal))
+            remove_lock(place.journal)
+            repair_journal(place.journal)
+        return JournalStorage(_Journal(place.journal))
     url = database_url(place, study.storage)
-    # Whoever only reads comes and goes in a process that lives on: it keeps no connection.
+    # Readers are short-lived parts of long-lived processes: they must not keep a connection.
     engine: dict[str, object] = {"pool_pre_ping": True} if repair else {"poolclass": sqlalchemy.NullPool}
     if url.startswith("sqlite"):
         engine = {"connect_args": {"timeout": 60}}
@@ -55,7 +55,7 @@ def open_storage(place: Place, study: StudyData, *, repair: bool = False) -> Bas
 
 
 def database_url(place: Place, url: str) -> str:
-    """Return the URL with a relative SQLite path made to lie under the project root."""
+    """Return the URL with a relative SQLite path made absolute, from the project root."""
     head, slashes, path = url.partition(":///")
     if not head.startswith("sqlite") or not slashes or path.startswith(("/", ":memory:", "file:")) or not path:
         return url
@@ -63,19 +63,19 @@ def database_url(place: Place, url: str) -> str:
 
 
 def several_drivers(study: StudyData) -> bool:
-    """Whether the study's storage may be shared by several drivers (PostgreSQL); any other is one driver's alone."""
+    """Return whether several drivers may share the study's storage (PostgreSQL only)."""
     return study.storage.startswith("postgres")
 
 
-class Journal(JournalFileBackend):
-    """The journal file; what is written together is one write, one lock and one wait for the disk."""
+class _Journal(JournalFileBackend):
+    """The journal file; records written :meth:`together` cost one lock, one write and one wait for the disk."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(str(path), lock_obj=MendingLock(str(path)))
+        super().__init__(str(path), lock_obj=_RepairingLock(str(path)))
         self._held: list[dict[str, Any]] | None = None
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write records, or hold them back until all that belong together are there."""
+        """Write records, or collect them within :meth:`together`."""
         if self._held is None:
             super().append_logs(logs)
         else:
@@ -83,7 +83,7 @@ class Journal(JournalFileBackend):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Hold back what is written meanwhile, which nobody sees before the end; then write it, in its order."""
+        """Collect the records written in this context and write them all, in order, at its end."""
         held: list[dict[str, Any]] = []
         self._held = held
         try:
@@ -95,20 +95,20 @@ class Journal(JournalFileBackend):
 
 
 def together(storage: BaseStorage) -> AbstractContextManager[None]:
-    """Return a context whose records are written at its end at once, where the storage is a journal."""
+    """Return a context whose records a journal writes all at once, at its end; it has no effect on other storages."""
     backend = journal_backend(storage)
-    return backend.together() if isinstance(backend, Journal) else nullcontext()
+    return backend.together() if isinstance(backend, _Journal) else nullcontext()
 
 
-class MendingLock(JournalFileSymlinkLock):
-    """Optuna's own lock on the journal, mending a torn last record before anything is written behind it."""
+class _RepairingLock(JournalFileSymlinkLock):
+    """Optuna's own lock on the journal; it repairs a torn last record before anything is written after it."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._journal = Path(path)
 
     def acquire(self) -> bool:
-        """Take the lock, as Optuna's other processes do, then look at the end of the file."""
+        """Acquire the lock, as other processes that use Optuna do, then repair the end of the file if necessary."""
         super().acquire()
         with self._journal.open("rb") as file:
             if file.seek(0, os.SEEK_END) == 0:
@@ -116,24 +116,23 @@ class MendingLock(JournalFileSymlinkLock):
             file.seek(-1, os.SEEK_END)
             whole = file.read(1) == b"\n"
         if not whole:
-            mend(self._journal)
+            repair_journal(self._journal)
         return True
 
 
-def unlock(journal: Path) -> None:
-    """Remove the lock a killed process left on the journal."""
+def remove_lock(journal: Path) -> None:
+    """Remove the storage lock that a killed process left."""
     for path in (Path(f"{journal}.lock"), *journal.parent.glob(f"{journal.name}.lock*.rename")):
         with suppress(FileNotFoundError):
             path.unlink()
 
 
-def mend(journal: Path) -> Path | None:
-    """Cut an incomplete last record and return the backup copy made before; None when the journal is whole."""
+def repair_journal(journal: Path) -> Path | None:
+    """Cut an incomplete last record, after a backup copy, and return the copy; None if the journal is intact."""
     if not journal.exists():
         return None
-    with journal.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        keep = _whole(journal, size)
+    size = journal.stat().st_size
+    keep = _whole(journal, size)
     if keep == size:
         return None
     backup = journal.with_name(f"{journal.name}.torn-{datetime.now():%Y%m%d-%H%M%S-%f}")
@@ -161,9 +160,9 @@ def _whole(journal: Path, size: int, block: int = 65536) -> int:
 
 
 def set_aside(storage: BaseStorage, name: str) -> str | None:
-    """Give a study in a database another name, for ``--fresh``, and return it; None when there is no such study.
+    """Rename a study in a database, for ``--fresh``, and return the new name; None if there is no such study.
 
-    The embedded storage needs none of this: its file moves with the study's folder.
+    The embedded storage does not need this: its file moves with the study's folder.
     """
     if name not in optuna.get_all_study_names(storage):
         return None

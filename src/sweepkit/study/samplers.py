@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.errors import InputError
@@ -56,14 +56,14 @@ class Sampler:
 
     def cls(self) -> type[BaseSampler] | None:
         """Return the class, imported."""
-        return None if self.source is None else _load(self.source)
+        return None if self.source is None else resolve_name(self.source)
 
     def make(self, options: Mapping[str, Any], seed: int) -> BaseSampler:
         """Return a sampler. Raises ValueError or TypeError for options that its class rejects."""
         cls = self.cls()
         assert cls is not None, "the search enumerates combinations"
         given = {name: value for name, value in options.items() if name not in self.ignored}
-        with experimental():
+        with allow_experimental():
             return cls(**{**self.defaults, **given, "seed": seed})
 
     def draws_together(self, options: Mapping[str, Any]) -> Together:
@@ -91,7 +91,7 @@ class Pruner:
 
     def cls(self) -> type[BasePruner]:
         """Return the class, imported."""
-        found: type[BasePruner] = _load(self.source)
+        found: type[BasePruner] = resolve_name(self.source)
         return found
 
     def make(self, options: Mapping[str, Any]) -> BasePruner:
@@ -102,7 +102,7 @@ class Pruner:
             section = {"type": inner} if isinstance(inner, str) else dict(inner or {})
             kind = section.pop("type", "none")
             given[self.wraps] = None if inner is None else PRUNERS[kind].make(section)
-        with experimental():
+        with allow_experimental():
             return self.cls()(**given)
 
 
@@ -167,15 +167,10 @@ def make_pruner(kind: str, options: Mapping[str, Any]) -> BasePruner:
 
 
 @contextmanager
-def experimental() -> Iterator[None]:
+def allow_experimental() -> Iterator[None]:
     """Suppress Optuna's warnings about experimental features."""
     from optuna.exceptions import ExperimentalWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield
-
-
-def _load(source: str) -> Any:
-    module, _, name = source.partition(":")
-    return getattr(import_module(module), name)

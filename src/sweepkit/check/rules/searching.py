@@ -14,7 +14,7 @@ from sweepkit.check.fields.classes import read_signature
 from sweepkit.check.rules.values import mismatch
 from sweepkit.study.errors import Problem, nearest
 from sweepkit.study.parameters import Choice, Int
-from sweepkit.study.samplers import SAMPLERS, Together, experimental
+from sweepkit.study.samplers import SAMPLERS, Together, allow_experimental
 from sweepkit.study.space import dimensions
 from sweepkit.study.study import StudyData
 
@@ -95,7 +95,7 @@ def _sampler(study: StudyData) -> Iterator[Problem]:
     cls, space = row.cls(), dimensions(study.space).values()
 
     def make(options: Mapping[str, Any]) -> object:
-        with experimental():
+        with allow_experimental():
             return cls(**{**row.defaults, **options, "seed": 0}) if cls is not None else None
 
     problems = list(option_problems("sampler", kind, given, options_of(cls), make))
