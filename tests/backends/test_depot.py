@@ -1,4 +1,4 @@
-"""Files that travel between machines: whole or not at all, and taken once."""
+"""Files that move between machines: complete or not at all, and downloaded once."""
 
 from __future__ import annotations
 
@@ -38,34 +38,34 @@ def checkpoint(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_is_put_is_taken_whole_and_once(url: str, tmp_path: Path) -> None:
-    from sweepkit.backends.ray.depot import Depot
+def test_an_upload_is_downloaded_complete_and_once(url: str, tmp_path: Path) -> None:
+    from sweepkit.backends.ray.files import Depot
 
     target = tmp_path / "there" / "arrived"
-    Depot(url, "study").put("0001/last", checkpoint(tmp_path))
-    assert Depot(url, "study").take("0001/last", target)
+    Depot(url, "study").upload("0001/last", checkpoint(tmp_path))
+    assert Depot(url, "study").download("0001/last", target)
     found = {str(path.relative_to(target)): path.read_text() for path in target.rglob("*") if path.is_file()}
     assert found == {"model": "weights", "inner/state": "momenta"}
-    assert not Depot(url, "study").take("0001/last", target)
+    assert not Depot(url, "study").download("0001/last", target)
     Depot(url, "study").clear()
 
 
-def test_what_is_put_in_half_is_not_taken_and_cleared(tmp_path: Path) -> None:
-    from sweepkit.backends.ray.depot import Depot
+def test_an_incomplete_upload_is_not_downloaded_and_is_cleared(tmp_path: Path) -> None:
+    from sweepkit.backends.ray.files import Depot
 
     depot = Depot(f"file://{tmp_path}/depot", "study")
-    depot.put("0001/last", checkpoint(tmp_path))
+    depot.upload("0001/last", checkpoint(tmp_path))
     (tmp_path / "depot" / "study" / "0001" / "last.whole").unlink()
-    assert not depot.take("0001/last", tmp_path / "arrived")
+    assert not depot.download("0001/last", tmp_path / "arrived")
     depot.clear()
     assert list((tmp_path / "depot").iterdir()) == []
 
 
 def test_a_trials_files_come_home_and_what_it_goes_on_from_goes_out(project: Path, tmp_path: Path) -> None:
-    from sweepkit.backends.ray.travel import Home, Node
+    from sweepkit.backends.ray.files import DriverFiles, NodeFiles
 
     study = toy_study(project, backend={"type": "ray", "path": f"{tmp_path}/depot"})
-    node, home, place = Node(study), Home(study), study.place.trial(0)
+    node, home, place = NodeFiles(study), DriverFiles(study), study.place.trial(0)
     for step in (4, 8):
         given = node.receive(spec(project, 0, attempt=step))
         written = Path(given.directory) / "last" / f"checkpoint-{step}"
@@ -91,28 +91,28 @@ def test_a_trials_files_come_home_and_what_it_goes_on_from_goes_out(project: Pat
 
 @pytest.mark.parametrize("path", ["pyproject.toml", "nowhere://bucket"])
 def test_a_path_that_nothing_can_be_written_to_is_refused_before_anything_travels(project: Path, path: str) -> None:
-    from sweepkit.backends.ray.travel import Home
+    from sweepkit.backends.ray.files import DriverFiles
 
     with pytest.raises(InputError, match=r"^backend\.path: nothing can be written there: .*(pyproject|nowhere)"):
-        Home(toy_study(project, backend={"type": "ray", "path": path}))
+        DriverFiles(toy_study(project, backend={"type": "ray", "path": path}))
 
 
 @pytest.mark.real
 def test_a_killed_nodes_scratch_folder_goes_with_the_next_start_and_a_living_ones_stays(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sweepkit.backends.ray.travel import Node
+    from sweepkit.backends.ray.files import NodeFiles
 
     disk = tmp_path / "disk"
     disk.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(disk))
     study = toy_study(project, backend={"type": "ray", "path": f"{tmp_path}/depot"})
-    Node(study)
+    NodeFiles(study)
     (left,) = disk.iterdir()
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
     left = left.rename(disk / left.name.replace(str(os.getpid()), str(dead.pid)))
-    living = [Node(study), Node(study)]
+    living = [NodeFiles(study), NodeFiles(study)]
     assert not left.exists()
     assert len(list(disk.iterdir())) == len(living)
     for node in living:

@@ -23,15 +23,16 @@ pytestmark = pytest.mark.real
 
 HIDDEN = """
 import sys
+from importlib.machinery import PathFinder
 
 
-class Hidden:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "ray":
-            raise ModuleNotFoundError("No module named 'ray'", name="ray")
+class WithoutRay(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == "ray" else super().find_spec(name, path, target)
 
 
-sys.meta_path.insert(0, Hidden())
+sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutRay
 """
 """A sitecustomize.py: every Python process that finds it has no ray."""
 

@@ -10,9 +10,8 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sweepkit.study.paths import BEST, LAST, Place
+from sweepkit.study.paths import BEST, BEST_OLD, CHECKPOINTS, LAST, LAST_NEW, Place
 
-PARTS = ("best", "best.new", "best.old", "last", "last.new")
 RESUMABLE_PER_MODEL = 3.0
 """A resumable checkpoint is the model and, with Adam, two numbers more per weight."""
 
@@ -38,12 +37,14 @@ class Checkpoints:
         self._coming: dict[int, dict[str, float]] = {}
         self._pinned = frozenset(pinned)
         folders = place.trials.iterdir() if place.trials.exists() else ()
-        self._holding = {int(folder.name) for folder in folders if any(os.path.lexists(folder / p) for p in PARTS)}
+        self._holding = {
+            int(folder.name) for folder in folders if any(os.path.lexists(folder / p) for p in CHECKPOINTS)
+        }
 
     def recover(self, number: int) -> None:
         """Bring a trial's folder into a whole state after its process died in the middle of writing."""
         folder = self._place.trial(number)
-        best, old = folder / BEST, folder / "best.old"
+        best, old = folder / BEST, folder / BEST_OLD
         if old.exists() and not best.exists():
             os.rename(old, best)
         for rest in (old, *folder.glob("*.new")):
@@ -69,7 +70,7 @@ class Checkpoints:
         last = self._place.trial(number) / LAST
         found = last / f"from-{donor}-{checkpoint.name}"
         if not found.exists():
-            new = last.with_name("last.new") / found.name
+            new = last.with_name(LAST_NEW) / found.name
             remove(new)
             shutil.copytree(checkpoint, new, copy_function=_link)
             last.mkdir(exist_ok=True)
@@ -123,7 +124,7 @@ class Checkpoints:
 
     def used(self) -> int:
         """Bytes of all checkpoints of the study."""
-        return _bytes(self._place.trial(number) / part for number in self._holding for part in PARTS)
+        return _bytes(self._place.trial(number) / part for number in self._holding for part in CHECKPOINTS)
 
     def _going(self, ranked: Sequence[int], keep: int) -> tuple[list[int], bool]:
         held = [number for number in ranked if number in self._holding]

@@ -20,6 +20,10 @@ BEST = "best"
 """In a trial's folder: its best checkpoint."""
 LAST = "last"
 """In a trial's folder, until the trial ends: the checkpoint it resumes from."""
+BEST_NEW, BEST_OLD, LAST_NEW = f"{BEST}.new", f"{BEST}.old", f"{LAST}.new"
+"""In a trial's folder while a checkpoint is being replaced: what is being written, and what it replaces."""
+CHECKPOINTS = (BEST, BEST_NEW, BEST_OLD, LAST, LAST_NEW)
+"""Every folder of checkpoints that a trial's folder may hold."""
 MEASURED = "measured.json"
 """In the folder of a trial run only to be measured: its seconds and bytes."""
 

@@ -14,7 +14,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sweepkit.study.errors import TrialFailed, TrialInterrupted, nearest
-from sweepkit.study.paths import LAST
+from sweepkit.study.paths import BEST, BEST_NEW, BEST_OLD, LAST
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Logged
 from sweepkit.trial.private import training_loss
@@ -186,7 +186,7 @@ class TrialCallback(TrainerCallback):
 
     def _save_best(self, step: int) -> None:
         """Write the model to ``best/`` by way of a temporary folder, so that ``best/`` is always whole."""
-        new, old, best = (self._folder / name for name in ("best.new", "best.old", "best"))
+        new, old, best = (self._folder / name for name in (BEST_NEW, BEST_OLD, BEST))
         if self._main:
             shutil.rmtree(new, ignore_errors=True)
         self.trainer.save_model(str(new))

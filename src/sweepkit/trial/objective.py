@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 
 from sweepkit.study.errors import FULL_DISK, InputError, SweepError, TrialFailed, TrialInterrupted
 from sweepkit.study.files import first_line
+from sweepkit.study.paths import LAST_NEW
 from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS as DEFAULTS
 from sweepkit.tasks.load import load_task
@@ -43,7 +44,7 @@ QUIET = frozenset({"disable_tqdm", "report_to", "save_strategy"})
 
 def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingArguments:
     """Return the trial's TrainingArguments; after running out of memory the same effective batch in smaller parts."""
-    arguments = {**DEFAULTS, **values.training, "output_dir": str(Path(spec.directory) / "last.new")}
+    arguments = {**DEFAULTS, **values.training, "output_dir": str(Path(spec.directory) / LAST_NEW)}
     arguments.setdefault("dataloader_pin_memory", torch.cuda.is_available())
     if spec.seed is not None:
         arguments["seed"] = spec.seed

@@ -45,7 +45,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweepkit.backends import Session
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.ray.actor import Actor, Mailbox
-from sweepkit.backends.ray.travel import Home
+from sweepkit.backends.ray.files import DriverFiles
 from sweepkit.backends.ray.tuning import Asker, Conversation, Hearer, Warm
 from sweepkit.backends.slots import Machine, Slot, plan
 from sweepkit.study.errors import InputError, StudyFailed
@@ -84,11 +84,11 @@ class RayBackend:
                 shutil.rmtree(storage, ignore_errors=True)
 
     def _fit(self, session: Session, slot: Slot, count: int, storage: Path) -> None:
-        home = Home(self._study)
+        files = DriverFiles(self._study)
         # Beside the driver, for a node that is lost must not take it along.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]  # ray.remote adds it
-        talk = Conversation(session, mailbox, home)
+        talk = Conversation(session, mailbox, files)
         actor = tune.with_parameters(
             Actor,
             study=self._study.model_dump_json(by_alias=True, exclude_none=True),
@@ -124,7 +124,7 @@ class RayBackend:
                 tuner.fit()
         finally:
             ray.kill(mailbox)
-            home.close()
+            files.close()
             if talk.failure:
                 raise talk.failure
 

@@ -10,7 +10,7 @@ import ray
 from ray import tune
 
 from sweepkit.backends.local.executor import Executor
-from sweepkit.backends.ray.travel import Node
+from sweepkit.backends.ray.files import NodeFiles
 from sweepkit.backends.slots import Slot
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Event, Finished, Logged
@@ -46,7 +46,7 @@ class Actor(tune.Trainable):
         assert slot is not None
         self._study = StudyData.model_validate_json(study).at(Path(home))
         self._mailbox = mailbox
-        self._node = Node(self._study)
+        self._files = NodeFiles(self._study)
         hours = self._study.budget.trial_hours
         self._executor = Executor(
             self._study,
@@ -67,7 +67,7 @@ class Actor(tune.Trainable):
         """Return the trial's next events; all but what it logs is passed on at once."""
         number = self._spec.number
         if not self._begun:
-            self._executor.start(self._node.receive(self._spec))
+            self._executor.start(self._files.receive(self._spec))
             self._begun = True
         events: list[Event] = []
         while True:
@@ -76,7 +76,7 @@ class Actor(tune.Trainable):
                     self._executor.kill(number, Reason.interrupted, "stopped")
                 else:
                     self._executor.answer(number, word)
-            events += map(self._node.send, self._executor.poll(POLL_SECONDS))
+            events += map(self._files.send, self._executor.poll(POLL_SECONDS))
             if any(not isinstance(event, Logged) for event in events):
                 done = isinstance(events[-1], Finished)
                 return {"events": [event.to_json() for event in events], "done": done}
@@ -84,7 +84,7 @@ class Actor(tune.Trainable):
     def cleanup(self) -> None:
         """End the warm process and whatever it runs."""
         self._executor.__exit__(None, None, None)
-        self._node.close()
+        self._files.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Trials keep their own checkpoints; Tune has none to keep."""

@@ -21,6 +21,7 @@ from ray.tune.schedulers import PopulationBasedTraining
 from ray.tune.schedulers.pb2 import PB2
 
 from sweepkit.backends import Continuation, Member
+from sweepkit.backends.ray import private
 from sweepkit.study.parameters import Choice, Float
 from sweepkit.study.space import dimensions, trial_seed
 from sweepkit.study.study import StudyData
@@ -68,7 +69,7 @@ class TuneScheduler:
             trial.set_config(self._config(members[number]))
             # Tune hands a donor's checkpoint on without looking into it; here it is the donor's number.
             result = SimpleNamespace(checkpoint=[number], metrics={})
-            trial.run_metadata.checkpoint_manager._latest_checkpoint_result = result
+            private.set_checkpoint(trial, result)
         everybody = list(here.values())
         controller = SimpleNamespace(get_trials=lambda: everybody, get_live_trials=lambda: everybody)
         with _chance(trial_seed(self._seed, evaluation)):

@@ -16,7 +16,8 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweepkit.backends import Session
-from sweepkit.backends.ray.travel import Home
+from sweepkit.backends.ray import private
+from sweepkit.backends.ray.files import DriverFiles
 from sweepkit.study.errors import StudyFailed
 from sweepkit.trial.events import Evaluated, Event, Finished, from_json
 from sweepkit.trial.trial import Ending, Reason, TrialSpec
@@ -32,9 +33,9 @@ class _Here:
 class Conversation(_Here):
     """What is said between Tune and the session: who runs, the words for trials, what went wrong."""
 
-    def __init__(self, session: Session, mailbox: Any, home: Home) -> None:
+    def __init__(self, session: Session, mailbox: Any, files: DriverFiles) -> None:
         self.session = session
-        self._home = home
+        self._files = files
         self.open: dict[str, int] = {}
         """Tune's trial → number of ours, from being asked for to its end."""
         self.failure: BaseException | None = None
@@ -50,7 +51,7 @@ class Conversation(_Here):
             spec = self.session.next()
             if spec is None:
                 return None
-            self._home.send(spec)
+            self._files.send(spec)
             ray.get(self._mailbox.take.remote(spec.number))  # what an actor that was lost did not live to hear
         except Exception as error:  # noqa: BLE001  # raised again when Tune is done
             self.failure = error
@@ -65,7 +66,7 @@ class Conversation(_Here):
         if isinstance(event, Finished):
             del self.open[trial_id]
         try:
-            answer = self.session.hear(self._home.receive(event))
+            answer = self.session.hear(self._files.receive(event))
         except Exception as error:  # noqa: BLE001  # raised again when Tune is done
             self.failure = error
             return
@@ -181,13 +182,9 @@ class Warm(_Here, FIFOScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Let Tune keep as many actors as there are slots, from the first trial on."""
         if self._count:
-            cache = tune_controller._tune_controller._actor_cache  # Tune hands out a wrapper that hides it
-            cache.increase_max(trial.placement_group_factory, by=self._count)
+            private.keep_actors(tune_controller, trial, self._count)
             self._count = 0
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Give the free actor to a new trial; one that was asked for earlier has an actor under way."""
-        inside = tune_controller._tune_controller
-        new = inside._pending_trials - inside._staged_trials
-        first = next((trial for trial in inside._pending_trials_list if trial in new), None)
-        return first or super().choose_trial_to_run(tune_controller)
+        return private.startable(tune_controller) or super().choose_trial_to_run(tune_controller)

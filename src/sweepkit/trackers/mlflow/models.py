@@ -20,7 +20,7 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from sweepkit.study.paths import BEST, Place
+from sweepkit.study.paths import BEST, BEST_OLD, Place
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow import flavor, records
 from sweepkit.trackers.mlflow.state import Delivered, State
@@ -229,7 +229,7 @@ def _move(best: Path, target: Path) -> None:
     link = best.with_name("best.link")
     link.unlink(missing_ok=True)
     link.symlink_to(os.path.relpath(target.resolve(), best.parent.resolve()), target_is_directory=True)
-    old = best.with_name("best.old")
+    old = best.with_name(BEST_OLD)
     if best.exists() and not best.is_symlink():
         os.rename(best, old)
     os.replace(link, best)

@@ -157,9 +157,9 @@ class Writer:
         run.
         """
         store = self._connect()
-        given = [records.hyperparameters(self._place.trial(number), None).keys() for number in self._state.trials]
-        common = frozenset.intersection(*map(frozenset, given)) if given else None
-        return compare(store, self._study, self._state, address, common=common)
+        names = [frozenset(records.hyperparameters(self._place.trial(number), None)) for number in self._state.trials]
+        axes = frozenset.intersection(*names) if names else None
+        return compare(store, self._study, self._state, address, axes=axes)
 
     def attach(self, file: Path) -> bool:
         """Put a file among the artifacts of the study's own run; False while there is no run. Disturbs no driver."""

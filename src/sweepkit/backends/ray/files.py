@@ -1,0 +1,203 @@
+"""Moves a trial's files between a node's own disk and the study's folder, by way of the study's ``backend.path``.
+
+The trial trains in a scratch folder of its node. Each checkpoint is copied to the study's folder when the trial reports it,
+the log when the trial ends; the checkpoint to resume from goes the other way. Without a ``backend.path`` all nodes share the
+study's folder and nothing moves.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from sweepkit.backends.checkpoints import remove
+from sweepkit.study.errors import InputError
+from sweepkit.study.paths import CONSOLE, LAST, SPEC
+from sweepkit.study.study import StudyData
+from sweepkit.trial.events import Checkpointed, Event, Finished
+from sweepkit.trial.trial import TrialSpec
+
+_SENT_AT_THE_END = (SPEC, CONSOLE)
+_SCRATCH = "sweepkit-"
+_COMPLETE = ".whole"
+"""Suffix of the marker that is written once everything under a key is uploaded."""
+
+
+class Depot:
+    """A folder ``name`` at ``url``: a shared folder, or any fsspec URL. Keys are paths in it.
+
+    An upload can be downloaded once it is complete, and only once.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        import fsspec
+
+        self._files, root = fsspec.core.url_to_fs(url)
+        self._root = f"{root.rstrip('/')}/{name}"
+
+    @classmethod
+    def of(cls, study: StudyData) -> Depot | None:
+        """Return the depot of a study; None where it has no ``backend.path``."""
+        path = study.backend.path
+        return None if path is None else cls(path if "://" in path else str(study.home / path), study.name)
+
+    def prepare(self) -> None:
+        """Remove what an earlier driver left. Raises the file system's own error where nothing can be written."""
+        self.clear()
+        self._files.makedirs(self._root, exist_ok=True)
+        self._files.pipe_file(f"{self._root}/{_COMPLETE}", b"")
+
+    def upload(self, key: str, source: Path) -> None:
+        """Copy a file or a folder to a key."""
+        for file in _files(source):
+            target = f"{self._root}/{key}/{file.relative_to(source.parent).as_posix()}"
+            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._files.put_file(str(file), target)
+        self._files.pipe_file(f"{self._root}/{key}{_COMPLETE}", source.name.encode())
+
+    def download(self, key: str, target: Path) -> bool:
+        """Move what lies at a key to ``target``, replacing it; False where there is no complete upload."""
+        self._files.invalidate_cache()
+        marker = f"{self._root}/{key}{_COMPLETE}"
+        if not self._files.exists(marker):
+            return False
+        folder = f"{self._root}/{key}/{self._files.cat_file(marker).decode()}"
+        new = target.with_name(f"{target.name}.new")
+        remove(new)
+        for file in self._files.find(folder):
+            inside = new if file == folder else new / file[len(folder) + 1 :]
+            inside.parent.mkdir(parents=True, exist_ok=True)
+            self._files.get_file(file, str(inside))
+        remove(target)
+        os.rename(new, target)
+        self._files.rm_file(marker)
+        self._files.rm(f"{self._root}/{key}", recursive=True)
+        return True
+
+    def clear(self) -> None:
+        """Remove everything, for instance what a killed node uploaded."""
+        if self._files.exists(self._root):
+            self._files.rm(self._root, recursive=True)
+
+
+class NodeFiles:
+    """The node's side of the transfer."""
+
+    def __init__(self, study: StudyData) -> None:
+        self._depot = Depot.of(study)
+        self._scratch = _make_scratch() if self._depot else None
+
+    def receive(self, spec: TrialSpec) -> TrialSpec:
+        """Return the spec with this node's paths, after fetching the checkpoint to resume from."""
+        if self._depot is None or self._scratch is None:
+            return spec
+        folder = self._scratch / f"{spec.number:04d}"
+        remove(folder)
+        start = folder / LAST / Path(spec.resume_from).name if spec.resume_from else None
+        if start is not None:
+            start.parent.mkdir(parents=True)
+            self._depot.download(_key(spec.number, "start"), start)
+        return replace(spec, directory=str(folder), resume_from=str(start) if start else None)
+
+    def send(self, event: Event) -> Event:
+        """Upload the files that an event reports; return the event with paths relative to the trial's folder.
+
+        Only the driver knows where that folder lies.
+        """
+        if self._depot is None or self._scratch is None:
+            return event
+        folder = self._scratch / f"{event.trial:04d}"
+        if isinstance(event, Checkpointed):
+            checkpoint = Path(event.path)
+            self._depot.upload(_key(event.trial, event.role), checkpoint)
+            return replace(event, path=str(checkpoint.relative_to(folder)))
+        if isinstance(event, Finished):
+            for name in _SENT_AT_THE_END:
+                if (folder / name).exists():
+                    self._depot.upload(_key(event.trial, name), folder / name)
+            remove(folder)
+        return event
+
+    def close(self) -> None:
+        """Remove the scratch folder."""
+        if self._scratch is not None:
+            remove(self._scratch)
+
+
+class DriverFiles:
+    """The driver's side of the transfer. Raises InputError where nothing can be written to ``backend.path``."""
+
+    def __init__(self, study: StudyData) -> None:
+        self._place = study.place
+        try:
+            self._depot = Depot.of(study)
+            if self._depot is not None:
+                self._depot.prepare()
+        except Exception as error:  # each file system has errors of its own
+            raise InputError(f"backend.path: nothing can be written there: {error}") from error
+
+    def send(self, spec: TrialSpec) -> None:
+        """Upload the checkpoint that a trial resumes from."""
+        if self._depot is not None and spec.resume_from:
+            self._depot.upload(_key(spec.number, "start"), Path(spec.resume_from))
+
+    def receive(self, event: Event) -> Event:
+        """Download the files that an event reports; return the event with this machine's paths."""
+        if self._depot is None:
+            return event
+        folder = self._place.trial(event.trial)
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(event, Checkpointed):
+            target, arrived = folder / event.path, folder / f"{event.role}.arrived.new"
+            if self._depot.download(_key(event.trial, event.role), arrived):
+                _install(arrived, target, alone=event.role == "last")
+            return replace(event, path=str(target))
+        if isinstance(event, Finished):
+            for name in _SENT_AT_THE_END:
+                self._depot.download(_key(event.trial, name), folder / name)
+        return event
+
+    def close(self) -> None:
+        """Remove uploads that nobody fetched."""
+        if self._depot is not None:
+            self._depot.clear()
+
+
+def _make_scratch() -> Path:
+    """Make a scratch folder named after this process, and remove those of processes that were killed."""
+    host = f"@{os.uname().nodename}"  # machines may share the disk
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*{host}"):
+        if not psutil.pid_exists(int(folder.name.split("-")[1])):
+            remove(folder)
+    return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", suffix=host))
+
+
+def _install(arrived: Path, target: Path, *, alone: bool) -> None:
+    """Move a complete folder to its place; with ``alone`` older folders beside it are removed."""
+    old = target.with_name(f"{target.name}.old")
+    target.parent.mkdir(exist_ok=True)
+    if not alone and target.exists():
+        remove(old)
+        os.rename(target, old)
+    remove(target)
+    os.rename(arrived, target)
+    remove(old)
+    for other in target.parent.iterdir() if alone else ():
+        if other != target:
+            remove(other)
+
+
+def _key(number: int, part: str) -> str:
+    return f"{number:04d}/{part}"
+
+
+def _files(source: Path) -> Iterator[Path]:
+    if source.is_file():
+        yield source
+    for folder, _, names in os.walk(source):
+        yield from (Path(folder) / name for name in names)
