@@ -448,7 +448,7 @@ def test_try_refuses_names_and_values_that_nothing_takes(study: StudyData) -> No
 
 def test_sync_and_ui_of_a_study_recorded_nowhere_say_so(ran: StudyData) -> None:
     assert "there is nothing to deliver" in sweep("sync", "toy").output
-    assert "there is nothing to see" in str(sweep("ui", "toy").exception)
+    assert "there is nothing to show" in str(sweep("ui", "toy").exception)
 
 
 def test_check_tells_what_a_study_will_do(study: StudyData) -> None:

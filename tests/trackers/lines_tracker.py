@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import InputError, StudyNotFound
-from sweepkit.trackers.silent import Silent
+from sweepkit.trackers import Tracker
 from sweepkit.trial.log import TrialLog
 
 
-class Lines(Silent):
+class Lines(Tracker):
     """Writes a line per ended trial, and one for the study's end."""
 
     name = "JSON lines"

@@ -38,7 +38,7 @@ def record(study: StudyData, path: Path) -> str:
     Empty where the study is recorded nowhere. Never raises: a store may be unreachable.
     """
     from sweepkit.trackers import tracker_of
-    from sweepkit.trackers.courier import in_words
+    from sweepkit.trackers.courier import summary
 
     tracker = tracker_of(study)
     if not tracker.name:
@@ -46,7 +46,7 @@ def record(study: StudyData, path: Path) -> str:
     try:
         attached = tracker.attach(path)
     except Exception as error:  # noqa: BLE001  # an edge: whatever a store raises, the report is written
-        return f"{tracker.name} did not take it: {in_words(error)}"
+        return f"{tracker.name} did not take it: {summary(error)}"
     return (
         f"logged to {tracker.name} with the study's run" if attached else f"{tracker.name} has no run of the study yet"
     )

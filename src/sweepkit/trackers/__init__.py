@@ -1,7 +1,7 @@
-"""Trackers mirror a study somewhere people look: the protocol, the table of trackers, and the factory.
+"""Trackers record a study where people look at it: the base class, the table of trackers and the factory.
 
-A tracker reads what it delivers from the trials' own logs, so it may come late, fail and be asked again. What it keeps
-on disk is its own: everybody else asks it.
+A tracker reads what it delivers from the trials' own logs, so it may be late, fail and be called again. The files it keeps
+are its own; other packages ask it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Protocol, cast
+from typing import Any
 
+from sweepkit.study.errors import InputError
 from sweepkit.study.paths import Place
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.courier import Courier
@@ -20,21 +21,38 @@ from sweepkit.trial.trial import Trial
 __all__ = ["TRACKERS", "Courier", "Tracker", "Ui", "tracker_of"]
 
 MLFLOW = "sweepkit.trackers.mlflow.tracker:MLflowTracker"
-TRACKERS = {"none": "sweepkit.trackers.silent:Silent"}
+TRACKERS = {"none": "sweepkit.trackers:Tracker"}
 """Scheme of ``tracking.uri`` → the tracker's class; any other address is MLflow's."""
 
 
-class Tracker(Protocol):
-    """Where a study is recorded. Methods may raise and may be called again: none does anything twice.
+class Tracker:
+    """Where a study is recorded. The base class records nothing (``tracking.uri: none``); trackers override its methods.
 
-    ``behind``, ``runs`` and ``registered`` read the disk of this machine only, and import nothing heavy.
+    Methods may raise, and calling one again must not record anything twice. ``behind``, ``runs`` and ``registered`` read
+    only this machine's disk and import nothing heavy.
     """
 
-    name: str
-    """What people call it; empty where nothing is recorded."""
+    name = ""
+    """What users call it; empty where nothing is recorded."""
+
+    def __init__(
+        self,
+        study: StudyData,
+        rows: Callable[[], list[Trial]] = list,
+        *,
+        place: Place | None = None,
+        data: Path | None = None,
+        shared: bool = False,
+    ) -> None:
+        """See :func:`tracker_of`."""
+        self._study = study
+        self._rows = rows
+        self._place = place or study.place
+        self._data = data
+        self._shared = shared
 
     def prepare(self) -> None:
-        """Import what is needed and start what takes time. Raises InputError for an address that cannot be."""
+        """Import what is needed and start what takes time. Raises InputError for an impossible address."""
 
     def open(self) -> None:
         """Find or create the study's place in the store."""
@@ -43,31 +61,44 @@ class Tracker(Protocol):
         """Deliver what is new in the trials' logs and endings."""
 
     def keep(self, number: int) -> None:
-        """Make a trial's ``best/`` a model of the store; without ``best/`` there is nothing to do."""
+        """Make a trial's ``best/`` a model of the store; without ``best/`` do nothing."""
 
     def drop(self, number: int) -> None:
-        """Take a trial's model out of the store, with its files and ``best/``."""
+        """Delete a trial's model with its files, and ``best/``."""
 
     def close(self, answer: Mapping[str, Any]) -> None:
-        """End the study's own run with its answer: ``best`` (trial number), ``value``, ``baseline``, ``status``, …"""
+        """End the study's own run with its answer.
+
+        Keys: ``best`` (trial number), ``value``, ``baseline`` (their values), ``status`` (``done``, the default, ``failed``
+        or ``interrupted``) and ``reason``. A winner is registered only when the status is ``done``.
+        """
 
     def behind(self) -> int:
         """Return how many trials have something undelivered."""
+        return 0
 
     def attach(self, file: Path) -> bool:
-        """Put a file beside the study's record; False while there is none. Disturbs no driver."""
+        """Put a file beside the study's record; False while there is none. Safe while a driver runs."""
+        return False
 
     def runs(self) -> Mapping[int, str]:
         """Return the store's id of each trial's run, for the trials that have one."""
+        return {}
 
     def registered(self) -> frozenset[int]:
         """Return the trials whose best checkpoint the store needs for good, so that its files must stay."""
+        return frozenset()
 
     def link(self, address: str) -> str:
         """Return where a server at ``address`` shows the study. Raises StudyNotFound while it has no record."""
+        raise self._unrecorded()
 
     def open_ui(self, port: int) -> Ui:
-        """Return the server that shows the record; where it has to be started, on this port or the next free one."""
+        """Return the server that shows the record; one that has to be started gets this port or the next free one."""
+        raise self._unrecorded()
+
+    def _unrecorded(self) -> InputError:
+        return InputError(f"{self._study.name} is recorded nowhere (tracking.uri: none), so there is nothing to show")
 
 
 def tracker_of(
@@ -80,10 +111,10 @@ def tracker_of(
 ) -> Tracker:
     """Return the tracker that ``tracking.uri`` names.
 
-    ``rows`` gives the study's trials as they are now; it is asked at every ``sync``. ``place`` is where the trials lie, if
+    ``rows`` returns the study's trials as they are now; it is called at every ``sync``. ``place`` is where the trials lie, if
     not in the study's own folder: confirmation runs have a place of their own and share the study's record. ``data`` is
     the folder of the prepared data. ``shared``: other drivers deliver from the same folder.
     """
     scheme = study.tracking.uri.partition(":")[0].lower()
-    made = resolve_name(TRACKERS.get(scheme, MLFLOW))(study, rows, place=place, data=data, shared=shared)
-    return cast("Tracker", made)
+    kind: type[Tracker] = resolve_name(TRACKERS.get(scheme, MLFLOW))
+    return kind(study, rows, place=place, data=data, shared=shared)

@@ -1,6 +1,6 @@
-"""The courier carries a study to its tracker from a thread of its own, so that training never waits for a store.
+"""Carries a study to its tracker on a thread of its own, so that training never waits for a store.
 
-Knows no MLflow: a tracker that raises is asked again later, and the study goes on meanwhile.
+A tracker that raises is called again later; the study runs on meanwhile.
 """
 
 from __future__ import annotations
@@ -10,32 +10,34 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sweepkit.study.files import first_line
 from sweepkit.study.secrets import scrub
 
 if TYPE_CHECKING:
     from sweepkit.trackers import Tracker
 
 GATHERING_SECONDS = 2.0
-"""After a poke, so long is waited for more of the same: a delivery costs the store as much for one number as for a hundred."""
+"""Pause between a poke and the delivery: a store takes as long for one number as for a hundred."""
 LONGEST_PAUSE_SECONDS = 10.0
-"""A store that is away is asked again after 0.5, 1, 2, … and then every so many seconds."""
+"""An unreachable store is tried again after 0.5, 1, 2, … and then every so many seconds."""
 
 SWITCH_SECONDS = 0.0005
-"""How long a busy thread keeps others from their turn; with Python's own 5 ms each answer to a trial waits for the courier."""
+"""How long a busy thread keeps others waiting; with Python's default of 5 ms each answer to a trial waits for the courier."""
 
 _TURN = threading.Lock()
 """A study's search and its confirmation have a courier each; their trackers write to one store, one at a time."""
 
 
 class Courier:
-    """Delivers in the background. ``warn`` gets one line when the store goes away and one when it is back."""
+    """Delivers in the background. ``warn`` gets one line when the store becomes unreachable and one when it is back."""
 
     def __init__(self, tracker: Tracker, *, warn: Callable[[str], None]) -> None:
         self._tracker = tracker
         self._warn = warn
-        self._work: deque[tuple[str, int]] = deque()
+        self._work: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._answer: Mapping[str, Any] | None = None
@@ -50,23 +52,23 @@ class Courier:
         self._wake.set()
 
     def poke(self) -> None:
-        """Say that there may be something to deliver."""
+        """Announce that there may be something to deliver."""
         self._wake.set()
 
     def keep(self, number: int) -> None:
-        """Ask for a trial's ``best/`` to become a model of the store."""
-        self._work.append(("keep", number))
+        """Request that a trial's ``best/`` becomes a model of the store."""
+        self._work.append(partial(self._tracker.keep, number))
         self._wake.set()
 
     def drop(self, number: int) -> None:
-        """Ask for a trial's model to go."""
-        self._work.append(("drop", number))
+        """Request that a trial's model is deleted."""
+        self._work.append(partial(self._tracker.drop, number))
         self._wake.set()
 
     def close(self, answer: Mapping[str, Any] | None = None, *, timeout_seconds: float = 60.0) -> str:
-        """Deliver the rest, trying once more; return what is left undone in words, or an empty string.
+        """Deliver the rest, trying once more; return a sentence about what is undelivered, empty if nothing is.
 
-        ``answer`` ends the study's own run; None leaves it open. A store that does not answer in time is left alone.
+        ``answer`` ends the study's own run; None leaves it open. A store that does not answer in time is abandoned.
         """
         self._answer = answer
         self._stop.set()
@@ -100,8 +102,7 @@ class Courier:
             self._opened = True
         self._tracker.sync()
         while self._work:
-            what, number = self._work[0]
-            (self._tracker.keep if what == "keep" else self._tracker.drop)(number)
+            self._work[0]()
             self._work.popleft()
 
     def _finish(self) -> None:
@@ -115,7 +116,7 @@ class Courier:
                 action()
         except Exception as error:  # noqa: BLE001  # an edge: whatever a store raises, the study goes on
             first = not self._trouble
-            self._trouble = in_words(error)
+            self._trouble = summary(error)
             if first and not self._stop.is_set():
                 self._warn(f"tracking: {self._trouble}; training goes on and the rest is delivered later")
             return False
@@ -127,7 +128,7 @@ class Courier:
 
 @contextmanager
 def prompt() -> Iterator[None]:
-    """Let the thread that answers trials have its turn soon, also while a courier is busy."""
+    """Switch threads more often, so that answers to trials do not wait for a busy courier."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
@@ -136,8 +137,6 @@ def prompt() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def in_words(error: Exception) -> str:
-    """Return an error as one short line without secrets."""
-    lines = scrub(str(error)).strip().splitlines()
-    text = lines[0] if lines else ""
-    return f"{type(error).__name__}: {text[:200]}"
+def summary(error: Exception) -> str:
+    """Return an error's type and first line, without secrets."""
+    return f"{type(error).__name__}: {first_line(scrub(str(error)))[:200]}"

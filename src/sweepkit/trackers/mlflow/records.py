@@ -1,4 +1,4 @@
-"""What a trial's events, row and spec become in MLflow: run name, parameters, metrics, status and tags."""
+"""Turns a trial's events, row and spec into MLflow's run name, parameters, metrics, status and tags."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sweepkit.study.paths import SPEC
 from sweepkit.study.secrets import HIDDEN, secret_name
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
-from sweepkit.trackers.mlflow.store import key
+from sweepkit.trackers.mlflow.store import key, tag
 from sweepkit.trial.events import Evaluated, Event, Finished, Logged, Scheduled, Started
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Trial
@@ -25,16 +25,16 @@ STATUS = {Ending.complete: "FINISHED", Ending.pruned: "KILLED", Ending.stopped: 
 """Ending → MLflow's status; all others are FAILED."""
 
 NAMED = 6
-"""Hyperparameters in a run's name, at most."""
+"""Most hyperparameters in a run's name."""
 
 OURS = frozenset(
     {"output_dir", "logging_dir", "report_to", "run_name", "disable_tqdm", "save_strategy", "logging_nan_inf_filter"}
 )
-"""Training arguments that sweepkit sets and that say nothing about a trial."""
+"""Training arguments that sweepkit sets itself; they are no part of a trial's configuration."""
 
 
 def run_name(study: StudyData, number: int, origin: str, values: Mapping[str, Any], phase: str = "") -> str:
-    """Return ``0007 lr=3e-5 bs=16``: the trial's number and what was searched, in the study's order."""
+    """Return ``0007 lr=3e-5 bs=16``: the trial's number and its searched values, in the study's order."""
     names = [each.name for each in visit(study.space) if isinstance(each.parameter, Domain)]
     settings = [words.settings({name: values[name]}) for name in dict.fromkeys(names) if name in values]
     more = ["…"] if len(settings) > NAMED else []
@@ -43,14 +43,14 @@ def run_name(study: StudyData, number: int, origin: str, values: Mapping[str, An
 
 
 def text(value: Any) -> str:
-    """Return a value as a parameter's text: as Python writes scalars, JSON for the rest."""
+    """Return a parameter's value as text: scalars as Python prints them, the rest as JSON."""
     return str(value) if value is None or isinstance(value, (str, bool, int, float)) else json.dumps(value, default=str)
 
 
 def hyperparameters(folder: Path, row: Trial | None) -> dict[str, Any]:
-    """Return what the trial was first given, from its spec; from its row where it never came to one."""
+    """Return the trial's initial hyperparameters, from its spec; from its row where it has no spec."""
     if row and row.schedule:
-        return dict(row.params)  # the spec is the last turn's
+        return dict(row.params)  # its spec holds the last turn of the schedule
     try:
         found = json.loads((folder / SPEC).read_text())["hyperparameters"]
     except (FileNotFoundError, ValueError, KeyError):
@@ -59,7 +59,7 @@ def hyperparameters(folder: Path, row: Trial | None) -> dict[str, Any]:
 
 
 def params(values: Mapping[str, Any], started: Started | None) -> dict[str, str]:
-    """Return the searched values under their own names, and the training arguments that differ from the defaults."""
+    """Return the searched values, and the training arguments that differ from their defaults."""
     effective = started.effective if started else {}
     others = {name: value for name, value in effective.items() if name not in values and name not in OURS}
     return {
@@ -69,9 +69,9 @@ def params(values: Mapping[str, Any], started: Started | None) -> dict[str, str]
 
 
 def metrics(events: Iterable[Event], epoch_step: int) -> tuple[list[Metric], int]:
-    """Return the metrics in new events, and the last step whose epoch is among them; each step's epoch comes once.
+    """Return the metrics in new events, and the last step whose epoch is among them; each step's epoch is sent once.
 
-    ``epoch_step`` is the last step whose epoch was delivered. The time is the event's, so that the same event always
+    ``epoch_step`` is the last step whose epoch was delivered. Timestamps are the events', so that the same event always
     becomes the same metric.
     """
     found: list[Metric] = []
@@ -83,8 +83,8 @@ def metrics(events: Iterable[Event], epoch_step: int) -> tuple[list[Metric], int
             found += [Metric(key(name), float(value), at, event.step) for name, value in turn.items()]
         if not isinstance(event, (Logged, Evaluated)):
             continue
-        said: Mapping[str, Any] = event.metrics
-        numbers = {key(name): float(value) for name, value in said.items() if isinstance(value, (int, float))}
+        logged: Mapping[str, Any] = event.metrics
+        numbers = {key(name): float(value) for name, value in logged.items() if isinstance(value, (int, float))}
         numbers.pop("epoch", None)
         if event.step > epoch_step:
             numbers["epoch"] = float(event.epoch)
@@ -94,7 +94,7 @@ def metrics(events: Iterable[Event], epoch_step: int) -> tuple[list[Metric], int
 
 
 def attempt_tags(events: Sequence[Event], log: TrialLog, clean: Callable[[str], str]) -> dict[str, str]:
-    """Return what new attempts say about where they run, and what differs from the first attempt's arguments."""
+    """Return tags of new attempts: device, host, and arguments that differ from the first attempt's."""
     found: dict[str, str] = {}
     for event in events:
         if not isinstance(event, Started):
@@ -109,13 +109,19 @@ def attempt_tags(events: Sequence[Event], log: TrialLog, clean: Callable[[str], 
     return {name: clean(value) for name, value in found.items() if value}
 
 
-def outcome(study: StudyData, row: Trial, log: TrialLog, gpus: float) -> list[Metric]:
-    """Return the numbers of an ended trial: its objective, and what it cost under ``system/``."""
+def ending_tags(row: Trial, log: TrialLog, clean: Callable[[str], str]) -> dict[str, str]:
+    """Return an ended trial's tags: its ending, and the cause as ``reason``."""
+    cause = row.cause or (log.finished.cause if log.finished else "")
+    return {"sweepkit.ending": str(row.ending), "reason": tag(clean(cause))}
+
+
+def outcome(study: StudyData, row: Trial, log: TrialLog) -> list[Metric]:
+    """Return the metrics of an ended trial: its objective, and its cost under ``system/``."""
     ends = [event for event in log.refresh() if isinstance(event, Finished)]
     seconds = sum(event.seconds for event in ends)
     cost: dict[str, float] = {"attempts": float(log.attempts), "duration_seconds": seconds}
-    if gpus:
-        cost["gpu_hours"] = seconds * gpus / 3600
+    if held := gpus(study, log.path.parent, log.started.device if log.started else ""):
+        cost["gpu_hours"] = seconds * held / 3600
     if peak := max((event.peak_memory_mb for event in ends), default=0.0):
         cost["peak_memory_mb"] = peak
     found = []
@@ -126,9 +132,9 @@ def outcome(study: StudyData, row: Trial, log: TrialLog, gpus: float) -> list[Me
 
 
 def objective(study: StudyData, row: Trial, log: TrialLog) -> list[Metric]:
-    """Return the trial's value as ``objective``, whatever its metric is called, at the step of its last evaluation.
+    """Return the trial's value as ``objective``, at the step of its last evaluation.
 
-    With several goals ``objective`` is the deciding one, and each has ``objective.<metric>`` as well.
+    With several goals ``objective`` is the deciding one, and each goal is also ``objective.<metric>``.
     """
     evaluations = log.evaluations
     if row.ending not in (Ending.complete, Ending.pruned) or not row.values or not evaluations:
@@ -142,7 +148,7 @@ def objective(study: StudyData, row: Trial, log: TrialLog) -> list[Metric]:
 
 
 def gpus(study: StudyData, folder: Path, device: str) -> float:
-    """Return how many GPUs the trial held; a shared one counts by its share."""
+    """Return how many GPUs the trial held, a fraction where trials share one."""
     if not device or device.startswith("cpu"):
         return 0.0
     share = study.backend.gpus_per_trial
@@ -155,5 +161,5 @@ def gpus(study: StudyData, folder: Path, device: str) -> float:
 
 
 def milliseconds(seconds: float) -> int:
-    """Return MLflow's time for ours."""
+    """Return a time in seconds as MLflow's milliseconds."""
     return int(seconds * 1000)

@@ -1,4 +1,4 @@
-"""Which MLflow store a study uses, how it is reached, and what it can take. Knows no trial."""
+"""An open MLflow store, and what its names and values may be. Knows no trial."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.validation import (
+    MAX_ENTITIES_PER_BATCH,
     MAX_ENTITY_KEY_LENGTH,
-    MAX_METRICS_PER_BATCH,
     MAX_PARAM_VAL_LENGTH,
     MAX_PARAMS_TAGS_PER_BATCH,
     MAX_TAG_VAL_LENGTH,
@@ -23,26 +22,24 @@ from mlflow.utils.validation import (
 from sweepkit.study.paths import Place
 from sweepkit.trackers.mlflow.address import artifact_root, is_server, sqlite_file
 
-T = TypeVar("T")
-
-# Its errors reach us as exceptions too; the log would print them with their stack.
+# The same errors are raised as exceptions; the log would print them with their stack.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 class Store:
-    """An open MLflow store. The first who opens a database makes its tables; drivers that come meanwhile wait."""
+    """An open MLflow store. The first driver that opens a database creates its tables; the others wait for it."""
 
     def __init__(self, uri: str, place: Place) -> None:
         self.uri = uri
         self._root = artifact_root(uri, place.root)
-        with _alone(uri, place):
+        with _only_one(uri, place):
             if file := sqlite_file(uri):
                 file.parent.mkdir(parents=True, exist_ok=True)
             self.client = MlflowClient(uri, registry_uri=uri)
             self.client.search_experiments(max_results=1)
 
     def experiment(self, name: str) -> str:
-        """Return the id of the experiment of this name, made or brought back where needed."""
+        """Return the id of the experiment of this name; create it, or restore it where it was deleted."""
         found = self.client.get_experiment_by_name(name)
         if found is None:
             try:
@@ -58,7 +55,7 @@ class Store:
         return str(found.experiment_id)
 
     def runs(self, experiment_id: str, tags: Mapping[str, str]) -> Iterator[Run]:
-        """Yield the living runs of an experiment that bear all these tags, oldest first."""
+        """Yield the active runs of an experiment with all these tags, oldest first."""
         where = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         token = None
         while True:
@@ -78,37 +75,21 @@ class Store:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Send metrics, parameters and tags in as few requests as may be; saying the same again is no harm.
+        """Send metrics, parameters and tags in as few requests as possible; sending them again changes nothing.
 
-        Each request costs a store some 10 ms, however little is in it.
+        A request costs a store about 10 ms, however little is in it.
         """
         entries = [Param(key, value) for key, value in (params or {}).items()]
         labels = [RunTag(key, value) for key, value in (tags or {}).items()]
         few = MAX_PARAMS_TAGS_PER_BATCH
-        if (
-            len(entries) <= few
-            and len(labels) <= few
-            and len(entries) + len(labels) + len(metrics) <= MAX_METRICS_PER_BATCH
-        ):
-            if entries or labels or metrics:
-                self.client.log_batch(run_id, metrics, entries, labels, synchronous=True)
-            return
-        for some in chunks(entries, few):
-            self.client.log_batch(run_id, params=some, synchronous=True)
-        for others in chunks(labels, few):
-            self.client.log_batch(run_id, tags=others, synchronous=True)
-        for many in chunks(metrics, MAX_METRICS_PER_BATCH):
-            self.client.log_batch(run_id, metrics=many, synchronous=True)
-
-
-def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Yield the items in pieces of at most ``size``."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+        while entries or labels or metrics:
+            room = MAX_ENTITIES_PER_BATCH - len(entries[:few]) - len(labels[:few])
+            self.client.log_batch(run_id, metrics[:room], entries[:few], labels[:few], synchronous=True)
+            entries, labels, metrics = entries[few:], labels[few:], metrics[room:]
 
 
 def key(name: str) -> str:
-    """Return a name that MLflow takes as a metric's, a parameter's or a tag's.
+    """Return a name that MLflow accepts for a metric, a parameter or a tag.
 
     >>> key("eval_f1@5//x")
     'eval_f1_5/x'
@@ -117,23 +98,23 @@ def key(name: str) -> str:
 
 
 def plain(name: str) -> str:
-    """Return a name that a folder and a model may bear."""
+    """Return a name that is valid for a folder and a model."""
     return re.sub(r"[^\w-]", "-", name, flags=re.ASCII)
 
 
 def fits(values: Mapping[str, str], note: Callable[[str], str]) -> dict[str, str]:
-    """Return parameters whose values MLflow stores whole; a longer value is replaced by ``note(value)``."""
+    """Return parameters with every value too long for MLflow replaced by ``note(value)``."""
     return {name: value if len(value) <= MAX_PARAM_VAL_LENGTH else note(value) for name, value in values.items()}
 
 
 def tag(text: str) -> str:
-    """Return text that a tag can hold, its middle left out where it is too long."""
+    """Return text that fits into a tag, its middle cut out where it is too long."""
     room = MAX_TAG_VAL_LENGTH
     return text if len(text) <= room else f"{text[: room // 2 - 10]} [ … ] {text[-(room // 2 - 10) :]}"
 
 
 @contextmanager
-def _alone(uri: str, place: Place) -> Iterator[None]:
+def _only_one(uri: str, place: Place) -> Iterator[None]:
     if is_server(uri):
         yield
         return
