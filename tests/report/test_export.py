@@ -32,10 +32,7 @@ OWN = (
     "from beside import HALF, Quadratic\n\n\nclass Mine(Quadratic):\n"
     '    """Quadratic with an option of its own."""\n\n    half: float = HALF\n'
 )
-CELL = (
-    "from sweepkit.tasks.text_classification import TextClassification\n\n\n"
-    "class Cell(TextClassification):\n    twice: int = 2\n"
-)
+CELL = "from sweepkit.tasks.text import TextClassification\n\n\nclass Cell(TextClassification):\n    twice: int = 2\n"
 LOSS = {"metric": "eval_loss", "direction": "minimize"}
 RATE = {"low": 1e-3, "high": 1e-2, "log": True}
 

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ from sweepkit.report.answer import Answer
 from sweepkit.report.rows import endings
 from sweepkit.study import words
 from sweepkit.study.errors import InputError, StudyNotFound
+from sweepkit.study.files import jsonable
+from sweepkit.study.objective import Goal
 from sweepkit.study.paths import BEST, SPEC, TASK
 from sweepkit.study.secrets import of_url, scrub
 from sweepkit.study.study import StudyData, Values
@@ -114,19 +117,15 @@ class _Exported:
         found.pop("seed", None)
         return {**found, **self.spec.batch(found)}
 
-    @property
-    def lora(self) -> dict[str, Any]:
-        return {"task_type": self.task.peft_task_type, **self.values.peft} if self.values.peft else {}
-
 
 def _write(exported: _Exported, folder: Path) -> list[Path]:
-    study = exported.study
-    file = study.task.path.rpartition(":")[0] if study.task.path else study.task.pickle
+    task, home = exported.study.task, exported.study.home
+    file = task.path.rpartition(":")[0] if task.path else task.pickle
     copied = []
     if file is not None:
-        copied = [folder / (TASK if study.task.pickle else "task.py")]
-        shutil.copyfile(study.home / Path(file).expanduser(), copied[0])
-    known = of_url(study.storage) | of_url(study.tracking.uri)
+        copied = [folder / (TASK if task.pickle else "task.py")]
+        shutil.copyfile(home / Path(file).expanduser(), copied[0])
+    known = of_url(exported.study.storage) | of_url(exported.study.tracking.uri)
     texts = {
         "hyperparameters.yaml": _hyperparameters(exported),
         "README.md": _card(exported),
@@ -146,20 +145,16 @@ def _hyperparameters(exported: _Exported) -> str:
         "study": study.name,
         "trial": exported.row.number,
         "seed": exported.seed,
-        "searched": dict(exported.row.params),
+        "searched": exported.row.params,
         "training": exported.training,
-        "model": dict(values.model),
-        "peft": dict(values.peft),
+        "model": values.model,
+        "peft": values.peft,
         "task": {"type": study.task.type or study.task.path, **exported.options},
     }
     writer, text = YAML(), io.StringIO()
     writer.default_flow_style = False
-    writer.dump({name: content for name, content in _plain(found).items() if content != {}}, text)
+    writer.dump({name: content for name, content in jsonable(found).items() if content != {}}, text)
     return text.getvalue()
-
-
-def _plain(data: Any) -> Any:
-    return json.loads(json.dumps(data, default=str))
 
 
 def _requirements() -> str:
@@ -172,11 +167,29 @@ def _requirements() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sweepkit.report", ""),
+        autoescape=False,  # Python and Markdown, not HTML
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"python": _literal, "value": words.value, "setting": words.setting}
+    return environment.get_template(name)
+
+
+def _literal(data: Any) -> str:
+    """Return plain data as Python source, the entries of a dict one per line."""
+    if isinstance(data, Mapping) and data:
+        return "{\n" + "".join(f"    {name!r}: {value!r},\n" for name, value in jsonable(data).items()) + "}"
+    return repr(jsonable(data))
+
+
 def _script(exported: _Exported) -> str:
     study, task = exported.study, exported.task
-    rule = study.objective
-    goal, last = study.objective.goals[rule.deciding], f"values[-{study.objective.mean_of}:]"
-    value = {"best": "max(values)" if goal.direction == "maximize" else "min(values)", "last": "values[-1]"}
+    goal = study.objective.goals[study.objective.deciding]
     module, _, arguments = task.arguments_type.partition(":")
     source, beside = f"type={study.task.type!r}", None
     if study.task.path is not None:
@@ -185,48 +198,30 @@ def _script(exported: _Exported) -> str:
         beside = str((study.home / file).expanduser().resolve().parent)
     elif study.task.pickle is not None:
         source = f'pickle=str(HERE / "{TASK}")'
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sweepkit.report", ""),
-        autoescape=False,  # it is Python, not HTML
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["python"] = _literal
-    return environment.get_template("train.py.j2").render(
-        study=study.name,
+    return _template("train.py.j2").render(
+        study=study,
         trial=exported.row.number,
-        home=str(study.home),
         source=source,
         beside=beside,
         task=exported.options,
-        remote=study.trust_remote_code,
         module=module,
         arguments=arguments,
-        training=_with_best_checkpoint(exported, goal.metric, greater=goal.direction == "maximize"),
-        model=dict(exported.values.model),
-        lora=exported.lora,
+        training=_with_best_checkpoint(exported, goal),
+        values=exported.values,
+        lora_type=task.peft_task_type,
         seed=exported.seed,
         measured=bool(task.metrics) or type(task).compute_metrics is not Task.compute_metrics,
-        metric=goal.metric,
-        value=value.get(study.objective.value, f"sum({last}) / len({last})"),
+        objective={**goal.model_dump(), "value": study.objective.value},
     )
 
 
-def _literal(data: Any) -> str:
-    """Return plain data as Python source, the entries of a dict one per line."""
-    if isinstance(data, Mapping) and data:
-        return "{\n" + "".join(f"    {name!r}: {value!r},\n" for name, value in _plain(data).items()) + "}"
-    return repr(_plain(data))
-
-
-def _with_best_checkpoint(exported: _Exported, metric: str, *, greater: bool) -> dict[str, Any]:
+def _with_best_checkpoint(exported: _Exported, goal: Goal) -> dict[str, Any]:
     """Return the TrainingArguments; where the objective is the best evaluation, its checkpoint is kept and loaded."""
     found = exported.training
     if exported.study.objective.value != "best":
         return {**found, "save_strategy": "no"}
-    keep = {"load_best_model_at_end": True, "metric_for_best_model": metric, "greater_is_better": greater}
+    greater = goal.direction == "maximize"
+    keep = {"load_best_model_at_end": True, "metric_for_best_model": goal.metric, "greater_is_better": greater}
     every = found.get("eval_steps") or found["logging_steps"]
     steps = {"save_steps": every} if found["eval_strategy"] == "steps" else {}
     return {**found, "save_strategy": found["eval_strategy"], **steps, "save_total_limit": 1, **keep}
@@ -234,94 +229,39 @@ def _with_best_checkpoint(exported: _Exported, metric: str, *, greater: bool) ->
 
 def _card(exported: _Exported) -> str:
     """Return the model card as Markdown."""
-    study, row = exported.study, exported.row
-    parts = [
-        _front_matter(study),
-        f"# {study.name}, trial {row.number}",
-        study.question,
-        _outcome(exported),
-        "## Hyperparameters",
-        "Searched:" if row.params else "Nothing was searched.",
-        _table(("name", "value"), [(f"`{name}`", words.setting(value)) for name, value in row.params.items()]),
-        "Fixed:" if study.training else "",
-        _table(("name", "value"), [(f"`{name}`", words.setting(value)) for name, value in study.training.items()]),
-        f"`hyperparameters.yaml` has all of them. Seed {exported.seed}.",
-        "## Data",
-        _data(exported),
-        "## Use",
-        "The folder `model` loads with `from_pretrained`, or, where it holds an adapter, with `PeftModel`. `train.py` trains"
-        " it again; it needs sweepkit and reads the data from where the study did:",
-        "```bash\npip install -r requirements.txt\npython train.py\n```",
-        f"Trained with Python {platform.python_version()} and the versions in `requirements.txt`.",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _front_matter(study: StudyData) -> str:
+    study, row, answer = exported.study, exported.row, Answer.read(exported.study, exported.rows)
+    which = "The best" if not answer.several else "Pareto-optimal"
+    ended = [other for other in exported.rows if other.ending.counts]
     base = study.task.options.get("model")
-    hub = isinstance(base, str) and not looks_local(base)
-    lines = ["---", "library_name: transformers", "tags: [sweepkit]"]
-    lines += [f"base_model: {base}"] if hub and not (study.home / str(base)).exists() else []
-    tag = kind_class(study.task.type).pipeline_tag if study.task.type else None
-    lines += [f"pipeline_tag: {tag}"] if tag else []
-    return "\n".join([*lines, "---"])
-
-
-def _outcome(exported: _Exported) -> str:
-    study, rows, row = exported.study, exported.rows, exported.row
-    answer = Answer.read(study, rows)
-    against, verdict, test = answer.baseline, answer.verdict, answer.test
-    table = [
-        (
-            f"`{goal.metric}` ({goal.direction}, {study.objective.value})",
-            words.value(row.values[index] if index < len(row.values) else None),
-            words.value(against.values[index] if against and index < len(against.values) else None),
-        )
-        for index, goal in enumerate(study.objective.goals)
-    ]
-    goals = {goal.metric for goal in study.objective.goals}
-    table += [
-        (f"`{name}`", words.value(value), "")
-        for name, value in sorted(_metrics(exported).items())
-        if name not in goals and (name not in ALWAYS_REPORTED or name == "eval_loss")
-    ]
-    ended = [other for other in rows if other.ending.counts]
-    which = (
-        "Best mean over new seeds among the best" if verdict else "The best" if len(goals) == 1 else "Pareto-optimal"
+    hub = isinstance(base, str) and not looks_local(base) and not (study.home / base).exists()
+    source = study.task.options.get("data", study.task.path or "a task made in Python")
+    prepared = study.place.data / digest(exported.task)
+    counts = about(prepared)["rows"] if prepared.exists() else {}
+    text = _template("card.md.j2").render(
+        study=study,
+        row=row,
+        base_model=base if hub else None,
+        pipeline_tag=kind_class(study.task.type).pipeline_tag if study.task.type else None,
+        baseline=answer.baseline,
+        metrics=_metrics(exported),
+        which="Best mean over new seeds among the best" if answer.verdict else which,
+        ended=f"{words.plural(len(ended), 'trial')} ({endings(ended)})",
+        verdict=answer.verdict,
+        test=answer.test,
+        test_metrics=words.metrics(answer.test["metrics"]) if answer.test else "",
+        seed=exported.seed,
+        source=source if isinstance(source, str) else json.dumps(source, default=str),
+        counted=", ".join(f"{split} {count}" for split, count in counts.items()),
+        digest=prepared.name,
+        python=platform.python_version(),
     )
-    text = [
-        _table(("metric", "this model", "baseline"), table),
-        f"{which} of {words.plural(len(ended), 'trial')} ({endings(ended)}), on the validation split.",
-    ]
-    if verdict:
-        text += ["Confirmed with new seeds:", "```text\n" + "\n".join(verdict.sentences()) + "\n```"]
-    else:
-        text.append("Not confirmed with new seeds: part of this value may be luck.")
-    if test and test["trial"] == row.number:
-        counted, at, numbers = test["rows"], test["at"], words.metrics(test["metrics"])
-        text.append(f"On the test split ({counted} rows), evaluated once, on {at}: {numbers}.")
-    return "\n\n".join(text)
+    return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def _metrics(exported: _Exported) -> dict[str, float]:
-    """Return the metrics of the evaluation whose checkpoint is exported."""
+    """Return the metrics, other than the goals, of the evaluation whose checkpoint is exported."""
     log = TrialLog(exported.study.place.trial(exported.row.number))
     checkpoint, evaluations = log.best_checkpoint, log.evaluations
     deciding = [e for e in evaluations if checkpoint and e.number == checkpoint.evaluation] or evaluations[-1:]
-    return dict(deciding[0].metrics) if deciding else {}
-
-
-def _data(exported: _Exported) -> str:
-    study, prepared = exported.study, exported.study.place.data / digest(exported.task)
-    source = study.task.options.get("data", study.task.path or "a task made in Python")
-    source = source if isinstance(source, str) else json.dumps(source, default=str)
-    rows = about(prepared)["rows"] if prepared.exists() else {}
-    counted = ", ".join(f"{split} {count}" for split, count in rows.items())
-    return f"`{source}`" + (f": {counted} rows, digest `{prepared.name}`." if counted else ".")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    left_out = ALWAYS_REPORTED - {"eval_loss"} | {goal.metric for goal in exported.study.objective.goals}
+    return {name: value for e in deciding for name, value in sorted(e.metrics.items()) if name not in left_out}
