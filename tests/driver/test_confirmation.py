@@ -46,7 +46,7 @@ def train(study: StudyData, search: Search) -> None:
     """End every trial with the value its seed gives it, as the task's Trainer does."""
     while (asked := search.ask()) is not None:
         seed = study.seed if asked.seed is None else asked.seed
-        value = score(1e-3, asked.hyperparameters["task.x"]) + noise(seed, NOISE)
+        value = score(1e-3, asked.params["task.x"]) + noise(seed, NOISE)
         common = {"trial": asked.number, "at": 0.0, "step": 1, "values": (value,)}
         search.report(Evaluated(number=1, epoch=1.0, metrics={"eval_score": value}, **common))
         search.tell(Finished(ending="complete", **common))

@@ -46,10 +46,10 @@ def infeasible_among_the_last(project: Path, sampler: str, seed: int) -> int:
     )
     search = Search(study, optuna.storages.InMemoryStorage(), Proposer(study, {}))
     while (asked := search.ask()) is not None:
-        if asked.hyperparameters["per_device_train_batch_size"] > LARGEST_BATCH:
+        if asked.params["per_device_train_batch_size"] > LARGEST_BATCH:
             end = Finished(trial=asked.number, at=0.0, ending=Ending.infeasible, cause="out of memory")
         else:
-            found = (value(asked.hyperparameters),)
+            found = (value(asked.params),)
             metrics = {"eval_score": found[0]}
             search.report(
                 Evaluated(trial=asked.number, at=0.0, number=1, step=1, epoch=1.0, metrics=metrics, values=found)

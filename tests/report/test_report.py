@@ -39,7 +39,7 @@ def finished_study(project: Path, *, best_at_edge: bool, **keys: Any) -> StudyDa
     search = Search(study, open_storage(study.place, study), Proposer(study, known_values(study)))
     while (asked := search.ask()) is not None:
         log = TrialLog(study.place.trial(asked.number))
-        rate = float(asked.hyperparameters["learning_rate"])
+        rate = float(asked.params["learning_rate"])
         value = rate if best_at_edge else 1.0 - abs(rate - 1e-3)
         log.append(Started(trial=asked.number, at=time.time()))
         for number in (1, 2):

@@ -13,10 +13,10 @@ from making import toy_study
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.read_only import ReadOnlyStorage
 from sweepkit.search.records import blank, row_of
-from sweepkit.search.search import Asked, Search
+from sweepkit.search.search import Search
 from sweepkit.study.errors import InputError
 from sweepkit.trial.events import Evaluated, Finished
-from sweepkit.trial.trial import Ending
+from sweepkit.trial.trial import Ending, Trial
 
 
 def search_of(project: Path, **keys: Any) -> Search:
@@ -24,7 +24,7 @@ def search_of(project: Path, **keys: Any) -> Search:
     return Search(study, optuna.storages.InMemoryStorage(), Proposer(study, {}))
 
 
-def end(search: Search, ending: str, *values: float) -> Asked:
+def end(search: Search, ending: str, *values: float) -> Trial:
     """Run the next trial to this ending; return it."""
     asked = search.ask()
     assert asked is not None
@@ -57,7 +57,7 @@ def test_a_retry_has_the_same_configuration_and_the_failed_trial_no_longer_count
     assert search.ask() is None, "the budget is spent"
     (number,) = search.retry([failed.number])
     again = end(search, "complete", 0.5)
-    assert (again.number, again.hyperparameters) == (number, failed.hyperparameters)
+    assert (again.number, again.params) == (number, failed.params)
     assert search.row(number).retry_of == failed.number
     assert search.ask() is None
 

@@ -55,7 +55,7 @@ def one(search: Search) -> dict[str, Any] | None:
     asked = search.ask()
     if asked is None:
         return None
-    hp = asked.hyperparameters
+    hp = asked.params
     value = score(hp["learning_rate"], hp.get("task.x", 0.5)) - (0.1 if hp.get("optim") == "sgd" else 0.0)
     search.report(Evaluated(trial=asked.number, at=0, number=1, step=1, epoch=1, metrics={}, values=(value,)))
     search.tell(Finished(trial=asked.number, at=0, ending="complete", values=(value,)))
@@ -99,7 +99,7 @@ def test_a_driver_killed_between_asking_and_telling_leaves_one_trial_to_go_on_wi
     asked = search.ask()
     assert asked is not None
     (left,) = opened(cut).unfinished()
-    assert (left.number, dict(left.hyperparameters)) == (3, straight[3])
+    assert (left.number, dict(left.params)) == (3, straight[3])
 
 
 def test_another_seed_gives_another_sequence(project: Path) -> None:
@@ -168,13 +168,13 @@ def test_a_baseline_of_an_empty_space_is_a_trial_without_hyperparameters(project
     search = opened(toy_study(project, name="empty", space={}, baseline={}, budget={"trials": 1}))
     asked = search.ask()
     assert asked is not None
-    assert (search.row(asked.number).origin, asked.hyperparameters) == ("baseline", {})
+    assert (search.row(asked.number).origin, asked.params) == ("baseline", {})
 
 
 def test_a_baseline_whose_default_is_no_branch_of_the_choice_is_trained_with_it(project: Path) -> None:
     asked = opened(study_of(project, "random", "toy", baseline={"learning_rate": 1e-3})).ask()
     assert asked is not None
-    assert asked.hyperparameters == {"learning_rate": 1e-3, "task.x": 0.5, "optim": "adamw_torch_fused"}
+    assert asked.params == {"learning_rate": 1e-3, "task.x": 0.5, "optim": "adamw_torch_fused"}
 
 
 def test_another_thread_that_looks_on_changes_nothing(project: Path) -> None:

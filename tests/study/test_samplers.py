@@ -74,7 +74,7 @@ def test_a_new_sampler_is_one_line() -> None:
         assert paths == {"sampler.nonsense"}, paths
         search = Search(study(), optuna.storages.InMemoryStorage(), Proposer(study(), {}))
         asked = [search.ask() for _ in range(6)]
-        assert len({str(a.hyperparameters) for a in asked}) == 6
+        assert len({str(a.params) for a in asked}) == 6
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ from sweepkit.driver.budget import Spent, reached
 from sweepkit.driver.population import Population
 from sweepkit.report.answer import Answer
 from sweepkit.report.watch import Watcher
-from sweepkit.search.search import Asked, Search
+from sweepkit.search.search import Search
 from sweepkit.study.errors import FULL_DISK, StudyFailed
 from sweepkit.study.paths import BEST, CONSOLE
 from sweepkit.study.study import StudyData
@@ -71,7 +71,7 @@ class StudySession:
         self._spent = Spent(study.place, slots=setup.slots)
         self._ended_seconds = sum((row.seconds or 0.0) for row in search.trials() if row.ending.counts)
         self._logs: dict[int, TrialLog] = {}
-        self._asked: dict[int, Asked] = {}
+        self._trials: dict[int, Trial] = {}
         self._retries: list[TrialSpec] = []
         self._same_failures: tuple[str, int] = ("", 0)
         self._budget_reached_at: float | None = None
@@ -111,14 +111,14 @@ class StudySession:
                 spec = self._resume(self._left.pop(0))
                 if spec is not None:
                     return spec
-            asked = self._search.ask()
-            if asked is not None:
-                return self._spec(asked)
+            trial = self._search.ask()
+            if trial is not None:
+                return self._spec(trial)
             self._left = self._take_over()  # of a driver that died meanwhile
             if self._left:
                 continue
-            if self._population.complete(self._asked):
-                self._retries = [self._spec(self._asked[number]) for number in self._population.meet()]
+            if self._population.complete(self._trials):
+                self._retries = [self._spec(self._trials[number]) for number in self._population.meet()]
                 return self._retries.pop(0)
             exhausted = "every configuration of the space was tried"
             self.reason = self.reason or (exhausted if self._search.exhausted else "all trials of the budget are done")
@@ -189,26 +189,26 @@ class StudySession:
     def _gpu_seconds(self) -> float:
         return self._setup.gpus * (self._ended_seconds + sum(log.seconds for log in self._logs.values()))
 
-    def _take_over(self) -> list[Asked]:
+    def _take_over(self) -> list[Trial]:
         """Return the trials that dead drivers left unfinished; reading their logs counts the GPU time they used."""
         left = self._search.unfinished()
-        for asked in left:
-            self._log(asked.number)
+        for trial in left:
+            self._log(trial.number)
         return left
 
-    def _resume(self, asked: Asked) -> TrialSpec | None:
+    def _resume(self, trial: Trial) -> TrialSpec | None:
         """Return the next attempt of a trial that a dead driver left; None where it turns out to have ended, or waits."""
-        self._asked[asked.number] = asked
-        log = self._log(asked.number)
+        self._trials[trial.number] = trial
+        log = self._log(trial.number)
         evaluations = log.evaluations
         if log.finished and log.finished.ending != Ending.stopped:
             self._finish(log.finished, logged=True)
-            return self._retries.pop() if self._retries and self._retries[-1].number == asked.number else None
+            return self._retries.pop() if self._retries and self._retries[-1].number == trial.number else None
         if evaluations and self._search.report(evaluations[-1]):
             last = evaluations[-1]
             self._finish(
                 Finished(
-                    trial=asked.number,
+                    trial=trial.number,
                     at=time.time(),
                     ending=Ending.pruned,
                     step=last.step,
@@ -216,26 +216,26 @@ class StudySession:
                 )
             )
             return None
-        return None if self._population.holds(asked.number, evaluations) else self._spec(asked)
+        return None if self._population.holds(trial.number, evaluations) else self._spec(trial)
 
-    def _spec(self, asked: Asked) -> TrialSpec:
+    def _spec(self, trial: Trial) -> TrialSpec:
         """Return the spec of a trial's next attempt, which resumes from its last complete checkpoint if it has one."""
-        self._asked[asked.number] = asked
-        folder = self._place.trial(asked.number)
+        self._trials[trial.number] = trial
+        folder = self._place.trial(trial.number)
         folder.mkdir(parents=True, exist_ok=True)
-        log = self._log(asked.number)
-        self._checkpoints.recover(asked.number)
-        checkpoint, step = self._checkpoints.resumable(asked.number)
-        hyperparameters = dict(asked.hyperparameters)
-        for change in self._population.schedule(asked.number):
+        log = self._log(trial.number)
+        self._checkpoints.recover(trial.number)
+        checkpoint, step = self._checkpoints.resumable(trial.number)
+        hyperparameters = dict(trial.params)
+        for change in self._population.schedule(trial.number):
             hyperparameters |= change.hyperparameters
             if log.append(change):
                 self._watch.on_event(change)
-        own = self._study.seed + asked.number if self._study.seed_per_trial else None
+        own = self._study.seed + trial.number if self._study.seed_per_trial else None
         return TrialSpec(
-            number=asked.number,
+            number=trial.number,
             hyperparameters=hyperparameters,
-            drawn=dict(asked.params),
+            drawn=dict(trial.drawn),
             directory=str(folder),
             attempt=log.attempts + 1,
             resume_from=str(checkpoint) if checkpoint else None,
@@ -245,7 +245,7 @@ class StudySession:
                 if e.step <= step
             ),
             micro_batch_divisor=2**log.out_of_memory if self._setup.splits_batches else 1,
-            seed=own if asked.seed is None else asked.seed,
+            seed=own if trial.seed is None else trial.seed,
         )
 
     def _finish(self, event: Finished, *, logged: bool = False) -> None:
@@ -264,7 +264,7 @@ class StudySession:
                 self._search.tell(event, attempts=log.attempts)
             return
         if self._retries_left(event, log):
-            self._retries.append(self._spec(self._asked[event.trial]))
+            self._retries.append(self._spec(self._trials[event.trial]))
             return
         total = replace(event, seconds=log.seconds)
         self._ended_seconds += total.seconds
@@ -275,14 +275,14 @@ class StudySession:
         self._watch.on_trial_end(row)
         self._courier.poke()
         self._logs.pop(event.trial).close()
-        self._asked.pop(event.trial)
+        self._trials.pop(event.trial)
         self._count_failure(event)
 
     def _retries_left(self, event: Finished, log: TrialLog) -> bool:
         """Whether the trial gets another attempt; a smaller micro-batch has to divide the batch size."""
         retries = self._study.retries
         if event.ending == Ending.infeasible:
-            name, searched = "per_device_train_batch_size", self._asked[event.trial].hyperparameters
+            name, searched = "per_device_train_batch_size", self._trials[event.trial].params
             batch = int(searched.get(name, self._study.training.get(name, 8)))
             splits = self._setup.splits_batches and batch % 2**log.out_of_memory == 0
             return splits and log.out_of_memory <= retries.out_of_memory

@@ -11,7 +11,6 @@ import hashlib
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError
@@ -20,33 +19,19 @@ from sweepkit.search.storage import several_drivers
 from sweepkit.study.study import StudyData
 
 
-class Drivers(Protocol):
-    """All drivers of one study, seen from one of them."""
-
-    @property
-    def me(self) -> str | None:
-        """This driver's id, recorded with its trials; None where there can be only one driver."""
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Hold the study's turn."""
-
-    def alive(self, driver: str | None) -> bool:
-        """Return whether a driver with this id still runs."""
-
-
 class OneDriver:
-    """The study's lock allows one driver: a trial that is not its own was left by a dead one."""
+    """The study's lock allows only one driver, so a trial that is not its own was left by a dead one."""
 
-    me = None
+    me: str | None = None
+    """This driver's id, recorded with its trials; None, as there is only one driver."""
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Return at once."""
+        """Hold the study's turn, which nobody else wants."""
         yield
 
     def alive(self, driver: str | None) -> bool:
-        """Return False."""
+        """Return False: another driver must be dead."""
         return False
 
 
@@ -61,7 +46,7 @@ class ManyDrivers:
 
     @property
     def me(self) -> str:
-        """This driver's id."""
+        """This driver's id, recorded with its trials."""
         return str(self._me)
 
     @contextmanager
@@ -103,6 +88,6 @@ class ManyDrivers:
         return self._session
 
 
-def drivers_of(study: StudyData, study_name: str) -> Drivers:
+def drivers_of(study: StudyData, study_name: str) -> OneDriver | ManyDrivers:
     """Return the drivers of a study, seen from a new one."""
     return ManyDrivers(study.storage, study_name) if several_drivers(study) else OneDriver()

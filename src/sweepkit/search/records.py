@@ -168,6 +168,7 @@ def row_of(trial: FrozenTrial) -> Trial:
         seconds=facts.get("seconds"),
         attempts=facts.get("attempts", 0),
         name=facts.get("name", ""),
+        seed=facts.get("seed"),
         schedule=tuple(Turn(**turn) for turn in facts.get("schedule", ())),
         **_provenance(facts),
     )

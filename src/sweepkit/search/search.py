@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
@@ -38,19 +38,6 @@ from sweepkit.trial.trial import Ending, Reason, Trial
 
 RANDOM_REDRAWS = 1000
 """Random proposals, once the sampler's own are used up, before all combinations are enumerated (where that is possible)."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A trial to run."""
-
-    number: int
-    params: Mapping[str, Any]
-    """Sampler's dimension → number or label."""
-    hyperparameters: Mapping[str, Any]
-    """Consumer's name → value, linked and derived ones included."""
-    seed: int | None = None
-    """The trial's own seed, if it has one (confirmation runs)."""
 
 
 class Search:
@@ -98,7 +85,7 @@ class Search:
         """Return one trial. Raises StudyNotFound."""
         return row_of(self.records.get(number))
 
-    def unfinished(self) -> list[Asked]:
+    def unfinished(self) -> list[Trial]:
         """Take over the trials that dead drivers left running, and return them, oldest first."""
         left = []
         with self._drivers.turn():
@@ -112,10 +99,10 @@ class Search:
                     continue
                 self.records.note(trial, driver=self._drivers.me)
                 self._mine.add(trial.number)
-                left.append(_asked(trial))
+                left.append(row_of(trial))
         return left
 
-    def ask(self) -> Asked | None:
+    def ask(self) -> Trial | None:
         """Return the next trial, stored as running; None when ``budget.trials`` is spent or the space is exhausted."""
         with self._drivers.turn():
             self._history.read()
@@ -133,7 +120,7 @@ class Search:
         if trial is None:
             return None
         self._mine.add(trial.number)
-        return _asked(trial)
+        return row_of(trial)
 
     def report(self, event: Evaluated) -> bool:
         """Store an evaluation; return whether to prune the trial. The same evaluation may be reported again."""
@@ -321,8 +308,3 @@ class Search:
             except InputError:  # the space is continuous or too large
                 self._combinations = []
         return self._combinations
-
-
-def _asked(trial: FrozenTrial) -> Asked:
-    facts = trial.user_attrs
-    return Asked(trial.number, dict(trial.params), facts["hyperparameters"], facts.get("seed"))

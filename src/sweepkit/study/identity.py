@@ -21,20 +21,10 @@ from sweepkit.study.paths import Place
 from sweepkit.study.secrets import scrub_url
 from sweepkit.study.study import StudyData
 
-FREE = frozenset(
-    {
-        "budget",
-        "backend",
-        "tracking",
-        "checkpoints",
-        "question",
-        "enqueue",
-        "retries",
-        "confirm",
-        "sweep",
-        "trust_remote_code",
-    }
-)
+FREE = {
+    *("budget", "backend", "tracking", "checkpoints", "retries", "confirm", "enqueue"),
+    *("question", "sweep", "trust_remote_code"),
+}
 """Keys of the study file that may change between two runs of one study. The space may only become wider."""
 _MISSING = object()
 

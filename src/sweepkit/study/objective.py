@@ -117,10 +117,6 @@ class Objective(Section):
         """Return whether the newest evaluation's model is now the trial's best checkpoint."""
         return bool(evaluations) and self.decisive(evaluations) == len(evaluations) - 1
 
-    def better(self, left: Sequence[float], right: Sequence[float]) -> bool:
-        """Return whether ``left`` is strictly better than ``right`` in the deciding goal."""
-        return self.key(left) > self.key(right)
-
     def key(self, values: Sequence[float]) -> float:
         """Return a sort key for values: higher is better, NaN is lowest."""
         return self.key_of(values[self.deciding])

@@ -163,6 +163,8 @@ class Trial:
     mlflow_run: str | None = None
     name: str = ""
     """What a person calls it, where somebody named it."""
+    seed: int | None = None
+    """Its own seed, if it has one in place of the study's (confirmation runs)."""
     schedule: tuple[Turn, ...] = ()
     """What it trained with later than ``params`` (population-based training), oldest first."""
     origin: str = "sampled"
