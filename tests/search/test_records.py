@@ -13,7 +13,9 @@ from making import toy_study
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.read_only import ReadOnlyStorage
 from sweepkit.search.records import blank, row_of
+from sweepkit.search.samplers import Quasi, quiet_optuna
 from sweepkit.search.search import Search
+from sweepkit.study.configurations import Configuration
 from sweepkit.study.errors import InputError
 from sweepkit.trial.events import Evaluated, Finished
 from sweepkit.trial.trial import Ending, Trial
@@ -126,3 +128,46 @@ def test_samplers_cannot_write_to_the_study_they_read(project: Path) -> None:
             write()
     view.set_trial_system_attr(-1, "a", 1)
     assert view.written == {"a": 1} and [trial.number for trial in search.trials()] == [0]
+
+
+class Recording(Proposer):
+    """Records which trials the sampler saw."""
+
+    seen: list[int]
+
+    def sample(self, sampler: Any, study: optuna.Study, trial: Any, fixed: Any) -> Configuration | None:
+        """Propose as always."""
+        self.seen = [each.number for each in study.get_trials(deepcopy=False)]
+        return super().sample(sampler, study, trial, fixed)
+
+
+@pytest.mark.parametrize(("default", "seen"), [("adamw_torch_fused", [1]), ("sgd", [0, 1])])
+def test_samplers_do_not_see_a_baseline_outside_of_the_space(project: Path, default: str, seen: list[int]) -> None:
+    study = toy_study(project, space={"optim": {"choices": ["adamw_torch", "sgd"]}}, baseline={})
+    proposer = Recording(study, {"optim": default})
+    search = Search(study, optuna.storages.InMemoryStorage(), proposer)
+    assert end(search, "complete", 0.5).params == {"optim": default}
+    search.ask()
+    assert proposer.seen == seen
+
+
+def test_a_trial_whose_driver_died_after_recording_its_ending_is_closed_and_not_run_again(project: Path) -> None:
+    study, storage = toy_study(project), optuna.storages.InMemoryStorage()
+    search = Search(study, storage, Proposer(study, {}))
+    search.ask()
+    search.records.note(search.records.get(0), values=[0.5], ending="complete")
+    resumed = Search(study, storage, Proposer(study, {}))
+    assert resumed.unfinished() == []
+    assert (resumed.records.get(0).state, resumed.records.get(0).values) == (TrialState.COMPLETE, [0.5])
+
+
+def test_a_resumable_sequence_has_every_point_of_optunas() -> None:
+    space: dict[str, Any] = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
+    with quiet_optuna():
+        sampler = optuna.samplers.QMCSampler(qmc_type="halton", seed=1, warn_independent_sampling=False)
+        study = optuna.create_study(sampler=sampler)
+        points = [sampler.sample_relative(study, create_trial(state=TrialState.RUNNING), space) for _ in range(4)]
+        for point, expected in enumerate(points):
+            mine = Quasi(optuna.samplers.QMCSampler(qmc_type="halton", seed=1), point=point)
+            assert mine.sample_relative(study, create_trial(state=TrialState.RUNNING), space) == expected
+            assert mine.point == point + 1
