@@ -20,6 +20,7 @@ import pytest
 
 import written_trials as trials
 from sweepkit.study.errors import InputError, StudyNotFound
+from sweepkit.study.files import write_whole
 from sweepkit.study.study import StudyData
 from sweepkit.trackers import Courier
 from sweepkit.trackers.mlflow.address import tracking_uri, ui_of
@@ -339,16 +340,28 @@ def test_a_delivery_reads_only_what_was_added_to_a_log_of_80000_lines(
     study.place.mlflow_json.write_text(json.dumps(state))
     tracker = MLflowTracker(study, lambda: rows)
     tracker.sync()
+    size = log.stat().st_size
     second = trials.started(0, attempt=2, effective={**trials.started(0).effective, "learning_rate": 1.0})
     with log.open("a") as file:
         file.write(second.to_json() + "\n")
         file.write(trials.training(0, [80_000], every=10**6, attempt=2)[0].to_json() + "\n")
+    began = time.perf_counter()
+    _, end = TrialLog(log.parent).events(size)
+    first = TrialLog(log.parent).first_start()
+    of_log = time.perf_counter() - began
+    assert (end, first and first.attempt) == (log.stat().st_size, 1)
     read: list[Any] = []
+    written: list[Path] = []
+    monkeypatch.setattr(
+        "sweepkit.trackers.mlflow.state.write_whole", lambda path, text: written.append(path) or write_whole(path, text)
+    )
     monkeypatch.setattr("sweepkit.trial.log.from_json", lambda line: read.append(line) or from_json(line))
     began = time.perf_counter()
     tracker.sync()
-    sys.stdout.write(f"a delivery of two new lines: {1000 * (time.perf_counter() - began):.0f} ms\n")
+    whole = time.perf_counter() - began
+    sys.stdout.write(f"a delivery of two new lines: {1000 * whole:.0f} ms, the log's part {1000 * of_log:.1f} ms\n")
     assert len(read) <= 3, "the two new lines, and the first attempt's start"
+    assert written == [study.place.mlflow_json], "once for a delivery"
     assert tracker.behind() == 0
     run = runs(study)["0000 baseline lr=3e-5 bs=16"]
     assert json.loads(run.data.tags["sweepkit.attempt.2"]) == {"learning_rate": 1.0}

@@ -1,4 +1,4 @@
-"""The web server that shows a tracker's records: one that runs already, or one started on this machine."""
+"""The web server that shows a tracker's records: one that is already running, or one started on this machine."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PORTS_TRIED = 50
 
 
 class Ui:
-    """A server at ``address``. With a ``command`` it runs from ``with`` to the end of the block; its output goes to ``log``.
+    """A server at ``address``. With a ``command`` it runs within the ``with`` block; its output goes to ``log``.
 
-    Entering waits until it answers; raises SweepError, naming the log, when it ends before or takes too long.
+    Entering waits until it answers. Raises SweepError, naming the log, if it exits first or takes too long.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Ui:
         self._end()
 
     def wait(self) -> int:
-        """Return the exit code of the server once it ends; 0 at once where none was started."""
+        """Wait for the server and return its exit code; 0 at once if none was started."""
         return self._server.wait() if self._server else 0
 
     def _end(self) -> None:
@@ -67,7 +67,7 @@ class Ui:
 
 
 def free_port(wanted: int) -> int:
-    """Return the wanted port, or the next one that nobody listens on. Raises SweepError where there is none near."""
+    """Return the wanted port or the next free one. Raises SweepError if none is free nearby."""
     for port in range(wanted, min(wanted + PORTS_TRIED, 65536)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""Which MLflow store a study uses, where its files lie, and the command that serves it. Imports no mlflow."""
+"""The MLflow store of a study, the place of its files, and the command that serves it. Imports no mlflow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def scheme_of(uri: str) -> str:
 def tracking_uri(study: StudyData) -> str:
     """Return the store of a study: its own, else MLFLOW_TRACKING_URI, else ``mlflow.db`` under the project root.
 
-    A relative SQLite path lies under the project root. Raises InputError for a URI that no MLflow store has.
+    A relative SQLite path is resolved against the project root. Raises InputError for a URI that is not a store's.
     """
     uri = study.tracking.uri
     if "uri" not in study.tracking.model_fields_set:
@@ -52,12 +52,12 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def is_server(uri: str) -> bool:
-    """Whether a tracking server answers at the URI."""
+    """Whether the URI is a tracking server's."""
     return uri.split(":", 1)[0] in SERVERS
 
 
 def artifact_root(uri: str, root: Path) -> Path | None:
-    """Return the folder for the files of a database's runs; None where the server or the store itself decides."""
+    """Return the artifact folder for a database; None where the server or the store itself decides."""
     file = sqlite_file(uri)
     if file is not None:
         return file.parent / "mlartifacts"
@@ -65,10 +65,10 @@ def artifact_root(uri: str, root: Path) -> Path | None:
 
 
 def ui_of(study: StudyData, port: int) -> Ui:
-    """Return the server of a study's store: the tracking server itself, else one to be started on this machine only.
+    """Return the server of a study's store: the tracking server itself, else one to start on this machine only.
 
-    A tracking server's address comes without user and password. A database's URL, which may hold a password, goes to the
-    server by the environment: a command line is readable by every user of the machine.
+    A tracking server's address is returned without user and password. A database URL, which may hold a password, is passed
+    in the environment, because every user of the machine can read command lines.
     """
     uri = tracking_uri(study)
     if is_server(uri):

@@ -1,7 +1,7 @@
-"""Describes a Hugging Face folder as an MLflow model, by hand: the driver has no torch to let MLflow do it.
+"""Writes the MLflow description of a Hugging Face folder without torch, which MLflow's own function would load.
 
-The folder becomes ``model/`` of MLflow's transformers flavor. Its tokenizer or image processor, which MLflow looks for
-in a folder of their own, are hard links to the same files, so that nothing is stored twice. Knows no store.
+The folder becomes ``model/`` of MLflow's transformers flavor. MLflow expects the tokenizer or image processor in a folder
+of its own; its files are hard links, so that nothing is stored twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PIPELINES = {
     "ForImageClassification": ("image-classification", "image_processor"),
     "ForAudioClassification": ("audio-classification", "feature_extractor"),
 }
-"""End of the model class's name → the pipeline that runs it, and what that needs beside the model."""
+"""Suffix of the model class's name → its pipeline, and the component that the pipeline needs."""
 
 COMPONENTS = {
     "tokenizer": ("AutoTokenizer", ("tokenizer_config.json", "tokenizer.json", "vocab.txt")),
@@ -44,14 +44,14 @@ LIBRARIES = ("mlflow", "transformers", "torch", "accelerate")
 
 @dataclass(frozen=True)
 class Flavor:
-    """How a folder loads: ``loads_with`` in words, ``options`` of the transformers flavor (empty where it does not)."""
+    """How to load a folder: ``loads_with`` for people, ``options`` of the transformers flavor (empty if it cannot)."""
 
     loads_with: str
     options: dict[str, Any]
 
     @classmethod
     def of(cls, folder: Path) -> Flavor:
-        """Return the flavor of a folder that ``save_pretrained`` or the Trainer wrote."""
+        """Return the flavor of a folder written by ``save_pretrained`` or the Trainer."""
         if (folder / "adapter_config.json").exists():
             return cls("peft: PeftModel.from_pretrained(base, <folder>/model)", {})
         try:
@@ -80,7 +80,7 @@ class Flavor:
 
     @property
     def signature(self) -> ModelSignature | None:
-        """What goes in and comes out, as MLflow's pipelines have it; None where no pipeline runs the model."""
+        """The signature of MLflow's pipelines; None where no pipeline runs the model."""
         task = self.options.get("task", "")
         if not task or not self.options["components"]:
             return None
@@ -91,9 +91,9 @@ class Flavor:
 
 
 def write(folder: Path, weights: Path, *, run_id: str, model_id: str, example: Any = None) -> Flavor:
-    """Write everything of an MLflow model but its weights into ``folder``; return how it loads.
+    """Write everything of an MLflow model but its weights into ``folder``; return its flavor.
 
-    ``weights`` is the Hugging Face folder, wherever it lies. ``example`` is one input of the model, as plain JSON data.
+    ``weights`` is the Hugging Face folder. ``example`` is one input of the model, as plain JSON data.
     """
     flavor = Flavor.of(weights)
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def write(folder: Path, weights: Path, *, run_id: str, model_id: str, example: A
 
 
 def example_of(weights: Path, data: Path | None) -> Any:
-    """Return a text of the prepared validation data, read back from its tokens; None where that cannot be."""
+    """Return a text of the prepared validation data, decoded from its tokens; None if it cannot be decoded."""
     if data is None or not (weights / "tokenizer.json").exists():
         return None
     try:
@@ -143,7 +143,7 @@ def example_of(weights: Path, data: Path | None) -> Any:
         return (
             str(Tokenizer.from_file(str(weights / "tokenizer.json")).decode(tokens, skip_special_tokens=True)) or None
         )
-    except Exception:  # noqa: BLE001  # an example is a courtesy; no data of any shape may cost the study its winner
+    except Exception:  # noqa: BLE001  # an example is optional; unusual data must not cost the study its winner
         return None
 
 
@@ -153,7 +153,7 @@ def _link(weights: Path, folder: Path) -> None:
         if file.is_file() and file.suffix not in WEIGHTS and not (folder / file.name).exists():
             try:
                 os.link(file, folder / file.name)
-            except OSError:  # another disk, or one without hard links
+            except OSError:  # another disk, or no hard links
                 shutil.copy2(file, folder / file.name)
 
 

@@ -1,7 +1,7 @@
-"""Trials' best checkpoints as MLflow logged models: made, taken back, registered. Knows no search: it is told which.
+"""Trials' best checkpoints as MLflow logged models: created, deleted, registered.
 
-With files on this machine a checkpoint is stored once: the folder moves into the model and ``best/`` becomes a link to
-it. With a remote artifact store it is uploaded, and ``best/`` stays where it is.
+If the artifact store is on this machine, a checkpoint is stored once: the folder moves into the model and ``best/`` becomes
+a link to it. Otherwise it is uploaded, and ``best/`` stays.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sweepkit.trial.log import TrialLog
 
 CHAMPION = "champion"
 VERSIONS = "mlflow.modelVersions"
-"""Tag of a logged model from which MLflow's pages know its registered versions."""
+"""Tag of a logged model in which MLflow's pages look up its registered versions."""
 
 
 class Models:
@@ -44,7 +44,7 @@ class Models:
         self._clean = clean
 
     def keep(self, number: int) -> None:
-        """Make ``best/`` a model; does nothing without ``best/``, without a run, or when it is one already."""
+        """Make ``best/`` a model; do nothing without ``best/``, without a run, or if it is a model already."""
         done, best = self._state.trials.get(number), self._place.trial(number) / BEST
         if done is None or not done.run_id or done.gone or done.model == "made":
             return
@@ -63,7 +63,7 @@ class Models:
         except FileNotFoundError:
             if os.path.lexists(best):
                 raise
-            self.drop(number)  # it was dropped while it was on its way
+            self.drop(number)  # dropped meanwhile
             return
         self._client.set_logged_model_tags(done.model_id, {"sweepkit.loads_with": loads_with})
         self._measure(number, done)
@@ -72,7 +72,7 @@ class Models:
         self._state.save()
 
     def drop(self, number: int) -> None:
-        """Delete the model with its files, and ``best/``; a registered model stays, only ``best/`` goes."""
+        """Delete the model with its files, and ``best/``; of a registered model only ``best/``."""
         done, best = self._state.trials.get(number), self._place.trial(number) / BEST
         if done is not None and done.model_id and done.model != "registered":
             done.model = "leaving"
@@ -91,17 +91,17 @@ class Models:
             shutil.rmtree(best, ignore_errors=True)
 
     def settle(self, ranked: set[int]) -> None:
-        """Bring models and ``best/`` folders into line, whatever an earlier driver left half done."""
+        """Make models and ``best/`` folders consistent after an earlier driver was interrupted; ``ranked`` keep theirs."""
         for number, done in self._state.trials.items():
-            there = os.path.lexists(self._place.trial(number) / BEST)
-            half = done.model == "making" and self._pending(done)
-            if done.model_id and not there and not half:
+            has_best = os.path.lexists(self._place.trial(number) / BEST)
+            half_made = done.model == "making" and self._moved(done)
+            if done.model_id and not has_best and not half_made:
                 self.drop(number)
             elif number in ranked:
                 self.keep(number)
 
     def crown(self, number: int, example: Any, data: Path | None) -> str | None:
-        """Give the winner's model an input example and, if the study says so, a registered version; return its id."""
+        """Give the winner's model an input example and, if the study asks for it, a registered version; return its id."""
         self.keep(number)
         done = self._state.trials.get(number)
         if done is None or done.model not in ("made", "registered"):
@@ -118,7 +118,7 @@ class Models:
         return done.model_id
 
     def _begin(self, number: int, done: Delivered) -> LoggedModel:
-        """Return the model begun for this trial, by this driver or one before, or a new one."""
+        """Return the model that this driver or an earlier one began for the trial, else a new one."""
         where = f"source_run_id = '{done.run_id}'"
         found = self._client.search_logged_models([self._state.experiment_id], where, max_results=1)
         if found:
@@ -143,7 +143,7 @@ class Models:
         return model
 
     def _describe(self, done: Delivered, folder: Path | None, weights: Path, example: Any = None) -> str:
-        """Write the MLmodel beside the weights, or upload it; return how the model loads."""
+        """Write the MLmodel beside the weights, or upload it; return how to load the model."""
         names = {"run_id": done.run_id, "model_id": done.model_id}
         if folder is not None:
             return flavor.write(folder, weights, example=example, **names).loads_with
@@ -153,7 +153,7 @@ class Models:
             return staged.loads_with
 
     def _measure(self, number: int, done: Delivered) -> None:
-        """Link the metrics of the evaluation that the checkpoint was written after to the model, at its step."""
+        """Link the model to the metrics of the evaluation that its checkpoint belongs to."""
         log = TrialLog(self._place.trial(number))
         checkpoint, evaluations = log.best_checkpoint, log.evaluations
         wanted = [e for e in evaluations if checkpoint is not None and e.number == checkpoint.evaluation]
@@ -191,7 +191,7 @@ class Models:
         done.model = "registered"
         self._state.save()
 
-    def _pending(self, done: Delivered) -> bool:
+    def _moved(self, done: Delivered) -> bool:
         folder = _folder(self._client.get_logged_model(done.model_id))
         return folder is not None and (folder / flavor.MODEL).exists()
 
@@ -205,13 +205,13 @@ class Models:
 
 
 def _folder(model: LoggedModel) -> Path | None:
-    """Return the model's folder where its files lie on this machine, else None."""
+    """Return the model's folder if its files are on this machine, else None."""
     location = urlsplit(model.artifact_location)
     return Path(unquote(location.path)) if location.scheme in ("", "file") else None
 
 
 def _move(best: Path, target: Path) -> None:
-    """Move ``best/`` to ``target`` and link it; killed at any moment, one of the two is whole."""
+    """Move ``best/`` to ``target`` and link it; if killed at any moment, one of the two is complete."""
     source = best.resolve() if best.is_symlink() else best
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Where a study comes from: its file, code and data, as MLflow tags, artifacts and inputs, without secrets."""
+"""A study's provenance, its file, code and data, as MLflow tags, artifacts and inputs without secrets."""
 
 from __future__ import annotations
 
@@ -17,33 +17,32 @@ from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE, MAX_DATASET_NAME_SI
 
 from sweepkit.study.paths import ABOUT
 from sweepkit.study.study import StudyData
-from sweepkit.trackers.mlflow.records import text
+from sweepkit.trackers.mlflow.records import read_json, text
 from sweepkit.trackers.mlflow.store import tag
 
 LONGEST_DIFF = 1_000_000
-"""Characters of a diff that are kept."""
+"""Most characters of a diff that are kept."""
 
 Clean = Callable[[str], str]
 
 
 def study_id(study: StudyData) -> str:
-    """Return the id the study keeps in its ``study.json``; before it has one, an id made of where it lies."""
-    try:
-        return str(json.loads(study.place.study_json.read_text())["id"])
-    except (FileNotFoundError, ValueError, KeyError):
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, study.place.folder.as_uri()))
+    """Return the id in the study's ``study.json``; before there is one, an id derived from its folder."""
+    return str(
+        read_json(study.place.study_json).get("id") or uuid.uuid5(uuid.NAMESPACE_URL, study.place.folder.as_uri())
+    )
 
 
 def user() -> str:
-    """Return the name of who runs this."""
+    """Return the user's login name."""
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a container whose user has no name
+    except (OSError, KeyError):  # in a container the user may have no name
         return "unknown"
 
 
 def description(study: StudyData, clean: Clean) -> dict[str, str]:
-    """Return the tags of the parent run that say what the study asks, its note in MLflow among them."""
+    """Return the tags of the parent run that describe the study, its note in MLflow included."""
     goals = ", ".join(f"{goal.direction} {goal.metric}" for goal in study.objective.goals)
     lines = [study.question, "", f"Objective: {goals} ({study.objective.value}). Sampler: {study.sampler.type}."]
     lines += [f"Pruner: {study.pruner.type}. Searched: {', '.join(study.space) or 'nothing'}."]
@@ -56,7 +55,7 @@ def description(study: StudyData, clean: Clean) -> dict[str, str]:
 
 
 def artifacts(study: StudyData, clean: Clean) -> Iterator[tuple[str, str]]:
-    """Yield (path, text) of what the parent run holds: the study as written and as run, and the code's diff."""
+    """Yield (path, text) of the parent run's artifacts: the study as written, as resolved, and the uncommitted diff."""
     place = study.place
     for path in sorted(place.home.glob("*.y*ml")):
         written = path.read_text(errors="replace")
@@ -73,7 +72,7 @@ def artifacts(study: StudyData, clean: Clean) -> Iterator[tuple[str, str]]:
 
 
 def code(study: StudyData, clean: Clean) -> dict[str, str]:
-    """Return the tags under which MLflow knows the code a run was made with."""
+    """Return MLflow's tags for the code of a run."""
     home = study.place.home
     tags = {
         "mlflow.source.name": f"sweep run {study.name}",
@@ -88,16 +87,12 @@ def code(study: StudyData, clean: Clean) -> dict[str, str]:
 
 
 def about(data: Path | None) -> dict[str, Any]:
-    """Return what the folder of prepared data says of itself; empty where there is none."""
-    try:
-        found = json.loads((data / ABOUT).read_text()) if data else {}
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    """Return the description in a folder of prepared data; empty where there is none."""
+    return read_json(data / ABOUT) if data else {}
 
 
 def dataset(study: StudyData, data: Path | None, clean: Clean) -> list[DatasetInput]:
-    """Return the prepared data as MLflow's dataset input: its source, rows and digest; empty where nothing is known."""
+    """Return the prepared data as MLflow's dataset input (source, rows, digest); empty where nothing is known."""
     facts = about(data)
     if data is None or not facts:
         return []
@@ -123,27 +118,21 @@ def _named(source: Any) -> str:
 
 
 def _diff(home: Path) -> str:
-    """Return what is not committed: the diff, and the names of files git does not know."""
+    """Return what is not committed: the names of untracked files, then the diff."""
     if not _git(home, "rev-parse", "--is-inside-work-tree"):
         return ""
     base = "HEAD" if _git(home, "rev-parse", "HEAD") else "--cached"
-    found = _git(home, "diff", "--no-color", "--no-ext-diff", "--no-textconv", base)
-    strangers = _git(home, "ls-files", "--others", "--exclude-standard", "--full-name").splitlines()
-    if len(found) > LONGEST_DIFF:
-        found = f"{found[:LONGEST_DIFF]}\n# cut here: the diff has {len(found):,} characters\n"
-    return "".join(f"# not in git: {name}\n" for name in strangers[:1000]) + found
+    diff = _git(home, "diff", "--no-color", "--no-ext-diff", "--no-textconv", base)
+    untracked = _git(home, "ls-files", "--others", "--exclude-standard", "--full-name").splitlines()
+    if len(diff) > LONGEST_DIFF:
+        diff = f"{diff[:LONGEST_DIFF]}\n# cut here: the diff has {len(diff):,} characters\n"
+    return "".join(f"# not in git: {name}\n" for name in untracked[:1000]) + diff
 
 
 def _git(home: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(home), *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=20,
-            check=False,
-        )
+        command = ["git", "-C", str(home), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

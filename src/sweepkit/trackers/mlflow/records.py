@@ -51,11 +51,7 @@ def hyperparameters(folder: Path, row: Trial | None) -> dict[str, Any]:
     """Return the trial's initial hyperparameters, from its spec; from its row where it has no spec."""
     if row and row.schedule:
         return dict(row.params)  # its spec holds the last turn of the schedule
-    try:
-        found = json.loads((folder / SPEC).read_text())["hyperparameters"]
-    except (FileNotFoundError, ValueError, KeyError):
-        found = {}
-    return dict(found or (row.params if row else {}))
+    return dict(read_json(folder / SPEC).get("hyperparameters") or (row.params if row else {}))
 
 
 def params(values: Mapping[str, Any], started: Started | None) -> dict[str, str]:
@@ -154,10 +150,16 @@ def gpus(study: StudyData, folder: Path, device: str) -> float:
     share = study.backend.gpus_per_trial
     if isinstance(share, float) and 0 < share < 1:
         return share
+    return float(len(read_json(folder / SPEC).get("devices", ())) or 1)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; empty where the file is missing or holds none."""
     try:
-        return float(len(json.loads((folder / SPEC).read_text())["devices"]) or 1)
-    except (FileNotFoundError, ValueError, KeyError):
-        return 1.0
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def milliseconds(seconds: float) -> int:
