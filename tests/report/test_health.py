@@ -115,6 +115,14 @@ def test_seed_noise_above_the_gap_between_the_top_trials_is_said(project: Path, 
     assert ("seed_noise" in said(project, spread(), confirmed=confirmed)) == there
 
 
+def test_noise_between_seeds_is_the_pooled_standard_deviation_of_complete_runs(project: Path) -> None:
+    runs = {1e-3: (1.0, 3.0), 2e-3: (10.0, 11.0, 12.0), 3e-3: (5.0,)}
+    confirmed = [trial(0, value, rate=rate) for rate, values in runs.items() for value in values]
+    pruned = trial(0, 99.0, rate=1e-3, ending=Ending.pruned)
+    evidence = Evidence(study=toy_study(project, space=RATE), rows=[], confirmed=[*confirmed, pruned])
+    assert evidence.seed_spread == pytest.approx(((2.0 * 1 + 1.0 * 2) / 3) ** 0.5)
+
+
 def verdict(means: Mapping[int, float], *, baseline: int | None = None) -> Verdict:
     """Return what a confirmation says whose seeds differ by 0.01."""
     found = [

@@ -11,14 +11,17 @@ from typing import Any
 
 import optuna
 import pytest
+from markupsafe import escape
 
 from making import toy_study
 from sweepkit import report
 from sweepkit.check import known_values, typed
 from sweepkit.check.find import stored_study
+from sweepkit.check.study_file import to_yaml
 from sweepkit.cli import app
 from sweepkit.report.answer import Answer
-from sweepkit.report.health import Finding
+from sweepkit.report.evidence import gather
+from sweepkit.report.health import Finding, unchecked
 from sweepkit.report.mirror import importances
 from sweepkit.report.rows import read
 from sweepkit.report.verdict import Candidate, judge, write_verdict
@@ -126,8 +129,32 @@ def test_a_nuisance_is_tuned_away_and_only_what_the_study_asks_about_is_compared
     assert "Nuisance hyperparameters are optimized over and not shown." in report.write(study).read_text()
 
 
+def test_the_page_holds_the_settings_the_choices_every_trial_the_study_file_and_what_was_not_checked(
+    project: Path,
+) -> None:
+    space = {
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "per_device_train_batch_size": {"choices": [4, 8]},
+    }
+    study = finished_study(project, best_at_edge=False, space=space)
+    page, rows = report.write(study).read_text(), read(study)
+    best = Answer(study, rows).best
+    assert best is not None
+    settings = re.findall(
+        r'<td class="name">(.*?)</td><td class="strong">(.*?)</td>.*?<td class="quiet">(.*?)</td>', page
+    )
+    domains = {"learning_rate": "1e-4 to 0.01, log", "per_device_train_batch_size": "4, 8"}
+    assert settings == [(name, words.setting(value), domains[name]) for name, value in best.params.items()]
+    tried = re.findall(r'<td class="n">(\d+)</td><td><span class="dot"', page)
+    assert tried == [str(row.number) for row in sorted(rows, key=lambda row: -(row.value or 0.0))]
+    (choices,) = re.findall(r"<h3>per_device_train_batch_size</h3>\s*<table>(.*?)</table>", page, re.DOTALL)
+    assert sorted(re.findall(r"<tr[^>]*><td>(\d)</td>", choices)) == ["4", "8"]
+    assert f"<pre>{escape(to_yaml(study))}</pre>" in page
+    (lacking,) = re.findall(r"Not checked, with what each check needs: (.*?)\.</p>", page)
+    assert lacking.split(", ") == unchecked(gather(study))
+
+
 def test_passwords_in_the_urls_of_storage_and_tracking_are_not_in_the_page(project: Path) -> None:
-    from sweepkit.report.evidence import gather
     from sweepkit.report.page import html
 
     passwords = "hunter2-is-long", "correct-horse-battery"
@@ -177,4 +204,8 @@ def test_a_confirmed_answer_is_held_against_the_baselines_mean(project: Path, me
     ]
     found = judge(able, metric="eval_score", direction="maximize", best=best)
     write_verdict(study.place, found)
-    assert says in report.write(study).read_text()
+    page = report.write(study).read_text()
+    assert says in page
+    (section,) = re.findall(r'<section id="confirmed">.*?</section>', page, re.DOTALL)
+    rows = re.findall(r'<tr(?: class="(best)")?><td class="n">(\d+)[^<]*</td><td class="n">([^<]*)</td>', section)
+    assert rows == [("best", str(best), "0.9000"), ("", str(baseline.number), words.value(mean))]
