@@ -1,1 +1,1 @@
-"""What was tried and what to try next: Optuna's storage in the words of this project."""
+"""What was tried and what to try next: a study's trials in an Optuna storage."""

@@ -132,7 +132,7 @@ class Search:
         with together(self.records.storage):
             self.records.note(trial, **{f"{EVALUATION}{event.number}": stored})
             self.records.storage.set_trial_intermediate_value(trial_id(trial), event.number, value)
-        prunes = self._pruner is not None or self._study.pruner.type != "none"
+        prunes = self._pruner is not None or self._study.pruner.stops
         if not prunes or (self._objective.metrics is not None and self._objective.prune_on is None):
             return False
         # A pruner that stores its decision (asha) must decide only once: asked again, it would read that as a pass.

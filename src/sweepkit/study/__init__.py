@@ -1,1 +1,1 @@
-"""The question as frozen data: the study, its space, the objective's rule, where its files lie and the words for all of it."""
+"""The question as frozen data: the study, its space and objective, its files on disk, and the tables of what it can name."""
