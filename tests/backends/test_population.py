@@ -181,13 +181,13 @@ def constant(study: StudyData, project: Path, rate: float) -> float:
     """Return how far a learning rate gets that stays as it is."""
 
     class Going:
-        def say(self, event: Any) -> None:
+        def send(self, event: Any) -> None:
             """Nobody listens."""
 
         def ask(self, event: Evaluated) -> str:
             return "continue"
 
-        def heard(self) -> str | None:
+        def poll(self) -> str | None:
             return None
 
     plain = study.model_copy(update={"task": study.task.model_copy(update={"path": f"{TOY_TASKS}:Falling"})}).at(

@@ -28,7 +28,7 @@ from sweepkit.report.answer import Answer
 from sweepkit.report.rows import CONFIRM, read
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.load import load_task
-from sweepkit.tasks.text import TextTask
+from sweepkit.tasks.text import TextClassification
 from sweepkit.trackers.mlflow.address import tracking_uri
 from sweepkit.trial.events import Finished
 from sweepkit.trial.log import TrialLog
@@ -227,7 +227,7 @@ def test_the_quickstarts_champion_reaches_its_f1_again(
 ) -> None:
     from sklearn.metrics import f1_score
 
-    monkeypatch.setattr(TextTask, "_tokenised", lambda self, rows: rows)
+    monkeypatch.setattr(TextClassification, "_tokenized", lambda self, rows: rows)
     validation = load_task(spam.study.task, spam.study.home).data()["validation"]
     names = validation.features["labels"].names
     champion = mlflow.pyfunc.load_model("models:/spam@champion")

@@ -197,7 +197,8 @@ def test_unknown_options_are_named_with_the_nearest(tmp_path: Path) -> None:
 def test_all_wrong_options_are_told_at_once(tmp_path: Path) -> None:
     text = refused(tmp_path, type="text-classification", data={"path": "x.csv", "fromat": "csv"}, max_length="12")
     assert text.splitlines() == [
-        "task.model: is missing (hub id, folder, package:NAME/sub/folder, or {config: {model_type: …}, tokenizer: …})",
+        "task.model: is missing (hub id, folder, package:NAME/sub/folder, or {config: {model_type: …}, tokenizer: …} "
+        "for random weights)",
         "task.data.fromat: unknown key; did you mean format?",
         "task.max_length: expected a whole number, got '12' (text); write 12 without quotes",
     ]
@@ -255,7 +256,7 @@ def test_two_task_files_of_one_name_do_not_mix(tmp_path: Path) -> None:
 
 def test_options_are_listed_by_the_names_a_study_uses() -> None:
     cls = task_class(TaskSpec(type="text-classification"), Path.cwd())
-    assert option_names(cls)[:4] == ["metrics", "model", "data", "text"]
+    assert option_names(cls)[:3] == ["metrics", "model", "data"]
     assert option_defaults(cls)["metrics"] == ["accuracy", "f1"]
 
 
@@ -348,8 +349,8 @@ def test_duplicates_are_dropped_when_asked(tmp_path: Path, tiny_bert: Path) -> N
 @pytest.mark.parametrize(
     ("content", "spec", "message"),
     [
-        ("text,label\n", {}, "m.csv is empty: no row was found"),
-        ("", {}, "m.csv is empty: no row was found"),
+        ("text,label\n", {}, "m.csv is empty"),
+        ("", {}, "m.csv is empty"),
         ("text,labl\nx,1\n", {}, "train has no column label; its columns are text, labl; did you mean labl?"),
         ("text,label\na,1\nb,\nc,0\nd,\n", {}, "2 of 4 rows of train have no label, the first is row 2"),
         ("text,label\na,1\n,0\n", {}, "1 of 2 rows of train have no text, the first is row 2"),
@@ -406,7 +407,7 @@ def test_a_missing_model_folder_is_told(tmp_path: Path) -> None:
 
 def test_a_name_that_is_neither_folder_nor_on_the_hub_is_told(tmp_path: Path) -> None:
     toys.tiny_csv(tmp_path / "m.csv", 4)
-    with pytest.raises(InputError, match=r"task.model: nobody/nothing is no folder here and cannot be loaded"):
+    with pytest.raises(InputError, match=r"task.model: nobody/nothing is not a folder here and cannot be loaded"):
         task(tmp_path, type="text-classification", model="nobody/nothing", data={"path": "m.csv"}).data()
 
 

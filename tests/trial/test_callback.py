@@ -17,13 +17,13 @@ from sweepkit.trial.trial import TrialSpec
 class Silence:
     """A line at whose other end nobody is."""
 
-    def say(self, event: Event) -> None:
+    def send(self, event: Event) -> None:
         pass
 
     def ask(self, event: Evaluated) -> str:
         return "continue"
 
-    def heard(self) -> str | None:
+    def poll(self) -> str | None:
         return None
 
 

@@ -38,14 +38,14 @@ class Ears:
         self.events: list[Event] = []
         self._answer = answer
 
-    def say(self, event: Event) -> None:
+    def send(self, event: Event) -> None:
         self.events.append(event)
 
     def ask(self, event: Evaluated) -> str:
-        self.say(event)
+        self.send(event)
         return self._answer
 
-    def heard(self) -> str | None:
+    def poll(self) -> str | None:
         return None
 
 
@@ -162,7 +162,7 @@ def test_scheduler_options_reach_the_scheduler(project: Path) -> None:
 def test_a_value_that_does_not_arrive_fails_the_trial_and_is_named(project: Path) -> None:
     _, end, _ = run(project, {"weight_decay": 0.2, "task.meddle": "weight_decay"})
     assert end.ending == "failed"
-    assert end.cause == "what is trained is not what was sampled: weight_decay: asked for 0.2, found 0.1234"
+    assert end.cause == "what is trained is not what was sampled: weight_decay: expected 0.2, found 0.1234"
 
 
 def test_model_values_are_proved_in_the_configuration(project: Path) -> None:
@@ -233,5 +233,5 @@ def test_adapters_of_every_linear_layer_are_what_all_linear_asks_for(
     if targets == "all-linear":
         assert "peft.target_modules" in prove(trainer, loaded, asked, trained)[0]
     else:
-        with pytest.raises(TrialFailed, match=r"peft.target_modules: asked for 'all-linear', found \[.*\.key'"):
+        with pytest.raises(TrialFailed, match=r"peft.target_modules: expected 'all-linear', found \[.*\.key'"):
             prove(trainer, loaded, asked, trained)

@@ -70,7 +70,7 @@ class _SessionLine:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def say(self, event: Event) -> None:
+    def send(self, event: Event) -> None:
         """Pass an event to the session."""
         self._session.hear(event)
 
@@ -79,7 +79,7 @@ class _SessionLine:
         self._session.tick()
         return self._session.hear(event) or "continue"
 
-    def heard(self) -> str | None:
+    def poll(self) -> str | None:
         """Return ``stop`` once the session is stopping."""
         return "stop" if self._session.stopping else None
 
@@ -92,7 +92,7 @@ class _PrintedLine:
         self.checkpoint: str | None = None
         self.evaluations: list[Mapping[str, Any]] = []
 
-    def say(self, event: Event) -> None:
+    def send(self, event: Event) -> None:
         """Print the event; remember the resumable checkpoint."""
         sys.stdout.write(event.to_json() + "\n")
         if isinstance(event, Checkpointed) and event.role == "last":
@@ -100,10 +100,10 @@ class _PrintedLine:
 
     def ask(self, event: Evaluated) -> str:
         """Print the evaluation and answer it."""
-        self.say(event)
+        self.send(event)
         self.evaluations.append({"number": event.number, "step": event.step, "values": list(event.values)})
         return "stop" if event.number == self.until else "continue"
 
-    def heard(self) -> str | None:
+    def poll(self) -> str | None:
         """Return None: nothing ever interrupts the trial."""
         return None

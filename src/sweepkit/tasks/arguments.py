@@ -1,4 +1,4 @@
-"""The TrainingArguments that every trial gets unless its study says otherwise, and those that are never the study's."""
+"""The TrainingArguments that sweepkit sets: defaults that a study may override, and fields that it may not."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SWEEPKIT_DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "logging_nan_inf_filter": False,
     }
 )
-"""What TrainingArguments get unless the study says otherwise."""
+"""Defaults of a trial's TrainingArguments, where they differ from transformers'."""
 
-_CHECKPOINTS = "checkpoints are the study's: see its checkpoints section"
+_CHECKPOINTS = "checkpoints belong to the study: see its checkpoints section"
 HUB = "trials push nothing to the hub; push the winner's checkpoint when the study is done"
 OWNED: Mapping[str, str] = MappingProxyType(
     {
@@ -33,17 +33,17 @@ OWNED: Mapping[str, str] = MappingProxyType(
         "save_only_model": _CHECKPOINTS,
         "push_to_hub": HUB,
         "resume_from_checkpoint": "the same sweep run command resumes a study",
-        "auto_find_batch_size": "running out of memory is handled by retries.out_of_memory",
+        "auto_find_batch_size": "retries.out_of_memory handles running out of memory",
         "logging_nan_inf_filter": "it hides NaN losses; see objective.nan",
-        "local_rank": "ranks are the study's: see backend.ranks_per_trial",
+        "local_rank": "ranks belong to the study: see backend.ranks_per_trial",
         "do_train": "each trial trains and evaluates",
         "do_eval": "each trial trains and evaluates",
         "do_predict": "each trial trains and evaluates",
     }
 )
-"""TrainingArguments that sweepkit sets itself → why, or where the study says it."""
+"""TrainingArguments that a study may not set → the reason, or the study's key for it."""
 
 
 def owned(name: str) -> str | None:
-    """Return why a TrainingArguments field is sweepkit's own, or None where it is free."""
+    """Return why a study may not set a TrainingArguments field, or None where it may."""
     return HUB if name.startswith("hub_") else OWNED.get(name)

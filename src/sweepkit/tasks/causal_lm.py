@@ -5,24 +5,22 @@ from __future__ import annotations
 import math
 from functools import cache
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from sweepkit.study.errors import InputError
-from sweepkit.tasks import models
-from sweepkit.tasks.data import DataSpec, choose, complete, limit, read
-from sweepkit.tasks.models import ModelRef
-from sweepkit.tasks.task import ALWAYS_REPORTED, Task, Template
+from sweepkit.tasks.built_in import TokenizedTask
+from sweepkit.tasks.data import DataSpec, choose, complete, read, rows_aside
+from sweepkit.tasks.task import ALWAYS_REPORTED, Template
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
-    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+    from transformers import EvalPrediction, PreTrainedModel, Trainer
 
 
-class CausalLM(Task):
+class CausalLM(TokenizedTask):
     """Predicts the next token; reports ``eval_perplexity``, the exponential of ``eval_loss``."""
 
     template: ClassVar[Template | None] = Template(
@@ -35,25 +33,19 @@ class CausalLM(Task):
     peft_task_type: ClassVar[str | None] = "CAUSAL_LM"
 
     metrics: list[str | dict[str, dict[str, Any]]] = ["perplexity"]
-    """``perplexity`` comes from the loss; any other metric (accuracy) compares each most likely next token."""
-    model: ModelRef
-    """Hub id, folder, ``package:NAME/sub/folder``, or ``{config: {model_type: …}, tokenizer: …}`` (random weights)."""
+    """``perplexity`` comes from the loss; any other metric, such as accuracy, compares the most likely next tokens."""
     source: DataSpec = Field(alias="data")
-    """Where the text comes from: text files are one text, tables are joined row by row with an end-of-text token."""
+    """Where the text comes from; text files are read as one text, rows of tables are joined with an end-of-text token."""
     text: str = "text"
-    """Column with the text (a text file has the one column ``text``)."""
+    """Column with the text; a text file has the column ``text``."""
     block_size: int = Field(default=128, ge=2)
-    """Length of a training example in tokens; what is left at the end of a split is dropped."""
+    """Length of an example in tokens; an incomplete block at the end of a split is dropped."""
     train_samples: int | None = Field(default=None, ge=1)
-    """At most this many training blocks, drawn with ``split_seed``."""
+    """Maximum number of training blocks, drawn with ``split_seed``."""
     eval_samples: int | None = Field(default=None, ge=1)
-    """At most this many validation (and test) blocks, drawn with ``split_seed``."""
+    """Maximum number of validation blocks, and of test blocks, drawn with ``split_seed``."""
     validation: float = Field(default=0.1, gt=0, lt=1)
-    """Where the data has no validation split: the last fraction of the rows, so that no sentence is seen in both."""
-    split_seed: int = 0
-    """Seed of the limits; it is not the trial's seed, so that all trials see the same blocks."""
-
-    _tokenizer: PreTrainedTokenizerBase | None = PrivateAttr(default=None)
+    """Fraction set aside where the data has no validation split: the last rows, so that no sentence is in both."""
 
     def data(self) -> DatasetDict:
         """Return blocks of ``block_size`` tokens; ``labels`` are the tokens themselves (the model shifts them)."""
@@ -62,23 +54,19 @@ class CausalLM(Task):
         rows = complete(self.rows(), label=None, drop_duplicates=self.source.drop_duplicates)
         if "validation" not in rows:
             train = rows["train"]
-            if len(train) < 2:
-                raise InputError(f"task.data: {len(train)} row is too few to set some aside for validation")
-            cut = len(train) - min(max(1, round(self.validation * len(train))), len(train) - 1)
+            cut = len(train) - rows_aside(train, self.validation)
             parts = {"train": train.select(range(cut)), "validation": train.select(range(cut, len(train)))}
             rows = DatasetDict({**rows, **parts})
-        tokenizer = self.processing_class()
-        config = models.configuration(self.model, self.home, trust_remote_code=self.trust_remote_code)
-        possible = models.longest(config, tokenizer)
-        if possible is not None and self.block_size > possible:
-            raise InputError(f"task.block_size: the model reads at most {possible} tokens, got {self.block_size}")
+        tokenizer, longest = self.processing_class(), self._longest()
+        if longest is not None and self.block_size > longest:
+            raise InputError(f"task.block_size: the model reads at most {longest} tokens, got {self.block_size}")
         lines = self.source.format == "text" or any(
             str(file).endswith((".txt", ".txt.gz")) for files in self.source.files(self.home).values() for file in files
         )
         end = [] if lines or tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
         def pack(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-            # The tokenizer warns of texts longer than the model reads; these are cut into blocks right here.
+            # verbose=False: no warning about texts longer than the model's limit, which are cut into blocks here.
             ids = tokenizer(batch["text"], add_special_tokens=False, verbose=False)["input_ids"]
             tokens = list(chain.from_iterable([*text, *end] for text in ids))
             whole = len(tokens) // self.block_size * self.block_size
@@ -90,47 +78,34 @@ class CausalLM(Task):
             if not len(part):
                 raise InputError(
                     f"task.data: the text of {split} is shorter than one block of {self.block_size} tokens; "
-                    "lower task.block_size or give more text"
+                    "lower task.block_size or add text"
                 )
-        limits = {"train": self.train_samples, "validation": self.eval_samples, "test": self.eval_samples}
-        return limit(blocks, limits, self.split_seed)
+        return self._limited(blocks)
 
     def rows(self) -> DatasetDict:
-        """Return the text by split, in a column ``text``; override it for files that no format describes."""
+        """Return the text by split in a column ``text``; override it for files of another format."""
         return choose(read(self.source, self.home), {"text": self.text})
 
     def model_init(self, **config: Any) -> PreTrainedModel:
         """Return the model."""
         from transformers import AutoModelForCausalLM
 
-        return models.model(
-            AutoModelForCausalLM, self.model, self.home, config, trust_remote_code=self.trust_remote_code
-        )
-
-    def processing_class(self) -> PreTrainedTokenizerBase:
-        """Return the tokenizer."""
-        if self._tokenizer is None:
-            self._tokenizer = models.tokenizer(self.model, self.home, trust_remote_code=self.trust_remote_code)
-        return self._tokenizer
+        return self._model(AutoModelForCausalLM, config)
 
     def data_collator(self) -> Any:
-        """Stack the blocks; they are of one length."""
+        """Return a collator that stacks the blocks, which have one length."""
         from transformers import default_data_collator
 
         return default_data_collator
 
-    def inputs(self) -> list[Path]:
-        """Return the data files and, of a local model, the files that make its tokenizer."""
-        return [*self.source.local_files(self.home), *models.local_files(self.model, self.home)]
-
     def trainer(self, **kwargs: Any) -> Trainer:
-        """Return a Trainer that adds the perplexity to each evaluation and keeps no logits that no metric needs."""
+        """Return a Trainer that adds the perplexity to each evaluation and keeps logits only if a metric needs them."""
         if self._compared():
             return _trainer()(**{"preprocess_logits_for_metrics": _most_likely, **kwargs})
         return _trainer()(**{**kwargs, "compute_metrics": None})
 
     def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Return the metrics other than perplexity, over each most likely next token."""
+        """Return the metrics other than perplexity over the most likely next tokens."""
         from transformers import EvalPrediction
 
         tokens, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
@@ -142,12 +117,12 @@ class CausalLM(Task):
         return None if keys is None else ALWAYS_REPORTED | {"eval_perplexity"} | keys
 
     def _compared(self) -> list[str | dict[str, dict[str, Any]]]:
-        """The metrics that need predictions."""
+        """Return the metrics that need predictions."""
         return [entry for entry in self.metrics if entry != "perplexity" and entry != {"perplexity": {}}]
 
 
 def _most_likely(logits: Any, labels: Any) -> Any:
-    """Return the most likely token at each position, so that an evaluation keeps no logits of a whole vocabulary."""
+    """Return the most likely token at each position, so that an evaluation need not keep logits over the vocabulary."""
     scores = logits[0] if isinstance(logits, tuple) else logits
     return scores.argmax(dim=-1)
 

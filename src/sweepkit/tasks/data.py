@@ -1,6 +1,6 @@
-"""The rows of built-in tasks: read from the hub, files or pip packages, checked and split.
+"""Reads the rows of built-in tasks from the hub, files or pip packages; checks and splits them.
 
-Sources without types of their own (csv, tsv, json) are read as the texts that stand in them: ``01`` stays ``01``.
+Values of untyped sources (csv, tsv, json) stay the text that was written: ``01`` is not 1.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from sweepkit.study.errors import InputError, nearest
+from sweepkit.study.files import first_line
 from sweepkit.tasks import references, sources
 from sweepkit.tasks.labels import unlabelled
 
@@ -33,7 +34,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class DataSpec(BaseModel):
-    """Where rows come from: a data set of the hub (``name``), one source (``path``) or files by split."""
+    """Where rows come from: a data set on the hub (``name``), one source (``path``) or files by split (``train``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, strict=True)
 
@@ -44,58 +45,56 @@ class DataSpec(BaseModel):
     revision: str | None = None
     """Revision of the hub's data set: branch, tag or commit."""
     path: str | list[str] | None = None
-    """One or more files (or a folder of images) without splits; ``package:NAME/sub/path`` came with pip."""
+    """Files, or a folder of images, without splits; ``package:NAME/sub/path`` is in a pip package."""
     train: str | list[str] | None = None
-    """Training files; with ``name``: the split, for example ``train[:80%]``."""
+    """Training files; with ``name`` the split, for example ``train[:80%]``."""
     validation: str | list[str] | None = None
-    """Validation files; with ``name``: the split. Without them a fraction of the training rows is set aside."""
+    """Validation files; with ``name`` the split. By default a fraction of the training rows is set aside."""
     test: str | list[str] | None = None
-    """Test files; with ``name``: the split."""
+    """Test files; with ``name`` the split."""
     format: Literal["csv", "tsv", "json", "parquet", "arrow", "text", "imagefolder"] | None = None
-    """Format of the files; by default what their suffix says."""
+    """Format of the files; by default from their suffix."""
     separator: str | None = None
-    """Between the columns of a csv file; by default a comma, a tab for tsv."""
+    """Separator of a csv file; by default a comma, a tab for tsv."""
     columns: list[str] | None = None
-    """Names of a csv file's columns; the file then has no header unless ``header: true``."""
+    """Column names of a csv file, which then has no header unless ``header: true``."""
     header: bool | None = None
-    """Whether a csv file begins with its columns' names."""
+    """Whether a csv file begins with its column names."""
     drop_duplicates: bool = False
-    """Keep only the first of rows that are equal in the columns the task uses."""
+    """Keep only the first of rows that are equal in the columns that the task uses."""
 
     @model_validator(mode="after")
     def _one(self) -> DataSpec:
         by_split = self.train is not None
         if sum((self.name is not None, self.path is not None, by_split and self.name is None)) != 1:
-            raise ValueError("exactly one of name (hub), path (one source) and train (files by split) is needed")
+            raise ValueError("expected exactly one of name (hub), path (one source) and train (files by split)")
         if self.path is not None and (self.validation is not None or self.test is not None):
-            raise ValueError("path has no splits; call it train to give validation or test beside it")
+            raise ValueError("path has no splits; rename it to train to add validation or test")
         if self.name is None and (self.config or self.revision):
             raise ValueError("config and revision belong to a data set of the hub (name)")
         if self.header is False and self.columns is None:
-            raise ValueError("without a header columns must name the columns")
+            raise ValueError("header: false needs columns, the names of the columns")
         return self
 
     def files(self, home: Path) -> dict[str, list[str]]:
-        """Return split → files (a single source is all ``train``); empty for the hub. Missing ones raise InputError."""
+        """Return split → files, ``path`` as ``train``; empty for the hub. Raises InputError for missing files."""
         if self.name is not None:
             return {}
-        train = self.path if self.path is not None else self.train
-        given = {"train": train, "validation": self.validation, "test": self.test}
+        splits = {"train": self.path or self.train, "validation": self.validation, "test": self.test}
         found: dict[str, list[str]] = {}
-        for split, value in given.items():
+        for split, value in splits.items():
             texts = _listed(value)
-            local = [text for text in texts if not references.is_url(text)]
-            paths = [str(path) for path in references.find_all(local, home)] + [
-                t for t in texts if references.is_url(t)
-            ]
-            if paths:
-                found[split] = paths
+            urls = [text for text in texts if references.is_url(text)]
+            paths = references.find_all([text for text in texts if text not in urls], home)
+            if texts:
+                found[split] = [*map(str, paths), *urls]
         return found
 
     def local_files(self, home: Path) -> list[Path]:
-        """Return every local file behind it, folders with all they hold. Raises InputError for missing ones."""
-        found = self.files(home).values()
-        return listed_files(text for texts in found for text in texts if not references.is_url(text))
+        """Return every local file, with those in folders. Raises InputError for missing files."""
+        return listed_files(
+            text for texts in self.files(home).values() for text in texts if not references.is_url(text)
+        )
 
 
 def _listed(value: str | list[str] | None) -> list[str]:
@@ -118,19 +117,18 @@ def read(spec: DataSpec, home: Path, columns: Collection[str] = ()) -> DatasetDi
         return DatasetDict({split: _from_files(builder, listed, options, columns) for split, listed in files.items()})
     except InputError:
         raise
-    except Exception as error:  # pandas, pyarrow and the hub each fail in their own way; all of it is input
+    except Exception as error:  # pandas, pyarrow and the hub each fail in their own way
         root = error
         while root.__cause__ is not None:
             root = root.__cause__  # type: ignore[assignment]  # a cause is an Exception here
-        what = spec.name or ", ".join(_listed(spec.path if spec.path is not None else spec.train))
+        what = spec.name or ", ".join(_listed(spec.path or spec.train))
         if type(root).__name__ == "EmptyDataError" or "corresponds to no data" in str(root):
-            raise InputError(f"task.data: {what} is empty: no row was found") from error
-        first = (str(root).strip().splitlines() or [type(root).__name__])[0]
-        raise InputError(f"task.data: {what} cannot be read: {type(root).__name__}: {first}") from error
+            raise InputError(f"task.data: {what} is empty") from error
+        raise InputError(f"task.data: {what} cannot be read: {type(root).__name__}: {first_line(root)}") from error
 
 
 def _from_files(builder: str, files: list[str], options: dict[str, Any], columns: Collection[str]) -> Dataset:
-    """The rows of one split's files."""
+    """Return the rows of one split's files."""
     from datasets import load_dataset
 
     if builder == "imagefolder":
@@ -150,26 +148,26 @@ def _from_hub(spec: DataSpec) -> DatasetDict:
 
     hub = {"path": spec.name, "name": spec.config, "revision": spec.revision}
     hub |= sources.hub_features(hub)
-    asked = {split: getattr(spec, split) for split in SPLITS if getattr(spec, split) is not None}
-    if not asked:
+    wanted = {split: getattr(spec, split) for split in SPLITS if getattr(spec, split) is not None}
+    if not wanted:
         loaded = load_dataset(**hub)
         return DatasetDict({split: loaded[split] for split in SPLITS if split in loaded})
     try:
         known = get_dataset_split_names(spec.name, spec.config, revision=spec.revision)
-    except Exception:  # noqa: BLE001  # only for a better message; loading itself says what is wrong
+    except Exception:  # noqa: BLE001  # only for a better message; loading itself raises
         known = []
-    for split, name in asked.items():
+    for split, name in wanted.items():
         plain = str(name).partition("[")[0]
         if known and not isinstance(name, list) and "+" not in plain and plain not in known:
             raise InputError(f"task.data.{split}: {spec.name} has no split {plain}; its splits are {', '.join(known)}")
-    if "train" not in asked:
-        asked = {"train": "train", **asked}
-    names = {split: "+".join(_listed(name)) for split, name in asked.items()}
+    if "train" not in wanted:
+        wanted = {"train": "train", **wanted}
+    names = {split: "+".join(_listed(name)) for split, name in wanted.items()}
     return DatasetDict({split: load_dataset(**hub, split=name) for split, name in names.items()})
 
 
 def _builder(spec: DataSpec, files: list[str]) -> tuple[str, dict[str, Any]]:
-    """Return the builder of `datasets` for the files, and its options."""
+    """Return the name and options of the builder in `datasets` that reads the files."""
     format_ = spec.format
     if format_ is None:
         if any(Path(file).is_dir() for file in files):
@@ -179,7 +177,7 @@ def _builder(spec: DataSpec, files: list[str]) -> tuple[str, dict[str, Any]]:
             if len(suffixes) != 1 or not suffixes <= SUFFIXES.keys():
                 raise InputError(
                     f"task.data: files must share one suffix of {', '.join(SUFFIXES)}, "
-                    f"got {', '.join(sorted(suffixes))}; say format: csv (tsv, json, parquet, text) otherwise"
+                    f"got {', '.join(sorted(suffixes))}; else set format: csv (tsv, json, parquet, text)"
                 )
             format_ = SUFFIXES[suffixes.pop()]  # type: ignore[assignment]  # the table holds the formats' names
     if format_ == "text":
@@ -187,17 +185,17 @@ def _builder(spec: DataSpec, files: list[str]) -> tuple[str, dict[str, Any]]:
     if format_ not in ("csv", "tsv"):
         return str(format_), {}
     separator = spec.separator or ("\t" if format_ == "tsv" else ",")
-    # Only an empty field is missing: "NA", "null" and "None" are texts that people write.
+    # Only an empty field is missing: "NA", "null" and "None" occur as text.
     options: dict[str, Any] = {"sep": separator, "keep_default_na": False, "na_values": [""]}
     if separator == "\t":
-        options["quoting"] = 3  # csv.QUOTE_NONE: in tab-separated text a quotation mark is a quotation mark
+        options["quoting"] = 3  # csv.QUOTE_NONE: tab-separated text does not quote
     if spec.columns is not None:
         options |= {"names": spec.columns, "header": 0 if spec.header else None}
     return "csv", options
 
 
 def listed_files(paths: Iterable[str | Path]) -> list[Path]:
-    """Return the files behind files and folders (folders with everything below them)."""
+    """Return files as they are, and folders as all files below them."""
     found: list[Path] = []
     for path in map(Path, paths):
         found += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
@@ -205,15 +203,15 @@ def listed_files(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def pair(column: str | Sequence[str]) -> dict[str, str]:
-    """Return new name → source name for one text column, or two that are read as a pair."""
+    """Return new name → column for one text column, or two that form a pair."""
     names = [column] if isinstance(column, str) else list(column)
     return dict(zip(("text", "text_pair"), names, strict=False))
 
 
 def choose(rows: DatasetDict, columns: dict[str, str]) -> DatasetDict:
-    """Return only the columns asked for; ``columns`` is new name → name in the source.
+    """Return the chosen columns; ``columns`` is new name → name in the source. Raises InputError.
 
-    A test split without labels is left out. Raises InputError.
+    A test split without a label column is left out.
     """
     from datasets import DatasetDict
 
@@ -236,16 +234,16 @@ def choose(rows: DatasetDict, columns: dict[str, str]) -> DatasetDict:
 
 
 def complete(rows: DatasetDict, *, label: str | None, drop_duplicates: bool = False) -> DatasetDict:
-    """Return the rows, checked: none empty, no text missing, no label missing (a test split without labels is dropped).
+    """Return the rows if no split is empty and no text or label is missing. Raises InputError.
 
-    Raises InputError.
+    A test split without labels is left out.
     """
     from datasets import DatasetDict
 
     result: dict[str, Dataset] = {}
     for split, part in rows.items():
         if not len(part):
-            raise InputError(f"task.data: {split} is empty: no row was found")
+            raise InputError(f"task.data: {split} is empty")
         if label is not None and split == "test" and unlabelled(part, label, map(str, rows["train"].unique(label))):
             continue
         for column in part.column_names:
@@ -268,15 +266,13 @@ def _without_duplicates(part: Dataset) -> Dataset:
 
 
 def with_validation(rows: DatasetDict, fraction: float, seed: int, *, stratify: str | None = None) -> DatasetDict:
-    """Return the rows with a validation split: the given one, or a seeded, stratified fraction of train."""
+    """Return the rows with a validation split: their own, or a seeded, stratified fraction of train."""
     from datasets import DatasetDict
 
     if "validation" in rows:
         return rows
     train = rows["train"]
-    if len(train) < 2:
-        raise InputError(f"task.data: {len(train)} row is too few to set some aside for validation")
-    aside = min(max(1, round(fraction * len(train))), len(train) - 1)
+    aside = rows_aside(train, fraction)
     column = stratify
     if stratify is not None:
         counts = Counter(train[stratify])
@@ -286,8 +282,15 @@ def with_validation(rows: DatasetDict, fraction: float, seed: int, *, stratify: 
     return DatasetDict({**rows, "train": parts["train"], "validation": parts["test"]})
 
 
+def rows_aside(train: Dataset, fraction: float) -> int:
+    """Return how many rows to set aside for validation: at least one, but not all. Raises InputError."""
+    if len(train) < 2:
+        raise InputError(f"task.data: {len(train)} row is too few to set some aside for validation")
+    return min(max(1, round(fraction * len(train))), len(train) - 1)
+
+
 def limit(rows: DatasetDict, samples: dict[str, int | None], seed: int) -> DatasetDict:
-    """Return at most ``samples[split]`` rows of each split, drawn with ``seed``; None keeps all as they are."""
+    """Return at most ``samples[split]`` rows of each split, drawn with ``seed``; None keeps all in their order."""
     from datasets import DatasetDict
 
     result = DatasetDict(rows)

@@ -1,7 +1,7 @@
-"""Imports a task's file as a module that any process can import again by its name alone. Knows no Task.
+"""Imports a task's file as a module that any process can import again by its name alone.
 
-The name holds the file's path (``sweepkit.tasks.files.<path in hexadecimal>``) and importing this package teaches
-Python to find it, so that a data loader's worker, a spawned process or a pickle needs to know nothing else.
+The name holds the file's path (``sweepkit.tasks.files.<path in hexadecimal>``), and importing this module installs its
+finder. Data loader workers, spawned processes and pickles therefore need nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import ModuleType
 
 from sweepkit.study.errors import InputError
 
-__path__: list[str] = []  # makes this module a package, whose modules only the finder below finds
+__path__: list[str] = []  # makes this module a package, for the finder below
 
 
 class _Loader(SourceFileLoader):
@@ -46,12 +46,12 @@ if not any(type(finder).__qualname__ == _Finder.__qualname__ for finder in sys.m
 
 
 def import_file(file: Path) -> ModuleType:
-    """Import a Python file; each file is run once per process. What it raises becomes an InputError."""
+    """Import a Python file, once per process. Raises InputError for whatever the file raises."""
     file = file.resolve()
     name = f"{__name__}.x{str(file).encode().hex()}"
     try:
         return importlib.import_module(name)
-    except Exception as error:  # a person's file may raise anything; all of it is their input
+    except Exception as error:  # a user's file may raise anything
         line = next((f.lineno for f in reversed(_frames(error)) if f.filename == str(file)), None)
         where = f"{file}:{line}" if line else str(file)
         raise InputError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""Image classification: one label per image, or per array of numbers that is read as one."""
+"""Image classification: one label per image, or per array of numbers read as an image."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pydantic import Field, PrivateAttr
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import labels, models
-from sweepkit.tasks.data import DataSpec, choose, complete, limit, read, with_validation
+from sweepkit.tasks.built_in import BuiltInTask
+from sweepkit.tasks.data import DataSpec, choose, complete, read, with_validation
 from sweepkit.tasks.models import FromConfig, ModelRef
-from sweepkit.tasks.task import Task, Template
+from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedModel
 
 
-class ImageClassification(Task):
-    """One label per image; images stay compressed on disk and go through the model's image processor batch by batch."""
+class ImageClassification(BuiltInTask):
+    """One label per image; images stay compressed on disk, and the model's image processor reads them batch by batch."""
 
     template: ClassVar[Template | None] = Template(
         metric="accuracy", data="a folder with one folder of images per class"
@@ -30,7 +31,7 @@ class ImageClassification(Task):
     pipeline_tag: ClassVar[str | None] = "image-classification"
 
     metrics: list[str | dict[str, dict[str, Any]]] = ["accuracy"]
-    """Metrics by name; f1, precision and recall are binary for two classes (of the second one), else macro."""
+    """Metrics by name; f1, precision and recall are binary (of the second class) for two classes, else macro."""
     model: ModelRef
     """Hub id, folder, ``package:NAME/sub/folder``, or ``{config: {model_type: vit, …}}`` for random weights."""
     source: DataSpec = Field(alias="data")
@@ -38,18 +39,9 @@ class ImageClassification(Task):
     image: str = "image"
     """Column with images, or with arrays: height × width, channels × height × width, or a square's pixels in a row."""
     label: str = "label"
-    """Column with the class; words or numbers, their names go into the model."""
+    """Column with the class, words or numbers, which become the model's class names."""
     scale: float = Field(default=1.0, gt=0)
-    """Arrays only: the numbers are divided by this (255 for bytes, 16 for scikit-learn's digits)."""
-    train_samples: int | None = Field(default=None, ge=1)
-    """At most this many training rows, drawn with ``split_seed``."""
-    eval_samples: int | None = Field(default=None, ge=1)
-    """At most this many validation rows (and test rows), drawn with ``split_seed``."""
-    validation: float = Field(default=0.2, gt=0, lt=1)
-    """Fraction of the training rows set aside where the data has no validation split; the same rows in every trial."""
-    split_seed: int = 0
-    """Seed of that split and of the limits; it is not the trial's seed, so that all trials see the same rows."""
-
+    """Divisor of the numbers in arrays: 255 for bytes, 16 for scikit-learn's digits."""
     _processor: BaseImageProcessor | None = PrivateAttr(default=None)
 
     def data(self) -> DatasetDict:
@@ -59,12 +51,11 @@ class ImageClassification(Task):
         rows = complete(rows, label="labels")
         rows, _ = labels.encode_labels(rows)
         rows = with_validation(rows, self.validation, self.split_seed, stratify="labels")
-        limits = {"train": self.train_samples, "validation": self.eval_samples, "test": self.eval_samples}
-        rows = limit(rows, limits, self.split_seed)
+        rows = self._limited(rows)
         if _holds_images(rows["train"]):
             return rows
         return rows.map(
-            lambda batch: {"pixel_values": [_picture(value) / self.scale for value in batch["pixel_values"]]},
+            lambda batch: {"pixel_values": [_channels(value) / self.scale for value in batch["pixel_values"]]},
             batched=True,
         )
 
@@ -77,16 +68,10 @@ class ImageClassification(Task):
         from transformers import AutoModelForImageClassification
 
         head = models.classes(self.splits["train"].features["labels"].names)
-        return models.model(
-            AutoModelForImageClassification,
-            self.model,
-            self.home,
-            {**head, **config},
-            trust_remote_code=self.trust_remote_code,
-        )
+        return self._model(AutoModelForImageClassification, {**head, **config})
 
     def processing_class(self) -> BaseImageProcessor | None:
-        """Return the model's image processor; a model from a configuration gets ViT's. None for arrays."""
+        """Return the model's image processor, ViT's for a model from a configuration; None for arrays."""
         if not _holds_images(self.splits["train"]):
             return None
         if self._processor is None:
@@ -94,9 +79,9 @@ class ImageClassification(Task):
         return self._processor
 
     def data_collator(self) -> Any:
-        """Return what turns the images of a batch into one tensor; None for arrays, which are just stacked."""
+        """Return a collator that processes the images of a batch; None for arrays, which are stacked."""
         processor = self.processing_class()
-        return None if processor is None else Pictures(processor)
+        return None if processor is None else ImageCollator(processor)
 
     def inputs(self) -> list[Path]:
         """Return the data files."""
@@ -106,8 +91,8 @@ class ImageClassification(Task):
         return self.source.local_files(self.home)
 
 
-class Pictures:
-    """Makes a batch of PIL images through an image processor."""
+class ImageCollator:
+    """Turns rows with PIL images into a batch with an image processor."""
 
     def __init__(self, processor: BaseImageProcessor) -> None:
         self.processor = processor
@@ -116,8 +101,8 @@ class Pictures:
         """Return ``pixel_values`` and ``labels`` of the rows."""
         import torch
 
-        pictures = [row["pixel_values"].convert("RGB") for row in rows]
-        batch = dict(self.processor(pictures, return_tensors="pt"))
+        images = [row["pixel_values"].convert("RGB") for row in rows]
+        batch = dict(self.processor(images, return_tensors="pt"))
         return {**batch, "labels": torch.tensor([row["labels"] for row in rows])}
 
 
@@ -127,19 +112,19 @@ def _holds_images(rows: Dataset) -> bool:
     return isinstance(rows.features["pixel_values"], Image)
 
 
-def _picture(value: Any) -> NDArray[np.float32]:
-    """Channels × height × width from an array of two or three axes, or from the pixels of a square picture in a row."""
+def _channels(value: Any) -> NDArray[np.float32]:
+    """Return channels × height × width from an array of two or three axes, or from the flat pixels of a square image."""
     try:
         array = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise InputError(f"task.image: neither an image nor an array of numbers: {str(value)[:60]}") from error
+        raise InputError(f"task.image: expected an image or an array of numbers, got {str(value)[:60]}") from error
     if array.ndim == 1:
         side = math.isqrt(array.size)
         if side * side != array.size:
-            raise InputError(f"task.image: {array.size} numbers in a row are no square picture")
+            raise InputError(f"task.image: {array.size} numbers in a row are not a square image")
         array = array.reshape(side, side)
     if array.ndim == 2:
         array = array[None]
     if array.ndim != 3:
-        raise InputError(f"task.image: an array of shape {array.shape} is no picture")
+        raise InputError(f"task.image: an array of shape {array.shape} is not an image")
     return array

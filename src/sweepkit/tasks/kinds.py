@@ -1,4 +1,4 @@
-"""The built-in kinds of task: one file, or one class of a file, and one line here for each.
+"""The built-in kinds of task; a new one is a class and a line here.
 
 Imports nothing, so that a command's help can list them.
 """
@@ -13,4 +13,4 @@ KINDS: Mapping[str, str] = {
     "image-classification": "sweepkit.tasks.image_classification:ImageClassification",
     "causal-lm": "sweepkit.tasks.causal_lm:CausalLM",
 }
-"""Kind → ``module:Class``. The class carries what differs by kind elsewhere: ``template``, ``pipeline_tag``."""
+"""Kind → ``module:Class``; the class carries all that depends on the kind, such as ``template`` and ``pipeline_tag``."""

@@ -1,6 +1,6 @@
-"""Metrics by the names `evaluate` gives them: the usual ones are bundled, any other comes from a path or the hub.
+"""Metrics by their names in `evaluate`: the usual ones are bundled, any other is loaded from a path or the hub.
 
-Imports nothing heavy before a metric is loaded.
+Imports nothing heavy until a metric is loaded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BUNDLED: Mapping[str, str] = {
     "pearsonr": "scipy.stats:pearsonr",
     "spearmanr": "scipy.stats:spearmanr",
 }
-"""Bundled metric → the function that computes it; each reports one value, under its own name."""
+"""Bundled metric → ``module:function`` that computes it; each reports one value under its own name."""
 AVERAGED = frozenset({"f1", "precision", "recall"})
 """Bundled metrics that take ``average``."""
 ON_NUMBERS = frozenset({"mse", "rmse", "mae", "pearsonr", "spearmanr"})
@@ -38,11 +38,11 @@ ON_NUMBERS = frozenset({"mse", "rmse", "mae", "pearsonr", "spearmanr"})
 LOWER_IS_BETTER = frozenset({"loss", "mse", "rmse", "mae", "perplexity"})
 """Metrics to be minimized."""
 IGNORED = -100
-"""Label that transformers' losses leave out."""
+"""Label that losses in transformers ignore."""
 
 
 class Metric(Protocol):
-    """What is needed of a metric; modules of `evaluate` have it."""
+    """A metric, as modules of `evaluate` implement it."""
 
     def compute(self, *, predictions: Any, references: Any, **options: Any) -> dict[str, Any]:
         """Return name → value over all examples."""
@@ -53,7 +53,7 @@ class _Bundled:
     name: str
 
     def compute(self, *, predictions: Any, references: Any, **options: Any) -> dict[str, Any]:
-        """Return the value under the metric's name; 0 instead of NaN where it is undefined, so that it ranks last."""
+        """Return the value under the metric's name; 0 where it is undefined, so that such a trial ranks last."""
         import numpy as np
 
         predicted, true = np.asarray(predictions), np.asarray(references)
@@ -83,15 +83,15 @@ class _Bundled:
 
 
 def label(name: str) -> str:
-    """Return the plain name of a metric given by name or path."""
+    """Return the name under which a metric, given by name or path, is reported."""
     return Path(name).stem if name.endswith(".py") else name.rstrip("/").rpartition("/")[2]
 
 
 @lru_cache
 def load(name: str) -> Metric:
-    """Return a bundled metric by name (no network, no file), else whatever ``evaluate.load`` finds.
+    """Return a bundled metric, without network or files, else what ``evaluate.load`` returns for the name.
 
-    It keeps its inputs in memory, not in files shared with other processes. Raises InputError.
+    Inputs stay in memory, not in files that processes share. Raises InputError.
     """
     if name in BUNDLED:
         return _Bundled(name)
@@ -102,8 +102,8 @@ def load(name: str) -> Metric:
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock):  # evaluate copies the module into its cache: not safe for several processes at once
-            found: Metric = evaluate.load(name, keep_in_memory=True)
-            return found
+            metric: Metric = evaluate.load(name, keep_in_memory=True)
+            return metric
     except Exception as error:  # a hub, a path, a person's module: each fails in its own way
         raise InputError(
             f"metric {name} cannot be loaded ({type(error).__name__}: {str(error).strip().splitlines()[0]}); "

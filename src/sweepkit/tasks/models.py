@@ -1,4 +1,4 @@
-"""Models, tokenizers and image processors, loaded by reference: hub id, local folder, pip package, or a configuration."""
+"""Loads models, tokenizers and image processors from the hub, a local folder, a pip package or a configuration."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from sweepkit.study.errors import InputError, nearest
+from sweepkit.study.files import first_line
 from sweepkit.tasks.references import find_model
 
 if TYPE_CHECKING:
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class FromConfig(BaseModel):
-    """A model with random weights, from its configuration."""
+    """A model with random weights, made from its configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, strict=True)
 
     config: dict[str, Any]
-    """``model_type`` (bert, gpt2, vit, …) and any fields of that model's configuration."""
+    """``model_type`` (bert, gpt2, vit, …) and any fields of its configuration."""
     tokenizer: str | None = None
     """Hub id, local folder or ``package:NAME/sub/folder`` of the tokenizer (or image processor)."""
 
@@ -29,7 +30,7 @@ class FromConfig(BaseModel):
     @classmethod
     def _typed(cls, config: dict[str, Any]) -> dict[str, Any]:
         if "model_type" not in config:
-            raise ValueError("model_type is needed, for example bert, gpt2 or vit")
+            raise ValueError("model_type is missing, for example bert, gpt2 or vit")
         return config
 
 
@@ -38,7 +39,7 @@ ModelRef = str | FromConfig
 
 
 def locate(ref: str, home: Path) -> str:
-    """Return what ``from_pretrained`` takes: a folder where there is one, else the hub id. Raises InputError."""
+    """Return the argument of ``from_pretrained``: a local folder, else the hub id. Raises InputError."""
     try:
         folder = find_model(ref, home)
     except InputError as error:
@@ -47,7 +48,7 @@ def locate(ref: str, home: Path) -> str:
 
 
 def local_files(ref: ModelRef, home: Path) -> list[Path]:
-    """Return the small files (no weights) of a local model, whose change changes what a tokenizer does."""
+    """Return the files of a local model that its tokenizer depends on."""
     text = ref if isinstance(ref, str) else ref.tokenizer
     folder = Path(locate(text, home)) if text is not None else None
     if folder is None or not folder.is_absolute():
@@ -56,7 +57,7 @@ def local_files(ref: ModelRef, home: Path) -> list[Path]:
 
 
 def configuration(ref: ModelRef, home: Path, *, trust_remote_code: bool = False, **overrides: Any) -> PreTrainedConfig:
-    """Return the model's configuration with ``overrides`` over it. Unknown fields raise InputError."""
+    """Return the model's configuration with ``overrides``. Raises InputError for unknown fields."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
     if isinstance(ref, FromConfig):
@@ -64,28 +65,23 @@ def configuration(ref: ModelRef, home: Path, *, trust_remote_code: bool = False,
         kind = values.pop("model_type")
         if kind not in CONFIG_MAPPING:
             raise InputError(f"task.model.config: unknown model_type {kind}{nearest(kind, CONFIG_MAPPING)}")
-        plain = CONFIG_MAPPING[kind]()
+        plain: PreTrainedConfig = CONFIG_MAPPING[kind]()
         _known(plain, values, "task.model.config")
         _known(plain, overrides, "model")
-        made: PreTrainedConfig = CONFIG_MAPPING[kind](**{**values, **overrides})
-        return made
-    source = locate(ref, home)
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        _known(config, overrides, "model")
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **overrides)
-    except (OSError, ValueError) as error:
-        raise _unreadable(source, error) from error
-    return config
+        return plain.__class__(**{**values, **overrides})
+    config = _pretrained(AutoConfig, ref, home, trust_remote_code=trust_remote_code)
+    _known(config, overrides, "model")
+    changed: PreTrainedConfig = _pretrained(AutoConfig, ref, home, trust_remote_code=trust_remote_code, **overrides)
+    return changed
 
 
 def model(
     auto: Any, ref: ModelRef, home: Path, overrides: Mapping[str, Any], *, trust_remote_code: bool = False
 ) -> PreTrainedModel:
-    """Return a fresh model of an ``AutoModelFor…`` class: pretrained weights where there are any, else random ones.
+    """Return a fresh model of an ``AutoModelFor…`` class, with random weights where ``ref`` is a configuration.
 
-    ``overrides`` are fields of the configuration. Weights are float32 unless ``dtype`` is among them: half-precision
-    weights do not train well without a float32 copy. Raises InputError.
+    ``overrides`` are fields of the configuration. Weights are float32 unless ``dtype`` is among them, because half
+    precision does not train well without a float32 copy. Raises InputError.
     """
     import torch
 
@@ -94,18 +90,14 @@ def model(
     if isinstance(ref, FromConfig):
         fresh: PreTrainedModel = auto.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
         return fresh
-    source = locate(ref, home)
-    try:
-        loaded: PreTrainedModel = auto.from_pretrained(
-            source, config=config, dtype=dtype, trust_remote_code=trust_remote_code
-        )
-        return loaded
-    except (OSError, ValueError) as error:
-        raise _unreadable(source, error) from error
+    loaded: PreTrainedModel = _pretrained(
+        auto, ref, home, config=config, dtype=dtype, trust_remote_code=trust_remote_code
+    )
+    return loaded
 
 
 def classes(names: Sequence[str]) -> dict[str, Any]:
-    """Return what a model's configuration holds of the classes that its head tells apart."""
+    """Return the fields of a configuration that describe a classification head."""
     return {
         "num_labels": len(names),
         "id2label": dict(enumerate(names)),
@@ -115,24 +107,20 @@ def classes(names: Sequence[str]) -> dict[str, Any]:
 
 
 def tokenizer(ref: ModelRef, home: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Return the model's tokenizer, with the end-of-text token for padding where it has none."""
+    """Return the model's tokenizer, which pads with the end-of-text token where it has no padding token."""
     from transformers import AutoTokenizer
 
     text = ref if isinstance(ref, str) else ref.tokenizer
     if text is None:
         raise InputError("task.model: a model from a configuration needs tokenizer: (hub id, folder or package:NAME/…)")
-    source = locate(text, home)
-    try:
-        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise _unreadable(source, error) from error
-    if found.pad_token is None:
-        found.pad_token = found.eos_token
-    return found
+    loaded: PreTrainedTokenizerBase = _pretrained(AutoTokenizer, text, home, trust_remote_code=trust_remote_code)
+    if loaded.pad_token is None:
+        loaded.pad_token = loaded.eos_token
+    return loaded
 
 
 def image_processor(ref: ModelRef, home: Path, *, trust_remote_code: bool = False) -> BaseImageProcessor:
-    """Return the model's image processor; for a model from a configuration ViT's, at its ``image_size``."""
+    """Return the model's image processor; for a configuration without one, ViT's at its ``image_size``."""
     from transformers import AutoImageProcessor
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -142,16 +130,12 @@ def image_processor(ref: ModelRef, home: Path, *, trust_remote_code: bool = Fals
         if not isinstance(size, int):
             raise InputError("task.model: this configuration has no image_size; name an image processor as tokenizer:")
         return ViTImageProcessorPil(size={"height": size, "width": size})
-    source = locate(text, home)
-    try:
-        found: BaseImageProcessor = AutoImageProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
-        return found
-    except (OSError, ValueError) as error:
-        raise _unreadable(source, error) from error
+    loaded: BaseImageProcessor = _pretrained(AutoImageProcessor, text, home, trust_remote_code=trust_remote_code)
+    return loaded
 
 
 def longest(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the longest input, in tokens, that the model's positions allow; None where nothing limits it."""
+    """Return the longest input in tokens that tokenizer and positions allow; None where nothing limits it."""
     limits = [tokenizer.model_max_length]
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
@@ -169,7 +153,12 @@ def _known(config: PreTrainedConfig, values: Mapping[str, Any], prefix: str) -> 
             raise InputError(f"{prefix}.{name}: {type(config).__name__} has no field {name}{nearest(name, known)}")
 
 
-def _unreadable(source: str, error: Exception) -> InputError:
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    here = "" if Path(source).is_dir() else " is no folder here and"
-    return InputError(f"task.model: {source}{here} cannot be loaded: {first}")
+def _pretrained(auto: Any, ref: str, home: Path, **options: Any) -> Any:
+    """Return ``auto.from_pretrained`` of a reference. Raises InputError."""
+    source = locate(ref, home)
+    try:
+        return auto.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        missing = "" if Path(source).is_dir() else " is not a folder here and"
+        cause = first_line(error) or type(error).__name__
+        raise InputError(f"task.model: {source}{missing} cannot be loaded: {cause}") from error

@@ -1,4 +1,4 @@
-"""The one resolver of what a study names: hub ids, local paths, ``*`` patterns, files of pip packages. Opens none of them."""
+"""Resolves the names in a study, without opening anything: hub ids, local paths, ``*`` patterns, files in pip packages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from sweepkit.study.errors import InputError, nearest
 
 PACKAGE = "package:"
-"""``package:NAME/sub/path`` is a file or folder that came with a pip package."""
+"""``package:NAME/sub/path`` is a file or folder in a pip package."""
 
 
 def is_url(text: str) -> bool:
-    """Whether ``text`` names something that is fetched (https://, hf://, s3://) rather than a local path."""
+    """Whether ``text`` is a URL (https://, hf://, s3://) rather than a local path."""
     return "://" in text
 
 
@@ -37,7 +37,7 @@ def package_path(text: str) -> Path:
 
 
 def find(text: str, home: Path) -> Path:
-    """Return the existing file or folder that ``text`` names, relative to ``home``. Raises InputError."""
+    """Return the file or folder that ``text`` names, relative to ``home``. Raises InputError where it does not exist."""
     if text.startswith(PACKAGE):
         return package_path(text)
     path = (home / Path(text).expanduser()).resolve()
@@ -66,7 +66,7 @@ def find_all(texts: list[str], home: Path) -> list[Path]:
 def find_model(ref: str, home: Path) -> Path | None:
     """Return the folder of a local or packaged model, None for a hub id.
 
-    Raises InputError for what can only be meant as a path and is not a folder with a model.
+    Raises InputError for a path that is not a folder with a model.
     """
     if not (looks_local(ref) or (home / ref).is_dir()):
         return None
@@ -74,12 +74,12 @@ def find_model(ref: str, home: Path) -> Path | None:
     if not folder.is_dir():
         raise InputError(f"{ref}: expected the folder with config.json, got a file")
     if not (folder / "config.json").is_file() and not (folder / "tokenizer_config.json").is_file():
-        raise InputError(f"{ref}: there is no config.json in {folder}, so it holds no model")
+        raise InputError(f"{ref}: there is no config.json in {folder}, so it is not a model")
     return folder
 
 
 def downloaded_model(hub_id: str) -> Path | None:
-    """Return the snapshot folder of a model of the hub in the local cache; None where it was never downloaded."""
+    """Return the folder of a hub model in the local cache; None where it was never downloaded."""
     hub = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
     folder = Path(hub).expanduser() / f"models--{hub_id.replace('/', '--')}"
     try:
@@ -90,7 +90,7 @@ def downloaded_model(hub_id: str) -> Path | None:
 
 
 def looks_local(ref: str) -> bool:
-    """Whether a model's reference can only be a path or a package's: hub ids have at most one slash."""
+    """Whether a model's reference can only be a path or a package; hub ids have at most one slash."""
     return ref.startswith((PACKAGE, ".", "/", "~")) or ref.count("/") > 1
 
 

@@ -56,7 +56,7 @@ def read_json(files: Sequence[str]) -> Dataset:
             while chunk := list(islice(records, CHUNK)):
                 tables.append(_table(chunk, file))
     if not tables:
-        raise InputError(f"task.data: {', '.join(files)} is empty: no row was found")
+        raise InputError(f"task.data: {', '.join(files)} is empty")
     return Dataset(pa.concat_tables(tables, promote_options="permissive"))
 
 

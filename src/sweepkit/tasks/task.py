@@ -1,6 +1,6 @@
-"""Task: what is trained, the one thing a person may have to write in Python.
+"""Task: data, model and metrics; the only thing that a user may have to write in Python.
 
-Imports nothing heavy before its data, model or metrics are needed.
+Imports nothing heavy until its data, model or metrics are needed.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ ALWAYS_REPORTED = frozenset({"eval_loss", "eval_runtime", "eval_samples_per_seco
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """What ``sweep new`` writes into a study of a built-in kind."""
+    """What ``sweep new`` writes into a study of this kind."""
 
     metric: str
     """Metric to optimise, without ``eval_``."""
     data: str
-    """What the data must look like, in a few words."""
+    """Shape of the data, in a few words."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Options worth seeing in a new study."""
+    """Options that a new study shows."""
     learning_rate: tuple[str, str] = ("1e-6", "1e-3")
-    """Ends of the searched learning rates, as written in YAML."""
+    """Lower and upper end of the searched learning rates, as written in YAML."""
 
 
 class Task(BaseModel):
     """What is trained: data, model and metrics. Its fields are its options (``task.*``).
 
-    A task of one's own needs :meth:`data`, :meth:`model_init` and ``metrics``; the rest has defaults. It must import no
-    more than it needs at the top of its file, and do its work inside the methods.
+    Your own task defines :meth:`data`, :meth:`model_init` and ``metrics``; everything else has a default. Import heavy
+    libraries inside its methods, not at the top of its file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
     metrics: list[str | dict[str, dict[str, Any]]] = []
-    """Metrics by the names `evaluate` knows, or paths of metric modules; ``{f1: {average: macro}}`` sets options."""
+    """Metrics by their names in `evaluate`, or paths of metric modules; ``{f1: {average: macro}}`` sets options."""
 
     template: ClassVar[Template | None] = None
-    """Set by the built-in kinds."""
+    """Only built-in kinds set it."""
     pipeline_tag: ClassVar[str | None] = None
-    """The hub's name for what its models do, written into an exported model's card."""
+    """The hub's ``pipeline_tag`` for its models, written into the card of an exported model."""
     micro_batch_matters: ClassVar[bool] = False
-    """Whether the loss depends on the micro-batch (contrastive losses do): it is then never split to save memory."""
+    """Whether the loss depends on the micro-batch, as contrastive losses do; it is then never divided to save memory."""
     arguments_type: ClassVar[str] = "transformers.training_args:TrainingArguments"
-    """``module:Class`` of the Trainer's arguments; a Trainer subclass with its own (``trl.trainer.sft_config:SFTConfig``)
-    names them here, and their fields become hyperparameters by their bare names."""
+    """``module:Class`` of the Trainer's arguments, for Trainer subclasses with their own
+    (``trl.trainer.sft_config:SFTConfig``); its fields become hyperparameters under their own names."""
     peft_task_type: ClassVar[str | None] = None
-    """``task_type`` of the LoraConfig that ``peft.*`` values become: SEQ_CLS, CAUSAL_LM, …"""
+    """``task_type`` of the LoraConfig made of ``peft.*`` values: SEQ_CLS, CAUSAL_LM, …"""
 
     _home: Path | None = PrivateAttr(default=None)
     _trust_remote_code: bool = PrivateAttr(default=False)
@@ -66,7 +66,7 @@ class Task(BaseModel):
     _rule: str = PrivateAttr(default="")
     """How the last evaluation's outputs were decided."""
     _spec: Any = PrivateAttr(default=None)
-    """The TrialSpec, for tasks made of a Trainer whose ``model_init`` takes a trial."""
+    """The TrialSpec, for tasks made from a Trainer whose ``model_init`` takes a trial."""
 
     @field_validator("metrics")
     @classmethod
@@ -79,20 +79,20 @@ class Task(BaseModel):
             raise ValueError(f"{', '.join(twice)} is named twice; the second would overwrite the first")
         return metrics
 
-    # What a task of one's own writes.
+    # Methods that every task defines.
 
     def data(self) -> DatasetDict:
-        """Return the tokenised splits ``train``, ``validation`` and, where there is one, ``test``.
+        """Return the tokenised splits: ``train``, ``validation`` and optionally ``test``.
 
-        Runs once per set of options, in a process of its own; the result is stored and memory-mapped by every trial.
+        Runs once per set of options in a separate process; the result is stored, and every trial memory-maps it.
         """
         raise NotImplementedError(f"{type(self).__name__} has no data()")
 
     def model_init(self, **config: Any) -> PreTrainedModel:
-        """Return a fresh model; ``config`` holds the ``model.*`` values. Random numbers are seeded by the caller."""
+        """Return a fresh model; ``config`` holds the ``model.*`` values. Seeds are set before the call."""
         raise NotImplementedError(f"{type(self).__name__} has no model_init()")
 
-    # What it may write.
+    # Methods that a task may override.
 
     def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         """Return name → value (without ``eval_``) of every entry of ``metrics``.
@@ -103,15 +103,15 @@ class Task(BaseModel):
         return self._score(self.metrics, prediction)
 
     def processing_class(self) -> Any | None:
-        """Return the tokenizer or image processor, which is saved with every checkpoint."""
+        """Return the tokenizer or image processor to save with every checkpoint; None for none."""
         return None
 
     def data_collator(self) -> Any | None:
-        """Return what makes a batch of rows; None leaves it to the Trainer."""
+        """Return the function that turns rows into a batch; None for the Trainer's default."""
         return None
 
     def trainer(self, **kwargs: Any) -> Trainer:
-        """Return the Trainer; override to return a subclass. ``kwargs`` are ``transformers.Trainer``'s own."""
+        """Return the Trainer; override it to use a subclass. ``kwargs`` are the arguments of ``transformers.Trainer``."""
         from transformers import Trainer
 
         return Trainer(**kwargs)
@@ -126,10 +126,9 @@ class Task(BaseModel):
         return self._rule
 
     def inputs(self) -> list[Path]:
-        """Return the files that :meth:`data` reads, so that prepared data is made again when one of them changes.
+        """Return the files that :meth:`data` reads; the data is prepared again when one of them changes.
 
-        By default every option that names an existing file or folder. Raises InputError for a missing one that is
-        needed.
+        The default is every option that names an existing file or folder. Overrides raise InputError for missing files.
         """
         from sweepkit.tasks.data import listed_files
 
@@ -138,9 +137,9 @@ class Task(BaseModel):
         return listed_files(path for path in paths if path.exists())
 
     def reported(self) -> frozenset[str] | None:
-        """Return the metrics it will report (``eval_loss``, ``eval_f1``, …), None when only running can tell.
+        """Return the metrics of an evaluation (``eval_loss``, ``eval_f1``, …); None where only running it can tell.
 
-        Where compute_metrics is overridden, ``metrics`` lists the names that it returns.
+        A task that overrides :meth:`compute_metrics` lists the names it returns in ``metrics``.
         """
         if type(self).trainer is not Task.trainer:
             return None
@@ -150,27 +149,27 @@ class Task(BaseModel):
             keys = frozenset(f"eval_{name}" for name, _ in _entries(self.metrics)) or None
         return None if keys is None else ALWAYS_REPORTED | keys
 
-    # What it is given.
+    # What sweepkit provides.
 
     @property
     def home(self) -> Path:
-        """Folder that relative paths start from: the study file's."""
+        """The study file's folder, which relative paths start from."""
         return self._home or Path.cwd()
 
     @property
     def trust_remote_code(self) -> bool:
-        """Whether the study allows models and data sets of the hub to run their own code."""
+        """Whether the study allows models from the hub to run their own code."""
         return self._trust_remote_code
 
     @property
     def splits(self) -> DatasetDict:
-        """The splits: prepared ones where :func:`sweepkit.tasks.prepared.splits` set them, else :meth:`data`, run once."""
+        """The prepared splits; without preparation the result of :meth:`data`, which then runs once."""
         if self._splits is None:
             self._splits = self.data()
         return self._splits
 
     def _score(self, metrics: list[str | dict[str, dict[str, Any]]], prediction: EvalPrediction) -> dict[str, float]:
-        """Name → value of each of these metrics."""
+        """Return name → value of each of these metrics."""
         decided = metric_modules.decide(prediction.predictions, prediction.label_ids)
         self._rule = decided.rule
         result: dict[str, float] = {}
@@ -184,14 +183,14 @@ class Task(BaseModel):
         return result
 
     def _keys(self, metrics: list[str | dict[str, dict[str, Any]]]) -> frozenset[str] | None:
-        """The names these metrics will have in an evaluation; None when one of them is not bundled."""
+        """Return the names of these metrics in an evaluation; None where one of them is not bundled."""
         names = [name for name, _ in _entries(metrics)]
         if any(name not in metric_modules.BUNDLED for name in names):
             return None
         return frozenset(f"eval_{name}" for name in names)
 
     def _metric(self, name: str) -> str:
-        """A metric's name, or the path it stands for."""
+        """Return a metric's name, or its path where it names an existing one."""
         if name in metric_modules.BUNDLED:
             return name
         path = (self.home / name).expanduser()

@@ -4,105 +4,77 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import labels, models
-from sweepkit.tasks.data import DataSpec, choose, complete, limit, pair, read, with_validation
-from sweepkit.tasks.models import ModelRef
-from sweepkit.tasks.task import ALWAYS_REPORTED, Task, Template
+from sweepkit.tasks.built_in import TokenizedTask
+from sweepkit.tasks.data import choose, complete, pair, read, with_validation
+from sweepkit.tasks.task import ALWAYS_REPORTED, Template
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
-    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import EvalPrediction, PreTrainedModel
 
 
-class TextTask(Task):
+class _TextTask(TokenizedTask):
     """A task that reads one text, or a pair of texts, per row."""
 
     peft_task_type: ClassVar[str | None] = "SEQ_CLS"
 
-    model: ModelRef
-    """Hub id, folder, ``package:NAME/sub/folder``, or ``{config: {model_type: …}, tokenizer: …}`` (random weights)."""
-    source: DataSpec = Field(alias="data")
-    """Where the rows come from."""
     text: str | list[str] = "text"
-    """Column with the text, or a list of two columns that are read as a pair (premise and hypothesis)."""
+    """Column with the text, or a list of two columns that form a pair (premise and hypothesis)."""
     label: str = "label"
-    """Column with what is to be predicted."""
+    """Column with the value to predict."""
     max_length: int | None = Field(default=None, ge=2)
-    """Longest input in tokens, the rest is cut off; by default what the model can read."""
-    train_samples: int | None = Field(default=None, ge=1)
-    """At most this many training rows, drawn with ``split_seed``."""
-    eval_samples: int | None = Field(default=None, ge=1)
-    """At most this many validation rows (and test rows), drawn with ``split_seed``."""
-    validation: float = Field(default=0.2, gt=0, lt=1)
-    """Fraction of the training rows set aside where the data has no validation split; the same rows in every trial."""
-    split_seed: int = 0
-    """Seed of that split and of the limits; it is not the trial's seed, so that all trials see the same rows."""
-
-    _tokenizer: PreTrainedTokenizerBase | None = PrivateAttr(default=None)
+    """Maximum input length in tokens, longer texts are truncated; by default the model's own limit."""
 
     def _rows(self) -> DatasetDict:
-        """The rows with columns text (text_pair) and labels, checked, before splitting."""
+        """Return the checked rows with columns text (text_pair) and labels, before splitting."""
         columns = pair(self.text)
         if len(columns) != (1 if isinstance(self.text, str) else len(self.text)):
-            raise InputError(f"task.text: one column or a list of two, got {self.text}")
+            raise InputError(f"task.text: expected one column or a list of two, got {self.text}")
         used = {**columns, "labels": self.label}
         rows = choose(read(self.source, self.home, used.values()), used)
         return complete(rows, label="labels", drop_duplicates=self.source.drop_duplicates)
 
-    def _split(self, rows: DatasetDict, *, stratify: str | None) -> DatasetDict:
-        """The rows with a validation split, limited to the numbers asked for."""
-        split = with_validation(rows, self.validation, self.split_seed, stratify=stratify)
-        limits = {"train": self.train_samples, "validation": self.eval_samples, "test": self.eval_samples}
-        return limit(split, limits, self.split_seed)
+    def _split(self, rows: DatasetDict, *, stratify: str | None = None) -> DatasetDict:
+        """Return the rows with a validation split, limited."""
+        return self._limited(with_validation(rows, self.validation, self.split_seed, stratify=stratify))
 
-    def _tokenised(self, rows: DatasetDict) -> DatasetDict:
-        """The rows as token ids, cut off at ``max_length``."""
-        tokenizer = self.processing_class()
-        config = models.configuration(self.model, self.home, trust_remote_code=self.trust_remote_code)
-        possible = models.longest(config, tokenizer)
-        if self.max_length is not None and possible is not None and self.max_length > possible:
-            raise InputError(f"task.max_length: the model reads at most {possible} tokens, got {self.max_length}")
-        length = self.max_length or possible
-
-        def tokens(batch: dict[str, list[Any]]) -> Any:
-            pairs = [[str(text) for text in batch[name]] for name in ("text", "text_pair") if name in batch]
-            return tokenizer(*pairs, truncation=length is not None, max_length=length)
-
+    def _tokenized(self, rows: DatasetDict) -> DatasetDict:
+        """Return the rows as token ids, truncated to ``max_length``."""
+        tokenizer, longest = self.processing_class(), self._longest()
+        if self.max_length is not None and longest is not None and self.max_length > longest:
+            raise InputError(f"task.max_length: the model reads at most {longest} tokens, got {self.max_length}")
+        length = self.max_length or longest
         texts = [name for name in rows["train"].column_names if name in ("text", "text_pair")]
-        return rows.map(tokens, batched=True, remove_columns=texts)
 
-    def processing_class(self) -> PreTrainedTokenizerBase:
-        """Return the tokenizer."""
-        if self._tokenizer is None:
-            self._tokenizer = models.tokenizer(self.model, self.home, trust_remote_code=self.trust_remote_code)
-        return self._tokenizer
+        def tokenize(batch: dict[str, list[Any]]) -> Any:
+            columns = [[str(text) for text in batch[name]] for name in sorted(texts)]
+            return tokenizer(*columns, truncation=length is not None, max_length=length)
+
+        return rows.map(tokenize, batched=True, remove_columns=texts)
 
     def data_collator(self) -> Any:
-        """Pad each batch to its own longest row."""
+        """Return a collator that pads each batch to its longest row."""
         from transformers import DataCollatorWithPadding
 
         return DataCollatorWithPadding(self.processing_class())
 
-    def inputs(self) -> list[Path]:
-        """Return the data files and, of a local model, the files that make its tokenizer."""
-        return [*self.source.local_files(self.home), *models.local_files(self.model, self.home)]
+    def _classifier(self, head: dict[str, Any], config: dict[str, Any]) -> PreTrainedModel:
+        """Return the model with a fresh head, and the tokenizer's padding token where it has none of its own."""
+        from transformers import AutoModelForSequenceClassification
 
-    def _padding(self) -> dict[str, Any]:
-        """The configuration's padding token, where the tokenizer had to borrow one."""
-        config = models.configuration(self.model, self.home, trust_remote_code=self.trust_remote_code)
-        if getattr(config, "pad_token_id", None) is not None:
-            return {}
-        return {"pad_token_id": self.processing_class().pad_token_id}
+        if getattr(self._configuration(), "pad_token_id", None) is None:
+            head = {**head, "pad_token_id": self.processing_class().pad_token_id}
+        return self._model(AutoModelForSequenceClassification, {**head, **config})
 
 
-class TextClassification(TextTask):
-    """One label per text (or pair of texts); labels may be words or numbers, their names go into the model."""
+class TextClassification(_TextTask):
+    """One label per text or pair of texts; labels may be words or numbers, and become the model's class names."""
 
     template: ClassVar[Template | None] = Template(
         metric="accuracy", data="columns text and label; labels may be words"
@@ -110,12 +82,12 @@ class TextClassification(TextTask):
     pipeline_tag: ClassVar[str | None] = "text-classification"
 
     metrics: list[str | dict[str, dict[str, Any]]] = ["accuracy", "f1"]
-    """Metrics by name; f1, precision and recall are binary for two classes (of the second one), else macro."""
+    """Metrics by name; f1, precision and recall are binary (of the second class) for two classes, else macro."""
 
     def data(self) -> DatasetDict:
         """Return the tokenised splits; ``labels`` is a ClassLabel."""
         rows, _ = labels.encode_labels(self._rows())
-        return self._tokenised(self._split(rows, stratify="labels"))
+        return self._tokenized(self._split(rows, stratify="labels"))
 
     def data_notes(self) -> list[str]:
         """Return what is unusual about the classes of the splits."""
@@ -123,39 +95,29 @@ class TextClassification(TextTask):
 
     def model_init(self, **config: Any) -> PreTrainedModel:
         """Return the model with a fresh head for the data's classes."""
-        from transformers import AutoModelForSequenceClassification
-
-        head = models.classes(self.splits["train"].features["labels"].names)
-        overrides = {**head, **self._padding(), **config}
-        return models.model(
-            AutoModelForSequenceClassification,
-            self.model,
-            self.home,
-            overrides,
-            trust_remote_code=self.trust_remote_code,
-        )
+        return self._classifier(models.classes(self.splits["train"].features["labels"].names), config)
 
 
-class TextRegression(TextTask):
-    """One number per text (or pair of texts), learnt with the mean squared error."""
+class TextRegression(_TextTask):
+    """One number per text or pair of texts, trained with the mean squared error."""
 
     template: ClassVar[Template | None] = Template(metric="mse", data="columns text and label; labels are numbers")
 
     metrics: list[str | dict[str, dict[str, Any]]] = ["rmse", "pearsonr"]
-    """Metrics by the names `evaluate` knows, in the units of the data."""
+    """Metrics by name, in the units of the data."""
     normalize: bool = False
-    """Learn labels with the training rows' mean taken off and divided by their deviation; metrics stay in the units of
-    the data, ``eval_loss`` does not."""
+    """Standardize the labels with the mean and standard deviation of the training rows. Metrics stay in the units of the
+    data; ``eval_loss`` does not."""
 
     def data(self) -> DatasetDict:
-        """Return the tokenised splits; with ``normalize``, ``target`` keeps the labels as they were."""
+        """Return the tokenised splits; with ``normalize``, ``target`` holds the original labels."""
         from datasets import Value
 
         rows = self._rows()
         for split, part in rows.items():
             numbers = part.add_column("numbers", _numbers(part["labels"], split))
             rows[split] = numbers.remove_columns(["labels"]).rename_column("numbers", "labels")
-        rows = self._tokenised(self._split(rows.cast_column("labels", Value("float32")), stratify=None))
+        rows = self._tokenized(self._split(rows.cast_column("labels", Value("float32"))))
         if not self.normalize:
             return rows
         mean, deviation = _scale(rows["train"]["labels"])
@@ -166,16 +128,7 @@ class TextRegression(TextTask):
 
     def model_init(self, **config: Any) -> PreTrainedModel:
         """Return the model with a fresh head of one output."""
-        from transformers import AutoModelForSequenceClassification
-
-        overrides = {"num_labels": 1, "problem_type": "regression", **self._padding(), **config}
-        return models.model(
-            AutoModelForSequenceClassification,
-            self.model,
-            self.home,
-            overrides,
-            trust_remote_code=self.trust_remote_code,
-        )
+        return self._classifier({"num_labels": 1, "problem_type": "regression"}, config)
 
     def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         """Return the metrics in the units of the data."""
@@ -190,13 +143,13 @@ class TextRegression(TextTask):
         return super().compute_metrics(EvalPrediction(outputs * deviation + mean, labels * deviation + mean))
 
     def reported(self) -> frozenset[str] | None:
-        """Return the loss and the bundled metrics; None when one of ``metrics`` is not bundled."""
+        """Return the loss and the metrics; None where one of ``metrics`` is not bundled."""
         keys = self._keys(self.metrics)
         return None if keys is None else ALWAYS_REPORTED | keys
 
 
 def _numbers(labels: Iterable[Any], split: str) -> list[float]:
-    """The labels of one split as numbers. Raises InputError naming the first row that holds none."""
+    """Return the labels of a split as numbers. Raises InputError naming the first row that holds none."""
     numbers = []
     for row, label in enumerate(labels, 1):
         try:
@@ -209,7 +162,7 @@ def _numbers(labels: Iterable[Any], split: str) -> list[float]:
 
 
 def _scale(labels: Any) -> tuple[float, float]:
-    """Mean and deviation (1 for a constant)."""
+    """Return mean and standard deviation, 1 for a constant."""
     import numpy as np
 
     values = np.asarray(labels, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Turns the Trainer's hooks into events, asks after each evaluation whether to go on, and writes checkpoints."""
+"""Turns Trainer hooks into events, asks after each evaluation whether to continue, and writes checkpoints."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from sweepkit.trial.trial import TrialSpec
 
 
 class Line(Protocol):
-    """The trial's line to its driver."""
+    """A trial's connection to its driver."""
 
-    def say(self, event: Event) -> None:
+    def send(self, event: Event) -> None:
         """Send an event."""
 
     def ask(self, event: Evaluated) -> str:
-        """Send an evaluation and wait for the answer.
+        """Send an evaluation and wait for the answer: ``continue``, ``lean``, ``prune`` or ``stop``.
 
-        ``continue``; ``lean``: go on, but there is no room for a resumable checkpoint; ``prune`` or ``stop``.
+        ``lean`` means continue without a resumable checkpoint, for which there is no room.
         """
 
-    def heard(self) -> str | None:
-        """Return a word that came down meanwhile, without waiting."""
+    def poll(self) -> str | None:
+        """Return an answer that arrived between evaluations, if any, without waiting."""
 
 
 class Diverged(TrialFailed):
@@ -42,7 +42,7 @@ class Diverged(TrialFailed):
 
 
 class TrialCallback(TrainerCallback):
-    """Turns one Trainer's hooks into events; ``trainer`` is set once the Trainer exists."""
+    """Turns the hooks of one Trainer, set as ``trainer`` once it exists, into events."""
 
     trainer: Trainer
 
@@ -64,43 +64,35 @@ class TrialCallback(TrainerCallback):
 
     @property
     def values(self) -> tuple[float, ...]:
-        """The objective's values by its rule over all evaluations so far."""
+        """The objective's values over the evaluations so far, by its rule (best, last or mean)."""
         return self._objective.values_of(self.evaluations) if self.evaluations else ()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Let the objective prove what is about to act, before the first step."""
+        """Prove the hyperparameters before the first step."""
         self._on_begin(self)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """End at the first NaN loss; act on a word that came down between evaluations."""
+        """End at the first NaN or infinite loss; act on an answer that arrived between evaluations."""
         self.step = state.global_step
         if self._nan_ends and not math.isfinite(training_loss(self.trainer)):
             raise Diverged(f"training loss is not finite at step {state.global_step}")
-        word = self._agreed(self._line.heard() if self._main else None)
-        if word == "stop" and self._resumable:
+        answer = self._agreed(self._line.poll() if self._main else None)
+        if answer == "stop" and self._resumable:
             self._stopping = True
             control.should_save = True
-        elif word is not None:
-            raise TrialInterrupted(word)
+        elif answer is not None:
+            raise TrialInterrupted(answer)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Take a resumable checkpoint that is whole into ``last/`` and say so; leave if that was all there was left to do."""
+        """Move a complete resumable checkpoint into ``last/`` and report it; end where a stop waited for it."""
         if self._spec.ranks > 1:
             torch.distributed.barrier()  # each rank writes its own part
         if self._main:
             path = self._keep_last(Path(args.output_dir or "") / f"checkpoint-{state.global_step}")
-            number = len(self.evaluations)
-            self._line.say(
-                Checkpointed(
-                    trial=self._spec.number,
-                    at=time.time(),
-                    step=state.global_step,
-                    role="last",
-                    path=str(path),
-                    evaluation=number,
-                )
+            self._send(
+                Checkpointed, step=state.global_step, role="last", path=str(path), evaluation=len(self.evaluations)
             )
         if self._stopping:
             raise TrialInterrupted("stop")
@@ -113,18 +105,10 @@ class TrialCallback(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Send training metrics; evaluations go up whole by :meth:`on_evaluate`."""
-        metrics = {k: float(v) for k, v in (logs or {}).items() if isinstance(v, (int, float)) and k != "epoch"}
+        """Send training metrics; :meth:`on_evaluate` sends evaluations."""
+        metrics = _numbers(logs)
         if self._main and metrics and not any(name.startswith("eval_") for name in metrics):
-            self._line.say(
-                Logged(
-                    trial=self._spec.number,
-                    at=time.time(),
-                    step=state.global_step,
-                    epoch=state.epoch or 0.0,
-                    metrics=metrics,
-                )
-            )
+            self._send(Logged, step=state.global_step, epoch=state.epoch or 0.0, metrics=metrics)
 
     def on_evaluate(
         self,
@@ -134,20 +118,10 @@ class TrialCallback(TrainerCallback):
         metrics: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Send the evaluation, obey the answer, keep the best model, and ask for a resumable checkpoint."""
+        """Send the evaluation, act on the answer, keep the best model, and request a resumable checkpoint."""
         self.step = state.global_step
-        numbers = {k: float(v) for k, v in (metrics or {}).items() if isinstance(v, (int, float)) and k != "epoch"}
-        for goal in self._goals:
-            if goal.metric not in numbers:
-                raise TrialFailed(
-                    f"objective.metric: the evaluation reports no {goal.metric}{nearest(goal.metric, numbers)} "
-                    f"It reports {', '.join(sorted(numbers))}"
-                )
-        values = tuple(numbers[goal.metric] for goal in self._goals)
-        wrong = [goal.metric for goal, value in zip(self._goals, values, strict=True) if not math.isfinite(value)]
-        if wrong:
-            are = "is" if len(wrong) == 1 else "are"
-            raise Diverged(f"{' and '.join(wrong)} {are} not finite at step {state.global_step}")
+        numbers = _numbers(metrics)
+        values = self._values(numbers)
         self.evaluations.append(values)
         event = Evaluated(
             trial=self._spec.number,
@@ -163,8 +137,7 @@ class TrialCallback(TrainerCallback):
             raise TrialInterrupted("prune")
         if self._objective.improves(self.evaluations):
             self._save_best(state.global_step)
-        training_goes_on = state.global_step < state.max_steps
-        if not training_goes_on:
+        if state.global_step >= state.max_steps:
             return
         if answer == "stop":
             if not self._resumable:
@@ -172,8 +145,25 @@ class TrialCallback(TrainerCallback):
             self._stopping = True
         control.should_save = self._resumable and answer != "lean"
 
+    def _send(self, kind: type[Event], **fields: Any) -> None:
+        self._line.send(kind(trial=self._spec.number, at=time.time(), **fields))
+
+    def _values(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        """Return the objective's metrics. Raises TrialFailed where one is missing, Diverged where one is not finite."""
+        for goal in self._goals:
+            if goal.metric not in metrics:
+                raise TrialFailed(
+                    f"objective.metric: the evaluation reports no {goal.metric}{nearest(goal.metric, metrics)} "
+                    f"It reports {', '.join(sorted(metrics))}"
+                )
+        wrong = [goal.metric for goal in self._goals if not math.isfinite(metrics[goal.metric])]
+        if wrong:
+            are = "is" if len(wrong) == 1 else "are"
+            raise Diverged(f"{' and '.join(wrong)} {are} not finite at step {self.step}")
+        return tuple(metrics[goal.metric] for goal in self._goals)
+
     def _keep_last(self, written: Path) -> Path:
-        """Move a checkpoint into ``last/``, where everything is whole, and remove the earlier ones; return where it is."""
+        """Move a checkpoint into ``last/``, which holds complete ones only, remove the earlier ones, return its path."""
         last = self._folder / LAST
         path = last / written.name
         last.mkdir(exist_ok=True)
@@ -185,7 +175,7 @@ class TrialCallback(TrainerCallback):
         return path
 
     def _save_best(self, step: int) -> None:
-        """Write the model to ``best/`` by way of a temporary folder, so that ``best/`` is always whole."""
+        """Write the model to ``best/`` through a temporary folder, so that ``best/`` is always complete."""
         new, old, best = (self._folder / name for name in (BEST_NEW, BEST_OLD, BEST))
         if self._main:
             shutil.rmtree(new, ignore_errors=True)
@@ -197,22 +187,18 @@ class TrialCallback(TrainerCallback):
             os.rename(best, old)
         os.rename(new, best)
         shutil.rmtree(old, ignore_errors=True)
-        self._line.say(
-            Checkpointed(
-                trial=self._spec.number,
-                at=time.time(),
-                step=step,
-                role="best",
-                path=str(best),
-                evaluation=len(self.evaluations),
-            )
-        )
+        self._send(Checkpointed, step=step, role="best", path=str(best), evaluation=len(self.evaluations))
 
-    def _agreed(self, word: str | None) -> str | None:
-        """Return the word that every rank acts on: what rank 0, the only one that talks with the driver, was told."""
+    def _agreed(self, answer: str | None) -> str | None:
+        """Return the answer that rank 0, the only one connected to the driver, received; the same on every rank."""
         if self._spec.ranks == 1:
-            return word
-        words: list[str | None] = [None, "continue", "lean", "stop", "prune"]
-        urgency = torch.tensor(words.index(word), device=self.trainer.args.device)
+            return answer
+        answers: list[str | None] = [None, "continue", "lean", "stop", "prune"]
+        urgency = torch.tensor(answers.index(answer), device=self.trainer.args.device)
         torch.distributed.all_reduce(urgency, op=torch.distributed.ReduceOp.MAX)
-        return words[int(urgency.item())]
+        return answers[int(urgency.item())]
+
+
+def _numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
+    """Return what the Trainer logs without the epoch and whatever is not a number."""
+    return {k: float(v) for k, v in (metrics or {}).items() if isinstance(v, (int, float)) and k != "epoch"}

@@ -1,4 +1,4 @@
-"""What a trial says, as plain data; one JSON object per line on the pipe and in ``events.jsonl``. Knows no one who listens."""
+"""The events of a trial as plain data: one JSON object per line, on the socket and in ``events.jsonl``."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from sweepkit.trial.trial import Reason
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Common to all events: the trial's number and ``at``, seconds since the epoch when it happened."""
+    """Common to all events: the trial's number, and ``at``, when it happened, in seconds since the epoch."""
 
     kind: ClassVar[str]
     trial: int
     at: float
 
     def to_json(self) -> str:
-        """Return the event as one line of JSON (NaN and infinities as Python's json writes them)."""
+        """Return the event as one line of JSON; NaN and infinities as Python's json writes them."""
         return json.dumps({"kind": self.kind, **vars(self)}, separators=(",", ":"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started(Event):
-    """A trial's process began to train; ``resumed`` is the step it goes on from (0 when from the start)."""
+    """Training began; ``resumed`` is the global step it continues from, 0 from the start."""
 
     kind: ClassVar[str] = "started"
     attempt: int = 1
@@ -34,16 +34,16 @@ class Started(Event):
     device: str = "cpu"
     resumed: int = 0
     effective: Mapping[str, Any] = field(default_factory=dict)
-    """Training arguments that differ from transformers' defaults, after everything was applied."""
+    """Training arguments that differ from transformers' defaults."""
     proved: tuple[str, ...] = ()
     """Hyperparameters read back from where they act."""
     unproved: tuple[str, ...] = ()
-    """Hyperparameters that were applied but cannot be read back."""
+    """Hyperparameters that are set but cannot be read back."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Logged(Event):
-    """The Trainer logged training metrics at a global ``step`` (from 1)."""
+    """The Trainer logged training metrics at a global ``step``, from 1."""
 
     kind: ClassVar[str] = "logged"
     step: int
@@ -53,7 +53,7 @@ class Logged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated(Event):
-    """An evaluation: ``number`` counts from 1 and is Optuna's step; ``values`` are the objective's metrics, in order."""
+    """An evaluation; ``number`` counts from 1 and is Optuna's step, ``values`` are the objective's metrics in order."""
 
     kind: ClassVar[str] = "evaluated"
     number: int
@@ -65,7 +65,7 @@ class Evaluated(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpointed(Event):
-    """A checkpoint is whole on disk; ``role`` is ``best`` (model only) or ``last`` (everything needed to go on)."""
+    """A checkpoint is complete on disk; ``role`` is ``best`` (model only) or ``last`` (all that resuming needs)."""
 
     kind: ClassVar[str] = "checkpointed"
     step: int
@@ -76,7 +76,7 @@ class Checkpointed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Scheduled(Event):
-    """From an evaluation on the trial trains with these values, and with a ``donor``'s weights where there is one."""
+    """After an evaluation the trial trains with these values, and with the weights of ``donor`` where there is one."""
 
     kind: ClassVar[str] = "scheduled"
     evaluation: int
@@ -87,19 +87,19 @@ class Scheduled(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Finished(Event):
-    """A trial ended; said exactly once per attempt, by the trial or, where it cannot any more, by its driver."""
+    """A trial's attempt ended; written once per attempt, by the driver where the trial itself no longer can."""
 
     kind: ClassVar[str] = "finished"
     ending: str
     reason: Reason | None = None
-    """None where it ended well, was stopped, or in a log of a version that did not record this."""
+    """None where it ended well or was stopped, and in logs of versions that did not record it."""
     cause: str = ""
     """The reason in words, for people."""
     step: int = 0
     seconds: float = 0.0
     peak_memory_mb: float = 0.0
     values: tuple[float, ...] = ()
-    """The objective's values by its own rule (best, last or mean), empty when no evaluation counts."""
+    """The objective's values by its rule (best, last or mean); empty without an evaluation."""
 
 
 EVENTS: dict[str, type[Event]] = {

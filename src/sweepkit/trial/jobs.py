@@ -1,4 +1,4 @@
-"""What a forked child does: train a trial, prepare data or inspect a study; each says its answer on its own socket."""
+"""The jobs of a forked child: train or measure a trial, prepare data, inspect, test; each answers on its own socket."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import SweepError
-from sweepkit.study.paths import ABOUT
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Logged
 from sweepkit.trial.trial import TrialSpec
 
 
-def told(sock: socket.socket) -> dict[str, Any]:
-    """Wait for the line that says what to do, and leave what follows it to the job; end where none comes."""
+def read_request(sock: socket.socket) -> dict[str, Any]:
+    """Wait for the line with the request, leaving what follows it to the job; exit where the socket closes."""
     while True:
         data = sock.recv(1 << 20, socket.MSG_PEEK)
         if not data:
@@ -35,13 +34,13 @@ def told(sock: socket.socket) -> dict[str, Any]:
 
 
 GATHERING_SECONDS = 0.1
-"""What is logged within so many seconds goes up together: a step of milliseconds is not to pay for its driver's waking."""
+"""Logged events are sent at most this often: short steps must not wait for the driver to wake up."""
 
 
 class SocketLine:
-    """A trial's line to its driver over a socket: events go up as JSON lines, words come down as lines.
+    """A trial's line over a socket: events go up as JSON lines, answers come down as lines.
 
-    All events but Logged go up at once, and with them what was logged before; so does what is logged now and then.
+    Logged events are gathered; every other event is sent at once, after those gathered before it.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -49,29 +48,29 @@ class SocketLine:
         self._gathered = b""
         self._sent = 0.0
         self._received = b""
-        self._words: list[str] = []
+        self._answers: list[str] = []
 
-    def say(self, event: Event) -> None:
+    def send(self, event: Event) -> None:
         """Send an event, or gather it."""
         self._gathered += event.to_json().encode() + b"\n"
-        self._send(wait=isinstance(event, Logged))
+        self._flush(wait=isinstance(event, Logged))
 
     def ask(self, event: Evaluated) -> str:
         """Send an evaluation and wait for the answer."""
-        self.say(event)
+        self.send(event)
         while True:
-            if self._words:
-                return self._words.pop(0)
+            if self._answers:
+                return self._answers.pop(0)
             self._receive()
 
-    def heard(self) -> str | None:
-        """Return a word that came down meanwhile, without waiting."""
-        self._send(wait=True)
-        while not self._words and select.select([self._sock], [], [], 0)[0]:
+    def poll(self) -> str | None:
+        """Return an answer that arrived between evaluations, if any, without waiting."""
+        self._flush(wait=True)
+        while not self._answers and select.select([self._sock], [], [], 0)[0]:
             self._receive()
-        return self._words.pop(0) if self._words else None
+        return self._answers.pop(0) if self._answers else None
 
-    def _send(self, *, wait: bool) -> None:
+    def _flush(self, *, wait: bool) -> None:
         now = time.monotonic()
         if self._gathered and not (wait and now - self._sent < GATHERING_SECONDS):
             self._sock.sendall(self._gathered)
@@ -82,68 +81,68 @@ class SocketLine:
         if not data:
             os._exit(1)  # the driver is gone; the warm process is about to end this child anyway
         *lines, self._received = (self._received + data).split(b"\n")
-        self._words.extend(line.decode() for line in lines)
+        self._answers.extend(line.decode() for line in lines)
 
 
-def _trial(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> int:
+def _trial(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> None:
     from sweepkit.trial.objective import run_trial
 
-    spec = TrialSpec.from_json(Path(request["spec"]).read_text())
     line = SocketLine(sock)
-    line.say(run_trial(study, spec, line))
+    line.send(run_trial(study, _spec(request), line))
     sock.close()
-    return 0
 
 
-def _measure(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> int:
-    """Train the first steps of a trial, on a slot and with a trial's words; what was measured is left in its folder."""
+def _measure(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> None:
+    """Train a trial's first steps on a slot, with the events of a trial; the measurement stays in its folder."""
     from sweepkit.trial.measure import measure
 
-    spec = TrialSpec.from_json(Path(request["spec"]).read_text())
     line = SocketLine(sock)
-    line.say(measure(study, spec, line, worst=request["worst"]))
+    line.send(measure(study, _spec(request), line, worst=request["worst"]))
     sock.close()
-    return 0
 
 
-def _prepare(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> int:
-    """Prepare the data once, then leave; the answer is one JSON line: ``about`` or ``error``."""
+def _prepare(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> None:
+    """Prepare the data for task ``options``; the answer is one JSON line with ``folder`` and ``about``, or ``error``."""
     from sweepkit.tasks.load import load_task
-    from sweepkit.tasks.prepared import prepare
+    from sweepkit.tasks.prepared import about, prepare
 
-    try:
-        task = load_task(study.task, study.home, request.get("options", {}), trust_remote_code=study.trust_remote_code)
+    def answer() -> dict[str, Any]:
+        options = request.get("options", {})
+        task = load_task(study.task, study.home, options, trust_remote_code=study.trust_remote_code)
         folder = prepare(task, study.place.data)
-        answer: dict[str, Any] = {"folder": str(folder), "about": json.loads((folder / ABOUT).read_text())}
-    except Exception as error:  # noqa: BLE001  # an edge: whatever a task raises becomes an answer
-        traceback.print_exc()
-        answer = {"error": str(error) if isinstance(error, SweepError) else f"{type(error).__name__}: {error}"}
-    sock.sendall(json.dumps(answer).encode() + b"\n")
-    return 0
+        return {"folder": str(folder), "about": about(folder)}
+
+    _answer(sock, answer)
 
 
-def _inspect(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> int:
-    """Second stage of check: build what trial 0 would build, evaluate a few rows, and say what it needs."""
+def _inspect(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> None:
+    """Run the second stage of check; the answer is one JSON line: Inspected, and the modules ``imported`` for it."""
     from sweepkit.trial.inspect import inspect
 
     before = set(sys.modules)
-    found = inspect(study, TrialSpec.from_json(Path(request["spec"]).read_text()))
-    answer = {**asdict(found), "imported": sorted(set(sys.modules) - before)}
-    sock.sendall(json.dumps(answer).encode() + b"\n")
-    return 0
+    found = inspect(study, _spec(request))
+    _answer(sock, lambda: {**asdict(found), "imported": sorted(set(sys.modules) - before)})
 
 
-def _test(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> int:
-    """Evaluate a checkpoint on the test split; the answer is one JSON line: the metrics or ``error``."""
+def _test(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> None:
+    """Evaluate a checkpoint on the test split; the answer is one JSON line with ``metrics`` and ``rows``, or ``error``."""
     from sweepkit.trial.objective import evaluate_on_test
 
+    _answer(sock, lambda: evaluate_on_test(study, _spec(request), request["model"]))
+
+
+def _spec(request: Mapping[str, Any]) -> TrialSpec:
+    return TrialSpec.from_json(Path(request["spec"]).read_text())
+
+
+def _answer(sock: socket.socket, job: Callable[[], dict[str, Any]]) -> None:
+    """Send what a job returns, or ``error``, as one JSON line."""
     try:
-        answer = evaluate_on_test(study, TrialSpec.from_json(Path(request["spec"]).read_text()), request["model"])
-    except Exception as error:  # noqa: BLE001  # an edge: whatever a task raises becomes an answer
+        answer = job()
+    except Exception as error:  # noqa: BLE001  # an edge: the user's code
         traceback.print_exc()
         answer = {"error": str(error) if isinstance(error, SweepError) else f"{type(error).__name__}: {error}"}
     sock.sendall(json.dumps(answer).encode() + b"\n")
-    return 0
 
 
 JOBS = {"trial": _trial, "measure": _measure, "prepare": _prepare, "inspect": _inspect, "test": _test}

@@ -1,4 +1,4 @@
-"""What Linux alone does for the processes of trials; elsewhere nothing of it happens. Knows no trial and no socket."""
+"""Linux calls for the processes of trials; elsewhere they do nothing."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _LARGE = 1 << 21
 
 
 def adopt_orphans() -> None:
-    """Become the parent of whatever this process's children leave behind."""
+    """Become the parent of processes that this process's children leave behind."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent(yes: bool = True) -> None:
-    """Have this process killed when its parent ends, or no longer."""
+    """Have this process killed when its parent ends; ``False`` undoes it."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if yes else 0)
 
 
-def note(**values: str) -> None:
-    """Set ``oom_score_adj``, ``comm`` (the name in ``top``) and the like of this process."""
+def set_process(**values: str) -> None:
+    """Write files of ``/proc/self``: ``oom_score_adj``, ``comm`` (the name in ``top``)."""
     for name, value in values.items():
         with suppress(OSError):
             Path("/proc/self", name).write_text(value)
 
 
 def large_pages() -> None:
-    """Put this process's memory into large pages, so that a child costs less to fork and to end.
+    """Move this process's memory into large pages, so that a child is cheaper to fork and to end.
 
-    A fork copies an entry for each page: with 340 MB of imported modules 10 ms and another 13 ms at the child's end, with
-    large pages 3 and 5. Once, it takes some 0.5 s. A kernel that cannot (before 6.1) says so and nothing happens.
+    A fork copies an entry per page: for 340 MB of imported modules 10 ms, and 13 ms when the child ends; with large pages
+    3 and 5 ms. The call takes about 0.5 s. Kernels before 6.1 ignore it.
     """
     with suppress(OSError):
         for line in Path("/proc/self/maps").read_text().splitlines():
@@ -54,9 +54,9 @@ def _prctl(option: int, value: int) -> None:
 
 
 def oom_kills(groups: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> int:
-    """Return how often the kernel killed for memory in this process's control group, else on the whole machine.
+    """Return how often the kernel's out-of-memory killer acted in this process's control group.
 
-    The machine's own count is asked only where the group has none: in a container it tells of other people's processes.
+    Where the group has no counter, return the machine's, which in a container also counts other people's processes.
     """
     for line in _lines(proc / "self/cgroup"):
         number, controllers, group = line.split(":", 2)
@@ -66,7 +66,7 @@ def oom_kills(groups: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc"))
             file = groups / "memory" / group.lstrip("/") / "memory.oom_control"
         else:
             continue
-        # A container often sees its own group as the root of the tree, under whatever name it has outside.
+        # A container often sees its own group as the root of the tree, whatever its name outside.
         for path in (file, (groups if number == "0" else groups / "memory") / file.name):
             if (count := _count(path)) is not None:
                 return count
@@ -74,10 +74,9 @@ def oom_kills(groups: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc"))
 
 
 class OomKills:
-    """The kernel's kills for memory from here on, each of which explains one process that ended by SIGKILL.
+    """Counts out-of-memory kills from now on; each explains one process that ended by SIGKILL.
 
-    The kernel may kill several at once, and others end meanwhile: who is reaped first must not use up the explanation of the
-    rest.
+    The kernel may kill several processes at once while others end by themselves, so a kill is used up by one only.
     """
 
     def __init__(self, groups: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> None:
@@ -85,7 +84,7 @@ class OomKills:
         self._explained = oom_kills(groups, proc)
 
     def explains(self, code: int) -> bool:
-        """Say whether a process that ended with this exit code was killed by the kernel for memory; ask once for each."""
+        """Return whether a process with this exit code was killed for memory; call it once per process."""
         killed = code == -signal.SIGKILL and oom_kills(*self._places) > self._explained
         self._explained += killed
         return killed

@@ -1,7 +1,7 @@
-"""A trial's own log, ``events.jsonl``: the one writer and the one reader of it. Knows no one who reads what it says.
+"""A trial's log, ``events.jsonl``: the only code that writes and reads it.
 
-One event per line, in the order they were said. The log is what resuming, the tracker and the report start from, so it
-says nothing twice: a trial that goes on from a checkpoint repeats steps that an earlier attempt had said already.
+One event per line, in order. Resuming, the tracker and the report start from it, so it holds nothing twice: a trial that
+resumes from a checkpoint repeats steps that an earlier attempt has logged.
 """
 
 from __future__ import annotations
@@ -21,29 +21,28 @@ E = TypeVar("E", bound=Event)
 
 
 class TrialLog:
-    """The log of the trial whose folder is given; nothing is written before the first :meth:`append`.
+    """The log in a trial's folder; the first :meth:`append` creates it.
 
-    Reading is safe while another process writes: only whole lines count. Writing is for one process, the driver.
+    Only the driver writes. Reading is safe meanwhile: incomplete lines are ignored.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file: int | None = None
         self.path = folder / EVENTS
-        self._said: list[Event] = []
+        self._events: list[Event] = []
         self._offset = 0
         self._steps: dict[int, set[str]] = {}
         self._evaluated: set[int] = set()
 
     def append(self, event: Event) -> bool:
-        """Write an event at once; return whether there was anything new in it.
+        """Write an event and return whether any of it was new; metrics and evaluations already logged are left out.
 
-        What was said of a step already (a metric, an evaluation, a change of the schedule) is left out. A last line that
-        a killed writer left half-written is cut first; if the disk is full, what was written of this line is cut again
-        and OSError is raised. The file is open from the first event of an attempt to its Finished.
+        Removes an incomplete last line of a killed writer first. Raises OSError, leaving no incomplete line, where the
+        disk is full. The file stays open from an attempt's first event to its Finished.
         """
         if self._file is None:
             self._open()
-        fresh = self._unsaid(event)
+        fresh = self._new_part(event)
         if fresh is None:
             return False
         assert self._file is not None
@@ -56,8 +55,8 @@ class TrialLog:
         except OSError:
             os.ftruncate(self._file, end)
             raise
-        if end == self._offset:  # nobody else wrote, so that what it says is known without reading it again
-            self._take(fresh)
+        if end == self._offset:  # nobody else wrote: no need to read the line back
+            self._add(fresh)
             self._offset = end + len(line)
         else:
             self.refresh()
@@ -66,7 +65,7 @@ class TrialLog:
         return True
 
     def close(self) -> None:
-        """Close the file; the next :meth:`append` opens it again."""
+        """Close the file; the next :meth:`append` reopens it."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -83,9 +82,9 @@ class TrialLog:
         self.close()
 
     def events(self, offset: int = 0) -> tuple[list[Event], int]:
-        """Return the events from a byte offset on, and the offset behind the last whole line.
+        """Return the events from a byte offset on, and the offset after the last complete line.
 
-        An offset behind the end of the file belongs to an older log and counts as 0. No file: no events.
+        An offset beyond the end of the file belongs to an older log and counts as 0.
         """
         try:
             with self.path.open("rb") as file:
@@ -100,23 +99,23 @@ class TrialLog:
 
     @property
     def size(self) -> int:
-        """Bytes of the log, a half-written last line included; 0 where there is none."""
+        """Size in bytes, an incomplete last line included; 0 without a file."""
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
             return 0
 
     def refresh(self) -> Sequence[Event]:
-        """Return all events, reading what was added since the last time."""
+        """Return all events; reads only what was added since the last call."""
         if self.size < self._offset:
-            self._said, self._offset, self._steps, self._evaluated = [], 0, {}, set()
+            self._events, self._offset, self._steps, self._evaluated = [], 0, {}, set()
         more, self._offset = self.events(self._offset)
         for event in more:
-            self._take(event)
-        return self._said
+            self._add(event)
+        return self._events
 
     def first_start(self) -> Started | None:
-        """Return the start of the first attempt, reading no further than it."""
+        """Return the start of the first attempt without reading further."""
         try:
             with self.path.open("rb") as file:
                 events = (from_json(line) for line in file if line.endswith(b"\n"))
@@ -131,7 +130,7 @@ class TrialLog:
 
     @property
     def finished(self) -> Finished | None:
-        """The end of the last attempt; None while it runs or when nothing says how it ended."""
+        """The end of the last attempt; None while it runs or where it left no end."""
         ends = [event for event in self.refresh() if isinstance(event, (Started, Finished))]
         return ends[-1] if ends and isinstance(ends[-1], Finished) else None
 
@@ -147,7 +146,7 @@ class TrialLog:
 
     @property
     def crashes(self) -> int:
-        """How many attempts failed, those left out that lost their machine."""
+        """How many attempts failed, not counting those that lost their machine."""
         failed = [event for event in self._all(Finished) if event.ending == Ending.failed]
         return sum(event.reason is not Reason.lost for event in failed)
 
@@ -163,11 +162,11 @@ class TrialLog:
 
     @property
     def seconds(self) -> float:
-        """Seconds of all attempts: what each said at its end; of one that said no end, up to the last it said."""
+        """Duration of all attempts; one without an end counts up to its last event."""
         total = begin = last = 0.0
         for event in self.refresh():
             if isinstance(event, Scheduled):
-                continue  # told while nothing runs
+                continue  # written while nothing runs
             if isinstance(event, Started):
                 total += last - begin
                 begin = event.at
@@ -179,7 +178,7 @@ class TrialLog:
 
     @property
     def best_checkpoint(self) -> Checkpointed | None:
-        """The last ``best`` checkpoint the trial wrote, whether or not it was kept."""
+        """The last ``best`` checkpoint that the trial wrote, even if it was deleted since."""
         return _last([event for event in self._all(Checkpointed) if event.role == "best"])
 
     def _all(self, kind: type[E]) -> list[E]:
@@ -192,19 +191,19 @@ class TrialLog:
         if os.fstat(self._file).st_size > self._offset:
             os.ftruncate(self._file, self._offset)
 
-    def _unsaid(self, event: Event) -> Event | None:
+    def _new_part(self, event: Event) -> Event | None:
         if isinstance(event, Evaluated):
             return None if event.step in self._evaluated else event
         if isinstance(event, Scheduled):
             return None if event.evaluation in {turn.evaluation for turn in self._all(Scheduled)} else event
         if isinstance(event, Logged):
-            said = self._steps.get(event.step, set())
-            metrics = {name: value for name, value in event.metrics.items() if name not in said}
+            known = self._steps.get(event.step, set())
+            metrics = {name: value for name, value in event.metrics.items() if name not in known}
             return replace(event, metrics=metrics) if metrics else None
         return event
 
-    def _take(self, event: Event) -> None:
-        self._said.append(event)
+    def _add(self, event: Event) -> None:
+        self._events.append(event)
         if isinstance(event, Evaluated):
             self._evaluated.add(event.step)
         elif isinstance(event, Logged):

@@ -92,7 +92,7 @@ class _Course(TrainerCallback):
 
     # The trial's line.
 
-    def say(self, event: Event) -> None:
+    def send(self, event: Event) -> None:
         """Record when training begins, what a checkpoint takes, and the log's size."""
         if isinstance(event, Started):
             self._times["begin"] = time.monotonic()
@@ -109,7 +109,7 @@ class _Course(TrainerCallback):
         self._times["evaluated"] = time.monotonic()
         return "continue"
 
-    def heard(self) -> str | None:
+    def poll(self) -> str | None:
         """Record the end of a step."""
         self._step_ends.append(time.monotonic())
         return None

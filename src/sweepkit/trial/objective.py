@@ -1,6 +1,6 @@
-"""One trial: a fresh task, model, TrainingArguments and Trainer from a TrialSpec, trained, proved and reported as events.
+"""Trains one configuration: a fresh task, model and Trainer from a TrialSpec, proved and reported as events.
 
-The same in a forked child, in a Ray actor's child and in a debugger. A trial's checkpoint is loaded and evaluated here, too.
+It is the same in a forked child, a Ray actor's child and a debugger. A trial's checkpoint is loaded and tested here too.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ from sweepkit.trial.private import load_weights, wrap_loading
 from sweepkit.trial.trial import Ending, Reason, TrialSpec
 
 QUIET = frozenset({"disable_tqdm", "report_to", "save_strategy"})
-"""Those of them that say nothing about a trial."""
+"""Defaults that do not affect what is trained."""
 
 
 def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingArguments:
-    """Return the trial's TrainingArguments; after running out of memory the same effective batch in smaller parts."""
+    """Return the trial's TrainingArguments, with the micro-batch divided as the spec says."""
     arguments = {**DEFAULTS, **values.training, "output_dir": str(Path(spec.directory) / LAST_NEW)}
     arguments.setdefault("dataloader_pin_memory", torch.cuda.is_available())
     if spec.seed is not None:
         arguments["seed"] = spec.seed
     arguments |= spec.batch(arguments)
     module, _, name = task.arguments_type.partition(":")
-    made: TrainingArguments = getattr(importlib.import_module(module), name)(**arguments)
-    return made
+    training: TrainingArguments = getattr(importlib.import_module(module), name)(**arguments)
+    return training
 
 
 def build_model(task: Task, values: Values) -> Any:
-    """Return a fresh model: the task's, with the LoRA adapter where the trial has ``peft.*`` values."""
+    """Return the task's fresh model, with a LoRA adapter where the trial has ``peft.*`` values."""
     model = task.model_init(**values.model)
     if values.peft:
         from peft import LoraConfig, get_peft_model
@@ -67,11 +67,12 @@ def build_model(task: Task, values: Values) -> Any:
 def build_trainer(
     study: StudyData, spec: TrialSpec, task: Task, values: Values, callback: TrialCallback | None
 ) -> Trainer:
-    """Return a fresh Trainer, everything applied and proved as far as it can be before training."""
+    """Return a fresh Trainer with every hyperparameter applied. Raises TrialFailed where the task returns another class."""
     prepare(task, study.place.data)
     arguments = training_arguments(task, spec, values)
     task._spec = spec
     set_seed(arguments.seed)
+    overridden = type(task).compute_metrics is not Task.compute_metrics
     trainer = task.trainer(
         model=build_model(task, values),
         args=arguments,
@@ -79,7 +80,7 @@ def build_trainer(
         eval_dataset=task.splits["validation"],
         processing_class=task.processing_class(),
         data_collator=task.data_collator(),
-        compute_metrics=task.compute_metrics if task.metrics or _overridden(task) else None,
+        compute_metrics=task.compute_metrics if task.metrics or overridden else None,
         callbacks=[callback] if callback else [],
     )
     if not isinstance(trainer, Trainer):
@@ -93,16 +94,11 @@ def build_trainer(
     return trainer
 
 
-def _overridden(task: Task) -> bool:
-    return type(task).compute_metrics is not Task.compute_metrics
-
-
 def _resume_with_own_values(trainer: Trainer) -> None:
-    """Make a resumed optimizer and scheduler run with this trial's values, not with the checkpoint's.
+    """Keep the fresh optimizer's values for :func:`proof.restore`, which puts them back after a resume.
 
-    Loading a checkpoint restores the param groups' learning rate, decay, betas and so on, which silently undoes a
-    change (population-based training, for one). The values of the freshly made optimizer are remembered and put back at the
-    beginning of training; where nothing changed, nothing is touched, so that a plain resume stays exact.
+    Loading a checkpoint restores learning rate, decay, betas and so on of the param groups, which would silently undo a
+    change that population-based training made.
     """
     create_scheduler = trainer.create_scheduler
 
@@ -119,10 +115,10 @@ def _resume_with_own_values(trainer: Trainer) -> None:
 
 
 def _load_by_the_models_names(trainer: Trainer) -> None:
-    """Make a checkpoint's weights find their places also where ``save_pretrained`` wrote them under other names.
+    """Translate the names of a checkpoint's weights where ``save_pretrained`` wrote others than the model's own.
 
-    Some models (ViT, for one) are saved with the names of earlier versions, which ``from_pretrained`` translates and
-    the Trainer does not: it warns and goes on with random weights.
+    Some models, ViT among them, are saved under the names of earlier versions. ``from_pretrained`` translates these; the
+    Trainer warns and continues with random weights.
     """
 
     def wrap(load: Callable[..., None]) -> Callable[..., None]:
@@ -151,10 +147,9 @@ def run_trial(
     kind: type[Task] | None = None,
     before: Callable[[Trainer], None] | None = None,
 ) -> Finished:
-    """Train one configuration and return how it ended; what a task does wrong is an ending, never an exception.
+    """Train one configuration and return how it ended; an exception of the task is an ending, too.
 
-    ``kind`` is the task's class where the study does not name it; ``before`` is called with the Trainer right before it
-    trains.
+    ``kind`` replaces the class that the study names; ``before`` is called with the Trainer right before it trains.
     """
     began = time.monotonic()
     callback: TrialCallback | None = None
@@ -166,7 +161,7 @@ def run_trial(
             proof.restore(started.trainer)
             proved, unproved = proof.prove(started.trainer, task, values, spec)
             if spec.rank == 0:
-                line.say(_started(spec, values, started.trainer, proved, unproved))
+                line.send(_started(spec, values, started.trainer, proved, unproved))
 
         callback = TrialCallback(study, spec, line, begin)
         trainer = build_trainer(study, spec, task, values, callback)
@@ -176,7 +171,7 @@ def run_trial(
         if not callback.evaluations:
             trainer.evaluate()
         ending, reason, cause = Ending.complete, None, ""
-    except (TrialInterrupted, Exception) as error:  # noqa: BLE001  # an edge: whatever a task raises is this trial's end
+    except (TrialInterrupted, Exception) as error:  # noqa: BLE001  # an edge: the user's code
         ending, reason, cause = _end_of(error)
     return Finished(
         trial=spec.number,
@@ -192,7 +187,7 @@ def run_trial(
 
 
 def _end_of(error: BaseException) -> tuple[Ending, Reason | None, str]:
-    """Return the ending that an exception means, its reason and its cause; print the traceback of a crash."""
+    """Return ending, reason and cause for an exception; print the traceback of a crash."""
     if isinstance(error, TrialInterrupted):
         return (Ending.pruned if error.answer == "prune" else Ending.stopped), None, ""
     if isinstance(error, Diverged):
@@ -210,19 +205,18 @@ def evaluate_on_test(study: StudyData, spec: TrialSpec, model: str) -> dict[str,
     """Return ``metrics`` (``test_…``) and ``rows`` of the model in a trial's ``best/`` folder. Raises InputError."""
     values = study.by_consumer(spec.hyperparameters)
     task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
-    prepare(task, study.place.data)
+    trainer = build_trainer(study, spec, task, values, None)
     data = task.splits
     if "test" not in data:
         raise InputError(f"the data has no test split, only {', '.join(data)}")
-    trainer = build_trainer(study, spec, task, values, None)
     load_weights(trainer, model)
-    found = trainer.evaluate(data["test"], metric_key_prefix="test")
-    metrics = {key: float(value) for key, value in found.items() if key.startswith("test_")}
+    reported = trainer.evaluate(data["test"], metric_key_prefix="test")
+    metrics = {key: float(value) for key, value in reported.items() if key.startswith("test_")}
     return {"metrics": metrics, "rows": len(data["test"])}
 
 
 def load_best_model(study: StudyData, params: Mapping[str, Any], checkpoint: Path) -> Any:
-    """Return the model in a trial's ``best/`` folder, its adapter included, on the device the Trainer takes."""
+    """Return the model in a trial's ``best/`` folder, with its adapter, on the device of its Trainer."""
     values = study.by_consumer(params)
     task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
     with TemporaryDirectory(prefix="sweepkit-") as folder, _quiet():
@@ -235,7 +229,7 @@ def load_best_model(study: StudyData, params: Mapping[str, Any], checkpoint: Pat
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence transformers' list of newly initialised weights: the model is about to get its trained ones."""
+    """Silence transformers' list of newly initialised weights, which trained ones are about to replace."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -250,7 +244,7 @@ def _quiet() -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory, of the GPU or the machine, was not enough."""
+    """Whether an exception means that the GPU or the machine ran out of memory."""
     text = str(error).lower()
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError)
@@ -259,10 +253,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether an exception, or one that it came from, means that a disk or a quota is full."""
+    """Whether an exception, or one behind it, means that a disk or a quota is full."""
     while error is not None:
         full = isinstance(error, OSError) and error.errno in FULL_DISK
-        # safetensors and torch tell it in words alone; the latter does not even give the system's reason.
+        # safetensors and torch put it in the message only, and torch without the system's reason.
         words = ("No space left on device", "os error 28", "PytorchStreamWriter failed writing", "unexpected pos ")
         if full or any(word in str(error) for word in words):
             return True
@@ -271,18 +265,18 @@ def is_full_disk(error: BaseException | None) -> bool:
 
 
 def peak_memory_mb() -> float:
-    """Return the most memory this process used so far, in megabytes: of the GPU where one is used, else resident."""
+    """Return this process's peak memory in megabytes: allocated on the GPU where one is used, else resident."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return float(torch.cuda.max_memory_allocated() / 1e6)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6 * (1 if sys.platform == "darwin" else 1024)
 
 
 def _started(spec: TrialSpec, values: Values, trainer: Trainer, proved: list[str], unproved: list[str]) -> Started:
-    # Making another TrainingArguments would reset the Accelerator's state under the Trainer: read the fields instead.
+    # Another TrainingArguments would reset the state of the Trainer's Accelerator, so the defaults are read off the fields.
     defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(trainer.args)}
     names = {*DEFAULTS, *values.training, "per_device_train_batch_size", "gradient_accumulation_steps", "seed"} - QUIET
-    given = {name: _plain(getattr(trainer.args, name)) for name in names}
-    effective = {name: value for name, value in sorted(given.items()) if value != _plain(defaults.get(name))}
+    values_now = {name: _plain(getattr(trainer.args, name)) for name in sorted(names)}
+    effective = {name: value for name, value in values_now.items() if value != _plain(defaults.get(name))}
     return Started(
         trial=spec.number,
         at=time.time(),

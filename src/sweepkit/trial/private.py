@@ -1,4 +1,4 @@
-"""The private names of transformers' Trainer that trials depend on, all of them; a test holds them to the installed version."""
+"""The private names of transformers' Trainer that trials depend on; a test holds them to the installed version."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from transformers import Trainer
 
 NAMES = ("_tr_loss", "_load_from_checkpoint", "_get_train_sampler", "_get_eval_sampler")
-"""What a Trainer must have."""
+"""Attributes that a Trainer must have."""
 
 
 def training_loss(trainer: Trainer) -> float:
-    """Return the loss summed since the last logging step: the first place where a NaN shows."""
+    """Return the loss summed since the last logging step, where a NaN shows first."""
     return float(trainer._tr_loss.item())
 
 
@@ -22,17 +22,17 @@ def load_weights(trainer: Trainer, checkpoint: str) -> None:
 
 
 def wrap_loading(trainer: Trainer, wrap: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
-    """Replace how this Trainer loads weights, when it resumes and when it takes the best model, by ``wrap`` of it."""
+    """Replace this Trainer's loading of weights, on resuming and for the best model, by ``wrap`` of it."""
     trainer._load_from_checkpoint = wrap(trainer._load_from_checkpoint)  # type: ignore[method-assign]  # of this one Trainer
 
 
 def train_sampler(trainer: Trainer) -> Callable[..., Any]:
-    """Return what makes the sampler of every training data loader."""
+    """Return the factory of the training data loader's sampler."""
     return trainer._get_train_sampler
 
 
 def set_train_sampler(trainer: Trainer, sampler: Callable[..., Any]) -> None:
-    """Replace what makes the sampler of every training data loader of this Trainer."""
+    """Replace the factory of this Trainer's training sampler."""
     trainer._get_train_sampler = sampler  # type: ignore[method-assign]  # of this one Trainer
 
 
@@ -42,5 +42,5 @@ def eval_sampler(trainer: Trainer, rows: Any) -> Any:
 
 
 def set_eval_sampler(trainer: Trainer, sampler: Callable[..., Any]) -> None:
-    """Replace what makes the sampler of every evaluation of this Trainer."""
+    """Replace the factory of this Trainer's evaluation sampler."""
     trainer._get_eval_sampler = sampler  # type: ignore[method-assign]  # of this one Trainer

@@ -1,6 +1,6 @@
-"""Reads every hyperparameter back from where it acts and compares; knows no process and no storage.
+"""Reads every hyperparameter back from where it acts and compares it with the sampled value.
 
-What differs fails the trial; what cannot be read back is listed as unproved, never called proved.
+A difference fails the trial; a value that cannot be read back is listed as unproved.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _UNREADABLE = object()
 
 
 def restore(trainer: Trainer) -> None:
-    """After a checkpoint was loaded: let optimizer and scheduler run with this trial's values again.
+    """After a checkpoint was loaded, give optimizer and scheduler this trial's values again.
 
-    Values that are equal are left alone; a changed base learning rate moves the current one by the schedule's factor.
+    Equal values stay untouched, so that a plain resume is exact. A changed base learning rate is scaled by the schedule's
+    current factor.
     """
     fresh: tuple[list[dict[str, Any]], list[float]] | None = getattr(trainer, "_sweepkit_fresh", None)
     optimizer = trainer.optimizer
@@ -49,27 +50,25 @@ def restore(trainer: Trainer) -> None:
 
 
 def prove(trainer: Trainer, task: Task, values: Values, spec: TrialSpec) -> tuple[list[str], list[str]]:
-    """Compare every value with what is found where it acts; return (proved, unproved) names.
+    """Compare every value with the places where it acts, optimizer and scheduler among them; return (proved, unproved).
 
-    Called when the optimizer and the scheduler exist. Raises TrialFailed naming every parameter that differs, the value
-    that was asked for and the value that was found.
+    Raises TrialFailed with every parameter that differs, its expected and its actual value.
     """
     differences: list[str] = []
     proved: list[str] = []
     unproved: list[str] = []
     places: list[tuple[str, Mapping[str, Any], Callable[[str], list[Any]]]] = [
-        ("", _expected_arguments(values.training, spec), lambda name: _found_arguments(trainer, name)),
+        ("", _expected_arguments(values.training, spec), lambda name: _actual_arguments(trainer, name)),
         ("model.", values.model, lambda name: [_read(_configuration(trainer), name)]),
-        ("peft.", values.peft, lambda name: _found_adapter(trainer, name, values.peft[name])),
+        ("peft.", values.peft, lambda name: _actual_adapter(trainer, name, values.peft[name])),
         ("task.", values.task, lambda name: [_read(task, name)]),
     ]
-    for prefix, expected, found_for in places:
+    for prefix, expected, read in places:
         for name, value in expected.items():
-            found = found_for(name)
-            readable = [each for each in found if each is not _UNREADABLE]
+            readable = [each for each in read(name) if each is not _UNREADABLE]
             wrong = [each for each in readable if not same(value, each)]
             if wrong:
-                differences.append(f"{prefix}{name}: asked for {value!r}, found {_plain(wrong[0])!r}")
+                differences.append(f"{prefix}{name}: expected {value!r}, found {_plain(wrong[0])!r}")
             else:
                 (proved if readable else unproved).append(f"{prefix}{name}")
     if differences:
@@ -78,7 +77,7 @@ def prove(trainer: Trainer, task: Task, values: Values, spec: TrialSpec) -> tupl
 
 
 def same(expected: Any, found: Any) -> bool:
-    """Whether two values are the same: enums by their value, numbers to 1e-12 (relative), a bool only a bool."""
+    """Whether two values are equal: enums by value, numbers to a relative 1e-12, a bool only to a bool."""
     expected, found = _plain(expected), _plain(found)
     if isinstance(expected, bool) or isinstance(found, bool):
         return expected is found
@@ -104,11 +103,8 @@ def _read(owner: Any, name: str) -> Any:
 
 
 def _expected_arguments(training: Mapping[str, Any], spec: TrialSpec) -> dict[str, Any]:
-    """What the arguments must hold: the sampled values, the batch as split for memory, the trial's seed."""
-    expected = {**training, **spec.batch(training)}
-    if spec.seed is not None:
-        expected["seed"] = spec.seed
-    return expected
+    """Return the sampled values, with the divided micro-batch and the trial's own seed."""
+    return {**training, **spec.batch(training), **({} if spec.seed is None else {"seed": spec.seed})}
 
 
 def _configuration(trainer: Trainer) -> Any:
@@ -121,16 +117,15 @@ def _adapter(trainer: Trainer) -> Any:
     return next(iter(adapters.values()), None)
 
 
-def _found_adapter(trainer: Trainer, name: str, asked: Any) -> list[Any]:
-    """Every place where an adapter's value shows: its configuration, and the adapted model."""
-    if name == "target_modules" and str(asked).lower() == "all-linear":
-        # PEFT puts the layers' names in the place of these words, so the layers themselves are asked.
-        return [_without_adapter(trainer) or asked]
-    return [_read(_adapter(trainer), name), *_found_rank(trainer, name)]
+def _actual_adapter(trainer: Trainer, name: str, expected: Any) -> list[Any]:
+    """Return an adapter's value from its configuration and from the adapted model."""
+    if name == "target_modules" and str(expected).lower() == "all-linear":
+        return [_without_adapter(trainer) or expected]  # PEFT replaces the word by names of layers
+    return [_read(_adapter(trainer), name), *_actual_rank(trainer, name)]
 
 
 def _without_adapter(trainer: Trainer) -> list[str]:
-    """The linear layers that neither have an adapter nor belong to a head, which is trained whole."""
+    """Return the linear layers that have no adapter and belong to no head, which is trained whole."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
     from torch import nn
@@ -147,8 +142,8 @@ def _without_adapter(trainer: Trainer) -> list[str]:
     ]
 
 
-def _found_rank(trainer: Trainer, name: str) -> list[Any]:
-    """The rank as the adapter's weights have it: rows of every lora_A matrix."""
+def _actual_rank(trainer: Trainer, name: str) -> list[Any]:
+    """Return the rows of every lora_A matrix for ``r``."""
     if name != "r" or trainer.model is None:
         return []
     adapter = _adapter(trainer)
@@ -157,28 +152,27 @@ def _found_rank(trainer: Trainer, name: str) -> list[Any]:
     return [p.shape[0] for key, p in trainer.model.named_parameters() if "lora_A" in key and p.dim() == 2]
 
 
-def _found_arguments(trainer: Trainer, name: str) -> list[Any]:
-    """Every place where a training argument shows: the arguments, and optimizer, scheduler or data loader."""
-    found = [_read(trainer.args, name)]
-    acting = _ACTING.get(name)
-    if acting and trainer.optimizer is not None:
-        found.extend(acting(trainer))
-    return found
+def _actual_arguments(trainer: Trainer, name: str) -> list[Any]:
+    """Return a training argument's value from the arguments and from optimizer, scheduler or data loader."""
+    acting = _ACTING.get(name) if trainer.optimizer is not None else None
+    return [_read(trainer.args, name), *(acting(trainer) if acting else ())]
 
 
 def _groups(trainer: Trainer) -> list[dict[str, Any]]:
-    return list(trainer.optimizer.param_groups) if trainer.optimizer is not None else []
+    """Return the optimizer's param groups; none where a subclass makes its own, in which arguments need not show."""
+    from transformers import Trainer
+
+    own = type(trainer).create_optimizer is not Trainer.create_optimizer
+    return [] if own or trainer.optimizer is None else list(trainer.optimizer.param_groups)
 
 
 def _learning_rates(trainer: Trainer) -> list[Any]:
-    if _own_optimizer(trainer):
-        return []
     return [group["initial_lr"] for group in _groups(trainer) if "initial_lr" in group]
 
 
 def _weight_decays(trainer: Trainer) -> list[Any]:
-    """The decaying group (Trainer puts biases and norms into a second one without decay)."""
-    if _own_optimizer(trainer) or trainer.args.weight_decay == 0.0:
+    """Return the decay of the first group; the Trainer puts biases and norms into a second one without decay."""
+    if trainer.args.weight_decay == 0.0:
         return []
     decays = [group["weight_decay"] for group in _groups(trainer) if "weight_decay" in group]
     return [max(decays)] if decays else []
@@ -186,24 +180,15 @@ def _weight_decays(trainer: Trainer) -> list[Any]:
 
 def _betas(index: int) -> Callable[[Trainer], list[Any]]:
     def read(trainer: Trainer) -> list[Any]:
-        if _own_optimizer(trainer):
-            return []
         return [group["betas"][index] for group in _groups(trainer) if "betas" in group]
 
     return read
 
 
 def _epsilons(trainer: Trainer) -> list[Any]:
-    if _own_optimizer(trainer) or "adam" not in str(_plain(trainer.args.optim)):
+    if "adam" not in str(_plain(trainer.args.optim)):
         return []
     return [group["eps"] for group in _groups(trainer) if isinstance(group.get("eps"), float)]
-
-
-def _own_optimizer(trainer: Trainer) -> bool:
-    """Whether a subclass makes its own optimizer: then arguments need not show in its groups."""
-    from transformers import Trainer
-
-    return type(trainer).create_optimizer is not Trainer.create_optimizer
 
 
 def _batch_sizes(trainer: Trainer) -> list[Any]:
@@ -216,25 +201,17 @@ def _batch_sizes(trainer: Trainer) -> list[Any]:
 
 
 def _warmup(trainer: Trainer) -> list[Any]:
-    """The scheduler's warm-up read from its shape: the first step whose factor reaches 1."""
+    """Return the warm-up if the scheduler's factor first reaches 1 at its end."""
+    from transformers import Trainer as Plain
+
     factors = getattr(trainer.lr_scheduler, "lr_lambdas", None)
     total = trainer.state.max_steps
-    asked = trainer.args.warmup_steps
     steps = trainer.args.get_warmup_steps(total)
-    if not factors or steps <= 0 or steps >= total or type(trainer).create_scheduler is not _plain_scheduler():
+    if not factors or steps <= 0 or steps >= total or type(trainer).create_scheduler is not Plain.create_scheduler:
         return []
     rising = all(factors[0](step) < 1.0 for step in range(max(0, steps - 2), steps))
-    return [
-        asked
-        if rising and math.isclose(factors[0](steps), 1.0, abs_tol=1e-6)
-        else f"a peak that is not at step {steps}"
-    ]
-
-
-def _plain_scheduler() -> Any:
-    from transformers import Trainer
-
-    return Trainer.create_scheduler
+    peaks = rising and math.isclose(factors[0](steps), 1.0, abs_tol=1e-6)
+    return [trainer.args.warmup_steps if peaks else f"a peak that is not at step {steps}"]
 
 
 _ACTING: Mapping[str, Callable[[Trainer], list[Any]]] = {

@@ -1,4 +1,4 @@
-"""A trial as data: how it can end, what its process is given, and what is known of it afterwards. Knows no storage."""
+"""A trial as data: its endings, the specification its process reads, and its record afterwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Ending(StrEnum):
-    """How a trial ends. ``running`` and ``waiting`` are not endings but what stands in their place until there is one."""
+    """How a trial ended; ``running`` and ``waiting`` stand for trials that have not."""
 
     complete = "complete"
     pruned = "pruned"
@@ -29,12 +29,12 @@ class Ending(StrEnum):
 
     @property
     def ranks(self) -> bool:
-        """Whether the trial's value may be called best."""
+        """Whether the trial may be the best one."""
         return self is Ending.complete
 
 
 class Reason(StrEnum):
-    """Why a trial failed, diverged or was infeasible; what is decided about it goes by this, never by its message."""
+    """Why a trial failed, diverged or was infeasible; decisions go by this, never by the message."""
 
     crash = "crash"
     """The task, or a library under it, raised an exception."""
@@ -45,7 +45,7 @@ class Reason(StrEnum):
     deadline = "deadline"
     """The trial ran longer than ``budget.trial_hours``."""
     lost = "lost"
-    """The machine it ran on went away."""
+    """The machine it ran on was lost."""
     disk_full = "disk_full"
     """A disk or quota was full."""
     out_of_memory = "out_of_memory"
@@ -58,7 +58,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSpec:
-    """What a trial's process is given, as plain JSON data."""
+    """What a trial's process needs to train it, as JSON data."""
 
     number: int
     hyperparameters: Mapping[str, Any]
@@ -66,9 +66,9 @@ class TrialSpec:
     directory: str
     attempt: int = 1
     resume_from: str | None = None
-    """A Trainer checkpoint to go on from."""
+    """Trainer checkpoint to resume from."""
     evaluations: tuple[Mapping[str, Any], ...] = ()
-    """Evaluations that count already when resuming: the fields of Evaluated, oldest first."""
+    """Evaluations up to ``resume_from``: the fields of Evaluated, oldest first."""
     micro_batch_divisor: int = 1
     """Power of two by which the micro-batch is divided (and the accumulation multiplied) after running out of memory."""
     seed: int | None = None
@@ -79,12 +79,12 @@ class TrialSpec:
     rank: int = 0
     ranks: int = 1
     drawn: Mapping[str, Any] | None = None
-    """Sampler's dimension → number or label; None where nobody drew (a look at the task before the search)."""
+    """Sampler's dimension → number or label; None outside the search."""
 
     def batch(self, arguments: Mapping[str, Any]) -> dict[str, int]:
-        """Return what these TrainingArguments become where the micro-batch is divided; nothing where it is not.
+        """Return the TrainingArguments that the divisor changes, for the same effective batch; empty for a divisor of 1.
 
-        The effective batch stays the same. Raises MemoryError where the micro-batch cannot be divided so often.
+        Raises MemoryError where the micro-batch is not divisible by it.
         """
         if self.micro_batch_divisor == 1:
             return {}
@@ -108,48 +108,46 @@ class TrialSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One entry of a member's schedule: what it trains with from an evaluation on (population-based training)."""
+    """One change in a member's schedule under population-based training, made at an evaluation."""
 
     evaluation: int
     step: int
     """Global step of that evaluation."""
     value: float
-    """What the member had reached there, in the deciding goal."""
+    """The member's value there, in the deciding goal."""
     hyperparameters: Mapping[str, Any]
-    """What it goes on with, by their consumers' names."""
+    """New hyperparameters, by their consumers' names."""
     donor: int | None = None
-    """The member whose weights it goes on with; None: its own."""
+    """The member whose weights it continues with; None for its own."""
 
 
 def lineage(
     schedules: Mapping[int, Sequence[Turn]], number: int, until: float = float("inf")
 ) -> tuple[int, tuple[Turn, ...]]:
-    """Return the trial in which the weights began that ``number`` had at evaluation ``until``, and their turns since.
+    """Return the trial in which the weights of ``number`` before evaluation ``until`` began, and their turns since.
 
-    Weights change their trial where a member takes over a donor's: what came before is the donor's past.
+    Where a member copied a donor's weights, their past is the donor's.
     """
     turns = [turn for turn in schedules.get(number, ()) if turn.evaluation < until]
-    taken = [index for index, turn in enumerate(turns) if turn.donor is not None]
-    if not taken:
-        return number, tuple(turns)
-    first = turns[taken[-1]]
-    assert first.donor is not None
-    root, past = lineage(schedules, first.donor, first.evaluation)
-    return root, (*past, *turns[taken[-1] :])
+    for index, turn in reversed(list(enumerate(turns))):
+        if turn.donor is not None:
+            root, past = lineage(schedules, turn.donor, turn.evaluation)
+            return root, (*past, *turns[index:])
+    return number, tuple(turns)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What is known of a trial; the row behind ``sweep show``, ``study.trials`` and the report."""
+    """The record of a trial: a row of ``sweep show``, ``study.trials`` and the report."""
 
     number: int
     ending: Ending
     reason: Reason | None = None
-    """None where it ended well, has not ended, or ended under a version that did not record this."""
+    """None where it ended well or has not ended, and in studies of versions that did not record it."""
     cause: str = ""
     """The reason in words: the exception's first line, the signal's name."""
     params: Mapping[str, Any] = field(default_factory=dict)
-    """Searched hyperparameters under their consumers' names, linked and derived ones included."""
+    """Hyperparameters by their consumers' names, linked and derived ones included."""
     drawn: Mapping[str, Any] = field(default_factory=dict)
     """Sampler's dimension → number or label."""
     values: tuple[float, ...] = ()
@@ -162,11 +160,11 @@ class Trial:
     checkpoint: Path | None = None
     mlflow_run: str | None = None
     name: str = ""
-    """What a person calls it, where somebody named it."""
+    """The name a person gave it, else empty."""
     seed: int | None = None
-    """Its own seed, if it has one in place of the study's (confirmation runs)."""
+    """Its own seed, in place of the study's (confirmation runs)."""
     schedule: tuple[Turn, ...] = ()
-    """What it trained with later than ``params`` (population-based training), oldest first."""
+    """Changes to ``params`` while it trained (population-based training), oldest first."""
     origin: str = "sampled"
     """``baseline``, ``enqueued``, ``sampled``, ``retry of N`` or ``confirm of N``, for people to read."""
     retry_of: int | None = None

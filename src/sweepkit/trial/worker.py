@@ -1,11 +1,11 @@
-"""The trial's side of the pipe: a warm process that imports once and forks a child per job, and what such a child does.
+"""The warm process, which imports everything once and forks a child per job, and the start of such a child.
 
-Started by :mod:`sweepkit.backends.local.warm` with one end of a socket: ``from sweepkit.trial.worker import serve; serve(FD)``.
-The warm process does no tensor work and never touches CUDA, so that a forked child starts clean. Knows no Optuna, no MLflow.
+:mod:`sweepkit.backends.local.warm` starts it with one end of a socket: ``from sweepkit.trial.worker import serve; serve(FD)``.
+It does no tensor work and never touches CUDA, so that a forked child starts clean.
 
-Down the control socket come JSON lines ``{"fork": 7}``, each with one file descriptor (the child's own socket), and up go
-``{"ready": …}``, ``{"forked": id, "pid": …}``, ``{"exited": id, "status": …, "oom_killed": bool}``. A child waits on its own
-socket for the one line that says what it is to do, so that it may be forked before anybody knows that::
+The control socket takes JSON lines: ``{"fork": 7}``, with the file descriptor of the child's own socket, and ``{"import":
+[…]}``. It returns ``{"ready": …}``, ``{"forked": id, "pid": …}`` and ``{"exited": id, "status": …, "oom_killed": bool}``.
+A child may be forked before its job is known: it waits on its own socket for one line with the request::
 
     {"job": "trial", "spec": "/…/spec.json", "console": "/…/console.log", "threads": 1, "environment": {…}}
 """
@@ -29,7 +29,7 @@ from typing import Any
 
 from sweepkit.study.study import StudyData
 from sweepkit.trial import linux
-from sweepkit.trial.jobs import JOBS, told
+from sweepkit.trial.jobs import JOBS, read_request
 
 WARM_PACKAGES = (
     "sweepkit",
@@ -44,7 +44,7 @@ WARM_PACKAGES = (
     "sklearn",
     "scipy",
 )
-"""Packages whose modules, once a child needed them, the warm process imports as well."""
+"""Packages whose modules the warm process imports as well once a child has needed them."""
 
 STACK = (
     "sweepkit.trial.worker",
@@ -57,14 +57,14 @@ STACK = (
     "torch.cuda",
     "torch.cuda.random",
 )
-"""Modules whose functions are on the stack where a trial sets its seed."""
+"""Modules on the stack when a trial sets its seed."""
 
 SPARE = "sweep spare"
-"""What ``top`` calls a child that has nothing to do yet; then it is ``sweep trial``, for one."""
+"""Name in ``top`` of a child without a job; with one it is ``sweep trial`` or the like."""
 
 
 def serve(fd: int) -> None:
-    """Be the warm process until the control socket closes; then end every child."""
+    """Run the warm process until the control socket closes; then kill every child."""
     linux.adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=fd)
@@ -79,7 +79,7 @@ def serve(fd: int) -> None:
 
 @contextmanager
 def _dying_with(driver: int) -> Iterator[None]:
-    """Let the kernel end this process when its driver dies, while it imports and so does not look at the socket."""
+    """Let the kernel kill this process with its driver while it imports and cannot read the socket."""
     linux.die_with_parent()
     if os.getppid() != driver:
         os._exit(1)
@@ -90,13 +90,13 @@ def _dying_with(driver: int) -> Iterator[None]:
 
 
 def _warm(study: StudyData) -> str:
-    """Import what every trial needs; return what went wrong with the task's own code, or nothing."""
-    import sweepkit.tasks.load
-    import sweepkit.trial.objective
+    """Import what every trial needs; return why the task's own code failed to load, or an empty string."""
+    import sweepkit.trial.objective  # noqa: F401  # for the children
+    from sweepkit.tasks.load import load_task
 
     _fill_caches()
     try:
-        sweepkit.tasks.load.load_task(study.task, study.home, trust_remote_code=study.trust_remote_code)
+        load_task(study.task, study.home, trust_remote_code=study.trust_remote_code)
     except Exception as error:  # noqa: BLE001  # an edge: the task is the user's code
         return f"{type(error).__name__}: {error}"
     _hold(study)
@@ -105,7 +105,7 @@ def _warm(study: StudyData) -> str:
 
 
 def _hold(study: StudyData) -> None:
-    """Open the data that trials read, if it is prepared by now; what is wrong with it, whoever prepares it says."""
+    """Open the data that trials read, if it is prepared by now; errors are left to the job that prepares it."""
     from sweepkit.tasks import prepared
     from sweepkit.tasks.load import load_task
 
@@ -115,29 +115,29 @@ def _hold(study: StudyData) -> None:
 
 
 def _fill_caches() -> None:
-    """Let libraries fill, once, what each child would otherwise fill anew before its first step.
+    """Fill caches once that each child would otherwise fill before its first step.
 
-    The table of renamed weights, which every model's first save and load looks into, compiles some 900 regular expressions
-    (35 ms of CPU). Torch notes the stack of every seed that is set, with its lines (15 ms to read those files).
+    The table of renamed weights, which a model's first save and load needs, compiles about 900 regular expressions (35 ms
+    of CPU). Torch records the stack, with source lines, each time a seed is set (15 ms to read the files).
     """
     for name in STACK:
         linecache.getlines(sys.modules[name].__file__ or "")
     try:
         from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-    except ImportError:  # another transformers, which builds it elsewhere or not at all
+    except ImportError:  # a version of transformers without this table
         return
     get_checkpoint_conversion_mapping("")
 
 
 def _freeze() -> None:
-    """Keep the garbage collector off what all children share, and let the kernel share it in large pages."""
+    """Exclude what all children share from garbage collection, and move it into large pages."""
     gc.collect()
     gc.freeze()
     linux.large_pages()
 
 
 class _Server:
-    """The warm process's loop: one thread, never blocking on a child."""
+    """The loop of the warm process: one thread, never blocked by a child."""
 
     def __init__(self, control: socket.socket, study: StudyData, driver: int, seconds: float, failure: str) -> None:
         self._control = control
@@ -153,10 +153,10 @@ class _Server:
         self._wake = wake
         self._buffer = b""
         self._fds: list[int] = []
-        self._tell({"ready": seconds, "failure": failure, "pid": os.getpid()})
+        self._send({"ready": seconds, "failure": failure, "pid": os.getpid()})
 
     def run(self) -> None:
-        """Fork on request and report exits until the driver is gone."""
+        """Fork on request and report exits until the driver closes the socket."""
         while True:
             readable, _, _ = select.select([self._control, self._wakeup], [], [])
             if self._wakeup in readable:
@@ -194,7 +194,7 @@ class _Server:
                 if name.partition(".")[0] in WARM_PACKAGES and name not in sys.modules:
                     try:
                         importlib.import_module(name)
-                    except Exception as error:  # noqa: BLE001  # then the children import it, as they did before
+                    except Exception as error:  # noqa: BLE001  # the children import it themselves, as before
                         sys.stderr.write(f"not preloaded: {name}: {error}\n")
             _hold(self._study)
         _freeze()
@@ -210,9 +210,10 @@ class _Server:
                     sock.close()
                 _become_child(server)
                 sock = socket.socket(fileno=fd)
-                request = told(sock)
-                _settle(request)
-                status = JOBS[request["job"]](self._study, request, sock)
+                request = read_request(sock)
+                _set_up(request)
+                JOBS[request["job"]](self._study, request, sock)
+                status = 0
             except BaseException:  # noqa: BLE001  # an edge: a child must never return into the warm process's loop
                 import traceback
 
@@ -223,7 +224,7 @@ class _Server:
                 os._exit(status)
         os.close(fd)
         self._children[pid] = number
-        self._tell({"forked": number, "pid": pid})
+        self._send({"forked": number, "pid": pid})
 
     def _reap(self) -> None:
         while True:
@@ -235,16 +236,16 @@ class _Server:
                 return
             number = self._children.pop(pid, None)
             if number is not None:
-                _kill_group(pid)  # what the child left behind, data loader workers for one
+                _kill_group(pid)  # what the child left behind, such as data loader workers
                 code = os.waitstatus_to_exitcode(status)
                 oom_killed = self._oom_kills.explains(code)
-                self._tell({"exited": number, "status": code, "oom_killed": oom_killed, "pid": pid, "at": time.time()})
+                self._send({"exited": number, "status": code, "oom_killed": oom_killed, "pid": pid, "at": time.time()})
 
-    def _tell(self, message: Mapping[str, Any]) -> None:
+    def _send(self, message: Mapping[str, Any]) -> None:
         try:
             self._control.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
-            pass  # the driver is gone; the loop sees the closed socket next
+            pass  # the driver is gone; the loop will see the closed socket
 
 
 def _kill_group(pid: int) -> None:
@@ -255,18 +256,18 @@ def _kill_group(pid: int) -> None:
 
 
 def _become_child(server: int) -> None:
-    """Make a forked process one of its own: session, death with the server, first to go when memory is short."""
+    """Detach a forked process: own session, killed with the server, first choice of the out-of-memory killer."""
     os.setsid()
     linux.die_with_parent()
     if os.getppid() != server:
         os._exit(1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    linux.note(oom_score_adj="500", comm=SPARE)
+    linux.set_process(oom_score_adj="500", comm=SPARE)
 
 
-def _settle(request: Mapping[str, Any]) -> None:
-    """Give a child what its job is to have: name, console, environment, threads."""
-    linux.note(comm=f"sweep {request['job']}")
+def _set_up(request: Mapping[str, Any]) -> None:
+    """Set the name, console, environment and threads that a child's job asks for."""
+    linux.set_process(comm=f"sweep {request['job']}")
     console = os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for target in (1, 2):
         os.dup2(console, target)

@@ -1,0 +1,67 @@
+"""What the built-in kinds share: a model by reference, rows from a source, and how many of them are used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, PrivateAttr
+
+from sweepkit.tasks import models
+from sweepkit.tasks.data import DataSpec, limit
+from sweepkit.tasks.models import ModelRef
+from sweepkit.tasks.task import Task
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+class BuiltInTask(Task):
+    """A task whose data and model are named in the study."""
+
+    model: ModelRef
+    """Hub id, folder, ``package:NAME/sub/folder``, or ``{config: {model_type: …}, tokenizer: …}`` for random weights."""
+    source: DataSpec = Field(alias="data")
+    """Where the rows come from."""
+    train_samples: int | None = Field(default=None, ge=1)
+    """Maximum number of training rows, drawn with ``split_seed``."""
+    eval_samples: int | None = Field(default=None, ge=1)
+    """Maximum number of validation rows, and of test rows, drawn with ``split_seed``."""
+    validation: float = Field(default=0.2, gt=0, lt=1)
+    """Fraction of the training rows set aside where the data has no validation split; the same rows in every trial."""
+    split_seed: int = 0
+    """Seed of the validation split and the limits. It is not the trial's seed, so that all trials see the same rows."""
+
+    def inputs(self) -> list[Path]:
+        """Return the data files and, of a local model, the files that its tokenizer depends on."""
+        return [*self.source.local_files(self.home), *models.local_files(self.model, self.home)]
+
+    def _limited(self, rows: DatasetDict) -> DatasetDict:
+        """Return at most ``train_samples`` and ``eval_samples`` rows."""
+        limits = {"train": self.train_samples, "validation": self.eval_samples, "test": self.eval_samples}
+        return limit(rows, limits, self.split_seed)
+
+    def _model(self, auto: Any, overrides: Mapping[str, Any]) -> PreTrainedModel:
+        """Return a fresh model of an ``AutoModelFor…`` class."""
+        return models.model(auto, self.model, self.home, overrides, trust_remote_code=self.trust_remote_code)
+
+
+class TokenizedTask(BuiltInTask):
+    """A built-in task that reads text."""
+
+    _tokenizer: PreTrainedTokenizerBase | None = PrivateAttr(default=None)
+
+    def processing_class(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer."""
+        if self._tokenizer is None:
+            self._tokenizer = models.tokenizer(self.model, self.home, trust_remote_code=self.trust_remote_code)
+        return self._tokenizer
+
+    def _configuration(self) -> PreTrainedConfig:
+        return models.configuration(self.model, self.home, trust_remote_code=self.trust_remote_code)
+
+    def _longest(self) -> int | None:
+        """Return the model's longest input in tokens; None where nothing limits it."""
+        return models.longest(self._configuration(), self.processing_class())
