@@ -123,7 +123,7 @@ def test_a_declared_order_of_classes_is_kept() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([["a"], ["a", "b"]], r"a label is one value, got \['a'\] in row 1 of train"),
+        ([["a"], ["a", "b"]], r"expected one value per row, got \['a'\] in row 1 of train"),
         ([1.5, 2.0], r"1\.5 \(row 1 of train\) is a measurement, not a class; for numbers use type: text-regression"),
         (["3", "2.5"], r"2\.5 \(row 2 of train\) is a measurement"),
         (["a", " ", "b"], r"1 of 3 rows of train have no label, the first is row 2"),
@@ -189,9 +189,9 @@ def test_unusual_classes_are_noted_with_counts() -> None:
     )
     encoded, _ = encode_labels(rows)
     assert notes(encoded) == [
-        "train has no row of 1 of 3 classes: 'c' (1 in validation)",
-        "validation has no row of 1 of 3 classes: 'b' (1 in train)",
-        "test has one class only: all 2 rows are 'a'",
+        "train has no rows of 1 of 3 classes: 'c' (1 in validation)",
+        "validation has no rows of 1 of 3 classes: 'b' (1 in train)",
+        "test has only one class: all 2 rows are 'a'",
         "train is very unbalanced: of 301 rows, 'b' 1; the most frequent class has 300",
     ]
 

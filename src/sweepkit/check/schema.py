@@ -14,8 +14,7 @@ from sweepkit.check.fields.arguments import lora_fields, training_fields
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.arguments import owned
-from sweepkit.tasks.kinds import KINDS
-from sweepkit.tasks.load import kind_class
+from sweepkit.tasks.kinds import KINDS, kind_class
 
 _JSON = {
     "bool": "boolean",

@@ -11,8 +11,8 @@ from string import Template
 
 from sweepkit.check.schema import schema
 from sweepkit.study.errors import InputError, nearest
-from sweepkit.tasks.kinds import KINDS
-from sweepkit.tasks.load import kind_class, option_defaults
+from sweepkit.tasks.kinds import KINDS, kind_class
+from sweepkit.tasks.load import option_defaults
 from sweepkit.tasks.metrics import LOWER_IS_BETTER
 from sweepkit.tasks.references import PACKAGE
 

@@ -31,7 +31,8 @@ from sweepkit.study.paths import BEST, SPEC, TASK
 from sweepkit.study.secrets import of_url, scrub
 from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS
-from sweepkit.tasks.load import kind_class, load_task
+from sweepkit.tasks.kinds import kind_class
+from sweepkit.tasks.load import load_task
 from sweepkit.tasks.prepared import about, digest
 from sweepkit.tasks.references import looks_local
 from sweepkit.tasks.task import ALWAYS_REPORTED, Task

@@ -1,8 +1,7 @@
-"""Class labels: every row is trained as the class its text names.
+"""Class labels: turns a column into class ids, and describes unusual class counts.
 
-A class is a text exactly as the source writes it: ``01``, ``1`` and ``007`` are three classes. Numbers of a typed source
-(Parquet, Arrow) count as the text that prints them. Names are collected over all splits, and a class's id follows from
-the names alone, whatever the order of rows or files.
+A class is the text exactly as its source writes it: ``01``, ``1`` and ``007`` are three classes. Numbers in typed sources
+(Parquet, Arrow) are printed. Ids depend only on the names over all splits, not on the order of rows or files.
 """
 
 from __future__ import annotations
@@ -21,17 +20,16 @@ if TYPE_CHECKING:
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 RARE = 0.01
-"""A class with a smaller share of the training rows is noted."""
+"""Share of the training rows below which a class is noted."""
 LISTED = 8
-"""At most this many classes are listed in a note."""
+"""Maximum number of classes that a note lists."""
 
 
 def encode_labels(rows: DatasetDict, column: str = "labels") -> tuple[DatasetDict, list[str]]:
     """Return the rows with class ids in ``column`` (a ClassLabel) and the classes' names by id.
 
-    Integers sort as numbers and come first, other names follow alphabetically; names that a ClassLabel declares keep
-    their order. Raises InputError, with split, row and value, for a label that is missing or no single value, for fewer
-    than two classes, and for a column of measurements.
+    Integers come first, by value, then other names alphabetically; names that a ClassLabel declares keep their order.
+    Raises InputError for missing labels, lists, fewer than two classes, and measurements.
     """
     from datasets import ClassLabel, DatasetDict
 
@@ -52,24 +50,23 @@ def order(name: str) -> tuple[int, int, str]:
 
 
 def unlabelled(part: Dataset, column: str, classes: Iterable[str] = ()) -> bool:
-    """Whether a split has no labels: all missing, or all -1 where -1 is no class of the training rows."""
+    """Whether a split has no labels: all missing, or all -1 where -1 is not a class of the training rows."""
     values = set(part.unique(column))
     return values <= {None} or (values <= {None, -1, "-1"} and "-1" not in set(classes))
 
 
 def notes(rows: DatasetDict, column: str = "labels") -> list[str]:
-    """Return what is unusual about the classes, with counts: missing from training or a split, only one, very rare."""
+    """Return sentences, with counts, about classes that are missing from a split, alone in it, or rare."""
     names: list[str] = rows["train"].features[column].names
     counts = {split: Counter(part[column]) for split, part in rows.items()}
     found = []
     for split, count in counts.items():
-        there = [(number, count[number]) for number in range(len(names)) if count[number]]
-        if len(there) == 1 and len(names) > 1:
-            number, rows_of = there[0]
-            found.append(f"{split} has one class only: all {rows_of} rows are {names[number]!r}")
+        if len(count) == 1 and len(names) > 1:
+            number = next(iter(count))
+            found.append(f"{split} has only one class: all {count[number]} rows are {names[number]!r}")
         elif missing := [number for number in range(len(names)) if not count[number]]:
             listed = _listed(f"{names[number]!r} ({_elsewhere(counts, split, number)})" for number in missing)
-            found.append(f"{split} has no row of {len(missing)} of {len(names)} classes: {listed}")
+            found.append(f"{split} has no rows of {len(missing)} of {len(names)} classes: {listed}")
     train = counts["train"]
     total = sum(train.values())
     rare = [number for number in range(len(names)) if 0 < train[number] < RARE * total]
@@ -94,7 +91,7 @@ def _listed(items: Iterable[str]) -> str:
 
 
 def _texts(part: Dataset, split: str, column: str) -> pyarrow.Array:
-    """The column as texts, one per row; every row has one."""
+    """Return the column as text. Raises InputError for missing labels."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from datasets import ClassLabel
@@ -122,8 +119,8 @@ def _texts(part: Dataset, split: str, column: str) -> pyarrow.Array:
     elif pa.types.is_nested(kind):
         row = next((number for number, value in enumerate(values) if value.is_valid), 0)
         raise InputError(
-            f"task.label: a label is one value, got {values[row].as_py()!r} in row {row + 1} of {split}; "
-            "several labels for one text need a Task of your own (task.path)"
+            f"task.label: expected one value per row, got {values[row].as_py()!r} in row {row + 1} of {split}; "
+            "several labels per row need your own Task (task.path)"
         )
     else:
         texts = pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
@@ -132,7 +129,7 @@ def _texts(part: Dataset, split: str, column: str) -> pyarrow.Array:
 
 
 def _of_floats(values: pyarrow.Array, split: str, column: str) -> pyarrow.Array:
-    """Whole numbers without their fraction: a column of integers with gaps comes as floats."""
+    """Return whole numbers without their fraction; an integer column with missing values is read as floats."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -156,7 +153,7 @@ def _complete(texts: pyarrow.Array, split: str) -> None:
 
 
 def _names(rows: DatasetDict, texts: dict[str, pyarrow.Array], column: str) -> list[str]:
-    """All classes in the order of their ids."""
+    """Return all classes in the order of their ids."""
     from datasets import ClassLabel
 
     declared: list[str] = []

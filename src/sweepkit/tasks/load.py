@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Mapping
@@ -17,15 +16,8 @@ from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.study import TaskSpec
 from sweepkit.tasks.by_value import loads
 from sweepkit.tasks.files import import_file
-from sweepkit.tasks.kinds import KINDS
+from sweepkit.tasks.kinds import KINDS, kind_class
 from sweepkit.tasks.task import Task
-
-
-def kind_class(kind: str) -> type[Task]:
-    """Return the class of a built-in kind, a key of KINDS."""
-    module, _, name = KINDS[kind].partition(":")
-    found: type[Task] = getattr(importlib.import_module(module), name)
-    return found
 
 
 def task_class(spec: TaskSpec, home: Path) -> type[Task]:

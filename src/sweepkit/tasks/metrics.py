@@ -113,20 +113,20 @@ def load(name: str) -> Metric:
 
 @dataclass(frozen=True)
 class Decided:
-    """What a model predicts for each label that counts, by the rule of its kind of output."""
+    """A model's predictions, and the labels other than -100 that they are compared with."""
 
     rule: str
     """How the outputs were read, for example ``argmax over 3 classes``."""
     references: NDArray[Any]
     classes: NDArray[Any] | None = None
-    """Predicted class numbers (or 0 and 1 for each of several labels); None where the outputs are numbers only."""
+    """Predicted class ids, or 0 and 1 for each of several labels; None where the outputs are only numbers."""
     numbers: NDArray[Any] | None = None
-    """The outputs themselves, where they may be compared with the labels as numbers."""
+    """The outputs themselves, where metrics of numbers apply."""
     average: str | None = None
     """Default ``average`` of f1, precision and recall: binary for two classes, macro for more or for several labels."""
 
     def of(self, metric: str) -> NDArray[Any]:
-        """Return what a metric compares: classes or numbers. Raises ValueError where the outputs have only the other."""
+        """Return the classes or numbers that a metric compares. Raises ValueError where there are only the other."""
         number = self.classes is None or metric in ON_NUMBERS or (metric not in BUNDLED and self._floating())
         found = self.numbers if number and self.numbers is not None else self.classes
         if found is None or (metric in BUNDLED and metric not in ON_NUMBERS and self.classes is None):
@@ -143,15 +143,15 @@ class Decided:
 
 
 def decide(outputs: Any, labels: Any) -> Decided:
-    """Return predictions for the labels that are not -100, all axes flattened but the last of several labels per row.
+    """Return predictions and labels without labels of -100, flattened unless rows have several labels.
 
     - One output per class, whole-numbered labels: the most likely class (argmax).
     - One output for each of several labels that are 0 or 1 (multi-label): 1 where the logit is above 0.
     - One output, labels of 0 and 1: the same for metrics of classes; the number itself for metrics of numbers.
     - One output, other labels (regression): the number itself.
-    - Whole-numbered outputs (``preprocess_logits_for_metrics`` decided already): as they are.
+    - Whole-numbered outputs, which ``preprocess_logits_for_metrics`` has decided: as they are.
 
-    Of a tuple of outputs the first counts, as with the Trainer's own models. Raises ValueError for outputs that fit none.
+    Of a tuple of outputs the first counts, as in the Trainer. Raises ValueError for any other shape.
 
     >>> import numpy as np
     >>> decided = decide(np.array([[0.1, 2.0], [3.0, 0.0]]), np.array([1, 0]))
@@ -173,7 +173,7 @@ def decide(outputs: Any, labels: Any) -> Decided:
         return Decided(f"argmax over {count} classes", references[counts], classes=predicted, average=average)
     if scores.shape != references.shape:
         raise ValueError(
-            f"predictions of shape {scores.shape} do not fit labels of shape {references.shape} ({references.dtype}); "
+            f"predictions of shape {scores.shape} do not match labels of shape {references.shape} ({references.dtype}); "
             "override compute_metrics for outputs of another kind"
         )
     if not np.issubdtype(scores.dtype, np.floating):
@@ -183,7 +183,7 @@ def decide(outputs: Any, labels: Any) -> Decided:
 
 
 def _thresholded(scores: NDArray[Any], references: NDArray[Any]) -> Decided:
-    """One float for each label: logits where the labels are 0 and 1, else numbers."""
+    """Decide one float per label: a logit where the labels are 0 and 1, else a number."""
     import numpy as np
 
     counts = (
@@ -201,7 +201,7 @@ def _thresholded(scores: NDArray[Any], references: NDArray[Any]) -> Decided:
 
 
 def check_types(metric: Any, predictions: NDArray[Any]) -> None:
-    """Raise ValueError where a module of `evaluate` would cut numbers down to integers."""
+    """Raise ValueError where a module of `evaluate` would truncate numbers to integers."""
     import numpy as np
 
     features = getattr(metric, "features", None)

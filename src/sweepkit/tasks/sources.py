@@ -1,6 +1,6 @@
-"""Files whose values have no types of their own, read as the texts that stand in them; typed files, checked for one type.
+"""Reads untyped files (csv, JSON) as text, exactly as written, and checks typed ones for one type per column.
 
-What libraries infer from texts loses what was written: ``01`` becomes 1, a mixture becomes whatever came first.
+Type inference would lose what was written: ``01`` becomes 1, and a mixture takes the type of its first values.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
 
 CHUNK = 10_000
-"""JSON rows that become one Arrow table."""
+"""JSON rows per Arrow table."""
 
 
 class _Number(float):
-    """A number of a JSON file that remembers how it is written."""
+    """A number of a JSON file, with its spelling there."""
 
     written: str
 
@@ -61,7 +61,7 @@ def read_json(files: Sequence[str]) -> Dataset:
 
 
 def _records(stream: TextIO, file: str) -> Iterator[dict[str, Any]]:
-    """The objects of an open JSON file, one after another."""
+    """Yield the objects of an open JSON file."""
     number, line = next(((n, text) for n, text in enumerate(stream, 1) if text.strip()), (1, ""))
     if line.lstrip().startswith("["):
         rows = _parsed(line + stream.read(), file, number)
@@ -71,7 +71,7 @@ def _records(stream: TextIO, file: str) -> Iterator[dict[str, Any]]:
         places = ((f"{file}:{n}", _parsed(text, file, n)) for n, text in lines if text.strip())
     for place, row in places:
         if not isinstance(row, dict):
-            raise InputError(f"task.data: {place}: a row is an object, got {str(row)[:60]}")
+            raise InputError(f"task.data: {place}: expected an object, got {str(row)[:60]}")
         yield row
 
 
@@ -113,7 +113,7 @@ def _written(value: Any) -> str | None:
 
 
 def check_types(builder: str, files: Sequence[str], columns: Collection[str]) -> None:
-    """Raise InputError where local Parquet or Arrow files of one split hold a used column as different types."""
+    """Raise InputError where a used column has different types in a split's local Parquet or Arrow files."""
     found: dict[str, tuple[str, str]] = {}
     for file in files:
         if not Path(file).exists():  # a URL; the builder reads it
@@ -155,7 +155,7 @@ def _kind(type_: pyarrow.DataType) -> str:
 
 
 def check_metadata(folder: str, columns: Collection[str]) -> None:
-    """Raise InputError where texts of a picture folder's metadata.csv would be read as other numbers (``01`` as 1)."""
+    """Raise InputError where the metadata.csv of an image folder has text that would be read as another number."""
     import pandas
 
     for file in sorted(Path(folder).rglob("metadata.csv")):
@@ -171,7 +171,7 @@ def check_metadata(folder: str, columns: Collection[str]) -> None:
 
 
 def hub_features(hub: dict[str, Any]) -> dict[str, Any]:
-    """Return ``features`` for ``load_dataset`` that keep values of a csv or JSON data set as text, unless it declares types."""
+    """Return ``features`` for ``load_dataset`` that keep an untyped csv or JSON data set as text; else nothing."""
     from datasets import Features, Value, load_dataset, load_dataset_builder
 
     builder = load_dataset_builder(**hub)

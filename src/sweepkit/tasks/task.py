@@ -64,7 +64,7 @@ class Task(BaseModel):
     _trust_remote_code: bool = PrivateAttr(default=False)
     _splits: DatasetDict | None = PrivateAttr(default=None)
     _rule: str = PrivateAttr(default="")
-    """How the last evaluation's outputs were decided."""
+    """See :attr:`decision_rule`."""
     _spec: Any = PrivateAttr(default=None)
     """The TrialSpec, for tasks made from a Trainer whose ``model_init`` takes a trial."""
 
@@ -95,10 +95,10 @@ class Task(BaseModel):
     # Methods that a task may override.
 
     def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Return name → value (without ``eval_``) of every entry of ``metrics``.
+        """Return name → value of every entry of ``metrics``, without the prefix ``eval_``.
 
-        Outputs are decided by the rule of their kind: the most likely class, a threshold of 0 on each logit where the labels
-        are 0 and 1, or the number itself (see :func:`sweepkit.tasks.metrics.decide`). Labels of -100 are left out.
+        Predictions are the most likely class, a threshold of 0 on each logit where the labels are 0 and 1, or the number
+        itself: see :func:`sweepkit.tasks.metrics.decide`. Labels of -100 are ignored.
         """
         return self._score(self.metrics, prediction)
 
@@ -117,12 +117,12 @@ class Task(BaseModel):
         return Trainer(**kwargs)
 
     def data_notes(self) -> list[str]:
-        """Return sentences about the prepared data that a person should read before the first trial."""
+        """Return sentences about the prepared data to read before the first trial."""
         return []
 
     @property
     def decision_rule(self) -> str:
-        """How the outputs of the last evaluation became predictions (``argmax over 3 classes``); empty before one."""
+        """How the last evaluation turned outputs into predictions, such as ``argmax over 3 classes``; empty before it."""
         return self._rule
 
     def inputs(self) -> list[Path]:

@@ -14,8 +14,7 @@ from sweepkit.check.fields.classes import Class, Field, read_class, signature
 from sweepkit.check.fields.modules import literal, parse
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.study import TaskSpec
-from sweepkit.tasks.kinds import KINDS
-from sweepkit.tasks.load import kind_class
+from sweepkit.tasks.kinds import KINDS, kind_class
 from sweepkit.tasks.references import package_folder
 from sweepkit.tasks.task import Task
 
