@@ -166,12 +166,19 @@ def _names(rows: DatasetDict, texts: dict[str, pyarrow.Array], column: str) -> l
     names = declared if declared and same else sorted(found | set(declared), key=order)
     if len(names) < 2:
         raise InputError(f"task.label: every row has the label {names[0]!r}; at least two classes are needed")
-    numbers = [name for name in found if _DECIMAL.fullmatch(name)]
-    if not declared and any(float(name) % 1 for name in numbers) and all(map(_number, found)):
-        name = min((name for name in numbers if float(name) % 1), key=float)
+    if not declared:
+        _refuse_measurements(texts, found)
+    return names
+
+
+def _refuse_measurements(texts: dict[str, pyarrow.Array], found: Iterable[str]) -> None:
+    """Raise InputError where all labels are numbers and some are not whole."""
+    found = list(found)
+    fractions = [name for name in found if _DECIMAL.fullmatch(name) and float(name) % 1]
+    if fractions and all(map(_number, found)):
+        name = min(fractions, key=float)
         split, row = next((s, part.to_pylist().index(name)) for s, part in texts.items() if name in part.to_pylist())
         raise _measurement(name, split, row)
-    return names
 
 
 def _number(text: str) -> bool:

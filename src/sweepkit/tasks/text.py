@@ -65,7 +65,7 @@ class _TextTask(TokenizedTask):
         return DataCollatorWithPadding(self.processing_class())
 
     def _classifier(self, head: dict[str, Any], config: dict[str, Any]) -> PreTrainedModel:
-        """Return the model with a fresh head, and the tokenizer's padding token where it has none of its own."""
+        """Return the model with a fresh head, and the tokenizer's padding token where it has none."""
         from transformers import AutoModelForSequenceClassification
 
         if getattr(self._configuration(), "pad_token_id", None) is None:

@@ -34,7 +34,7 @@ SECONDS = 5.0
 FEWEST = 3
 """Measured steps at least."""
 GOLDEN = 0.6180339887498949
-"""The multiples of it, modulo 1, are spread evenly over a range, however many there are (Weyl's sequence)."""
+"""Any number of consecutive multiples, modulo 1, is spread evenly over a range (Weyl's sequence)."""
 EVALUATED = 16
 """Batches of the measured evaluation; its time is scaled to all rows."""
 
@@ -162,8 +162,8 @@ class _Course(TrainerCallback):
     def _ordered(self, rows: Any, sampler: Any, size: int) -> Any:
         """Return row numbers in an order whose first batches of ``size`` stand for all; the sampler where it has none.
 
-        A sampler that groups rows by length goes from long to short, over and over: whole batches are taken from all
-        parts of its order.
+        A sampler that groups rows by length goes from long to short, repeatedly; its batches are therefore spread over all
+        of its order.
         """
         if self._worst and hasattr(rows, "column_names"):
             return _longest(rows)
@@ -180,7 +180,7 @@ class _Course(TrainerCallback):
 
 
 def _longest(rows: Any) -> list[int]:
-    """Return the row numbers, those with the most tokens first; as they are where there are no tokens."""
+    """Return the row numbers by decreasing number of tokens; in their order where rows have none."""
     if "input_ids" not in rows.column_names:
         return list(range(len(rows)))
     import pyarrow.compute
