@@ -110,7 +110,7 @@ def test_failed_trials_are_run_again_as_new_ones_that_name_them(project: Path) -
     left_of(start(project), project, 1, 60)
     assert endings(study) == ["failed", "complete"]
     said = sweep("retry", "toy", "--failed", cwd=project).communicate(timeout=60)[0]
-    assert "trial 2 will be trial 0 again" in said
+    assert "trial 2 retries trial 0" in said
     left_of(start(project), project, 0, 60)
     rows = read(study)
     assert [str(row.ending) for row in rows] == ["failed", "complete", "complete"]
