@@ -115,9 +115,8 @@ class Forecast:
         largest, host = self.largest, self.host
         if largest.out_of_memory:
             where = words.settings(largest.hyperparameters) or "every trial"
-            fits = (
-                f"a micro-batch of {largest.fits} fits" if largest.fits else "smaller micro-batches do not fit either"
-            )
+            fits = "smaller micro-batches do not fit either"
+            fits = f"a micro-batch of {largest.fits} fits" if largest.fits else fits
             advice = "lower the upper ends of the space, or set gradient_checkpointing or a 16-bit type in training"
             yield f"out of memory at {where}: {largest.out_of_memory}; {fits}; {advice}"
         elif self.memory_mb > host.free_memory_mb:

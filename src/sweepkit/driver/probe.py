@@ -158,8 +158,7 @@ def _count(study: StudyData, slots: int) -> int:
 
 
 def _task_options(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    prefix = "task."
-    return {k.removeprefix(prefix): v for k, v in hyperparameters.items() if k.startswith(prefix)}
+    return {name[5:]: value for name, value in hyperparameters.items() if name.startswith("task.")}
 
 
 def _data_bytes(study: StudyData, known: Mapping[str, Any], prepared: set[Path]) -> float:

@@ -215,14 +215,9 @@ class _Run:
         seconds = time.monotonic() - self._began
         if status == "done" and seconds >= REPORT_AFTER_SECONDS:
             self._watch.on_note(report.conclude(study))
-        outcome = self._outcome(answer, status, reason)
-        self._watch.on_close(outcome)
-        return outcome
-
-    def _outcome(self, answer: Answer, status: Status, reason: str) -> Outcome:
         if status == "done" and not answer.ranked:
             status, reason = "failed", f"no trial completed ({reason})"
-        return Outcome(
+        outcome = Outcome(
             status=status,
             rows=list(answer.rows),
             best=answer.chosen,
@@ -230,6 +225,8 @@ class _Run:
             reason=reason,
             seconds=time.monotonic() - self._began,
         )
+        self._watch.on_close(outcome)
+        return outcome
 
     def _job(self, job: str, **request: Any) -> dict[str, Any]:
         """Run a job in the study's warm process, or in one of its own where the trials run elsewhere."""

@@ -175,19 +175,15 @@ class StudySession:
     def _budget_reached(self) -> bool:
         """Whether a budget other than the number of trials is used up; announces it once."""
         if self._budget_reached_at is None:
-            limit = reached(
-                self._study,
-                seconds=self._spent.seconds,
-                gpu_seconds=self._gpu_seconds() if self._study.budget.gpu_hours else 0.0,
-                target=self._read_answer().target if self._study.budget.target is not None else None,
-            )
+            budget, gpu_seconds = self._study.budget, 0.0
+            if budget.gpu_hours:
+                gpu_seconds = self._setup.gpus * (self._ended_seconds + sum(log.seconds for log in self._logs.values()))
+            target = self._read_answer().target if budget.target is not None else None
+            limit = reached(self._study, seconds=self._spent.seconds, gpu_seconds=gpu_seconds, target=target)
             if limit:
                 self._budget_reached_at, self.reason = time.monotonic(), limit
                 self._watch.on_note(limit)
         return self._budget_reached_at is not None
-
-    def _gpu_seconds(self) -> float:
-        return self._setup.gpus * (self._ended_seconds + sum(log.seconds for log in self._logs.values()))
 
     def _take_over(self) -> list[Trial]:
         """Return the trials that dead drivers left unfinished; reading their logs counts the GPU time they used."""
@@ -318,11 +314,10 @@ class StudySession:
 
     def _drop(self, numbers: list[int]) -> None:
         if self._answer.several and self._search.proposes:
+            limit = self._study.budget.disk_gb
             for number in sorted({row.number for row in self._answer.front} & set(numbers)):
-                limit = self._study.budget.disk_gb
-                self._watch.on_note(
-                    f"dropped the checkpoint of Pareto-optimal trial {number}: budget.disk_gb is {limit:g}"
-                )
+                note = f"dropped the checkpoint of Pareto-optimal trial {number}: budget.disk_gb is {limit:g}"
+                self._watch.on_note(note)
         for number in numbers:
             self._courier.drop(number)
             self._checkpoints.ended(number, keeps_best=False)
@@ -335,7 +330,5 @@ class StudySession:
         cause, count = self._same_failures
         self._same_failures = (event.cause, count + 1 if event.cause == cause else 1)
         if self._same_failures[1] >= SAME_FAILURES:
-            console = self._place.trial(event.trial) / CONSOLE
-            raise StudyFailed(
-                f"{SAME_FAILURES} trials in a row failed with the same cause: {event.cause} (see {console})"
-            )
+            times, console = f"{SAME_FAILURES} trials in a row", self._place.trial(event.trial) / CONSOLE
+            raise StudyFailed(f"{times} failed with the same cause: {event.cause} (see {console})")

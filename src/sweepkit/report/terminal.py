@@ -47,10 +47,8 @@ STYLES = {
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console; into a pipe it writes wide enough for tables."""
-    console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal:
-        console = Console(stderr=stderr, highlight=False, width=PIPED_WIDTH)
-    return console
+    out = Console(stderr=stderr, highlight=False)
+    return out if out.is_terminal else Console(stderr=stderr, highlight=False, width=PIPED_WIDTH)
 
 
 def show(content: RenderableType) -> None:
@@ -71,16 +69,14 @@ def goals(study: StudyData) -> str:
 
 def heading(study: StudyData) -> Text:
     """Return a study's name, goals, sampler and pruner in one line."""
-    facts = f"{study.sampler.type}" + (f" + {study.pruner.type}" if study.pruner.type != "none" else "")
+    facts = study.sampler.type + (f" + {study.pruner.type}" if study.pruner.type != "none" else "")
     return Text.assemble((study.name, "bold"), ("  ", ""), (f"{goals(study)} · {facts}", "dim"))
 
 
 def short_path(path: Path) -> str:
     """Return a path relative to the current folder where it lies below."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def argument(place: Place) -> str:
