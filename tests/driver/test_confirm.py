@@ -6,10 +6,8 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from scipy import stats
 
 from sweepkit.report.verdict import Candidate, Verdict, judge
-from sweepkit.study.objective import Direction
 
 STUDIES = 200
 SEEDS = 5
@@ -169,18 +167,3 @@ def test_nothing_is_said_where_no_seed_gave_a_value() -> None:
     assert verdict.sentences() == [
         "No configuration could be confirmed: each has fewer than two new seeds with a value."
     ]
-
-
-@pytest.mark.parametrize("direction", ["maximize", "minimize"])
-def test_a_pair_is_compared_as_scipys_welch_test_compares_it(direction: Direction) -> None:
-    few, many = (0.9, 0.8, 0.7), (0.61, 0.6, 0.62, 0.59, 0.6, 0.63)
-    candidates = [Candidate(number=0, values=few), Candidate(number=1, values=many)]
-    [pair] = judge(candidates, metric="eval_score", direction=direction).comparisons
-    better, worse = (few, many) if direction == "maximize" else ([-value for value in many], [-value for value in few])
-    expected = stats.ttest_ind(better, worse, equal_var=False)
-    ends = expected.confidence_interval(0.95)
-    found = (pair.better, pair.gain, pair.p, pair.low, pair.high)
-    gain = pytest.approx(0.8 - sum(many) / 6)
-    assert found == (
-        0 if direction == "maximize" else 1, gain, *map(pytest.approx, (expected.pvalue, ends.low, ends.high)),
-    )  # fmt: skip

@@ -25,7 +25,7 @@ import pytest
 from making import sweep
 from sweepkit.check.find import stored_study
 from sweepkit.report.answer import Answer
-from sweepkit.report.rows import CONFIRM, read
+from sweepkit.report.rows import CONFIRM, Reader, read
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.load import load_task
 from sweepkit.tasks.text import TextClassification
@@ -75,7 +75,7 @@ class Shipped:
     @property
     def time(self) -> dict[str, float]:
         """What took how long, by the forecast's names; seconds of the wall clock."""
-        rows, confirmed = read(self.study), read(self.study, CONFIRM)
+        rows, confirmed = read(self.study), Reader(self.study, suffix=CONFIRM).rows()
         return {
             "seconds": self.seconds,
             "search_seconds": passed(rows),

@@ -23,7 +23,7 @@ from making import sweep
 from sweepkit.check.find import stored_study
 from sweepkit.report.answer import Answer
 from sweepkit.report.progress import snapshot
-from sweepkit.report.rows import CONFIRM, read
+from sweepkit.report.rows import Reader, read
 from sweepkit.study.study import StudyData
 from sweepkit.study.words import span
 from sweepkit.trackers.mlflow import link
@@ -232,7 +232,7 @@ def test_the_parent_holds_the_study_the_code_and_the_data(ran: Ran) -> None:
 
 
 def test_confirmation_runs_have_a_study_of_their_own_and_the_same_parent(ran: Ran, mlflow: Any) -> None:
-    rows = read(ran.study, CONFIRM)
+    rows = Reader(ran.study, suffix="/confirm").rows()
     told = ran.children("tags.`sweepkit.study` = 'answered/confirm'")
     assert sorted(told["tags.sweepkit.trial"].map(int)) == [row.number for row in rows] == list(range(9))
     searched = [row.number for row in Answer(ran.study, read(ran.study)).top(2)]
@@ -258,7 +258,7 @@ def test_confirmation_seeds_are_new_and_all_different(ran: Ran) -> None:
 
 def test_confirmation_counts_in_hours_and_not_in_trials(ran: Ran) -> None:
     spent = json.loads((ran.study.place.folder / "spent.json").read_text())
-    runs = [row.seconds or 0.0 for row in read(ran.study, CONFIRM)]
+    runs = [row.seconds or 0.0 for row in Reader(ran.study, suffix="/confirm").rows()]
     assert len(read(ran.study)) == ran.study.budget.trials
     assert spent["slot_seconds"] > sum(runs)
 
@@ -279,7 +279,7 @@ def test_show_ends_with_the_verdict_and_counts_the_confirmation_runs_hours(ran: 
     verdict = json.loads((ran.study.place.verdict_json).read_text())
     assert all(sentence in shown for sentence in verdict["sentences"])
     assert "9 of 9 confirmation runs" in shown
-    runs = [row.seconds or 0.0 for row in read(ran.study, CONFIRM)]
+    runs = [row.seconds or 0.0 for row in Reader(ran.study, suffix="/confirm").rows()]
     assert f"confirmed {span(sum(runs))}" in shown
 
 

@@ -11,6 +11,7 @@ import optuna
 import pytest
 
 from sweepkit.report.rows import frame, hours_by_ending, join, read, slot_hours, to_json
+from sweepkit.report.rows import rows as searched
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
@@ -133,7 +134,7 @@ def test_reading_gives_what_the_search_has(project: Path) -> None:
     study = study_of(project)
     search = record(study, [(1e-3, "complete", ""), (2e-3, "pruned", ""), (3e-3, "failed", "signal 9")])
     rows = read(study)
-    assert rows == join(study, study.place, search.trials())
+    assert rows == searched(study, search)
     assert [(row.ending, row.cause, row.seconds) for row in rows] == [
         (Ending.complete, "", 2.0),
         (Ending.pruned, "", 2.0),

@@ -1,21 +1,28 @@
-"""What a trial's callback says of an evaluation."""
+"""How a trial reads and reports an evaluation."""
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
+import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from making import toy_study
+from sweepkit.study.errors import TrialFailed
 from sweepkit.trial.callback import Diverged, TrialCallback
 from sweepkit.trial.events import Evaluated, Event
+from sweepkit.trial.reading import read
 from sweepkit.trial.trial import TrialSpec
 
 
 class Silence:
-    """A line at whose other end nobody is."""
+    """A line that always answers continue."""
 
     def send(self, event: Event) -> None:
         pass
@@ -27,11 +34,59 @@ class Silence:
         return None
 
 
-def test_the_goal_that_is_not_finite_is_named(tmp_path: Path) -> None:
-    goals = [{"metric": "eval_loss", "direction": "minimize"}, {"metric": "eval_f1", "direction": "maximize"}]
-    study = toy_study(tmp_path, objective={"metrics": goals, "value": "last"})
-    spec = TrialSpec(number=0, hyperparameters={}, directory=str(tmp_path))
+def made(folder: Path, *metrics: str) -> TrialCallback:
+    """The callback of a trial with these goals, and a Trainer that stands at step 0."""
+    goals = [{"metric": metric, "direction": "minimize"} for metric in metrics]
+    study = toy_study(folder, objective={"metrics": goals, "value": "last"})
+    spec = TrialSpec(number=0, hyperparameters={}, directory=str(folder))
     callback = TrialCallback(study, spec, Silence(), lambda _: None)
-    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    callback.trainer = cast("Any", SimpleNamespace(state=TrainerState(), control=TrainerControl()))
+    return callback
+
+
+def test_the_goal_that_is_not_finite_is_named(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=r"^eval_f1 is not finite at step 0$"):
-        callback.on_evaluate(args, TrainerState(), TrainerControl(), {"eval_loss": 1.0, "eval_f1": math.nan})
+        made(tmp_path, "eval_loss", "eval_f1").read({"eval_loss": 1.0, "eval_f1": math.nan})
+
+
+def test_a_goal_that_is_no_number_is_named_as_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(TrialFailed, match=r"^objective.metric: eval_PER is a mapping \(f1, number\), not a number"):
+        made(tmp_path, "eval_loss", "eval_PER").read({"eval_loss": 1.0, "eval_PER": {"f1": 0.5, "number": 3}})
+
+
+def test_an_evaluation_before_the_first_step_is_no_evaluation_of_the_trial(tmp_path: Path) -> None:
+    callback = made(tmp_path, "eval_loss", "eval_f1")
+    callback.read({"eval_loss": 9.0, "eval_f1": math.nan}, on_start=True)
+    assert callback.evaluations == []
+
+
+def test_what_is_logged_into_checkpoints_is_json(tmp_path: Path) -> None:
+    callback, state = made(tmp_path, "eval_loss", "eval_f1"), TrainerState()
+    state.log_history = [{"eval_per_class": np.array([0.5, 1.0]), "eval_PER": {"f1": np.float32(0.5)}, "step": 3}]
+    callback.on_log(TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"), state, TrainerControl(), {})
+    state.save_to_json(str(tmp_path / "state.json"))
+    assert json.loads((tmp_path / "state.json").read_text())["log_history"] == [
+        {"eval_per_class": [0.5, 1.0], "eval_PER": {"f1": 0.5}, "step": 3}
+    ]
+
+
+def test_an_evaluation_has_one_reading() -> None:
+    found = read(
+        {
+            "eval_easy_accuracy": np.float64(0.5),
+            "eval_hard_accuracy": torch.tensor(0.25),
+            "eval_array": np.zeros(3),
+            "eval_text": "fine",
+            "eval_none": None,
+            "eval_inf": math.inf,
+            "epoch": 1.0,
+        },
+        ["eval_hard_accuracy"],
+    )
+    assert found.numbers == {"eval_easy_accuracy": 0.5, "eval_hard_accuracy": 0.25}
+    assert found.others == {
+        "eval_array": "an array of shape (3,)",
+        "eval_text": "'fine'",
+        "eval_none": "None",
+        "eval_inf": "inf",
+    }

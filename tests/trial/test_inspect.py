@@ -20,8 +20,8 @@ pytestmark = pytest.mark.real
         ({"broken": "model"}, [("task", "a trial cannot be built: RuntimeError: toy model is broken")], []),
         (
             {"fail_at_step": 1},
+            [("task", "a step and an evaluation failed: RuntimeError: toy failure at step 1")],
             [],
-            ["a step and an evaluation failed (RuntimeError: toy failure at step 1); trials may fail alike"],
         ),
         (
             {"broken": "save"},

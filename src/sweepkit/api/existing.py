@@ -87,17 +87,32 @@ class SuggestedTrial(FixedTrial):
         return dict(self._params)
 
 
-class _ComputeObjective(TrainerCallback):
-    """Adds what ``compute_objective`` returns to an evaluation's metrics; comes before callbacks that read them."""
+class _ComputeObjective:
+    """Adds what ``compute_objective`` returns to what ``Trainer.evaluate`` returns, all evaluation sets together."""
 
     def __init__(self, objective: Callable[..., Any], goals: int) -> None:
         self._objective = objective
         self._names = [OBJECTIVE] if goals == 1 else [f"{OBJECTIVE}_{i}" for i in range(goals)]
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+    def attach(self, trainer: Trainer) -> None:
+        """Wrap a Trainer's ``evaluate``, which calls itself for each of several sets."""
+        evaluate, depth = trainer.evaluate, 0
+
+        def evaluating(*args: Any, **kwargs: Any) -> dict[str, float]:
+            nonlocal depth
+            depth += 1
+            try:
+                metrics = evaluate(*args, **kwargs)
+            finally:
+                depth -= 1
+            return metrics if depth else {**metrics, **self._of(metrics)}
+
+        trainer.evaluate = evaluating  # type: ignore[method-assign]  # of this one Trainer
+
+    def _of(self, metrics: Mapping[str, Any]) -> dict[str, float]:
         value = self._objective(copy.deepcopy(dict(metrics)))
         values = list(value) if isinstance(value, Sequence) else [value]
-        metrics.update(zip(self._names, map(float, values), strict=True))
+        return dict(zip(self._names, map(float, values), strict=True))
 
 
 @dataclass(frozen=True)
@@ -108,18 +123,21 @@ class _Blueprint:
     parts: Mapping[str, Any]
     callbacks: Sequence[TrainerCallback]
     takes_callbacks: bool
+    objective: _ComputeObjective
 
     def trainer(self, model: Any, args: Any, callbacks: Sequence[Any]) -> Trainer:
         callbacks = [*self.callbacks, *callbacks]
         if self.takes_callbacks:
-            return self.kind(model=model, args=args, callbacks=callbacks, **self.parts)
-        made = self.kind(model=model, args=args, **self.parts)
-        for callback in callbacks:
-            made.add_callback(callback)
+            made = self.kind(model=model, args=args, callbacks=callbacks, **self.parts)
+        else:
+            made = self.kind(model=model, args=args, **self.parts)
+            for callback in callbacks:
+                made.add_callback(callback)
+        self.objective.attach(made)
         return made
 
 
-def _blueprint(trainer: Trainer, compute: TrainerCallback) -> _Blueprint:
+def _blueprint(trainer: Trainer, objective: _ComputeObjective) -> _Blueprint:
     """Return the blueprint of a Trainer, with its own callbacks; transformers adds its standard ones itself."""
     own = [
         callback
@@ -127,7 +145,7 @@ def _blueprint(trainer: Trainer, compute: TrainerCallback) -> _Blueprint:
         if type(callback).__module__.split(".")[0] != "transformers" or isinstance(callback, EarlyStoppingCallback)
     ]
     kind = type(trainer)
-    return _Blueprint(kind, _parts(trainer), [*own, compute], _takes(kind, "callbacks"))
+    return _Blueprint(kind, _parts(trainer), own, _takes(kind, "callbacks"), objective)
 
 
 def _parts(trainer: Trainer) -> dict[str, Any]:

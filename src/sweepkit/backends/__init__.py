@@ -1,7 +1,7 @@
 """Where trials run: the protocol of a backend, and the factory that reads the table of ``sweepkit.study.backends``.
 
-A backend asks its :class:`Session` for a spec when a slot is free, passes every event to it and carries the answer back to
-the trial.
+A backend is driven by a :class:`Session`: it asks the session for a spec when a slot is free, passes every event to it and
+carries the answer back to the trial.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Session(Protocol):
         """Return the next trial to start, or None if there is none now; a retry may follow later."""
 
     def hear(self, event: Event) -> str | None:
-        """Record an event; return the answer (``continue``, ``prune``, ``stop``) if the trial waits for one, else None."""
+        """Record an event; return the answer (``continue``, ``prune``, ``stop``) if the trial waits for one."""
 
     def tick(self) -> float:
         """Check the budgets; return the seconds until the next check is due."""
@@ -47,10 +47,10 @@ class Backend(Protocol):
     gpus: float
     """GPUs of one trial; a share where trials share one."""
     description: str
-    """The slots as text for the user; may be empty."""
+    """The slots in words, for the user; may be empty."""
 
     def drive(self, session: Session) -> None:
-        """Run trials until none is running and none is left to start."""
+        """Run trials until there is nothing left to start and nothing running."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Member:
     score: float
     """Its latest value; higher is better."""
     hyperparameters: Mapping[str, Any]
-    """The searched values it trained with so far."""
+    """The searched ones it trained with so far."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class Scheduler(Protocol):
 def backend_of(study: StudyData, executor: Executor | None, *, trial_memory_mb: float = 0.0) -> Backend:
     """Return the backend that ``backend.type`` names.
 
-    ``executor`` is the study's, still without slots; backends on this machine use it. Raises MissingExtra.
+    ``executor`` is the study's own, without slots, for backends on this machine. Raises MissingExtra.
     """
     return cast("Backend", study.backend.kind.cls()(study, executor, trial_memory_mb=trial_memory_mb))
 
 
 def scheduler_of(study: StudyData) -> Scheduler | None:
-    """Return the scheduler of the study's population; None for a study without one."""
+    """Return what decides for the study's population; None for a study without one."""
     return cast("Scheduler", study.backend.kind.scheduler_cls()(study)) if study.pruner.population else None

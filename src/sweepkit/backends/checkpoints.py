@@ -1,6 +1,6 @@
-"""Decides which checkpoints stay on disk: those of the best K trials, and what a running trial needs to resume.
+"""Which checkpoints stay on disk: the best K trials' and what a running trial needs to go on. Knows no results.
 
-A trial asks before it writes whether there is room, so that the disk limit holds at every moment.
+A trial is told before it writes whether there is room, so that the limit holds at every moment and not just afterwards.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 from sweepkit.study.paths import BEST, BEST_OLD, CHECKPOINTS, LAST, LAST_NEW, Place
 
 RESUMABLE_PER_MODEL = 3.0
-"""Size of a resumable checkpoint in models: the weights and, with Adam, two more numbers per weight."""
+"""A resumable checkpoint is the model and, with Adam, two numbers more per weight."""
 
 
 class Checkpoints:
     """The checkpoints of one study.
 
-    ``model_bytes`` is the size of a model if known before the first one is written, else 0. The best checkpoints of trials
-    in ``pinned`` are also needed by the tracker: they may leave the trial's folder but not the disk.
+    ``model_bytes`` is the size of a model, where it is known before the first one is written. Trials in ``pinned`` have a
+    best checkpoint that the tracker needs too: it may leave the trial's folder, not the disk.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Checkpoints:
         }
 
     def recover(self, number: int) -> None:
-        """Repair a trial's folder after its process died while writing a checkpoint."""
+        """Bring a trial's folder into a whole state after its process died in the middle of writing."""
         folder = self._place.trial(number)
         best, old = folder / BEST, folder / BEST_OLD
         if old.exists() and not best.exists():
@@ -51,18 +51,19 @@ class Checkpoints:
             remove(rest)
 
     def resumable(self, number: int) -> tuple[Path | None, int]:
-        """Return the checkpoint a trial can resume from and its step; (None, 0) where there is none.
+        """Return the checkpoint a trial can go on from and its step; (None, 0) where there is none.
 
-        Whatever lies in ``last/`` is complete, even if its trial died before it reported it.
+        What lies in ``last/`` is whole, whether or not its trial lived to say so.
         """
         found = [(int(path.name.rpartition("-")[2]), path) for path in (self._place.trial(number) / LAST).glob("*-*")]
         step, path = max(found, default=(0, None))
         return path, step
 
     def adopt(self, number: int, donor: int) -> None:
-        """Replace a trial's resumable checkpoint by hard links to another trial's, which must have one.
+        """Let a trial go on from another's resumable checkpoint, which both then have (once on disk).
 
-        Calling it again changes nothing, and completes an interrupted call.
+        What the trial had itself is gone. Doing it again changes nothing but ends what was done in half. The donor, which
+        waits at a meeting, has a checkpoint.
         """
         checkpoint, _ = self.resumable(donor)
         assert checkpoint is not None
@@ -79,13 +80,13 @@ class Checkpoints:
                 remove(other)
 
     def wrote(self, number: int, role: str, path: Path) -> None:
-        """Register a checkpoint (``best`` or ``last``) that is complete on disk."""
+        """Take note of a checkpoint (``best`` or ``last``) that is whole on disk."""
         self._holding.add(number)
         self._sizes[role] = float(_bytes([path]))
         self._coming.get(number, {}).pop(role, None)
 
     def ended(self, number: int, *, keeps_best: bool) -> None:
-        """Remove the resumable checkpoint of a trial that ended for good, and its best unless the trial can be ranked."""
+        """A trial ended for good: it needs no resumable checkpoint any more, and its best only if it may be ranked."""
         folder = self._place.trial(number)
         self._coming.pop(number, None)
         self.recover(number)
@@ -100,14 +101,14 @@ class Checkpoints:
     def surplus(self, ranked: Sequence[int], keep: int) -> list[int]:
         """Return the ranked trials (best first) whose best checkpoint should go.
 
-        These are the trials after the first ``keep`` and, worst first, those over the disk limit; never the study's best.
+        Those are the ones beyond the first ``keep``, then, worst first, what is over the disk limit; never the study's best.
         """
         return self._going(ranked, keep)[0]
 
     def before_writing(self, number: int, ranked: Sequence[int], keep: int) -> tuple[list[int], bool]:
-        """Return the trials whose checkpoints must go before a running trial writes, and whether ``last/`` then has room.
+        """Return what has to go before a running trial writes, and whether its resumable checkpoint then has room.
 
-        ``best/`` is always written.
+        Where nothing that may go makes room for both, only the best has it; that one is always written.
         """
         for parts in (("best", "last"), ("best",)):
             self._coming[number] = {part: self._sizes[part] for part in parts}
@@ -118,11 +119,11 @@ class Checkpoints:
         return going, fits and "last" in self._coming[number]
 
     def size(self, number: int) -> int:
-        """Return the bytes of a trial's best checkpoint."""
+        """Bytes of a trial's best checkpoint."""
         return _bytes([self._place.trial(number) / BEST])
 
     def used(self) -> int:
-        """Return the bytes of all checkpoints of the study."""
+        """Bytes of all checkpoints of the study."""
         return _bytes(self._place.trial(number) / part for number in self._holding for part in CHECKPOINTS)
 
     def _going(self, ranked: Sequence[int], keep: int) -> tuple[list[int], bool]:
@@ -140,7 +141,7 @@ class Checkpoints:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, folder or link (not its target), if it exists."""
+    """Remove a file, folder or link (and not what the link points to), if it is there."""
     if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
     else:

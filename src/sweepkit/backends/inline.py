@@ -1,6 +1,6 @@
-"""Runs trials in this process, one after another: for debuggers, and for tasks that cannot be sent to another process.
+"""Trials in this process, one after another: for a debugger, and for tasks that cannot be sent to another process.
 
-Trials are not isolated: a crash ends the driver too, and the memory that a trial leaks stays allocated.
+Nothing isolates such a trial: a crash ends the driver too, and what it leaves in memory stays.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class InlineBackend:
         self.gpus = 1.0 if study.backend.gpus_per_trial == "auto" else study.backend.gpus_per_trial
 
     def drive(self, session: Session) -> None:
-        """Run trials until none is left to start."""
+        """Run trials until there is nothing left to start."""
         while (spec := session.next()) is not None:
             session.hear(run_trial(self._study, spec, _SessionLine(session), kind=self._kind))
             gc.collect()
@@ -65,7 +65,7 @@ def try_one(study: StudyData, params: Mapping[str, Any], turns: Sequence[Turn] =
 
 
 class _SessionLine:
-    """Connects a trial to a session in the same process."""
+    """A trial's line to a session in the same process: plain calls."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -75,7 +75,7 @@ class _SessionLine:
         self._session.hear(event)
 
     def ask(self, event: Evaluated) -> str:
-        """Pass an evaluation to the session and return the answer."""
+        """Hand over an evaluation and return the answer."""
         self._session.tick()
         return self._session.hear(event) or "continue"
 
@@ -85,7 +85,7 @@ class _SessionLine:
 
 
 class _PrintedLine:
-    """Prints a trial's events; answers ``continue``, or ``stop`` at evaluation ``until``."""
+    """A trial's line that prints events; the answer is ``continue``, or ``stop`` at evaluation ``until``."""
 
     def __init__(self) -> None:
         self.until: int | None = None

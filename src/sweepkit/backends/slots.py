@@ -1,4 +1,4 @@
-"""Divides this machine among trials: the GPUs and threads of each. Does not initialize CUDA."""
+"""Shares out this machine among trials: which GPUs and how many threads each of them gets. Touches no CUDA."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from sweepkit.study.study import BackendSpec
 
 @dataclass(frozen=True)
 class Slot:
-    """The resources of one running trial."""
+    """A place where one trial runs."""
 
     devices: tuple[str, ...] = ()
-    """GPU ids as in CUDA_VISIBLE_DEVICES; empty: no GPU."""
+    """GPU ids, as CUDA_VISIBLE_DEVICES takes them; empty: no GPU."""
     threads: int = 1
-    """Compute threads of each process of the trial."""
+    """Threads each process of the trial computes with."""
     ranks: int = 1
     """Processes of the trial."""
 
     def environment(self, rank: int, port: int) -> dict[str, str]:
-        """Return the environment variables of a trial's process of this rank."""
+        """Return what a trial's process of this rank finds in its environment."""
         devices = self.devices
         if self.ranks > 1 and len(devices) >= self.ranks:
             share = len(devices) // self.ranks
@@ -46,7 +46,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Machine:
-    """The resources that are divided."""
+    """What there is to share out."""
 
     gpus: tuple[str, ...]
     cores: int
@@ -54,7 +54,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
-        """Return this machine's GPUs, usable cores and available memory, within the limits of its cgroup."""
+        """Return this machine's GPUs, usable cores and available memory, within its control group's limits."""
         return cls(_gpus(), _cores(), _memory_mb())
 
 
@@ -97,8 +97,7 @@ def _memory_mb() -> float:
 def plan(backend: BackendSpec, machine: Machine, *, trial_memory_mb: float = 0.0) -> list[Slot]:
     """Return the slots that trials run on, at least one.
 
-    ``trial_memory_mb`` is the measured memory of one trial; 0 when unknown. Raises InputError for requests that can never
-    fit.
+    ``trial_memory_mb``: what one trial was seen to need; 0 when unknown. Raises InputError for what can never fit.
     """
     ranks = backend.ranks_per_trial
     gpus = (1.0 if machine.gpus else 0.0) if backend.gpus_per_trial == "auto" else float(backend.gpus_per_trial)
@@ -127,7 +126,7 @@ def plan(backend: BackendSpec, machine: Machine, *, trial_memory_mb: float = 0.0
 
 
 def _device_groups(gpus: tuple[str, ...], per_trial: float) -> list[tuple[str, ...]]:
-    """Split GPUs into groups of ``per_trial``; below 1, each GPU appears as often as the fraction fits, round-robin."""
+    """Split GPUs into groups of ``per_trial``; below 1, each GPU appears as often as the fraction fits, in turns."""
     if per_trial == 0:
         return []
     if per_trial < 1:
@@ -137,7 +136,7 @@ def _device_groups(gpus: tuple[str, ...], per_trial: float) -> list[tuple[str, .
 
 
 def gpus_of(slots: Sequence[Slot]) -> float:
-    """Return the GPUs of one trial, a fraction where trials share one."""
+    """Return the GPUs of one trial; trials that share one have a fraction each."""
     devices = {device for slot in slots for device in slot.devices}
     return len(devices) / len(slots) if any(len(slot.devices) == 1 for slot in slots) else float(len(slots[0].devices))
 

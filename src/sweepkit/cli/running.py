@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
 from shlex import quote
 from typing import Annotated
 
@@ -187,7 +185,7 @@ def sync(study: studies.Argument) -> None:
     """Deliver to MLflow what it is missing, for example after its server was down."""
     from sweepkit.check.find import find_run
     from sweepkit.report.answer import Answer
-    from sweepkit.report.rows import CONFIRM, read
+    from sweepkit.report.rows import CONFIRM, Reader
     from sweepkit.study import words
     from sweepkit.study.locks import StudyLock
     from sweepkit.trackers import tracker_of
@@ -199,11 +197,11 @@ def sync(study: studies.Argument) -> None:
     with StudyLock(data.place):
         behind = 0
         for suffix in (CONFIRM, ""):
-            rows = read(data, suffix)
+            reader = Reader(data, suffix=suffix)
+            rows = reader.rows()
             if suffix and not rows:
                 continue
-            place = replace(data.place, name=data.name + suffix)
-            tracker = tracker_of(data, partial(read, data, suffix), place=place)
+            tracker = tracker_of(data, reader.rows, place=reader.place)
             behind += tracker.behind()
             tracker.open()
             tracker.sync()

@@ -60,6 +60,8 @@ def prepare(study: StudyData, known: Mapping[str, Any], executor: Executor, watc
     rows = ", ".join(f"{name} {count}" for name, count in splits.items())
     watch.on_note(f"data prepared: {rows} rows")
     inspected = _inspect(study, known, executor, console)
+    for fact in inspected.facts:
+        watch.on_note(fact)
     for note in inspected.notes:
         watch.on_note(f"{note} (log: {console})")
     return Prepared(

@@ -22,7 +22,7 @@ from sweepkit.driver.confirm import Confirmation, evaluate_once
 from sweepkit.driver.prepare import Prepared, executor_of, prepare
 from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.answer import Answer
-from sweepkit.report.rows import join
+from sweepkit.report.rows import rows as result_rows
 from sweepkit.report.verdict import write_verdict
 from sweepkit.report.watch import Outcome, Quiet, Status, Switch, Watcher
 from sweepkit.search.proposer import Proposer
@@ -139,7 +139,7 @@ class _Run:
         self._backend, self._setup = self._open_backend()
         self._courier = Courier(self._tracker(self._search), warn=self._watch.on_note)
         self._courier.open()
-        self._watch.on_open(study, join(study, place, self._search.trials()))
+        self._watch.on_open(study, result_rows(study, self._search))
 
     def _open_backend(self) -> tuple[Backend, Setup]:
         study, prepared = self._study, self._prepared
@@ -209,7 +209,7 @@ class _Run:
         """End the trials' processes, deliver the answer to the tracker, write the report and return the outcome."""
         study = self._study
         self._resources.close()
-        answer = Answer.read(study, join(study, study.place, self._search.trials()))
+        answer = Answer.read(study, result_rows(study, self._search))
         if undelivered := self._courier.close(answer.record(status=status, reason=reason)):
             self._watch.on_note(undelivered)
         seconds = time.monotonic() - self._began

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from statistics import variance
 from typing import Any
 
 from sweepkit.report.answer import Answer
-from sweepkit.report.rows import CONFIRM, hours_by_ending, read, slot_hours
+from sweepkit.report.rows import CONFIRM, Reader, read, slot_hours
 from sweepkit.report.verdict import Verdict
 from sweepkit.study.configurations import key_of
 from sweepkit.study.locks import lock_owner
@@ -73,11 +73,6 @@ class Evidence:
     def answer(self) -> Answer:
         """Which trials are best, and which one is chosen."""
         return Answer(self.study, self.rows, self.verdict, self.test)
-
-    @property
-    def hours(self) -> dict[str, float]:
-        """Hours by ending, those of the confirmation and of idle slots included."""
-        return hours_by_ending(self.rows, confirmed=self.confirmed, slot_hours=self.slot_hours)
 
     @property
     def goal(self) -> Goal:
@@ -159,7 +154,7 @@ def gather(study: StudyData) -> Evidence:
         study=study,
         rows=rows,
         courses=courses(study.place.trials, rows),
-        confirmed=read(study, CONFIRM),
+        confirmed=Reader(study, suffix=CONFIRM).rows(),
         verdict=answer.verdict,
         test=answer.test,
         slot_hours=slot_hours(study.place),
@@ -203,15 +198,6 @@ def _stints(events: Sequence[Event]) -> list[Stint]:
             found[-1] = replace(found[-1], end=event.at, ending=Ending(event.ending))
         last = event.at
     return found
-
-
-def differing(configured: Iterable[Configuration]) -> dict[str, Dimension]:
-    """Return the dimensions that do not have the same value in all of these configurations, by key."""
-    seen: dict[str, tuple[Dimension, set[str]]] = {}
-    for chosen in configured:
-        for key, (dimension, label) in chosen.items():
-            seen.setdefault(key, (dimension, set()))[1].add(repr(label))
-    return {key: dimension for key, (dimension, labels) in seen.items() if len(labels) > 1}
 
 
 def configurations(evidence: Evidence) -> dict[int, Configuration]:

@@ -14,8 +14,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sweepkit.report import mirror, style
-from sweepkit.report.evidence import Evidence, configurations, differing, evidence_of
-from sweepkit.report.panels import importances, isolation, slices
+from sweepkit.report.evidence import Evidence, configurations, evidence_of
+from sweepkit.report.panels import differing, importances, isolation, slices
 from sweepkit.report.rows import endings
 from sweepkit.report.timeline import ledger, timeline
 from sweepkit.study import words

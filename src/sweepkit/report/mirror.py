@@ -12,7 +12,7 @@ from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweepkit.report.evidence import Evidence, configurations, differing
+from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.search.samplers import distribution, quiet_optuna
 from sweepkit.study.objective import Direction
 from sweepkit.study.parameters import Scalar
@@ -36,17 +36,21 @@ def optuna_study(evidence: Evidence) -> optuna.Study:
     Dimensions that only ever had one value are left out: there is nothing to learn from them or to draw.
     """
     goals = evidence.study.objective.goals
-    known, rows = configurations(evidence), {row.number: row for row in evidence.rows}
-    varied = differing(known.values())
+    known = {row.number: configuration(evidence.study, row) for row in evidence.rows}
+    seen: dict[str, set[object]] = {}
+    for each in known.values():
+        for key, (_, label) in each.items():
+            seen.setdefault(key, set()).add(label)
     with quiet_optuna():
         made = empty(evidence.study.name, [goal.direction for goal in goals])
         made.set_metric_names([goal.metric for goal in goals])
         for number in range(max(known, default=-1) + 1):
-            if row := rows.get(number):
-                chosen = {key: pair for key, pair in known[number].items() if key in varied}
-                made.add_trial(_trial(row, len(goals), chosen))
-            else:
+            row = next((row for row in evidence.rows if row.number == number), None)
+            if row is None:
                 made.add_trial(create_trial(state=TrialState.FAIL))
+                continue
+            chosen = {key: pair for key, pair in known[number].items() if len(seen[key]) > 1}
+            made.add_trial(_trial(row, len(goals), chosen))
     return made
 
 

@@ -19,7 +19,7 @@ from sweepkit.check.study_file import to_yaml
 from sweepkit.report import figures, panels
 from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.report.health import findings, unchecked
-from sweepkit.report.rows import endings
+from sweepkit.report.rows import endings, hours_by_ending
 from sweepkit.report.style import ENDINGS
 from sweepkit.study import words
 from sweepkit.study.parameters import Choice
@@ -105,8 +105,8 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     of = f" of {study.budget.trials}" if study.budget.trials else ""
     yield "trials", f"{len(ended)}{of}"
     yield "ended", endings(ended) or "–"
-    hours = sum(evidence.hours.values())
-    yield "hours on slots", words.span(3600 * hours) if hours else "–"
+    hours = hours_by_ending(evidence.rows, confirmed=evidence.confirmed, slot_hours=evidence.slot_hours)
+    yield "hours on slots", words.span(3600 * sum(hours.values())) if sum(hours.values()) else "–"
     pruner = f", {study.pruner.type}" if study.pruner.type != "none" else ""
     yield "search", f"{study.sampler.type}{pruner}"
     peak = max((course.peak_memory_mb for course in evidence.courses.values()), default=0.0)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sweepkit.report import mirror, style
-from sweepkit.report.evidence import Evidence, configurations, differing, evidence_of
+from sweepkit.report.evidence import Configuration, Evidence, configurations, evidence_of
 from sweepkit.study.parameters import Choice, Scalar
 from sweepkit.study.space import Dimension
 from sweepkit.study.study import StudyData
@@ -93,6 +93,15 @@ def importances(about: StudyData | Evidence) -> go.Figure:
         yaxis={"autorange": "reversed"},
         showlegend=len(goals) > 1,
     )
+
+
+def differing(configured: Iterable[Configuration]) -> dict[str, Dimension]:
+    """Return the dimensions that do not have the same value in all of these configurations, by key."""
+    seen: dict[str, tuple[Dimension, set[str]]] = {}
+    for chosen in configured:
+        for key, (dimension, label) in chosen.items():
+            seen.setdefault(key, (dimension, set()))[1].add(repr(label))
+    return {key: dimension for key, (dimension, labels) in seen.items() if len(labels) > 1}
 
 
 def panels(evidence: Evidence) -> list[Panel]:

@@ -192,7 +192,7 @@ def snapshot(study: StudyData, *, every: bool = False) -> RenderableType:
     ``every`` lists all trials in the order tried instead of the best.
     """
     reader = Reader(study)
-    rows, confirmations = reader.rows(), reader.rows(CONFIRM)
+    rows, confirmations = reader.rows(), reader.beside(CONFIRM).rows()
     answer = Answer.read(study, rows)
     verdict = answer.verdict
     parts: list[RenderableType] = [terminal.heading(study), _state(study, rows, confirmations)]
@@ -223,13 +223,14 @@ def follow(study: StudyData) -> None:
     board, bar = Board(study), progress_bar()
     hint = Text("Ctrl-C leaves this view; the study goes on", style="dim")
     reader = Reader(study)
+    confirmation = reader.beside(CONFIRM)
     board.update(reader.rows())
     start_bar(bar, board, since=lock_since(study.place))
     with Live(console=terminal.console(), auto_refresh=False, transient=True) as live:
         try:
             while lock_owner(study.place):
                 board.update(reader.rows())
-                confirmations = reader.rows(CONFIRM)
+                confirmations = confirmation.rows()
                 line = [Text(), Text(_confirmed(confirmations), style="cyan")] if confirmations else []
                 live.update(Group(picture(board, bar), *line, Text(), hint), refresh=True)
                 time.sleep(SECONDS_BETWEEN_READS)

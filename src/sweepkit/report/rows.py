@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas
     from optuna.storages import BaseStorage
 
+    from sweepkit.search.search import Search
+
 LEDGER = {
     Ending.complete: "won",
     Ending.pruned: "pruned",
@@ -34,6 +36,11 @@ CONFIRM = "/confirm"
 """Suffix of the search beside the study's own that holds its confirmation runs."""
 CONFIRMED = "confirmed"
 """Name of the confirmation runs' hours."""
+
+
+def rows(study: StudyData, search: Search) -> list[Trial]:
+    """Return the trials of a search with their checkpoints and MLflow runs."""
+    return join(study, search.place, search.trials())
 
 
 def join(study: StudyData, place: Place, trials: Iterable[Trial]) -> list[Trial]:
@@ -147,29 +154,33 @@ def slot_hours(place: Place) -> float | None:
 class Reader:
     """Reads a study's trials from its storage, without a lock and without writing."""
 
-    def __init__(self, study: StudyData) -> None:
+    def __init__(self, study: StudyData, *, suffix: str = "") -> None:
         self._study = study
+        self.place = replace(study.place, name=study.name + suffix)
+        """Place of the trials; with a suffix that of the search beside the study's own (confirmation runs)."""
         self._storage: BaseStorage | None = None
 
-    def rows(self, suffix: str = "") -> list[Trial]:
-        """Return the trials at this moment, none for a study that never ran; a trial whose driver is gone is ``stopped``.
-
-        With a suffix (``CONFIRM``) those of the search beside the study's own.
-        """
+    def rows(self) -> list[Trial]:
+        """Return the trials at this moment, none for a study that never ran; a trial whose driver is gone is ``stopped``."""
         from sweepkit.search.records import row_of
 
-        study, storage = self._study, self._open()
-        place = replace(study.place, name=study.name + suffix)
+        storage = self._open()
         if storage is None:
             return []
         try:
-            study_id = storage.get_study_id_from_name(place.name)
+            study_id = storage.get_study_id_from_name(self.place.name)
         except KeyError:
             return []
-        trials = join(study, place, map(row_of, storage.get_all_trials(study_id, deepcopy=False)))
-        if study.storage != "journal" or lock_owner(study.place) is not None:
+        trials = join(self._study, self.place, map(row_of, storage.get_all_trials(study_id, deepcopy=False)))
+        if self._study.storage != "journal" or lock_owner(self._study.place) is not None:
             return trials
         return [replace(row, ending=Ending.stopped) if row.ending is Ending.running else row for row in trials]
+
+    def beside(self, suffix: str) -> Reader:
+        """Return a reader of another search in the same storage, which both share."""
+        other = Reader(self._study, suffix=suffix)
+        other._storage = self._open()
+        return other
 
     def _open(self) -> BaseStorage | None:
         if self._storage is None:
@@ -185,9 +196,9 @@ class Reader:
         return self._storage
 
 
-def read(study: StudyData, suffix: str = "") -> list[Trial]:
+def read(study: StudyData) -> list[Trial]:
     """Return a study's trials at this moment; see :class:`Reader`."""
-    return Reader(study).rows(suffix)
+    return Reader(study).rows()
 
 
 def endings(rows: Iterable[Trial]) -> str:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from sweepkit.report import style
 from sweepkit.report.evidence import Evidence, Stint, evidence_of
-from sweepkit.report.rows import CONFIRMED, LEDGER
+from sweepkit.report.rows import CONFIRMED, LEDGER, hours_by_ending
 from sweepkit.study import words
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Trial
@@ -22,7 +22,7 @@ PAUSE_SECONDS = 60.0
 def ledger(about: StudyData | Evidence) -> go.Figure:
     """Return where the hours went: one bar, by how trials ended, and the time that slots stood idle."""
     evidence = evidence_of(about)
-    spent = evidence.hours
+    spent = hours_by_ending(evidence.rows, confirmed=evidence.confirmed, slot_hours=evidence.slot_hours)
     total = sum(spent.values())
     if not total:
         return style.nothing("No hours are recorded yet.")

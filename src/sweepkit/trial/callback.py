@@ -13,11 +13,12 @@ from typing import Any, Protocol
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sweepkit.study.errors import TrialFailed, TrialInterrupted, nearest
+from sweepkit.study.errors import TrialFailed, TrialInterrupted
 from sweepkit.study.paths import BEST, BEST_NEW, BEST_OLD, LAST
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Logged
 from sweepkit.trial.private import training_loss
+from sweepkit.trial.reading import Reading, plain, read
 from sweepkit.trial.trial import TrialSpec
 
 
@@ -52,7 +53,6 @@ class TrialCallback(TrainerCallback):
         self._spec = spec
         self._line = line
         self._on_begin = on_begin
-        self._goals = study.objective.goals
         self._nan_ends = study.objective.nan == "diverged"
         self._resumable = study.checkpoints.every == "evaluation"
         self._objective = study.objective
@@ -105,23 +105,28 @@ class TrialCallback(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Send training metrics; :meth:`on_evaluate` sends evaluations."""
+        """Send training metrics; :meth:`read` sends evaluations."""
+        if state.log_history:
+            state.log_history[-1] = plain(state.log_history[-1])
         metrics = _numbers(logs)
         if self._main and metrics and not any(name.startswith("eval_") for name in metrics):
             self._send(Logged, step=state.global_step, epoch=state.epoch or 0.0, metrics=metrics)
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Send the evaluation, act on the answer, keep the best model, and request a resumable checkpoint."""
+    def read(self, metrics: Mapping[str, Any], on_start: bool = False) -> None:
+        """Send an evaluation, act on the answer, keep the best model, and request a resumable checkpoint.
+
+        ``metrics`` are what ``Trainer.evaluate`` returned. An evaluation ``on_start``, before the first step of this
+        attempt, is only logged: it says nothing about what was trained.
+        """
+        state, control = self.trainer.state, self.trainer.control
+        reading = read(metrics, (goal.metric for goal in self._objective.goals))
+        if on_start:
+            finite = {name: value for name, value in reading.numbers.items() if math.isfinite(value)}
+            if self._main:
+                self._send(Logged, step=state.global_step, epoch=state.epoch or 0.0, metrics=finite)
+            return
         self.step = state.global_step
-        numbers = _numbers(metrics)
-        values = self._values(numbers)
+        values = self._values(reading)
         self.evaluations.append(values)
         event = Evaluated(
             trial=self._spec.number,
@@ -129,7 +134,7 @@ class TrialCallback(TrainerCallback):
             number=len(self.evaluations),
             step=state.global_step,
             epoch=state.epoch or 0.0,
-            metrics=numbers,
+            metrics=reading.numbers,
             values=values,
         )
         answer = self._agreed(self._line.ask(event) if self._main else None)
@@ -148,19 +153,16 @@ class TrialCallback(TrainerCallback):
     def _send(self, kind: type[Event], **fields: Any) -> None:
         self._line.send(kind(trial=self._spec.number, at=time.time(), **fields))
 
-    def _values(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+    def _values(self, reading: Reading) -> tuple[float, ...]:
         """Return the objective's metrics. Raises TrialFailed where one is missing, Diverged where one is not finite."""
-        for goal in self._goals:
-            if goal.metric not in metrics:
-                raise TrialFailed(
-                    f"objective.metric: the evaluation reports no {goal.metric}{nearest(goal.metric, metrics)} "
-                    f"It reports {', '.join(sorted(metrics))}"
-                )
-        wrong = [goal.metric for goal in self._goals if not math.isfinite(metrics[goal.metric])]
+        for goal in self._objective.goals:
+            if missing := reading.missing(goal.metric):
+                raise TrialFailed(f"objective.metric: {missing}")
+        wrong = [goal.metric for goal in self._objective.goals if not math.isfinite(reading.numbers[goal.metric])]
         if wrong:
             are = "is" if len(wrong) == 1 else "are"
             raise Diverged(f"{' and '.join(wrong)} {are} not finite at step {self.step}")
-        return tuple(metrics[goal.metric] for goal in self._goals)
+        return tuple(reading.numbers[goal.metric] for goal in self._objective.goals)
 
     def _keep_last(self, written: Path) -> Path:
         """Move a checkpoint into ``last/``, which holds complete ones only, remove the earlier ones, return its path."""

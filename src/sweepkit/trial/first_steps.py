@@ -13,6 +13,8 @@ class Inspected:
     """(path in the study, message); the study cannot run with any of them."""
     notes: tuple[str, ...] = ()
     """Messages about failures that other configurations need not share."""
+    facts: tuple[str, ...] = ()
+    """What is to be known of the data and of how evaluations are read; nothing went wrong."""
     peak_memory_mb: float = 0.0
     """0 when unknown."""
     model_mb: float = 0.0

@@ -7,6 +7,7 @@ reported, the memory a trial needs. Records nothing.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -23,6 +24,7 @@ from sweepkit.tasks.load import load_task
 from sweepkit.tasks.task import Task
 from sweepkit.trial.first_steps import Inspected
 from sweepkit.trial.objective import build_trainer, is_out_of_memory, peak_memory_mb
+from sweepkit.trial.reading import Reading, read
 from sweepkit.trial.trial import TrialSpec
 
 ROWS = 32
@@ -38,7 +40,7 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
         values = short.by_consumer({k: v for k, v in spec.hyperparameters.items() if k not in SHORT})
         task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
         trainer = build_trainer(short, spec, task, values, None)
-        notes = tuple(task.data_notes())
+        facts = tuple(task.data_notes())
     except Exception as error:  # noqa: BLE001  # an edge: the user's code
         traceback.print_exc()
         name = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
@@ -50,16 +52,24 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
     size = sum(p.numel() * p.element_size() for p in trainer.model.parameters()) / 1e6
     found = Inspected(
         problems=tuple(_unknown_configuration(study, task, trainer)),
-        notes=notes,
+        facts=facts,
         model_mb=size,
         micro_batch_matters=task.micro_batch_matters,
     )
     try:
-        found = replace(found, problems=(*found.problems, *_missing_metrics(study, trainer)))
-        if task.decision_rule:
-            found = replace(found, notes=(*found.notes, f"decided: {task.decision_rule}"))
+        reading = _first_evaluation(study, trainer)
     except Exception as error:  # noqa: BLE001  # an edge: the user's code
-        found = _with_note(found, "a step and an evaluation failed", error)
+        if is_out_of_memory(error):
+            found = _with_note(found, "a step and an evaluation ran out of memory", error)
+        else:
+            traceback.print_exc()
+            cause = f"a step and an evaluation failed: {type(error).__name__}: {first_line(error)}"
+            found = replace(found, problems=(*found.problems, ("task", cause)))
+    else:
+        missing = [("objective.metric", why) for goal in study.objective.goals if (why := reading.missing(goal.metric))]
+        found = replace(
+            found, problems=(*found.problems, *missing), facts=(*found.facts, *_evaluation_facts(task, reading))
+        )
     try:
         trainer.save_model(str(Path(spec.directory) / BEST))
     except Exception as error:  # noqa: BLE001  # an edge: the user's code
@@ -67,17 +77,29 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
     return replace(found, peak_memory_mb=peak_memory_mb())
 
 
-def _missing_metrics(study: StudyData, trainer: Trainer) -> list[tuple[str, str]]:
-    """Train a step, evaluate a few rows, and return a problem for each objective that they do not report."""
+def _first_evaluation(study: StudyData, trainer: Trainer) -> Reading:
+    """Train a step and evaluate: a few rows of each set, or all of them where a metric cannot do with a few."""
     trainer.train()
     rows: Any = trainer.eval_dataset
-    metrics = trainer.evaluate(rows.select(range(min(ROWS, len(rows)))) if hasattr(rows, "select") else rows)
-    reported = sorted(name for name in metrics if name.startswith("eval_"))
-    return [
-        ("objective.metric", f"the task reports no {name}{nearest(name, reported)} It reports {', '.join(reported)}")
-        for name in (goal.metric for goal in study.objective.goals)
-        if name not in metrics
-    ]
+    try:
+        metrics = trainer.evaluate(
+            {name: _few(part) for name, part in rows.items()} if isinstance(rows, dict) else _few(rows)
+        )
+    except (ValueError, ArithmeticError):
+        metrics = trainer.evaluate()
+    return read(metrics, [goal.metric for goal in study.objective.goals])
+
+
+def _few(rows: Any) -> Any:
+    return rows.select(range(min(ROWS, len(rows)))) if hasattr(rows, "select") else rows
+
+
+def _evaluation_facts(task: Task, reading: Reading) -> Iterator[str]:
+    if task.decision_rule:
+        yield f"decided: {task.decision_rule}"
+    if reading.others:
+        parts = ", ".join(f"{name} is {what}" for name, what in sorted(reading.others.items()))
+        yield f"not recorded, as no finite number: {parts}"
 
 
 def _with_note(found: Inspected, failure: str, error: Exception) -> Inspected:

@@ -35,7 +35,8 @@ from sweepkit.tasks.task import Task
 from sweepkit.trial import proof
 from sweepkit.trial.callback import Diverged, Line, TrialCallback
 from sweepkit.trial.events import Finished, Started
-from sweepkit.trial.private import load_weights, wrap_loading
+from sweepkit.trial.private import after_evaluations, load_weights, wrap_loading
+from sweepkit.trial.reading import read
 from sweepkit.trial.trial import Ending, Reason, TrialSpec
 
 QUIET = frozenset({"disable_tqdm", "report_to", "save_strategy"})
@@ -91,6 +92,7 @@ def build_trainer(
     _load_by_the_models_names(trainer)
     if callback:
         callback.trainer = trainer
+        after_evaluations(trainer, callback.read)
     return trainer
 
 
@@ -169,7 +171,7 @@ def run_trial(
             before(trainer)
         trainer.train(resume_from_checkpoint=spec.resume_from)
         if not callback.evaluations:
-            trainer.evaluate()
+            callback.read(trainer.evaluate())
         ending, reason, cause = Ending.complete, None, ""
     except (TrialInterrupted, Exception) as error:  # noqa: BLE001  # an edge: the user's code
         ending, reason, cause = _end_of(error)
@@ -211,8 +213,7 @@ def evaluate_on_test(study: StudyData, spec: TrialSpec, model: str) -> dict[str,
         raise InputError(f"the data has no test split, only {', '.join(data)}")
     load_weights(trainer, model)
     reported = trainer.evaluate(data["test"], metric_key_prefix="test")
-    metrics = {key: float(value) for key, value in reported.items() if key.startswith("test_")}
-    return {"metrics": metrics, "rows": len(data["test"])}
+    return {"metrics": dict(read(reported, ()).numbers), "rows": len(data["test"])}
 
 
 def load_best_model(study: StudyData, params: Mapping[str, Any], checkpoint: Path) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import Trainer
 
-NAMES = ("_tr_loss", "_load_from_checkpoint", "_get_train_sampler", "_get_eval_sampler")
+NAMES = ("_tr_loss", "_evaluate", "_load_from_checkpoint", "_get_train_sampler", "_get_eval_sampler")
 """Attributes that a Trainer must have."""
 
 
@@ -44,3 +44,20 @@ def eval_sampler(trainer: Trainer, rows: Any) -> Any:
 def set_eval_sampler(trainer: Trainer, sampler: Callable[..., Any]) -> None:
     """Replace the factory of this Trainer's evaluation sampler."""
     trainer._get_eval_sampler = sampler  # type: ignore[method-assign]  # of this one Trainer
+
+
+def after_evaluations(trainer: Trainer, read: Callable[[Mapping[str, Any], bool], None]) -> None:
+    """Call ``read(metrics, on_start)`` with what each evaluation of the training loop returns, all its sets together.
+
+    The callback hook ``on_evaluate`` is called for each set alone, and before subclasses add to what ``evaluate`` returns.
+    """
+    evaluate = trainer._evaluate
+
+    def evaluating(
+        trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False
+    ) -> dict[str, float]:
+        metrics = evaluate(trial, ignore_keys_for_eval, skip_scheduler=skip_scheduler)
+        read(metrics, skip_scheduler)  # the loop leaves the scheduler out where it evaluates before the first step only
+        return metrics
+
+    trainer._evaluate = evaluating  # type: ignore[method-assign]  # of this one Trainer

@@ -1,4 +1,4 @@
-"""Runs trials on this machine, one process each, in the slots that its GPUs and cores have room for."""
+"""Trials on this machine, one process each, in the slots that its GPUs and cores have room for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sweepkit.trial.trial import Reason
 
 
 class LocalBackend:
-    """Runs a session's trials on an executor; one without slots gets as many as this machine has room for."""
+    """Runs a session's trials on an executor; one without slots gets those that this machine has room for."""
 
     def __init__(self, study: StudyData, executor: Executor, *, trial_memory_mb: float = 0.0) -> None:
         self._executor = executor
@@ -21,7 +21,7 @@ class LocalBackend:
         self.description = describe(executor.free)
 
     def drive(self, session: Session) -> None:
-        """Run trials until none is running and none is left to start."""
+        """Run trials until there is nothing left to start and nothing running."""
         executor = self._executor
         notified: set[int] = set()
         while True:

@@ -1,6 +1,6 @@
-"""Runs trials as children of one warm process: their slots, messages, deadlines and exits.
+"""The driver's side of the trials: one warm process, a child per trial, their slots, deadlines and ends.
 
-The local backend and each Ray actor have one.
+Knows processes and sockets, nothing of Optuna, MLflow or torch. The local backend owns one; a Ray actor owns one too.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from sweepkit.trial.events import Event, Finished, from_json
 from sweepkit.trial.trial import Reason, TrialSpec
 
 LINGER_SECONDS = 5.0
-"""Grace period of a trial's other ranks after one exited or failed.
+"""After one rank of a trial is gone or failed, the others have so long to go by themselves.
 
-They are not killed at once: a rank that saw its connections close may report before the exit of the one that died arrives.
+Not at once: what a rank says that saw its connections close may come before the news of the one that died.
 """
 
 
 class Executor:
-    """Runs trials on slots. A context manager; leaving it kills whatever still runs."""
+    """Runs trials on slots. Use as a context manager; leaving it ends whatever still runs."""
 
     def __init__(
         self, study: StudyData, slots: list[Slot], *, log: Path, deadline_seconds: float | None = None
@@ -63,11 +63,11 @@ class Executor:
         for process in self._processes.values():
             process.sock.close()
             if process.pid is not None and process.exit is None and process not in self._spare:
-                kill_group(process.pid)  # in case the warm process died before it could
+                kill_group(process.pid)  # what it started, where the warm process died before it could do this
 
     @property
     def running(self) -> list[int]:
-        """Numbers of the running trials."""
+        """Numbers of the trials that run."""
         return list(self._running)
 
     @property
@@ -78,7 +78,7 @@ class Executor:
     def wait_ready(self) -> float:
         """Wait until the warm process has imported everything; return the seconds it took.
 
-        Raises StudyFailed if it died, or if the task's own code cannot be imported.
+        Raises StudyFailed when it died, or when the task's own code cannot be imported.
         """
         end = time.monotonic() + START_SECONDS
         while self._ready is None:
@@ -90,9 +90,9 @@ class Executor:
         return float(self._ready["ready"])
 
     def job(self, job: str, *, console: Path, **request: Any) -> dict[str, Any]:
-        """Run a job (``prepare``, ``inspect``) in a child process and return its answer.
+        """Run a job (``prepare``, ``inspect``) in a child of its own and return its answer.
 
-        Raises StudyFailed if the child exits without one.
+        Raises StudyFailed when the child ends without one.
         """
         self.wait_ready()
         process = self._do({"job": job, "console": str(console), "threads": os.cpu_count() or 1, **request})
@@ -105,7 +105,7 @@ class Executor:
         return process.answer
 
     def preload(self, modules: list[str]) -> None:
-        """Let the warm process import modules that children were found to need."""
+        """Let the warm process import modules that a child turned out to need."""
         self._warm.request({"import": modules})
         for process in self._spare:  # forked before the imports
             self._selector.unregister(process.sock)
@@ -113,7 +113,7 @@ class Executor:
         self._spare = []
 
     def start(self, spec: TrialSpec, *, job: str = "trial", **request: Any) -> None:
-        """Start a trial on the next free slot, one process per rank; each runs ``job`` with this ``request``."""
+        """Start a trial on the next free slot: one process per rank. ``job`` is what each does, with this ``request``."""
         slot = self.free.pop(0)
         folder = Path(spec.directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ class Executor:
         for rank in range(slot.ranks):
             path = folder / rank_name(SPEC, rank)
             write_whole(path, replace(spec, rank=rank).to_json())
-            message = {
+            asked = {
                 **request,
                 "job": job,
                 "spec": str(path),
@@ -132,26 +132,26 @@ class Executor:
                 "threads": slot.threads,
                 "environment": slot.environment(rank, port),
             }
-            process = self._do(message)
+            process = self._do(asked)
             process.trial, process.rank = spec.number, rank
             running.processes.append(process)
-        while len(self._spare) < slot.ranks:  # so that the next trial starts at once
+        while len(self._spare) < slot.ranks:  # the next trial finds its processes forked
             self._spare.append(self._fork())
 
     def answer(self, trial: int, word: str) -> None:
-        """Answer a trial's evaluation, or interrupt the trial: ``continue``, ``prune`` or ``stop``.
+        """Answer a trial's evaluation, or tell it something meanwhile: ``continue``, ``prune`` or ``stop``.
 
-        The word goes to rank 0, which shares it, so that all ranks act on it at the same step.
+        Rank 0 is told and passes it on, so that all ranks act on it at the same step.
         """
         running = self._running.get(trial)
         if running:
             try:
                 running.processes[0].sock.sendall(word.encode() + b"\n")
             except OSError:
-                pass  # it exited; the warm process will report that
+                pass  # it ended meanwhile; its exit is on its way
 
     def kill(self, trial: int, reason: Reason, cause: str) -> None:
-        """Kill all ranks of a trial and every process they started."""
+        """End a trial at once, all its ranks and everything they started."""
         running = self._running.get(trial)
         if running:
             running.killed = running.killed or (reason, cause)
@@ -165,7 +165,7 @@ class Executor:
                     kill_group(process.pid)
 
     def poll(self, timeout: float) -> list[Event]:
-        """Return the events of the next ``timeout`` seconds; each started trial yields exactly one Finished, its last."""
+        """Return what trials said within ``timeout`` seconds; each started trial ends with exactly one Finished."""
         events = self._turn(max(0.0, min(timeout, self._next_deadline() - time.monotonic())))
         now = time.monotonic()
         for running in list(self._running.values()):
@@ -177,7 +177,7 @@ class Executor:
         return events
 
     def _next_deadline(self) -> float:
-        """Return the time at which the next deadline or grace period ends."""
+        """Return when a trial has to be looked at, whether or not it says something."""
         times = [r.breaking_since + LINGER_SECONDS for r in self._running.values() if r.breaking_since is not None]
         if self._deadline_seconds:
             times += [
@@ -186,13 +186,13 @@ class Executor:
         return min(times, default=float("inf")) + 0.01
 
     def _do(self, request: dict[str, Any]) -> Process:
-        """Give a job to a spare process, or to a new one."""
+        """Let a process do a job: one that was forked ahead, else a new one."""
         self._spare = [process for process in self._spare if process.open and process.exit is None]
         process = self._spare.pop(0) if self._spare else self._fork()
         try:
             process.sock.sendall(json.dumps(request).encode() + b"\n")
         except OSError:
-            pass  # it exited; the warm process will report that
+            pass  # it ended meanwhile; its exit is on its way
         return process
 
     def _fork(self) -> Process:
@@ -210,7 +210,7 @@ class Executor:
         process.sock.close()
 
     def _turn(self, timeout: float) -> list[Event]:
-        """Wait once for any message or exit; return the events in order."""
+        """Wait once for anything; return the events in order."""
         events: list[Event] = []
         for key, _ in self._selector.select(timeout):
             if key.data is self._warm:
@@ -257,7 +257,7 @@ class Executor:
         return events
 
     def _ended(self, running: Running) -> Finished | None:
-        """Return the trial's Finished once every rank exited."""
+        """Return the trial's Finished once every rank is gone."""
         if not running.over:
             if running.breaking_since is None and running.breaking:
                 running.breaking_since = time.monotonic()

@@ -1,4 +1,4 @@
-"""The driver's handle on its warm process: starts it, sends it requests, and detects its death."""
+"""The driver's handle on a warm process: starts it, asks it for children, knows when it died. Knows no rules."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from sweepkit.trial.events import Finished
 from sweepkit.trial.trial import Ending, Reason
 
 START_SECONDS = 180.0
-"""Limit for the warm process to import everything."""
+"""How long the warm process may take to import everything."""
 
 
 class WarmProcess:
-    """A process that imported torch, transformers and the task, and forks children on request."""
+    """A process that imported torch, transformers and the task once and forks children on request."""
 
     def __init__(self, study: StudyData, log: Path) -> None:
         self._control, theirs = socket.socketpair()
         environment = {
             **os.environ,
-            # Trials can import whatever the driver can, for instance from a script's own folder.
+            # What the driver can import (a script's own folder), its trials can import.
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
-            "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's; only one thread may exist when forking
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's; one thread only may be there when forking
             "HF_HUB_DISABLE_TELEMETRY": os.environ.get("HF_HUB_DISABLE_TELEMETRY", "1"),
         }
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -57,11 +57,11 @@ class WarmProcess:
         self._control.sendall(json.dumps(hello).encode() + b"\n")
 
     def fileno(self) -> int:
-        """Return the control socket, for a selector."""
+        """The control socket, for a selector."""
         return self._control.fileno()
 
     def request(self, message: Mapping[str, Any], sock: socket.socket | None = None) -> None:
-        """Send one request; a fork needs the child's end of its ``sock``. Raises StudyFailed if the process died."""
+        """Send one request, with the child's end of its socket where it forks."""
         data = json.dumps(message).encode() + b"\n"
         try:
             if sock is None:
@@ -72,7 +72,7 @@ class WarmProcess:
             raise self.died() from error
 
     def messages(self) -> list[dict[str, Any]]:
-        """Return received messages, once the control socket is readable. Raises StudyFailed if the process died."""
+        """Return what came up; called when the control socket is readable. Raises StudyFailed when it died."""
         try:
             data = self._control.recv(65536)
         except ConnectionError:
@@ -83,13 +83,13 @@ class WarmProcess:
         return [json.loads(line) for line in lines]
 
     def died(self) -> StudyFailed:
-        """Return an error with the exit status of the warm process and the place of its log."""
+        """Return the error that says how the warm process ended and where its log is."""
         status = self.process.wait(timeout=30)
         tail = self.log.read_text(errors="replace").strip().splitlines()[-1:] if self.log.exists() else []
         return StudyFailed(f"the warm process ended with status {status}: {' '.join(tail)} (log: {self.log})")
 
     def close(self) -> None:
-        """End the process with all its children, and wait for its exit."""
+        """End it and, with it, all its children; returns when it is gone."""
         self._control.close()
         try:
             self.process.wait(timeout=10)
@@ -99,8 +99,8 @@ class WarmProcess:
 
 
 def kill_group(pid: int) -> None:
-    """Send SIGKILL to a child and every process it started."""
-    for kill in (os.killpg, os.kill):  # just forked, it may not lead its own group yet
+    """SIGKILL a child and everything it started."""
+    for kill in (os.killpg, os.kill):  # forked a moment ago, it may not yet lead its own group
         try:
             kill(pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -109,7 +109,7 @@ def kill_group(pid: int) -> None:
 
 
 def lost(trial: int, status: int, oom_killed: bool, seconds: float) -> Finished:
-    """Return the Finished of a trial whose process exited without reporting one, from its exit status."""
+    """Return the Finished of a trial whose process ended without reporting one, from its exit status."""
     ending, reason, cause = Ending.failed, Reason.exit, f"exit code {status}"
     if status < 0:
         try:

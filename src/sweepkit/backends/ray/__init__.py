@@ -1,7 +1,7 @@
-"""Runs trials on Ray Tune, on one machine or a cluster: Tune places and monitors actors, each with a warm process.
+"""Trials on Ray Tune, one machine or a cluster: Tune places and watches actors, each of which owns a warm process.
 
-The only package that imports ray. The session decides what to try and when to prune; ``tuning`` connects Tune to it, and
-``actor`` runs on the nodes.
+The only package that imports ray. What to try and when to prune stays the session's business; see ``tuning`` for how
+Tune is made to ask it and ``actor`` for what runs on the nodes. Knows nothing of Optuna and MLflow.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import Any
 os.environ.update(
     {
         "RAY_USAGE_STATS_ENABLED": "0",
-        # The session handles signals; Tune's own loggers and snapshots would write every event a second time.
+        # Signals are the session's; Tune's own loggers and snapshots would write every event a second time.
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": "36000",
-        # Tune would print a table and its errors; the session reports both.
+        # Tune prints a table and its own errors; what there is to say, the session says.
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
@@ -46,7 +46,7 @@ from sweepkit.backends import Session
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.ray.actor import Actor, Mailbox
 from sweepkit.backends.ray.files import DriverFiles
-from sweepkit.backends.ray.tuning import Asker, Hearer, Link, Warm
+from sweepkit.backends.ray.tuning import Asker, Conversation, Hearer, Warm
 from sweepkit.backends.slots import Machine, Slot, plan
 from sweepkit.study.errors import InputError, StudyFailed
 from sweepkit.study.files import first_line
@@ -60,16 +60,16 @@ class RayBackend:
     description = ""
 
     def __init__(self, study: StudyData, executor: Executor | None = None, *, trial_memory_mb: float = 0.0) -> None:
-        """``executor`` is not used: each actor has a warm process of its own."""
+        """``executor`` is of no use here: each actor has a warm process of its own."""
         self._study = study
         self.gpus = 1.0 if study.backend.gpus_per_trial == "auto" else study.backend.gpus_per_trial
         self._memory_mb = trial_memory_mb
 
     def drive(self, session: Session) -> None:
-        """Run trials until none is running and none is left to start.
+        """Run trials until there is nothing left to start and nothing running.
 
-        Raises InputError for a cluster that does not answer, cannot hold a trial or has no shared folder for its files, and
-        StudyFailed if Ray dies.
+        Raises InputError for a cluster that does not answer, cannot hold a trial or sees no folder for its files, StudyFailed
+        when Ray is gone.
         """
         storage = self._study.place.folder / "ray"
         shutil.rmtree(storage, ignore_errors=True)
@@ -85,10 +85,10 @@ class RayBackend:
 
     def _fit(self, session: Session, slot: Slot, count: int, storage: Path) -> None:
         files = DriverFiles(self._study)
-        # On the driver's node, so that it survives the loss of any other.
+        # Beside the driver, for a node that is lost must not take it along.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]  # ray.remote adds it
-        link = Link(session, mailbox, files)
+        talk = Conversation(session, mailbox, files)
         actor = tune.with_parameters(
             Actor,
             study=self._study.model_dump_json(by_alias=True, exclude_none=True),
@@ -99,7 +99,7 @@ class RayBackend:
         tuner = tune.Tuner(
             tune.with_resources(actor, tune.PlacementGroupFactory([self._bundle(slot)])),
             tune_config=tune.TuneConfig(
-                search_alg=Asker(link),
+                search_alg=Asker(talk),
                 scheduler=Warm(count),
                 num_samples=-1,
                 max_concurrent_trials=count,
@@ -109,9 +109,9 @@ class RayBackend:
             run_config=tune.RunConfig(
                 name=uuid.uuid4().hex[:12],
                 storage_path=str(storage),
-                callbacks=[Hearer(link)],
-                progress_reporter=tune.CLIReporter(),  # Tune's own for notebooks would clear the cell's output
-                stop=link.stopper,
+                callbacks=[Hearer(talk)],
+                progress_reporter=tune.CLIReporter(),  # in a notebook Tune's own would wipe away what the cell shows
+                stop=talk.stopper,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
@@ -119,14 +119,14 @@ class RayBackend:
         )
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Tune's warnings concern its own code
+                warnings.simplefilter("ignore")  # Tune's own, about its own
                 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
                 tuner.fit()
         finally:
             ray.kill(mailbox)
             files.close()
-            if link.failure:
-                raise link.failure
+            if talk.failure:
+                raise talk.failure
 
     def _bundle(self, slot: Slot) -> dict[str, float]:
         wanted = self._study.backend.gpus_per_trial
@@ -135,16 +135,16 @@ class RayBackend:
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
-        """Connect to the cluster, or run Ray on this machine within the block."""
+        """Connect to the cluster, or start Ray here for as long as the study runs."""
         if ray.is_initialized():
             yield
             return
         address = self._study.backend.address
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         temporary = _temporary(self._study)
-        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed driver
+        shutil.rmtree(temporary, ignore_errors=True)  # a killed driver's
         with _own_signals(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Ray's warnings concern its own code
+            warnings.simplefilter("ignore")  # Ray's own, about its own
             if address:
                 try:
                     ray.init(address=address, **quiet)
@@ -167,7 +167,7 @@ class RayBackend:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _shared_paths(self) -> None:
-        """Raise InputError if some node does not see the study's folder and the study names no ``backend.path``."""
+        """Refuse a cluster where some node does not see the study's folder and no path says how files get there."""
         folder = self._study.place.folder
         others = [node for node in _nodes() if node["NodeID"] != ray.get_runtime_context().get_node_id()]
         if self._study.backend.path is not None or not others:
@@ -186,11 +186,11 @@ class RayBackend:
             )
 
     def _slots(self) -> tuple[Slot, int]:
-        """Return the slot of one trial, and how many trials the whole cluster runs at a time."""
+        """Return what one trial gets and how many run at once on the whole cluster."""
         resources = [node["Resources"] for node in _nodes()]
-        cores = [int(node.get("CPU", 0)) for node in resources]
-        gpus = tuple(str(index) for index in range(sum(int(node.get("GPU", 0)) for node in resources)))
-        memory = sum(float(node.get("memory", 0)) for node in resources) / 1e6
+        cores = [int(there.get("CPU", 0)) for there in resources]
+        gpus = tuple(str(index) for index in range(sum(int(there.get("GPU", 0)) for there in resources)))
+        memory = sum(float(there.get("memory", 0)) for there in resources) / 1e6
         slots = plan(self._study.backend, Machine(gpus, max(1, sum(cores)), memory), trial_memory_mb=self._memory_mb)
         slot = slots[0]
         fits = max(1, min((count for count in cores if count), default=1) // slot.ranks)
@@ -198,10 +198,10 @@ class RayBackend:
 
 
 def _sees(node: str, file: Path) -> bool:
-    on_node = NodeAffinitySchedulingStrategy(node, soft=False)
-    # A lambda, sent by value: a node may have another version of this package, or none yet.
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    # By value: a node may have another version of this package, or none yet.
     exists: Any = ray.remote(lambda path: __import__("os").path.exists(path))
-    return bool(ray.get(exists.options(num_cpus=0, scheduling_strategy=on_node).remote(str(file))))
+    return bool(ray.get(exists.options(num_cpus=0, scheduling_strategy=there).remote(str(file))))
 
 
 def _nodes() -> list[dict[str, Any]]:
@@ -209,14 +209,14 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def _temporary(study: StudyData) -> Path:
-    """Return the folder of Ray's sockets and logs: short, as sockets require, and the same for every driver of the study."""
+    """Return where Ray puts its sockets and logs: a short path (sockets want one), the same for every driver."""
     digest = hashlib.sha256(str(study.place.folder.resolve()).encode()).hexdigest()[:10]
     return Path(tempfile.gettempdir()) / f"sweepkit-ray-{digest}"
 
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Restore the driver's signal handlers, which Ray replaces by its own."""
+    """Keep the signal handlers that the driver has; Ray would set its own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -230,9 +230,9 @@ def _own_signals() -> Iterator[None]:
 
 @contextmanager
 def _references_released() -> Iterator[None]:
-    """Free Ray's objects that reference cycles of Tune still hold, and disable garbage collection within the block.
+    """Release what Tune's cycles still hold of Ray's objects, and let no thread's collection do so meanwhile.
 
-    An object freed by another thread while Ray shuts down ends the process at once, with exit code 1.
+    An object released in another thread while Ray shuts down ends the process at once, with exit code 1.
     """
     gc.collect()
     enabled = gc.isenabled()

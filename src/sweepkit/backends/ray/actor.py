@@ -1,4 +1,4 @@
-"""Runs on the nodes: an actor per slot, with a warm process that forks one trial at a time."""
+"""What runs on the nodes: an actor per slot, with a warm process that forks one trial at a time. Knows no search."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from sweepkit.trial.events import Event, Finished, Logged
 from sweepkit.trial.trial import Reason, TrialSpec
 
 POLL_SECONDS = 0.1
-"""Interval at which an actor checks for an answer (stop, prune) while its trial trains."""
+"""How often an actor looks for a word (stop, prune) while its trial trains."""
 
 
 @ray.remote(num_cpus=0)
 class Mailbox:
-    """Carries the driver's answers to the actors; each is taken once."""
+    """Carries the driver's words to the actors; each word is taken once."""
 
     def __init__(self) -> None:
         self._words: dict[int, list[str]] = {}
 
     def put(self, trial: int, word: str) -> None:
-        """Leave an answer for a trial."""
+        """Leave a word for a trial."""
         self._words.setdefault(trial, []).append(word)
 
     def take(self, trial: int) -> list[str]:
-        """Return and remove the answers left for a trial, oldest first."""
+        """Return the words left for a trial, oldest first."""
         return self._words.pop(trial, [])
 
 
 class Actor(tune.Trainable):
-    """One slot of the cluster, with a warm process; each step returns events of its trial."""
+    """One slot of the cluster: owns a warm process, forks a trial at a time; each step returns what it said."""
 
     def setup(
         self, config: dict[str, Any], study: str = "", home: str = "", slot: Slot | None = None, mailbox: Any = None
     ) -> None:
-        """Start the warm process, once: it takes seconds."""
+        """Start the warm process, which takes seconds, once."""
         assert slot is not None
         self._study = StudyData.model_validate_json(study).at(Path(home))
         self._mailbox = mailbox
@@ -58,13 +58,13 @@ class Actor(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Set the next trial, which the next step starts."""
+        """Take the next trial; the next step starts it."""
         self._spec = TrialSpec.from_json(new_config["spec"])
         self._begun = False
         return True
 
     def step(self) -> dict[str, Any]:
-        """Return the trial's next events; logged metrics wait for the next event of another kind."""
+        """Return the trial's next events; all but what it logs is passed on at once."""
         number = self._spec.number
         if not self._begun:
             self._executor.start(self._files.receive(self._spec))
@@ -87,4 +87,4 @@ class Actor(tune.Trainable):
         self._files.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Do nothing: trials keep their own checkpoints."""
+        """Trials keep their own checkpoints; Tune has none to keep."""

@@ -1,4 +1,4 @@
-"""Converts Ray Tune's distributions to parameters of a space."""
+"""Ray Tune's distributions in our words. Knows no study and no trial."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sweepkit.study.parameters import Choice, Float, Int
 
 
 def parameter(name: str, value: Any, *, whole: bool = False) -> Float | Int | Choice:
-    """Return the parameter for one of Tune's distributions, or for a constant.
+    """Return the parameter that a distribution, or a constant, stands for.
 
-    ``whole``: the name takes whole numbers only. transformers truncates floats there, so that ``uniform(1, 40)`` means 1 to
-    39. Raises InputError for distributions without a counterpart.
+    ``whole``: what is named takes whole numbers only; transformers cuts the decimals off there, so that ``uniform(1, 40)``
+    means 1 to 39. Raises InputError for what has no counterpart.
     """
     if isinstance(value, Categorical) and isinstance(value.get_sampler(), Uniform):
         return Choice(choices=[_plain(name, each) for each in value.categories])
@@ -52,7 +52,7 @@ def _numbers(name: str, domain: TuneFloat | TuneInteger, *, whole: bool) -> Floa
     if isinstance(domain, TuneFloat) and not whole:
         return Float(low=float(low), high=float(high), log=log, step=step) if low < high else Choice(choices=[low])
     if step is None:
-        low, high, step = math.floor(low), math.ceil(high) - 1, 1  # Tune excludes the upper end
+        low, high, step = math.floor(low), math.ceil(high) - 1, 1  # the upper end is left out, as by Tune
     elif step != int(step):
         raise InputError(f"hyperparameter_search: hp_space: {name}: takes whole numbers, got steps of {step}")
     else:

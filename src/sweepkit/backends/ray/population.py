@@ -1,7 +1,7 @@
-"""Decides with Ray Tune's population-based training and bandits which members copy whose weights. Runs nothing itself.
+"""Ray Tune's population-based training and bandits, asked who takes over whose weights. Runs nothing, knows no checkpoint.
 
-Tune's schedulers work on its Trial objects and a controller that runs them. Here the trials only stand for ours and the
-controller only lists them; all members meet at once, as with ``synch=True`` in Tune.
+Tune's schedulers decide over its own Trial objects and a controller that runs them. They get trials that only stand for
+ours and a controller that only lists them; all members meet at once, as with ``synch=True`` in Tune.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from sweepkit.study.study import StudyData
 class TuneScheduler:
     """Tune's PopulationBasedTraining or PB2 with the study's options; a :class:`sweepkit.backends.Scheduler`.
 
-    Random draws are seeded by the study's seed and the evaluation, so that a repeated meeting decides the same. PB2 searches
-    the logarithm of a parameter with ``log``.
+    Chance is drawn from the study's seed and the evaluation, so that a meeting that is held again decides the same. PB2
+    searches a parameter with ``log`` by its logarithm.
     """
 
     def __init__(self, study: StudyData) -> None:
@@ -57,27 +57,27 @@ class TuneScheduler:
         self._trials: dict[int, Any] = {}
 
     def decide(self, evaluation: int, members: Mapping[int, Member]) -> Mapping[int, Continuation]:
-        """Return how each member continues."""
+        """Return every member's choice."""
         for number in sorted(members.keys() - self._trials.keys()):
             self._trials[number] = trial = Trial("member", trial_id=f"{number:05d}", stub=True)
             trial.config = self._config(members[number])
             self._tune.on_trial_add(SimpleNamespace(search_alg=None), trial)
-        meeting = {number: self._trials[number] for number in sorted(members)}
+        here = {number: self._trials[number] for number in sorted(members)}
         for number, trial in self._trials.items():
-            trial.set_status(Trial.PAUSED if number in meeting else Trial.TERMINATED)
-        for number, trial in meeting.items():
+            trial.set_status(Trial.PAUSED if number in here else Trial.TERMINATED)
+        for number, trial in here.items():
             trial.set_config(self._config(members[number]))
-            # Tune copies a donor's checkpoint without looking into it; here it is the donor's number.
+            # Tune hands a donor's checkpoint on without looking into it; here it is the donor's number.
             result = SimpleNamespace(checkpoint=[number], metrics={})
             private.set_checkpoint(trial, result)
-        everybody = list(meeting.values())
+        everybody = list(here.values())
         controller = SimpleNamespace(get_trials=lambda: everybody, get_live_trials=lambda: everybody)
-        with _seeded(trial_seed(self._seed, evaluation)):
-            for number, trial in meeting.items():
+        with _chance(trial_seed(self._seed, evaluation)):
+            for number, trial in here.items():
                 self._tune.on_trial_result(
                     controller, trial, {"evaluation": evaluation, "score": members[number].score}
                 )
-        return {number: self._continuation(number, trial, members[number]) for number, trial in meeting.items()}
+        return {number: self._continuation(number, trial, members[number]) for number, trial in here.items()}
 
     def _continuation(self, number: int, trial: Any, member: Member) -> Continuation:
         (donor,) = trial.checkpoint
@@ -95,7 +95,7 @@ class TuneScheduler:
         return math.log(value) if self._logs and self._space[name].log else value
 
     def _outer(self, name: str, value: Any) -> Any:
-        """Return a value of Tune's as one of the space: within its bounds, on its steps."""
+        """Return a value as it is trained: within the space, on its steps."""
         parameter = self._space[name]
         if not isinstance(parameter, Float):
             return value
@@ -114,10 +114,10 @@ def _domain(parameter: Any) -> Any:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the global random generators, which Tune draws from, within the block.
+def _chance(seed: int) -> Iterator[None]:
+    """Let Tune, which draws from the process's own generators, draw from a seed, and put them back.
 
-    PB2's Gaussian process warns if it does not converge; its proposals are still within the space.
+    PB2's Gaussian process warns where it does not converge; what it proposes then is still within the space.
     """
     before = random.getstate(), numpy.random.get_state()
     random.seed(seed)

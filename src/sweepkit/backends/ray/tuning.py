@@ -1,6 +1,6 @@
-"""Connects Tune to a session: a searcher, a callback, a stopper and a scheduler that share one :class:`Link`.
+"""Makes Tune ask and tell a session: a searcher, a callback, a stopper and a scheduler over one conversation.
 
-Whatever the session raises is kept and ends the experiment; Tune would replace it by an error of its own.
+Whatever the session raises is kept and ends the experiment; Tune would turn it into an error of its own.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from sweepkit.trial.events import Evaluated, Event, Finished, from_json
 from sweepkit.trial.trial import Ending, Reason, TrialSpec
 
 
-class _Unpickled:
-    """Pickles as a plain object: Tune pickles its parts for a restore that is never used."""
+class _Here:
+    """Stays in this process: Tune pickles what it is given, for a restore that is never asked for."""
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         return object, ()
 
 
-class Link(_Unpickled):
-    """Carries trials, events and answers between Tune and the session."""
+class Conversation(_Here):
+    """What is said between Tune and the session: who runs, the words for trials, what went wrong."""
 
     def __init__(self, session: Session, mailbox: Any, files: DriverFiles) -> None:
         self.session = session
         self._files = files
         self.open: dict[str, int] = {}
-        """Tune's trial id → our trial's number, from its proposal to its end."""
+        """Tune's trial → number of ours, from being asked for to its end."""
         self.failure: BaseException | None = None
         self.stopper = _Stopper(self)
         self._mailbox = mailbox
-        self._sent: set[tuple[int, str]] = set()
+        self._told: set[tuple[int, str]] = set()
 
     def ask(self, trial_id: str) -> TrialSpec | None:
         """Return the next trial to start."""
@@ -52,7 +52,7 @@ class Link(_Unpickled):
             if spec is None:
                 return None
             self._files.send(spec)
-            ray.get(self._mailbox.take.remote(spec.number))  # answers left for an actor that was lost
+            ray.get(self._mailbox.take.remote(spec.number))  # what an actor that was lost did not live to hear
         except Exception as error:  # noqa: BLE001  # raised again when Tune is done
             self.failure = error
             return None
@@ -60,7 +60,7 @@ class Link(_Unpickled):
         return spec
 
     def hear(self, trial_id: str, event: Event) -> None:
-        """Pass an event to the session and its answer to the trial; events after the trial's end are dropped."""
+        """Take an event to the session and its answer to the trial; nothing counts that comes after the end."""
         if trial_id not in self.open or self.failure:
             return
         if isinstance(event, Finished):
@@ -74,11 +74,11 @@ class Link(_Unpickled):
             self.tell(event.trial, answer)
 
     def tell(self, number: int, word: str) -> None:
-        """Leave an answer for a trial; returns once the mailbox has it."""
+        """Leave a word for a trial; returns when it is there."""
         ray.get(self._mailbox.put.remote(number, word))
 
     def tick(self, trials: list[Any]) -> None:
-        """Check the budgets; pass a stop on to running trials, and end those that wait for a slot."""
+        """Look at budgets; pass a stop on to what runs, and end what waits for a place."""
         try:
             self.session.tick()
         except Exception as error:  # noqa: BLE001  # raised again when Tune is done
@@ -91,88 +91,88 @@ class Link(_Unpickled):
                 continue
             if trial.status in ("PENDING", "PAUSED"):
                 self.hear(trial.trial_id, Finished(trial=number, at=time.time(), ending="stopped"))
-            elif (number, word) not in self._sent:
-                self._sent.add((number, word))
+            elif (number, word) not in self._told:
+                self._told.add((number, word))
                 self.tell(number, word)
 
 
-class _Stopper(_Unpickled, tune.Stopper):
-    """Ends the experiment once the session failed, or once it is stopping and no trial is open."""
+class _Stopper(_Here, tune.Stopper):
+    """Ends the experiment when the session failed, or when it wants to stop and nothing is left to wait for."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, talk: Conversation) -> None:
+        self._talk = talk
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        """Whether to end the experiment now."""
-        return self._link.failure is not None or (self._link.session.stopping and not self._link.open)
+        """Whether everything is to end now."""
+        return self._talk.failure is not None or (self._talk.session.stopping and not self._talk.open)
 
 
-class Asker(_Unpickled, Searcher):
-    """Tune's searcher: proposes the session's next trial."""
+class Asker(_Here, Searcher):
+    """Tune's searcher: the session's next trial."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, talk: Conversation) -> None:
         super().__init__()
-        self._link = link
+        self._talk = talk
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Return the next trial's spec; None while a retry may still follow, FINISHED once nothing runs any more."""
-        spec = self._link.ask(trial_id)
+        """Return the next trial's spec; None while only a retry may still come, the end when nothing runs any more."""
+        spec = self._talk.ask(trial_id)
         if spec is None:
-            return None if self._link.open else cast(dict[str, Any], Searcher.FINISHED)
+            return None if self._talk.open else cast(dict[str, Any], Searcher.FINISHED)
         return {"spec": spec.to_json()}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Do nothing: the callback already passed the events on."""
+        """The callback heard it already."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Do nothing: Optuna's storage holds the search."""
+        """The Optuna storage is the truth; there is nothing to save."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Do nothing: Optuna's storage holds the search."""
+        """The Optuna storage is the truth; there is nothing to restore."""
 
 
-class Hearer(_Unpickled, tune.Callback):
-    """Turns Tune's hooks into events for the session."""
+class Hearer(_Here, tune.Callback):
+    """Turns Tune's hooks into the session's events."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, talk: Conversation) -> None:
+        self._talk = talk
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Check the budgets once per step of Tune's loop."""
-        self._link.tick(trials)
+        """Tune turns once more."""
+        self._talk.tick(trials)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Pass every event to the session."""
+        """Hand every event to the session."""
         for line in result.pop("events", ()):
-            self._link.hear(trial.trial_id, from_json(line))
+            self._talk.hear(trial.trial_id, from_json(line))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """End the trial as lost if its node or process died; fail the study if the actor raised."""
-        number = self._link.open.get(trial.trial_id)
+        """An actor is gone: with its node or process the trial is lost; by an error of its own the study is."""
+        number = self._talk.open.get(trial.trial_id)
         if number is None:
             return
-        path = trial.pickled_error_file  # Tune's own reader expects a copy that does not exist yet
+        path = trial.pickled_error_file  # Tune's own reader looks where it copies the file to later
         error = cloudpickle.loads(Path(path).read_bytes()) if path else None
         if isinstance(error, RayActorError) and not error.actor_init_failed:
             cause = "lost: the Ray node or actor it ran on"
             end = Finished(trial=number, at=time.time(), ending=Ending.failed, reason=Reason.lost, cause=cause)
-            self._link.hear(trial.trial_id, end)
+            self._talk.hear(trial.trial_id, end)
             return
         why = getattr(error, "cause", None) or error
-        self._link.failure = why if isinstance(why, StudyFailed) else StudyFailed(f"a Ray actor failed: {why}")
+        self._talk.failure = why if isinstance(why, StudyFailed) else StudyFailed(f"a Ray actor failed: {why}")
 
 
-class Warm(_Unpickled, FIFOScheduler):
-    """Runs trials in the order of their proposals, and keeps an actor per slot.
+class Warm(_Here, FIFOScheduler):
+    """Runs trials in the order in which they were asked for, and keeps an actor per slot.
 
-    Left alone, Tune keeps no more idle actors than there are trials waiting for one: of two trials that end at once one
-    loses its actor, and the next trial starts cold. It also gives an idle actor to the trial that waits longest and stops
-    the one being started for that trial: where trials are shorter than a start, a slot would never be warm.
+    Tune keeps no more actors than trials that wait for one; two trials that end at the same moment would cost one
+    of the actors, and the next trial a start from cold. And it gives an actor that is free to the trial that waits longest,
+    and then ends the one that starts for that trial: where trials are shorter than a start, a slot would never be warm.
     """
 
     def __init__(self, count: int) -> None:
