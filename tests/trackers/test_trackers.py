@@ -608,26 +608,38 @@ def test_a_store_that_never_answers_holds_up_nobody() -> None:
     release.set()
 
 
-def test_the_link_shows_this_studys_runs_with_what_was_searched_and_the_objective(study: StudyData) -> None:
+def saved_view(study: StudyData, link: str) -> Any:
+    """Return the state of MLflow's runs page that a link opens."""
     from mlflow.tracking import MlflowClient
 
+    wanted = dict(part.split("=") for part in link.partition("?")[2].split("&"))
+    assert wanted["compareRunsMode"] == "CHART"
+    tags = MlflowClient(tracking_uri(study)).get_experiment("1").tags
+    saved = json.loads(tags[f"mlflow.sharedViewState.{wanted['viewStateShareKey']}"])
+    return json.loads(zlib.decompress(base64.b64decode(saved["state"].removeprefix("deflate;"))))
+
+
+def test_the_link_shows_this_studys_runs_with_the_searched_values_and_the_objective(study: StudyData) -> None:
     tracker = MLflowTracker(study, list)
     with pytest.raises(StudyNotFound, match="has no run in MLflow yet"):
         tracker.link("http://127.0.0.1:5000")
     tracker = delivered(study, [trials.whole(study, 0)])
     link = tracker.link("http://127.0.0.1:5000/")
-    page, _, question = link.partition("?")
-    wanted = dict(part.split("=") for part in question.split("&"))
-    assert page == "http://127.0.0.1:5000/#/experiments/1/runs"
-    assert wanted["compareRunsMode"] == "CHART"
-    tags = MlflowClient(tracking_uri(study)).get_experiment("1").tags
-    saved = json.loads(tags[f"mlflow.sharedViewState.{wanted['viewStateShareKey']}"])
-    view = json.loads(zlib.decompress(base64.b64decode(saved["state"].removeprefix("deflate;"))))
+    assert link.partition("?")[0] == "http://127.0.0.1:5000/#/experiments/1/runs"
+    view = saved_view(study, link)
     (chart,) = view["compareRunCharts"]
     assert chart["selectedParams"] == ["learning_rate", "per_device_train_batch_size"]
     assert chart["selectedMetrics"] == ["objective"]
     mine = f"tags.`mlflow.parentRunId` = '{runs(study)['toy'].info.run_id}'"
     assert view["searchFilter"] == f"{mine} AND tags.`sweepkit.study` = 'toy'", "confirmation runs have the same parent"
+
+
+def test_the_links_chart_has_no_axis_that_some_trial_lacks_and_would_be_left_out_for(study: StudyData) -> None:
+    trials.write(study, 1, [trials.started(1)], {"learning_rate": 1e-4})
+    tracker = delivered(study, [trials.whole(study, 0), trials.row(1, Ending.running)])
+    view = saved_view(study, tracker.link("http://127.0.0.1:5000"))
+    assert view["compareRunCharts"][0]["selectedParams"] == ["learning_rate"]
+    assert "params.`per_device_train_batch_size`" in view["selectedColumns"]
 
 
 def test_the_ui_is_served_on_this_machine_only(study: StudyData, project: Path) -> None:
