@@ -177,6 +177,7 @@ class _Bench:
         self._executor = executor
         self._scratch = scratch
         self._number = 0
+        self._ends: list[Finished] = []
         self.data = set[Path]()
         """Folders of the data prepared for task options."""
         self.too_large: tuple[Mapping[str, Any], Finished] | None = None
@@ -209,7 +210,7 @@ class _Bench:
         waiting, measured = list(configurations), list[Measured]()
         began = dict[int, tuple[float, Mapping[str, Any]]]()
         failure = StudyFailed("no configuration could be measured")
-        while waiting or self._executor.running:
+        while waiting or self._executor.running or self._ends:
             while waiting and self._executor.free:
                 hyperparameters, now = waiting.pop(0), time.monotonic()
                 began[self._start(hyperparameters, worst=False)] = (now, hyperparameters)
@@ -254,10 +255,9 @@ class _Bench:
 
     def _wait(self) -> Finished:
         """Return the next end."""
-        while True:
-            for event in self._executor.poll(1.0):
-                if isinstance(event, Finished):
-                    return event
+        while not self._ends:
+            self._ends += [event for event in self._executor.poll(1.0) if isinstance(event, Finished)]
+        return self._ends.pop(0)
 
     def _folder(self, number: int) -> Path:
         return self._scratch / f"{number:04d}"
