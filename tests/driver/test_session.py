@@ -21,7 +21,8 @@ from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.paths import Place
-from sweepkit.trackers import Courier, tracker_of
+from sweepkit.trackers import tracker_of
+from sweepkit.trackers.courier import Courier
 from sweepkit.trial.events import Evaluated, Finished, Started
 from sweepkit.trial.trial import Ending, Reason, TrialSpec
 

@@ -25,7 +25,8 @@ from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study.identity import identify
 from sweepkit.study.study import StudyData
-from sweepkit.trackers import Courier, tracker_of
+from sweepkit.trackers import tracker_of
+from sweepkit.trackers.courier import Courier
 from sweepkit.trial.events import Started
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Trial

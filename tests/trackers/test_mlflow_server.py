@@ -13,7 +13,7 @@ import pytest
 import written_trials as trials
 from mlflow_server import DEADLINE_SECONDS, Server
 from sweepkit.study.study import StudyData
-from sweepkit.trackers import Courier
+from sweepkit.trackers.courier import Courier
 from sweepkit.trackers.mlflow.store import Store
 from sweepkit.trackers.mlflow.tracker import MLflowTracker
 from sweepkit.trial.trial import Ending

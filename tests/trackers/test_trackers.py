@@ -22,7 +22,7 @@ import written_trials as trials
 from sweepkit.study.errors import InputError, StudyNotFound
 from sweepkit.study.files import write_whole
 from sweepkit.study.study import StudyData
-from sweepkit.trackers import Courier
+from sweepkit.trackers.courier import Courier
 from sweepkit.trackers.mlflow.address import tracking_uri, ui_of
 from sweepkit.trackers.mlflow.store import Store
 from sweepkit.trackers.mlflow.tracker import MLflowTracker

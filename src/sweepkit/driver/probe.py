@@ -203,12 +203,13 @@ class _Bench:
     def measure(self, configurations: Sequence[Mapping[str, Any]]) -> list[Measured]:
         """Measure configurations, as many at a time as there are slots. Raises StudyFailed where none could be.
 
-        One that runs out of memory is left in ``too_large``.
+        The first of them that runs out of memory, in their order, is left in ``too_large``.
         """
         for hyperparameters in configurations:
             self._prepare(hyperparameters)
         waiting, measured = list(configurations), list[Measured]()
         began = dict[int, tuple[float, Mapping[str, Any]]]()
+        too_large = dict[int, tuple[Mapping[str, Any], Finished]]()
         failure = StudyFailed("no configuration could be measured")
         while waiting or self._executor.running or self._ends:
             while waiting and self._executor.free:
@@ -224,7 +225,9 @@ class _Bench:
             else:
                 failure = self._failure(end)
             if end.ending == Ending.infeasible:
-                self.too_large = (hyperparameters, end)
+                too_large[end.trial] = (hyperparameters, end)
+        if too_large:
+            self.too_large = too_large[min(too_large)]
         if not measured:
             raise failure
         return measured

@@ -33,8 +33,8 @@ from sweepkit.study.identity import archive, identify, refuse_changed
 from sweepkit.study.locks import StudyLock, lock_owners
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.task import Task
-from sweepkit.trackers import Courier, Tracker, tracker_of
-from sweepkit.trackers.courier import prompt
+from sweepkit.trackers import Tracker, tracker_of
+from sweepkit.trackers.courier import Courier, prompt
 from sweepkit.trial.trial import Trial
 
 __all__ = ["Outcome", "Quiet", "Replacements", "Watcher", "run", "run_checked"]

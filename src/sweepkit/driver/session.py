@@ -22,7 +22,8 @@ from sweepkit.search.search import Search
 from sweepkit.study.errors import FULL_DISK, StudyFailed
 from sweepkit.study.paths import BEST, CONSOLE
 from sweepkit.study.study import StudyData
-from sweepkit.trackers import Courier, tracker_of
+from sweepkit.trackers import tracker_of
+from sweepkit.trackers.courier import Courier
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Reason, Trial, TrialSpec

@@ -14,11 +14,10 @@ from typing import Any
 from sweepkit.study.errors import InputError
 from sweepkit.study.paths import Place
 from sweepkit.study.study import StudyData
-from sweepkit.trackers.courier import Courier
 from sweepkit.trackers.ui import Ui
 from sweepkit.trial.trial import Trial
 
-__all__ = ["TRACKERS", "Courier", "Tracker", "Ui", "tracker_of"]
+__all__ = ["TRACKERS", "Tracker", "Ui", "tracker_of"]
 
 MLFLOW = "sweepkit.trackers.mlflow.tracker:MLflowTracker"
 TRACKERS = {"none": "sweepkit.trackers:Tracker"}
