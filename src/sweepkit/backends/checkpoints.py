@@ -1,6 +1,6 @@
 """Which checkpoints stay on disk: the best K trials' and what a running trial needs to go on. Knows no results.
 
-A trial is told before it writes whether there is room, so that the limit holds at every moment and not just afterwards.
+A trial learns before it writes whether there is room, so that the limit holds at every moment and not just afterwards.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class OneDriver:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Hold the study's turn, which nobody else wants."""
+        """Hold the study's turn, which no other driver takes."""
         yield
 
     def alive(self, driver: str | None) -> bool:

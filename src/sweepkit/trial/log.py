@@ -55,7 +55,7 @@ class TrialLog:
         except OSError:
             os.ftruncate(self._file, end)
             raise
-        if end == self._offset:  # nobody else wrote: no need to read the line back
+        if end == self._offset:  # no other writer: no need to read the line back
             self._add(fresh)
             self._offset = end + len(line)
         else:

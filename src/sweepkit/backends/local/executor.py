@@ -141,7 +141,7 @@ class Executor:
     def answer(self, trial: int, word: str) -> None:
         """Answer a trial's evaluation, or tell it something meanwhile: ``continue``, ``prune`` or ``stop``.
 
-        Rank 0 is told and passes it on, so that all ranks act on it at the same step.
+        Rank 0 receives it and passes it on, so that all ranks act on it at the same step.
         """
         running = self._running.get(trial)
         if running:
@@ -165,7 +165,7 @@ class Executor:
                     kill_group(process.pid)
 
     def poll(self, timeout: float) -> list[Event]:
-        """Return what trials said within ``timeout`` seconds; each started trial ends with exactly one Finished."""
+        """Return the events that trials sent within ``timeout`` seconds; each started trial ends with exactly one Finished."""
         events = self._turn(max(0.0, min(timeout, self._next_deadline() - time.monotonic())))
         now = time.monotonic()
         for running in list(self._running.values()):

@@ -1,7 +1,4 @@
-"""One running trial as its driver sees it: a process per rank, what each of them said, and what that makes of the trial.
-
-Knows no socket's content, no clock and nobody who starts or ends processes.
-"""
+"""The driver's record of one running trial: a process per rank, what each reported, and how the trial ended."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from sweepkit.trial.events import Finished
 from sweepkit.trial.trial import Ending, Reason, TrialSpec
 
 PEACEFUL = (Ending.complete, Ending.pruned, Ending.stopped)
-"""Endings that all ranks come to together; any other is one rank's own, and the rest has to be ended."""
+"""Endings that all ranks reach together. Any other belongs to one rank, and the others have to be ended."""
 
 
 @dataclass(eq=False)
@@ -35,11 +32,11 @@ class Process:
     answer: dict[str, Any] | None = None
     finished: Finished | None = None
     killed: bool = False
-    """Whether its driver ended it."""
+    """Whether the driver ended it."""
 
     @property
     def gone(self) -> bool:
-        """Whether nothing will come from it any more."""
+        """Whether the process has exited and everything it sent was read."""
         return not self.open and self.exit is not None
 
     @property
@@ -49,7 +46,7 @@ class Process:
 
     @property
     def broken(self) -> bool:
-        """Whether it ended, or said that it ends, in a way that the other ranks know nothing of."""
+        """Whether it ended, or reported an ending, that the other ranks do not share."""
         if self.finished is not None:
             return self.finished.ending not in PEACEFUL
         return self.gone
@@ -57,46 +54,46 @@ class Process:
 
 @dataclass(eq=False)
 class Running:
-    """One trial that runs: its processes (one per rank), its slot, and why its driver ended it, if it did."""
+    """A running trial: its processes (one per rank), its slot, and why the driver ended it, if it did."""
 
     spec: TrialSpec
     slot: Slot
     began: float
     processes: list[Process] = field(default_factory=list)
     killed: tuple[Reason, str] | None = None
-    """Why its driver ended it (deadline, interruption), and that in words; None when it ended by itself."""
+    """Reason and cause when the driver ended it (deadline, interruption); None when it ended by itself."""
     breaking_since: float | None = None
-    """When the first rank was gone or said that it fails; the others have to follow."""
+    """When the first rank exited or reported a failure; the others have to be ended."""
 
     @property
     def over(self) -> bool:
-        """Whether every rank is gone."""
+        """Whether every rank has exited."""
         return all(process.gone for process in self.processes)
 
     @property
     def breaking(self) -> bool:
-        """Whether some rank is gone or fails, so that the others cannot go on."""
+        """Whether a rank has exited or failed, so that the others cannot continue."""
         return any(process.gone or process.broken for process in self.processes)
 
     def verdict(self, seconds: float) -> Finished:
-        """Return how the trial ended, once every rank is gone.
+        """Return how the trial ended, once every rank has exited.
 
-        The rank where it began gives the cause: one that died without a word (unless the others made it abort), else the
-        first that said something was wrong; the others only saw their connections close.
+        The cause comes from the rank that failed first: one that died without a report (unless the others made it abort),
+        else the first that reported a failure. The remaining ranks only saw their connections close.
         """
-        said = sorted((p for p in self.processes if p.finished and p.broken), key=lambda p: _at(p.finished))
+        failed = sorted((p for p in self.processes if p.finished and p.broken), key=lambda p: _at(p.finished))
         died = [process for process in self.processes if process.finished is None]
         if self.killed and died:
             reason, cause = self.killed
             return replace(lost(self.spec.number, died[0].status, False, seconds), reason=reason, cause=cause)
-        first = [p for p in died if not p.killed and not (said and p.status == -signal.SIGABRT)]
+        first = [p for p in died if not p.killed and not (failed and p.status == -signal.SIGABRT)]
         if first:
             process = min(first, key=lambda p: p.exit["at"] if p.exit else 0.0)
             oom_killed = bool(process.exit and process.exit["oom_killed"])
             return self._of(process, lost(self.spec.number, process.status, oom_killed, seconds))
-        told = said or [process for process in self.processes if process.finished]
-        if told and told[0].finished:
-            return self._of(told[0], told[0].finished)
+        reported = failed or [process for process in self.processes if process.finished]
+        if reported and reported[0].finished:
+            return self._of(reported[0], reported[0].finished)
         return lost(self.spec.number, died[0].status, False, seconds)
 
     def _of(self, process: Process, finished: Finished) -> Finished:

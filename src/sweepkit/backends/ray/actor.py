@@ -37,7 +37,7 @@ class Mailbox:
 
 
 class Actor(tune.Trainable):
-    """One slot of the cluster: owns a warm process, forks a trial at a time; each step returns what it said."""
+    """One slot of the cluster: owns a warm process and forks one trial at a time; each step returns the trial's events."""
 
     def setup(
         self, config: dict[str, Any], study: str = "", home: str = "", slot: Slot | None = None, mailbox: Any = None

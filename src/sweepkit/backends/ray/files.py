@@ -163,7 +163,7 @@ class DriverFiles:
         return event
 
     def close(self) -> None:
-        """Remove uploads that nobody fetched."""
+        """Remove uploads that were never fetched."""
         if self._depot is not None:
             self._depot.clear()
 

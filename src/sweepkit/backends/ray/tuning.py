@@ -1,6 +1,6 @@
-"""Makes Tune ask and tell a session: a searcher, a callback, a stopper and a scheduler over one conversation.
+"""Makes Tune ask and tell a session: a searcher, a callback, a stopper and a scheduler that share one conversation.
 
-Whatever the session raises is kept and ends the experiment; Tune would turn it into an error of its own.
+An exception of the session is kept and ends the experiment; Tune would replace it with an error of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Here:
 
 
 class Conversation(_Here):
-    """What is said between Tune and the session: who runs, the words for trials, what went wrong."""
+    """Connects Tune to the session: which trials run, the answers waiting for them, and what failed."""
 
     def __init__(self, session: Session, mailbox: Any, files: DriverFiles) -> None:
         self.session = session
@@ -52,7 +52,7 @@ class Conversation(_Here):
             if spec is None:
                 return None
             self._files.send(spec)
-            ray.get(self._mailbox.take.remote(spec.number))  # what an actor that was lost did not live to hear
+            ray.get(self._mailbox.take.remote(spec.number))  # an answer left over from a lost actor
         except Exception as error:  # noqa: BLE001  # raised again when Tune is done
             self.failure = error
             return None
