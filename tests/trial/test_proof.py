@@ -20,9 +20,11 @@ from sweepkit.study.study import TaskSpec
 from sweepkit.tasks.load import load_task, task_class
 from sweepkit.trial.callback import Line
 from sweepkit.trial.events import Evaluated, Event, Finished, Started
+from sweepkit.trial.inspect import _unknown_configuration
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.objective import build_trainer, run_trial
 from sweepkit.trial.proof import prove, same
+from toy_tasks import Quadratic, QuadraticTrainer
 from toys import TOY_TASKS
 
 pytestmark = pytest.mark.real
@@ -235,3 +237,74 @@ def test_adapters_of_every_linear_layer_are_what_all_linear_asks_for(
     else:
         with pytest.raises(TrialFailed, match=r"peft.target_modules: expected 'all-linear', found \[.*\.key'"):
             prove(trainer, loaded, asked, trained)
+
+
+class OwnGroups(Quadratic):
+    """Makes its own param groups: the bias learns at ``ratio`` times the rate."""
+
+    ratio: float = 1.0
+    own_scheduler: bool = False
+
+    def trainer(self, **kwargs: Any) -> Trainer:
+        parameters, rate = list(kwargs["model"].parameters()), kwargs["args"].learning_rate
+        optimizer = torch.optim.AdamW(
+            [{"params": parameters[:1], "lr": rate}, {"params": parameters[1:], "lr": rate * self.ratio}]
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0) if self.own_scheduler else None
+        trainer = QuadraticTrainer(**kwargs, optimizers=(optimizer, scheduler))
+        trainer.toy = self
+        return trainer
+
+
+@pytest.mark.parametrize(
+    ("task", "proved", "unproved"),
+    [
+        ({"task.ratio": 1.0}, {"learning_rate", "warmup_steps"}, {"adam_beta1"}),
+        ({"task.ratio": 4.0}, {"warmup_steps"}, {"learning_rate", "adam_beta1"}),
+        ({"task.ratio": 1.0, "task.own_scheduler": True}, {"learning_rate"}, {"warmup_steps", "adam_beta1"}),
+    ],
+    ids=["one rate", "two rates", "own scheduler"],
+)
+def test_values_in_an_optimizer_of_the_tasks_own_are_proved_where_all_agree_else_listed(
+    project: Path, task: dict[str, Any], proved: set[str], unproved: set[str]
+) -> None:
+    training = {"max_steps": 4, "eval_strategy": "steps", "eval_steps": 4}
+    study = toy_study(project, training=training, task={"path": RECORDING})
+    sampled = {"learning_rate": 3e-3, "warmup_steps": 2, "adam_beta1": 0.5, **task}
+    ears = Ears()
+    end = run_trial(study, spec(project, 0, sampled), ears, kind=OwnGroups)
+    assert end.ending == "complete", end.cause
+    started = next(event for event in ears.events if isinstance(event, Started))
+    assert proved <= set(started.proved)
+    assert unproved <= set(started.unproved)
+
+
+class Plain(Quadratic):
+    """A model of plain torch, without a configuration."""
+
+    def model_init(self, **config: Any) -> Any:
+        return PlainModel(**config)
+
+
+class PlainModel(torch.nn.Module):
+    """Four weights and a dropout that is an argument."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = torch.nn.Dropout(dropout)
+        self.weight = torch.nn.Parameter(torch.zeros(4))
+
+    def forward(self, inputs: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits = self.dropout(inputs) @ self.weight
+        return {"loss": ((logits - labels) ** 2).mean(), "logits": logits}
+
+
+def test_what_a_model_without_a_configuration_accepts_is_trained_and_listed_as_unproved(project: Path) -> None:
+    study = toy_study(project, space={"model.dropout": {"low": 0.0, "high": 0.5}}, task={"path": RECORDING})
+    built = build_trainer(study, spec(project, 0), Plain(), study.by_consumer({"model.dropout": 0.25}), None)
+    assert built.model is not None and built.model.dropout.p == 0.25
+    assert _unknown_configuration(study, Plain(), built) == []
+    ears = Ears()
+    run_trial(study, spec(project, 1, {"model.dropout": 0.25}), ears, kind=Plain)
+    started = next(event for event in ears.events if isinstance(event, Started))
+    assert "model.dropout" in started.unproved

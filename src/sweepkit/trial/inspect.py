@@ -109,9 +109,14 @@ def _with_note(found: Inspected, failure: str, error: Exception) -> Inspected:
 
 
 def _unknown_configuration(study: StudyData, task: Task, trainer: Trainer) -> list[tuple[str, str]]:
-    """Return a problem for each ``model.*`` name that neither the model's configuration nor ``model_init`` has."""
+    """Return a problem for each ``model.*`` name that neither the model's configuration nor ``model_init`` has.
+
+    A model without a configuration has what ``model_init`` accepts.
+    """
     arguments = signature(task.model_init).parameters
     config = getattr(trainer.accelerator.unwrap_model(trainer.model), "config", None)
+    if config is None and any(each.kind is each.VAR_KEYWORD for each in arguments.values()):
+        return []
     names = [(each.path, each.name) for each in visit(study.space)]
     names += [(f"training.{name}", name) for name in study.training]
     known = list(config.to_dict()) if config is not None else []

@@ -88,6 +88,7 @@ def build_trainer(
         raise TrialFailed(
             f"{type(task).__name__}.trainer must return a transformers.Trainer, got {type(trainer).__name__}"
         )
+    proof.remember_own(trainer)
     _resume_with_own_values(trainer)
     _load_by_the_models_names(trainer)
     if callback:

@@ -57,8 +57,9 @@ def prove(trainer: Trainer, task: Task, values: Values, spec: TrialSpec) -> tupl
     differences: list[str] = []
     proved: list[str] = []
     unproved: list[str] = []
+    arguments = _expected_arguments(values.training, spec)
     places: list[tuple[str, Mapping[str, Any], Callable[[str], list[Any]]]] = [
-        ("", _expected_arguments(values.training, spec), lambda name: _actual_arguments(trainer, name)),
+        ("", arguments, lambda name: _actual_arguments(trainer, name, arguments[name])),
         ("model.", values.model, lambda name: [_read(_configuration(trainer), name)]),
         ("peft.", values.peft, lambda name: _actual_adapter(trainer, name, values.peft[name])),
         ("task.", values.task, lambda name: [_read(task, name)]),
@@ -152,18 +153,48 @@ def _actual_rank(trainer: Trainer, name: str) -> list[Any]:
     return [p.shape[0] for key, p in trainer.model.named_parameters() if "lora_A" in key and p.dim() == 2]
 
 
-def _actual_arguments(trainer: Trainer, name: str) -> list[Any]:
-    """Return a training argument's value from the arguments and from optimizer, scheduler or data loader."""
+def _actual_arguments(trainer: Trainer, name: str, value: Any) -> list[Any]:
+    """Return the argument, and what optimizer, scheduler or data loader hold of it.
+
+    Where the optimizer or the scheduler is the task's own, other values there are its own business: the argument then
+    counts as read only if every place that shows it agrees.
+    """
+    argument = _read(trainer.args, name)
     acting = _ACTING.get(name) if trainer.optimizer is not None else None
-    return [_read(trainer.args, name), *(acting(trainer) if acting else ())]
+    found = acting(trainer) if acting else []
+    if same(value, argument) and _own(trainer, name) and not (found and all(same(value, each) for each in found)):
+        return [_UNREADABLE]
+    return [argument, *found]
+
+
+def remember_own(trainer: Trainer) -> None:
+    """Note on a new Trainer whether it was given an optimizer or a scheduler, before it makes those it was not given."""
+    given = (
+        trainer.optimizer is not None or trainer.optimizer_cls_and_kwargs is not None,
+        trainer.lr_scheduler is not None,
+    )
+    trainer._sweepkit_own = given  # type: ignore[attr-defined]  # carried to the proof on the Trainer itself
+
+
+def _own(trainer: Trainer, name: str) -> bool:
+    """Whether the argument acts in an optimizer or scheduler that is not made by the Trainer's own code."""
+    from transformers import Trainer
+
+    optimizer, scheduler = getattr(trainer, "_sweepkit_own", (False, False))
+    if name in _OF_OPTIMIZER:
+        return optimizer or type(trainer).create_optimizer is not Trainer.create_optimizer
+    return name in _OF_SCHEDULER and (scheduler or type(trainer).create_scheduler is not Trainer.create_scheduler)
+
+
+_OF_OPTIMIZER = frozenset(
+    {"learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args"}
+)
+_OF_SCHEDULER = frozenset({"lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio"})
 
 
 def _groups(trainer: Trainer) -> list[dict[str, Any]]:
-    """Return the optimizer's param groups; none where a subclass makes its own, in which arguments need not show."""
-    from transformers import Trainer
-
-    own = type(trainer).create_optimizer is not Trainer.create_optimizer
-    return [] if own or trainer.optimizer is None else list(trainer.optimizer.param_groups)
+    """Return the optimizer's param groups."""
+    return [] if trainer.optimizer is None else list(trainer.optimizer.param_groups)
 
 
 def _learning_rates(trainer: Trainer) -> list[Any]:
