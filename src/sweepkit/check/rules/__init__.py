@@ -13,7 +13,7 @@ from sweepkit.check.rules.pruning import check_pruner
 from sweepkit.check.rules.schedules import check_metrics, check_schedule
 from sweepkit.check.rules.searching import check_searching
 from sweepkit.check.rules.task import check_backend, check_task
-from sweepkit.check.rules.values import mismatch
+from sweepkit.check.rules.values import check_ranges_inside_values, mismatch
 from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.space import visit
@@ -51,6 +51,7 @@ def examine(study: StudyData) -> tuple[list[Problem], Checked]:
     names = check_names(study, consumers)
     problems += names
     problems += check_formulas(study, consumers, known)
+    problems += check_ranges_inside_values(study)
     problems += check_searching(study)
     wrong, most_evaluations = check_schedule(study, known)
     problems += wrong

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sweepkit.check.fields import Field
 from sweepkit.check.fields.arguments import RATIOS
 from sweepkit.study import messages
-from sweepkit.study.parameters import Float, Int
+from sweepkit.study.errors import Problem
+from sweepkit.study.parameters import Choice, Float, Int
+from sweepkit.study.space import visit
+from sweepkit.study.study import StudyData
+
+PARAMETER_KEYS = frozenset({"low", "high", "step", "log", "choices", "expression", "role"})
 
 
 def is_ratio_field(name: str, field: Field) -> bool:
@@ -76,3 +82,29 @@ def _ratio_range(parameter: Float | Int, got: str) -> str:
     if low >= 1:
         return f"from 1 on it is a whole number of steps, {got}; write them without a decimal point"
     return f"below 1 it is a ratio of all steps, from 1 on a number of steps, {got}; stay on one side"
+
+
+def check_ranges_inside_values(study: StudyData) -> list[Problem]:
+    """Return a problem for each range, choice or expression inside a fixed value, where it would be passed on as it is."""
+    fixed = [(f"training.{name}", value) for name, value in study.training.items()]
+    for each in visit(study.space):
+        if isinstance(each.parameter, Choice):
+            fixed += [(each.path, value) for value in each.parameter.choices if isinstance(value, Mapping)]
+        elif isinstance(each.parameter, Mapping):
+            fixed.append((each.path, each.parameter))
+    return [
+        Problem(place, "parameters cannot stand inside a value; search whole values with choices: [{…}, {…}]")
+        for path, value in fixed
+        for place in _ranges(path, value)
+    ]
+
+
+def _ranges(path: str, value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if value.keys() <= PARAMETER_KEYS and (
+            {"low", "high"} <= value.keys() or value.keys() & {"choices", "expression"}
+        ):
+            yield path
+            return
+        for name, inner in value.items():
+            yield from _ranges(f"{path}.{name}", inner)
