@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
@@ -234,3 +235,12 @@ def test_integers_of_parquet_count_as_the_texts_that_print_them() -> None:
     features = Features({"labels": Value("int64")})
     encoded, names = encode_labels(DatasetDict(train=Dataset.from_dict({"labels": [10, -1, 9]}, features=features)))
     assert (names, encoded["train"]["labels"][:]) == (["-1", "9", "10"], [2, 0, 1])
+
+
+def test_a_cache_that_cannot_be_written_is_named_and_not_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,b\n")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", Path("/proc/nohome/.cache"))
+    with pytest.raises(InputError, match=r"the cache folder /proc/nohome/.cache cannot be written .*; set HF_HOME"):
+        read(DataSpec(path="rows.csv"), tmp_path)

@@ -121,10 +121,23 @@ def read(spec: DataSpec, home: Path, columns: Collection[str] = ()) -> DatasetDi
         root = error
         while root.__cause__ is not None:
             root = root.__cause__  # type: ignore[assignment]  # a cause is an Exception here
+        if isinstance(root, OSError) and root.filename and (cache := _cache_above(root.filename)):
+            raise InputError(
+                f"task.data: the cache folder {cache} cannot be written ({root.strerror}); "
+                "set HF_HOME to a folder that can be"
+            ) from error
         what = spec.name or ", ".join(_listed(spec.path or spec.train))
         if type(root).__name__ == "EmptyDataError" or "corresponds to no data" in str(root):
             raise InputError(f"task.data: {what} is empty") from error
         raise InputError(f"task.data: {what} cannot be read: {type(root).__name__}: {first_line(root)}") from error
+
+
+def _cache_above(path: str | bytes) -> str:
+    """The cache folder of `datasets` that a path lies in or above; empty for other paths."""
+    from datasets import config
+
+    cache, place = Path(config.HF_DATASETS_CACHE), Path(str(path))
+    return str(cache) if place == cache or cache in place.parents or place in cache.parents else ""
 
 
 def _from_files(builder: str, files: list[str], options: dict[str, Any], columns: Collection[str]) -> Dataset:
