@@ -256,6 +256,31 @@ def test_compute_objective_conditional_space_and_names(project: Path) -> None:
     assert {f"mine-{number}" for number in range(6)} < names
 
 
+def one_rate(trial: Any) -> dict[str, Any]:
+    return {"learning_rate": trial.suggest_float("learning_rate", 0.05, 0.05)}
+
+
+def of_both(metrics: dict[str, float]) -> float:
+    assert {"eval_easy_loss", "eval_hard_loss"} <= metrics.keys()
+    return metrics["eval_easy_loss"] + 10 * metrics["eval_hard_loss"]
+
+
+def test_several_sets_are_one_evaluation_as_in_the_trainers_own_search(project: Path) -> None:
+    def with_two_sets() -> Trainer:
+        mine = trainer(project)
+        hard = Dataset.from_list([{"x": [float(i)], "labels": [3.0 * i]} for i in range(4)])
+        mine.eval_dataset = {"easy": mine.eval_dataset, "hard": hard}
+        return mine
+
+    asked = {"compute_objective": of_both, "n_trials": 1, "direction": "minimize"}
+    expected = with_two_sets().hyperparameter_search(one_rate, backend="optuna", **asked)
+    found = sweepkit.hyperparameter_search(with_two_sets(), one_rate, **asked)
+    assert found.objective == pytest.approx(expected.objective, rel=1e-6)
+    [said] = evaluations(project)
+    assert [event.step for event in said] == [2, 4]
+    assert said[-1].values == (of_both(said[-1].metrics),)
+
+
 def test_several_directions_return_the_pareto_front(project: Path) -> None:
     def objective(metrics: dict[str, float]) -> list[float]:
         return [metrics["eval_loss"], metrics["epoch"]]
