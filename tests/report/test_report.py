@@ -30,6 +30,7 @@ from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
 from sweepkit.study import words
 from sweepkit.study.identity import identify
+from sweepkit.study.locks import StudyLock
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished, Started
 from sweepkit.trial.log import TrialLog
@@ -167,6 +168,15 @@ def test_passwords_in_the_urls_of_storage_and_tracking_are_not_in_the_page(proje
     page = html(replace(evidence, study=evidence.study.model_copy(update=urls).at(project)))
     assert "Is *** or *** better?" in page
     assert [password for password in passwords if password in page] == []
+
+
+def test_a_page_written_at_the_end_of_a_run_does_not_say_running(project: Path) -> None:
+    study = finished_study(project, best_at_edge=False)
+    with StudyLock(study.place):
+        assert gather(study).running
+        report.conclude(study)
+    page = study.place.report.read_text()
+    assert "not running" in page and "the end of the run" not in page
 
 
 def test_at_the_end_of_a_run_the_page_is_written_and_what_goes_wrong_costs_the_page_alone(project: Path) -> None:

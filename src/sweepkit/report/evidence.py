@@ -146,8 +146,8 @@ class Evidence:
         return float((sum(variance(values) * (len(values) - 1) for values in repeated) / freedom) ** 0.5)
 
 
-def gather(study: StudyData) -> Evidence:
-    """Read a study's storage and logs; writes nothing."""
+def gather(study: StudyData, *, ended: bool = False) -> Evidence:
+    """Read a study's storage and logs; writes nothing. ``ended``: its driver has nothing left to run."""
     rows = read(study)
     answer = Answer.read(study, rows)
     return Evidence(
@@ -158,7 +158,7 @@ def gather(study: StudyData) -> Evidence:
         verdict=answer.verdict,
         test=answer.test,
         slot_hours=slot_hours(study.place),
-        running=lock_owner(study.place) is not None,
+        running=not ended and lock_owner(study.place) is not None,
     )
 
 
