@@ -86,7 +86,13 @@ def _ratio_range(parameter: Float | Int, got: str) -> str:
 
 def check_ranges_inside_values(study: StudyData) -> list[Problem]:
     """Return a problem for each range, choice or expression inside a fixed value, where it would be passed on as it is."""
-    fixed = [(f"training.{name}", value) for name, value in study.training.items()]
+    # A range that is itself the value of a training argument is refused as a value of the wrong type.
+    fixed = [
+        (f"training.{name}.{key}", inner)
+        for name, value in study.training.items()
+        if isinstance(value, Mapping)
+        for key, inner in value.items()
+    ]
     for each in visit(study.space):
         if isinstance(each.parameter, Choice):
             fixed += [(each.path, value) for value in each.parameter.choices if isinstance(value, Mapping)]
