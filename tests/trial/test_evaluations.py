@@ -137,7 +137,7 @@ def test_values_that_are_no_numbers_are_named_before_the_first_trial(project: Pa
         "        return {'PER': {'f1': 0.5}, 'mean': 0.5}\n"
     )
     for metric, problems, facts in (
-        ("eval_mean", (), ("not recorded, as no finite number: eval_PER is a mapping (f1)",)),
+        ("eval_mean", (), ("not recorded because not a finite number: eval_PER is a mapping (f1)",)),
         ("eval_PER", (("objective.metric", "eval_PER is a mapping (f1), not a number"),), None),
     ):
         study = toy_study(

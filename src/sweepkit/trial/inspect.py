@@ -99,7 +99,7 @@ def _evaluation_facts(task: Task, reading: Reading) -> Iterator[str]:
         yield f"decided: {task.decision_rule}"
     if reading.others:
         parts = ", ".join(f"{name} is {what}" for name, what in sorted(reading.others.items()))
-        yield f"not recorded, as no finite number: {parts}"
+        yield f"not recorded because not a finite number: {parts}"
 
 
 def _with_note(found: Inspected, failure: str, error: Exception) -> Inspected:

@@ -10,7 +10,7 @@ from typing import Any
 from sweepkit.study.errors import nearest
 
 NOT_METRICS = frozenset({"epoch"})
-"""What the Trainer adds to an evaluation that is no metric."""
+"""What the Trainer adds to an evaluation that is not a metric."""
 
 
 @dataclass(frozen=True)
