@@ -52,6 +52,7 @@ def test_a_task_of_a_file_beside_the_notebook_is_named_by_the_file(
 ) -> None:
     (project / "beside.py").write_text("from sweepkit import Task\n\n\nclass Mine(Task):\n    length: int = 4\n")
     monkeypatch.syspath_prepend(str(project))
+    monkeypatch.delitem(sys.modules, "beside", raising=False)
     import beside  # type: ignore[import-not-found]  # written above
 
     assert Study(task=beside.Mine, **KEYS).task.path == "beside.py:Mine"

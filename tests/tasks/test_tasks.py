@@ -254,6 +254,22 @@ def test_two_task_files_of_one_name_do_not_mix(tmp_path: Path) -> None:
     assert [task(tmp_path / n, path="task.py:Mine").model_dump()["n"] for n in "12"] == [1, 2]
 
 
+def test_each_task_file_gets_its_own_neighbours_though_they_have_one_name(tmp_path: Path) -> None:
+    for name, number in (("one", 1), ("two", 2)):
+        folder = tmp_path / name
+        (folder / "within").mkdir(parents=True)
+        (folder / "sizes.py").write_text(f"SIZE = {number}\n")
+        (folder / "within" / "__init__.py").write_text("")
+        (folder / "within" / "deeper.py").write_text(f"DEPTH = {number}\n")
+        (folder / "task.py").write_text(
+            "import json\nfrom sizes import SIZE\nfrom within.deeper import DEPTH\nfrom sweepkit import Task\n\n\n"
+            "class Sized(Task):\n    both: list[int] = [SIZE, DEPTH]\n"
+        )
+    made = [task(tmp_path / name, path="task.py:Sized") for name in ("one", "two")]
+    assert [each.both for each in made] == [[1, 1], [2, 2]]
+    assert sys.path[0] == str(tmp_path / "two"), "trials inherit the path: the task at hand comes first"
+
+
 def test_options_are_listed_by_the_names_a_study_uses() -> None:
     cls = task_class(TaskSpec(type="text-classification"), Path.cwd())
     assert option_names(cls)[:3] == ["metrics", "model", "data"]

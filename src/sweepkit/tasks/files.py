@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import sysconfig
 import traceback
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -23,11 +24,20 @@ __path__: list[str] = []  # makes this module a package, for the finder below
 
 class _Loader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
-        """Run the file with its folder first on the path, as Python does for a script."""
-        folder = str(Path(self.path).parent)
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-        super().exec_module(module)
+        """Run the file with its folder first on the path, as Python does for a script.
+
+        A module of the same name as one in the folder, imported from another folder before (by another study's task or a
+        notebook), is set aside meanwhile: the file gets its own.
+        """
+        folder = Path(self.path).parent
+        sys.path[:] = [str(folder), *(other for other in sys.path if other != str(folder))]
+        aside = _namesakes(folder)
+        for name in aside:
+            del sys.modules[name]
+        try:
+            super().exec_module(module)
+        finally:
+            sys.modules.update(aside)
 
 
 class _Finder(MetaPathFinder):
@@ -43,6 +53,19 @@ class _Finder(MetaPathFinder):
 
 if not any(type(finder).__qualname__ == _Finder.__qualname__ for finder in sys.meta_path):
     sys.meta_path.append(_Finder())
+
+
+def _namesakes(folder: Path) -> dict[str, ModuleType]:
+    """Return the imported modules that are named like one in the folder but lie elsewhere, installed ones aside."""
+    own = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    installed = {Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")}
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in own - {"__main__"}}
+    others = {
+        name
+        for name, file in files.items()
+        if file and not {folder, *installed} & {Path(file).resolve().parent, *Path(file).resolve().parents}
+    }
+    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in others}
 
 
 def import_file(file: Path) -> ModuleType:
