@@ -1,4 +1,7 @@
-"""The notebooks: every one runs from top to bottom in a kernel of its own, and is kept without outputs."""
+"""The notebooks: every one runs from top to bottom in a kernel of its own, and is kept without outputs.
+
+Each commit runs them shortened: fewer trials and epochs, the same cells. The long tests run them as they are.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ import pytest
 
 from sweepkit import load_study
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +34,26 @@ TRIALS = {
     "06_designing_a_good_study": {"width-coarse": 8, "width-fine": 8},
 }
 """Notebook → the studies it runs → their trials."""
+SHORTER = {
+    "01_first_study": (('"trials": 4', '"trials": 2'), ('"train_samples": 160', '"train_samples": 32')),
+    "02_reading_the_results": (("budget.trials=14", "budget.trials=4"), ("num_train_epochs=3", "num_train_epochs=2")),
+    "03_notebook_to_yaml_and_back": (
+        *(('"trials": 2', '"trials": 1'), ("budget.trials=4", "budget.trials=2")),
+        ('"num_train_epochs": 2', '"num_train_epochs": 1'),
+    ),
+    "04_a_task_of_your_own": (('"trials": 8', '"trials": 2'), ('"num_train_epochs": 4', '"num_train_epochs": 1')),
+    "05_many_machines_with_ray": (('"trials": 4', '"trials": 2'), ('"num_train_epochs": 2', '"num_train_epochs": 1')),
+    "06_designing_a_good_study": (('"trials": 8', '"trials": 4'), ('"num_train_epochs": 3', '"num_train_epochs": 1')),
+}
+"""Notebook → what its code says, and says instead where it is run shortened."""
+SHORTER_TRIALS = {
+    "01_first_study": {"first-study": 2},
+    "02_reading_the_results": {"reading-results": 4},
+    "03_notebook_to_yaml_and_back": {"to-and-fro": 2},
+    "04_a_task_of_your_own": {"rare-digits": 2},
+    "05_many_machines_with_ray": {"with-ray": 2},
+    "06_designing_a_good_study": {"width-coarse": 4, "width-fine": 4},
+}
 STRICT = 'import warnings\n\nwarnings.filterwarnings("error", module=r"(sweepkit|__main__)($|\\.)")\n'
 """Run by every kernel as it starts: warnings are errors where they come from this package or a notebook's own cells."""
 
@@ -45,19 +69,45 @@ def code(notebook: Notebook) -> list[Notebook]:
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with notebooks and studies as a clone has them, to run them in."""
-    folder = tmp_path_factory.mktemp("clone")
-    (folder / "pyproject.toml").touch()
+@dataclass(frozen=True)
+class Executed:
+    """All notebooks, executed: they lie in ``clone`` with outputs."""
+
+    clone: Path
+    trials: Mapping[str, Mapping[str, int]]
+    done: Mapping[str, subprocess.CompletedProcess[str]]
+
+    def outputs(self, name: str) -> list[dict[str, Any]]:
+        """Return what a notebook's cells put out; it has to have run to its end."""
+        assert self.done[name].returncode == 0, self.done[name].stderr
+        cells = code(read(self.clone / "notebooks" / f"{name}.ipynb"))
+        return [output for cell in cells for output in cell["outputs"]]
+
+
+def shorten(file: Path) -> None:
+    """Write the shortened form of a notebook in its place; each text that is replaced has to be there."""
+    notebook = read(file)
+    for old, new in SHORTER[file.stem]:
+        found = 0
+        for cell in code(notebook):
+            text = "".join(cell["source"])
+            found += text.count(old)
+            cell["source"] = text.replace(old, new)
+        assert found, f"{file.stem} no longer has {old}"
+    file.write_text(json.dumps(notebook))
+
+
+@pytest.fixture(scope="module", params=["shortened", pytest.param("whole", marks=pytest.mark.slow)])
+def executed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Executed:
+    """Execute all notebooks in a folder as a clone has them, two at a time, with the command that people type."""
+    clone = tmp_path_factory.mktemp("clone")
+    (clone / "pyproject.toml").touch()
     for part in ("notebooks", "studies"):
-        shutil.copytree(ROOT / part, folder / part)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def executed(clone: Path) -> Mapping[str, subprocess.CompletedProcess[str]]:
-    """Execute all notebooks, two at a time, with the command that people type; they then lie in ``clone`` with outputs."""
+        shutil.copytree(ROOT / part, clone / part)
+    files = sorted((clone / "notebooks").glob("*.ipynb"))
+    if request.param == "shortened":
+        for file in files:
+            shorten(file)
     startup = clone / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     (startup / "00-strict.py").write_text(STRICT)
@@ -65,11 +115,12 @@ def executed(clone: Path) -> Mapping[str, subprocess.CompletedProcess[str]]:
     environment = {**os.environ, "PATH": path, "IPYTHONDIR": str(clone / "ipython")}
 
     def execute(file: Path) -> subprocess.CompletedProcess[str]:
-        command = ["jupyter", "execute", "--inplace", str(clone / "notebooks" / file.name)]
+        command = ["jupyter", "execute", "--inplace", str(file)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
 
     with ThreadPoolExecutor(2) as pool:
-        return {file.stem: done for file, done in zip(NOTEBOOKS, pool.map(execute, NOTEBOOKS), strict=True)}
+        done = {file.stem: done for file, done in zip(files, pool.map(execute, files), strict=True)}
+    return Executed(clone, SHORTER_TRIALS if request.param == "shortened" else TRIALS, done)
 
 
 def test_there_are_notebooks() -> None:
@@ -83,25 +134,17 @@ def test_a_notebook_is_kept_without_outputs(file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TRIALS)
-def test_a_notebook_runs_from_top_to_bottom(name: str, executed: Mapping[str, Any], clone: Path) -> None:
-    done = executed[name]
-    assert done.returncode == 0, done.stderr
-    found = {study: len(load_study(clone / "runs" / study, check=False).trials) for study in TRIALS[name]}
-    assert found == TRIALS[name]
-
-
-@pytest.mark.parametrize("name", TRIALS)
-def test_a_notebook_writes_no_warnings(name: str, executed: Mapping[str, Any], clone: Path) -> None:
-    assert executed[name].returncode == 0
-    outputs = [output for cell in code(read(clone / "notebooks" / f"{name}.ipynb")) for output in cell["outputs"]]
+def test_a_notebook_runs_from_top_to_bottom_without_warnings(name: str, executed: Executed) -> None:
+    outputs = executed.outputs(name)
     assert ["".join(output["text"]) for output in outputs if output.get("name") == "stderr"] == []
+    studies = executed.trials[name]
+    found = {study: len(load_study(executed.clone / "runs" / study, check=False).trials) for study in studies}
+    assert found == studies
 
 
 @pytest.mark.parametrize("name", TRIALS)
-def test_a_notebook_keeps_the_last_picture_of_every_run(name: str, executed: Mapping[str, Any], clone: Path) -> None:
-    assert executed[name].returncode == 0
-    outputs = [output for cell in code(read(clone / "notebooks" / f"{name}.ipynb")) for output in cell["outputs"]]
-    pictures = ["".join(output.get("data", {}).get("text/html", "")) for output in outputs]
+def test_a_notebook_keeps_the_last_picture_of_every_run(name: str, executed: Executed) -> None:
+    pictures = ["".join(output.get("data", {}).get("text/html", "")) for output in executed.outputs(name)]
     shown = [
         study for study in TRIALS[name] for html in pictures if f"<b>{study}</b>" in html and "<b>done</b>" in html
     ]
