@@ -45,11 +45,14 @@ def endings(study: StudyData) -> list[str]:
     return [str(row.ending) for row in read(study)]
 
 
-def test_however_a_study_is_stopped_it_checkpoints_and_goes_on(project: Path) -> None:
+@pytest.mark.parametrize(
+    "ways", [("SIGTERM", "sweep stop"), pytest.param(("SIGINT", "SIGTERM", "sweep stop"), marks=pytest.mark.slow)]
+)
+def test_however_a_study_is_stopped_it_checkpoints_and_goes_on(project: Path, ways: tuple[str, ...]) -> None:
     study = written(project, budget={"trials": 2}, task={"step_seconds": 0.1}, training={"num_train_epochs": 10})
     lasts = lambda: sorted(project.glob("runs/toy/trials/*/last/checkpoint-*"))  # noqa: E731
     steps: list[int] = []
-    for way in ("SIGINT", "SIGTERM", "sweep stop"):
+    for way in ways:
         before = lasts()
         process = start(project)
         wait_until(lambda before=before: lasts() and lasts() != before, 60, "a trial comes to a checkpoint")
