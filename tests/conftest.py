@@ -19,6 +19,8 @@ os.environ.update(
     {
         "HF_HOME": str(CACHE / "huggingface"),
         "HF_HUB_OFFLINE": "1",
+        # What was found out about the installed libraries stays true from one session to the next.
+        "XDG_CACHE_HOME": str(Path(tempfile.gettempdir()) / f"sweepkit-tests-{os.getuid()}"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "RAY_USAGE_STATS_ENABLED": "0",

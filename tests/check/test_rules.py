@@ -18,7 +18,7 @@ import sweepkit.check.rules
 import sweepkit.driver.run
 from making import sweep
 from sweepkit.check import Checked, find_problems, known_values, typed
-from sweepkit.check.fields.arguments import training_fields
+from sweepkit.check.fields.installed import installed
 from sweepkit.check.study_file import load_study
 from sweepkit.cli import running as commands
 from sweepkit.study.configurations import Configurations
@@ -76,13 +76,21 @@ BERT = {
 }
 
 
+@pytest.fixture(scope="module")
+def task_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the tasks' file; one for all tests, so that it is imported once."""
+    file = tmp_path_factory.mktemp("tasks") / "task.py"
+    file.write_text(TASK_FILE)
+    return file
+
+
 @pytest.fixture
-def home(project: Path) -> Path:
+def home(project: Path, task_file: Path) -> Path:
     """Return a project folder with what the studies of this file name: a model, data and a task file."""
     (project / "model").mkdir()
     (project / "model" / "config.json").write_text(json.dumps(BERT))
     (project / "data.csv").write_text("text,label\ngood,1\nbad,0\n")
-    (project / "task.py").write_text(TASK_FILE)
+    (project / "task.py").symlink_to(task_file)
     return project
 
 
@@ -113,14 +121,18 @@ def problems(**sections: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_study_is_refused_with_every_mistake_its_line_and_what_to_do(name: str, home: Path) -> None:
+def test_a_broken_study_is_refused_with_every_mistake_its_line_and_what_to_do(
+    name: str, home: Path, task_file: Path
+) -> None:
     (home / "study.yaml").write_text(BROKEN[name]["study"])
     before = sorted(home.rglob("*"))
     started = time.process_time()
     with pytest.raises(StudyFileError) as refused:
         load_study("study.yaml")
     assert time.process_time() - started < SECONDS
-    assert str(refused.value).split("\n") == [line.replace("{home}", str(home)) for line in BROKEN[name]["says"]]
+    assert str(refused.value).split("\n") == [
+        line.replace("{home}", str(home)).replace("{task}", str(task_file)) for line in BROKEN[name]["says"]
+    ]
     assert sorted(home.rglob("*")) == before
 
 
@@ -144,7 +156,7 @@ def test_mistakes_are_told_in_the_order_of_the_file() -> None:
 
 
 def test_a_large_closed_set_is_shown_by_what_is_near(home: Path) -> None:
-    many = len(training_fields()["optim"].choices)
+    many = len(installed().training["optim"].choices)
     shown = "adamw_torch, adamw_torch_fused, adamw_torch_xla, adamw_torch_npu_fused"
     assert problems(training={"optim": "adamw"}) == [
         f"training.optim: expected one of {many} ({shown}, …), got adamw; did you mean adamw_torch?"

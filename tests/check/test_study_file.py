@@ -97,8 +97,8 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: Any) -> None:
     ("content", "said"),
     [
         ("", "study.yaml:1: expected keys with values, but it is empty"),
-        ("- a\n", "study.yaml:1: expected keys with values, but it holds ['a']"),
-        ("a: 1\n---\nb: 2\n", "study.yaml:2: is not valid YAML: but found another document"),
+        ("- a\n", "study.yaml:1: expected keys with values, but it holds ['a'] (a list)"),
+        ("a: 1\n---\nb: 2\n", "study.yaml:2: is not valid YAML: but found another document (column 1 of '---')"),
         (b"\xff\xfe\x00", "study.yaml: cannot be read: it is not UTF-8 text"),
     ],
 )
@@ -174,7 +174,8 @@ def test_a_key_is_set_from_the_command_line(override: str, found: Any, home: Pat
         ("=3", "--set: expected KEY=VALUE, got '=3'"),
         (
             "budget.trials={",
-            "--set budget.trials: is not valid YAML: expected the node content, but found '<stream end>'",
+            "--set budget.trials: is not valid YAML: expected the node content, but found '<stream end>' "
+            "(column 2 of '{')",
         ),
         ("name.first=3", "--set name.first name.first: name holds 'toy', which has no key first"),
         ("enqueue.3.x=3", "--set enqueue.3.x enqueue.3.x: expected a place from 0 to 0 in the list, got 3"),

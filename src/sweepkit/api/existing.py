@@ -46,7 +46,7 @@ def existing_task(
     model_init = trainer.model_init
     takes_trial = number_of_arguments(model_init) > 0
     blueprint = _blueprint(trainer, _ComputeObjective(compute_objective or default_compute_objective, goals))
-    arguments = f"{type(trainer.args).__module__}:{type(trainer.args).__name__}"
+    arguments = f"{type(trainer.args).__module__}:{type(trainer.args).__qualname__}"
 
     class Existing(Task):
         """Trains as an existing Trainer does."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweepkit.study import words
+from sweepkit.study.backends import gpus_here
 from sweepkit.study.errors import InputError
 from sweepkit.study.study import BackendSpec
 
@@ -55,18 +55,7 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """Return this machine's GPUs, usable cores and available memory, within its control group's limits."""
-        return cls(_gpus(), _cores(), _memory_mb())
-
-
-def _gpus() -> tuple[str, ...]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return tuple(part.strip() for part in visible.split(",") if part.strip() and part.strip() != "-1")
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(str(i) for i, line in enumerate(done.stdout.splitlines()) if line.startswith("GPU "))
+        return cls(gpus_here(), _cores(), _memory_mb())
 
 
 def _cores() -> int:

@@ -28,6 +28,8 @@ RECIPE_KEYS = (
     "confirm",
 )
 """A recipe says how to search, not what is asked."""
+OPTIONS = {"--backend": "backend.type", "--parallel": "backend.parallel"}
+"""Options of the command line that are short for ``--set``."""
 _NAMESPACES = ("model", "peft", "task")
 _NAMED = ("training", "space", "baseline", "enqueue")
 
@@ -143,7 +145,7 @@ def with_overrides(document: Document, overrides: Iterable[str]) -> Document:
     for override in overrides:
         path, equals, text = override.partition("=")
         path = path.strip()
-        label = f"--set {path}"
+        path, label = OPTIONS.get(path, path), path if path in OPTIONS else f"--set {path}"
         if not equals or not path:
             result.problems.append(Problem("", f"expected KEY=VALUE, got {override!r}", "--set"))
             continue

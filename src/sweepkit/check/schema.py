@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from sweepkit.check.fields import UNKNOWN, Field
-from sweepkit.check.fields.arguments import lora_fields, training_fields
+from sweepkit.check.fields.installed import installed
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.arguments import owned
@@ -49,11 +49,9 @@ def schema() -> dict[str, Any]:
 
 
 def _fields() -> Iterator[tuple[str, Field]]:
-    for name, field in training_fields().items():
-        if owned(name) is None:
-            yield name, field
-    for name, field in (lora_fields() or {}).items():
-        yield f"peft.{name}", field
+    found = installed()
+    yield from ((name, field) for name, field in found.training.items() if owned(name) is None)
+    yield from ((f"peft.{name}", field) for name, field in (found.lora or {}).items())
 
 
 def _json(field: Field) -> dict[str, Any]:

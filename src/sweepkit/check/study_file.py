@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
-from sweepkit.check import Checked, examine, typed
+from sweepkit.check import Checked, examine, hints, typed
 from sweepkit.check.merging import as_mapping, with_overrides, with_recipe
 from sweepkit.check.yaml import Keys, dotted, read_file
 from sweepkit.study import messages
-from sweepkit.study.errors import Problem, StudyFileError, nearest
+from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData
 
 _PARAMETERS: Mapping[str, type[BaseModel]] = {"float": Float, "int": Int, "choice": Choice, "expression": Expression}
-_WAYS = ("low", "high", "choices", "expression")
 _ATTEMPTS = 5
+_MOST, _LENGTH = 50, 600
+"""Problems that are reported at once, and characters of each."""
 
 
 def load_study(path: Path | str, overrides: Iterable[str] = ()) -> Checked:
@@ -39,7 +42,7 @@ def load_study(path: Path | str, overrides: Iterable[str] = ()) -> Checked:
     file.problems += [each for each in found if not file.hides(each.path) and each.path not in reported]
     if file.problems:
         raise file.error()
-    return checked
+    return replace(checked, warnings=tuple(map(file.locate, checked.warnings)))
 
 
 def read_study(path: Path | str, overrides: Iterable[str] = ()) -> StudyData:
@@ -60,7 +63,11 @@ class _StudyFile:
         file, overrides = Path(path), list(overrides)
         home = file.resolve().parent
         self.label = str(path)
-        self.document = with_overrides(with_recipe(read_file(file, str(path)), home, overrides), overrides)
+        document = read_file(file, str(path))
+        if {"method", "parameters"} <= document.data.keys() and not {"task", "space"} & document.data.keys():
+            message = f"is a W&B sweep file; convert it with: sweep import {quote(str(path))}"
+            raise StudyFileError([Problem("", message, self.label, 1)])
+        self.document = with_overrides(with_recipe(document, home, overrides), overrides)
         self.problems: list[Problem] = list(self.document.problems)
         self._hidden = {problem.path for problem in self.document.problems if problem.path}
         data = self.document.data
@@ -75,12 +82,12 @@ class _StudyFile:
 
     def error(self) -> StudyFileError:
         """Return the error with each problem once: the study file's own by line, then those of recipes and options."""
-        located = dict.fromkeys(self._locate(problem) for problem in self.problems)
-        return StudyFileError(
-            sorted(located, key=lambda p: (p.file != self.label, p.line is None, p.file or "", p.line or 0, p.path))
-        )
+        located = dict.fromkeys(self.locate(problem) for problem in self.problems)
+        order = sorted(located, key=lambda p: (p.file != self.label, p.line is None, p.file or "", p.line or 0, p.path))
+        rest = [Problem("", f"and {len(order) - _MOST} problems more", self.label)] if len(order) > _MOST else []
+        return StudyFileError([*map(_shortened, order[:_MOST]), *rest])
 
-    def _locate(self, problem: Problem) -> Problem:
+    def locate(self, problem: Problem) -> Problem:
         """Return the problem with the file and line of its key, or of the nearest key above that is written down."""
         if problem.file is not None:
             return problem
@@ -98,7 +105,8 @@ class _StudyFile:
                 for keys, (errors, model, whole) in _broken(error, self._data).items():
                     path = dotted(keys)
                     if path not in unreadable and not _overlap(path, before):
-                        self.problems.append(Problem(path, messages.sentence(errors, model)))
+                        hint = hints.meant(keys, errors[0])
+                        self.problems.append(Problem(path, messages.sentence(errors, model, hint)))
                     # The options of an unknown sampler or pruner cannot be judged.
                     self._hidden.add(dotted(whole[:-1] if whole[-1:] == ("type",) else whole))
                     _leave_out(self._data, whole)
@@ -109,12 +117,9 @@ class _StudyFile:
         """At the top of the space, each name must say how it varies."""
         space = as_mapping(self._data.get("space"))
         for name, entry in list(space.items()):
-            if isinstance(entry, dict) and set(_WAYS) & set(entry):
+            if isinstance(entry, dict) and set(hints.WAYS) & set(entry):
                 continue
-            hint = "; a fixed value belongs in training"
-            if isinstance(entry, dict):
-                hint = next((near for key in entry if (near := nearest(str(key), _WAYS))), "")
-            message = f"needs low and high, choices or expression, got {messages.show(entry)}{hint}"
+            message = f"needs low and high, choices or expression, got {messages.show(entry)}{hints.instead(entry)}"
             self.problems.append(Problem(f"space.{name}", message))
             self._hidden.add(f"space.{name}")
             del space[name]
@@ -146,6 +151,16 @@ class _StudyFile:
             for index, text in enumerate(constraints if isinstance(constraints, list) else ()):
                 if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", str(text)):
                     self._hidden.add(f"constraints[{index}]")
+
+
+def _shortened(problem: Problem) -> Problem:
+    if len(str(problem)) <= _LENGTH:
+        return problem
+    path = problem.path if len(problem.path) <= 100 else f"{problem.path[:99]}…"
+    cut = replace(problem, path=path, message="")
+    room = max(100, _LENGTH - len(str(cut)))
+    message = problem.message if len(problem.message) <= room else f"{problem.message[: room - 1]}…"
+    return replace(cut, message=message)
 
 
 def _overlap(path: str, others: Iterable[str]) -> bool:

@@ -16,46 +16,11 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from sweepkit.check import Consumers
-from sweepkit.check.fields.arguments import REMOVED, RENAMED
+from sweepkit.check.fields.arguments import REMOVED, RENAMED, SHORTHANDS
 from sweepkit.study.errors import nearest
 from sweepkit.study.parameters import Choice, Float, Int
 from sweepkit.tasks.arguments import owned
 
-ALIASES: Mapping[str, str] = MappingProxyType(
-    {
-        "lr": "learning_rate",
-        "batch_size": "per_device_train_batch_size",
-        "train_batch_size": "per_device_train_batch_size",
-        "per_gpu_train_batch_size": "per_device_train_batch_size",
-        "eval_batch_size": "per_device_eval_batch_size",
-        "per_gpu_eval_batch_size": "per_device_eval_batch_size",
-        "epochs": "num_train_epochs",
-        "num_epochs": "num_train_epochs",
-        "n_epochs": "num_train_epochs",
-        "wd": "weight_decay",
-        "warmup_ratio": "warmup_steps",
-        "warmup": "warmup_steps",
-        "beta1": "adam_beta1",
-        "beta2": "adam_beta2",
-        "eps": "adam_epsilon",
-        "epsilon": "adam_epsilon",
-        "grad_clip": "max_grad_norm",
-        "clip_grad_norm": "max_grad_norm",
-        "accumulation_steps": "gradient_accumulation_steps",
-        "grad_accumulation_steps": "gradient_accumulation_steps",
-        "lr_scheduler": "lr_scheduler_type",
-        "scheduler": "lr_scheduler_type",
-        "optimizer": "optim",
-        "evaluation_strategy": "eval_strategy",
-        "label_smoothing": "label_smoothing_factor",
-        "lora_r": "peft.r",
-        "lora_rank": "peft.r",
-        "max_seq_length": "task.max_length",
-        "model_name": "task.model",
-        "model_name_or_path": "task.model",
-    }
-)
-"""Common names in training scripts → names in a study."""
 _NAMESPACES: Mapping[str, str] = MappingProxyType(
     {
         "model": "model",
@@ -75,12 +40,12 @@ def find_name(written: str, consumers: Consumers) -> tuple[str | None, str]:
     """Return (name in a study, "") for a dotted W&B name, or (None, why nothing consumes it)."""
     head, _, leaf = written.replace("-", "_").rpartition(".")
     if head in _NAMESPACES:
-        return _consumed(ALIASES.get(f"{head}_{leaf}", f"{_NAMESPACES[head]}.{leaf}"), consumers)
+        return _consumed(SHORTHANDS.get(f"{head}_{leaf}", f"{_NAMESPACES[head]}.{leaf}"), consumers)
     if head and head not in _ARGUMENTS:
         return None, f"names start with model., peft. or task., or are TrainingArguments; {head} is none of these"
     name, why = _consumed(leaf, consumers)
-    if name is None and leaf in ALIASES:
-        name, why = _consumed(ALIASES[leaf], consumers)
+    if name is None and leaf in SHORTHANDS:
+        name, why = _consumed(SHORTHANDS[leaf], consumers)
     if name is None and leaf not in RENAMED and leaf not in REMOVED and owned(leaf) is None:
         elsewhere = [full for full in consumers.names() if full.partition(".")[2] == leaf]
         return (elsewhere[0], "") if elsewhere else (None, why)

@@ -13,6 +13,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sweepkit.study.errors import Problem, StudyFileError
+from sweepkit.study.files import first_line
+from sweepkit.study.messages import show
 
 Keys: TypeAlias = tuple[str | int, ...]
 """Where something stands: mapping keys and list indices from the top."""
@@ -97,36 +99,68 @@ def dotted(keys: Keys) -> str:
 
 def read(text: str, file: str, *, line: bool = True) -> Document:
     """Return the document in a text. Raises StudyFileError where it is not valid YAML."""
+    if len(text) > CHARACTERS:
+        raise StudyFileError([Problem("", f"is too large: {len(text):,} characters, at most {CHARACTERS:,}", file)])
     yaml = YAML(typ="safe", pure=True)
-    try:
-        node = yaml.compose(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise StudyFileError(
-            [_broken(str(error.problem or error.context), file, mark.line + 1 if mark else None)]
-        ) from error
-    except YAMLError as error:
-        raise StudyFileError([_broken(str(error).splitlines()[0], file, None)]) from error
     document = Document(None)
     document.origins[()] = Origin(file, 1 if line else None)
-    if node is not None:
-        document.data = _Reader(yaml, document, file, line).plain(node, ())
+    try:
+        node = yaml.compose(text)
+        if node is not None:
+            document.data = _Reader(yaml, document, file, line).plain(node, ())
+    except MarkedYAMLError as error:
+        raise StudyFileError([_invalid(error, text, file, line)]) from error
+    except YAMLError as error:
+        at = text.count("\n", 0, getattr(error, "position", 0)) + 1
+        raise StudyFileError(
+            [Problem("", f"is not valid YAML: {first_line(error)}", file, at if line else None)]
+        ) from error
+    except RecursionError as error:
+        raise StudyFileError([Problem("", _TOO_DEEP, file, 1 if line else None)]) from error
     return document
 
 
-def _broken(what: str, file: str, line: int | None) -> Problem:
-    return Problem("", f"is not valid YAML: {what}", file, line)
+CHARACTERS = 200_000
+"""Size of the largest study file; reading it takes two seconds."""
+_DEPTH, _VALUES = 40, 100_000
+_TOO_DEEP = f"is nested more than {_DEPTH} levels deep"
+
+
+def _invalid(error: MarkedYAMLError, text: str, file: str, line: bool) -> Problem:
+    """Return what a YAML parser complains about, with the place and the line it stands on."""
+    lines = text.split("\n")
+    mark, opened = error.problem_mark or error.context_mark, error.context_mark
+    message = f"is not valid YAML: {error.problem or error.context}"
+    if mark is None:
+        return Problem("", message, file, 1 if line else None)
+    hint = ""
+    if opened is not None and (bracket := lines[opened.line][opened.column : opened.column + 1]) in tuple("[{\"'"):
+        hint = f"; the {bracket}{f' of line {opened.line + 1}' if line else ''} is not closed"
+        mark = mark if mark.line < len(lines) and lines[mark.line].strip() else opened
+    row = lines[min(mark.line, len(lines) - 1)]
+    if "\t" in row[: mark.column + 1]:
+        hint = "; indent with spaces, not tabs"
+    elif not hint and row[mark.column : mark.column + 2] in (": ", ":"):
+        hint = "; put text that contains a colon in quotes"
+    place = f" (column {mark.column + 1} of {row.strip()[:80]!r})" if row.strip() else ""
+    return Problem("", f"{message}{place}{hint}", file, mark.line + 1 if line else None)
 
 
 class _Reader:
     def __init__(self, yaml: YAML, document: Document, file: str, line: bool) -> None:
         self.yaml, self.document, self.file, self.line = yaml, document, file, line
         self.above: list[Node] = []
+        self.values = 0
 
     def plain(self, node: Node, keys: Keys) -> Any:
+        self.values += 1
         if any(node is each for each in self.above):
             self.complain(node, keys, "an alias leads back to itself")
             return None
+        if len(self.above) > _DEPTH:
+            raise StudyFileError([self.problem(node, keys[:3], _TOO_DEEP)])
+        if self.values > _VALUES:
+            raise StudyFileError([self.problem(node, keys[:1], f"aliases make more than {_VALUES:,} values of it")])
         self.above.append(node)
         try:
             if isinstance(node, MappingNode):
@@ -162,18 +196,24 @@ class _Reader:
 
     def scalar(self, node: Node, keys: Keys) -> Any:
         try:
-            return self.yaml.constructor.construct_object(node)
-        except (YAMLError, ValueError) as error:
-            problem = getattr(error, "problem", None) or str(error)
-            self.complain(node, keys, f"cannot be read: {problem}")
+            value = self.yaml.constructor.construct_object(node)
+        except (YAMLError, ValueError, OverflowError) as error:
+            self.complain(node, keys, f"cannot be read: {getattr(error, 'problem', None) or error}")
             return None
+        if isinstance(value, str) and any(each == "\0" or "\ud800" <= each <= "\udfff" for each in value):
+            self.complain(node, keys, "holds a character that text cannot hold (NUL or half of a surrogate pair)")
+            return None
+        return value
 
     def origin(self, node: Node) -> Origin:
         return Origin(self.file, node.start_mark.line + 1 if self.line else None)
 
-    def complain(self, node: Node, keys: Keys, message: str) -> None:
+    def problem(self, node: Node, keys: Keys, message: str) -> Problem:
         origin = self.origin(node)
-        self.document.problems.append(Problem(dotted(keys), message, origin.file, origin.line))
+        return Problem(dotted(keys), message, origin.file, origin.line)
+
+    def complain(self, node: Node, keys: Keys, message: str) -> None:
+        self.document.problems.append(self.problem(node, keys, message))
 
 
 def read_file(path: Path, label: str) -> Document:
@@ -190,6 +230,6 @@ def read_file(path: Path, label: str) -> Document:
         raise StudyFileError([Problem("", f"cannot be read: {reason}", label)]) from error
     document = read(text, label)
     if not isinstance(document.data, dict):
-        found = "it is empty" if document.data is None else f"it holds {document.data!r}"
+        found = "it is empty" if document.data is None else f"it holds {show(document.data)}"
         raise StudyFileError([Problem("", f"expected keys with values, but {found}", label, 1)])
     return document

@@ -47,8 +47,8 @@ def run(
     from sweepkit.report.progress import watcher
     from sweepkit.report.rows import failed
 
-    options = {"backend.type": backend, "backend.parallel": parallel}
-    short = [f"{key}={value}" for key, value in options.items() if value is not None]
+    options = {"--backend": backend, "--parallel": parallel}
+    short = [f"{option}={value}" for option, value in options.items() if value is not None]
     checked = find_study(study, [*(overrides or []), *short])
     with watcher() as view:
         outcome = run_checked(checked, fresh=fresh, watch=view)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sweepkit.cli import studies
-from sweepkit.study.errors import InputError, StudyFileError
+from sweepkit.study.errors import InputError, Problem, StudyFileError
 from sweepkit.tasks.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -123,11 +123,12 @@ def check(
         checked = find_study(study, overrides or [])
     except StudyFileError as error:
         if as_json:
-            problems = [{"file": p.file, "line": p.line, "path": p.path, "message": p.message} for p in error.problems]
-            typer.echo(json.dumps({"ok": False, "problems": problems}, indent=2))
+            typer.echo(json.dumps({"ok": False, "problems": [*map(_plain, error.problems)]}, indent=2))
             raise typer.Exit(error.exit_code) from None
         raise
-    data = checked.study
+    data, warnings = checked.study, [_plain(warning) for warning in checked.warnings]
+    for warning in () if as_json else checked.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     forecast = _probe(checked) if probe else None
     objections = forecast.objections(data) if forecast else []
     if as_json:
@@ -135,13 +136,17 @@ def check(
 
         resolved = plain_study(data)
         more = {"forecast": {**forecast.plain(), "objections": objections}} if forecast else {}
-        typer.echo(json.dumps({"ok": True, "problems": [], **more, "study": resolved}, indent=2))
+        typer.echo(json.dumps({"ok": True, "problems": [], "warnings": warnings, **more, "study": resolved}, indent=2))
     else:
         from sweepkit.cli.plan import plan
         from sweepkit.report import terminal
 
         terminal.show(plan(data, study, forecast))
     raise typer.Exit(1 if objections else 0)
+
+
+def _plain(problem: Problem) -> dict[str, Any]:
+    return {"file": problem.file, "line": problem.line, "path": problem.path, "message": problem.message}
 
 
 def _probe(checked: Checked) -> Forecast:

@@ -54,7 +54,7 @@ def ingredients(space: Mapping[str, Any]) -> frozenset[str]:
 
 def evaluate(formula: str, values: Mapping[str, Any]) -> Any:
     """Return the formula's value; ``values`` may have dotted names. Raises FormulaError."""
-    from simpleeval import AttributeDoesNotExist, NameNotDefined, SimpleEval
+    from simpleeval import DEFAULT_OPERATORS, AttributeDoesNotExist, NameNotDefined, SimpleEval
 
     nested: dict[str, Any] = {}
     for name, value in values.items():
@@ -64,10 +64,29 @@ def evaluate(formula: str, values: Mapping[str, Any]) -> Any:
             level = level.setdefault(parent, {})
         level[leaf] = value
     try:
-        return SimpleEval(names=nested, functions=dict(FUNCTIONS)).eval(formula)
+        operators = {**DEFAULT_OPERATORS, ast.Mod: _remainder, ast.Pow: _power}
+        evaluator = SimpleEval(operators, dict(FUNCTIONS), nested)
+        evaluator.nodes.pop(ast.JoinedStr)
+        return evaluator.eval(formula)
     except Exception as error:
         missing = isinstance(error, (NameNotDefined, AttributeDoesNotExist, KeyError))
         raise FormulaError(formula, error, missing=missing) from error
+
+
+def _remainder(a: Any, b: Any) -> Any:
+    if isinstance(a, str):  # Python would format it, to any length
+        raise TypeError("text has no remainder")
+    return a % b
+
+
+def _power(a: Any, b: Any) -> Any:
+    if isinstance(a, int) and isinstance(b, int) and abs(b) * a.bit_length() > _BITS:
+        raise OverflowError(f"{a} ** {b} is too large")
+    return a**b
+
+
+_BITS = 4096
+"""Size of the largest whole number that a power may have."""
 
 
 def derive(space: Mapping[str, Any], values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -124,8 +124,11 @@ def expected(error: ErrorDetails) -> str:
     return _PYDANTIC.get(kind, "another value")
 
 
-def sentence(errors: list[ErrorDetails], model: type[BaseModel] | None) -> str:
-    """Return one message for all pydantic errors at the same place in a section of class ``model``."""
+def sentence(errors: list[ErrorDetails], model: type[BaseModel] | None, meant: str = "") -> str:
+    """Return one message for all pydantic errors at the same place in a section of class ``model``.
+
+    ``meant`` is a hint that wins over the most similar name.
+    """
     error = errors[0]
     key = str(error["loc"][-1]) if error["loc"] else ""
     if error["type"] == "value_error":
@@ -133,7 +136,7 @@ def sentence(errors: list[ErrorDetails], model: type[BaseModel] | None) -> str:
     if error["type"] == "extra_forbidden":
         known = keys(model) if model else []
         listed = f"; known are {', '.join(known)}" if known else ""
-        return f"unknown key{nearest(key, known) or listed}"
+        return f"unknown key{meant or nearest(key, known) or listed}"
     if error["type"] == "missing":
         meaning = describe(model, key) if model else ""
         return f"is missing ({meaning})" if meaning else "is missing"
@@ -141,8 +144,8 @@ def sentence(errors: list[ErrorDetails], model: type[BaseModel] | None) -> str:
         return f"keys are text, got {show(error['input'])}; put it in quotes"
     value = error["input"]
     words = [expected(each) for each in errors]
-    message = f"expected {either(words)}, got {show(value)}"
-    if isinstance(value, str):
+    message = f"expected {either(words)}, got {show(value)}{meant}"
+    if isinstance(value, str) and not meant:
         members = [word for each in errors for word in expected(each).replace(" or ", ", ").split(", ")]
         closed = any(each["type"] == "literal_error" for each in errors)
         message += (near(value, members) if closed else "") or ("" if "text" in words else unquoted(value))

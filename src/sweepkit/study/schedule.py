@@ -36,8 +36,9 @@ def _by_epoch(values: Mapping[str, Any], epochs: float | None) -> int | None:
         if values.get("max_steps", -1) > 0:
             return None
         epochs = float(values.get("num_train_epochs", 3.0))
-    delay = values.get("eval_delay") or 0
-    return sum(1 for epoch in range(1, math.ceil(epochs) + 1) if min(epoch, epochs) >= delay)
+    # After each whole epoch from the delay on, and at the end.
+    whole, first = math.floor(epochs), max(1, math.ceil(values.get("eval_delay") or 0))
+    return max(0, whole - first + 1) + (whole < epochs and epochs >= (values.get("eval_delay") or 0))
 
 
 def _by_step(values: Mapping[str, Any], steps: int | None) -> int | None:
@@ -50,4 +51,5 @@ def _by_step(values: Mapping[str, Any], steps: int | None) -> int | None:
     if whole <= 0:
         return None
     stride = math.ceil(whole * every) if every < 1 else int(every)
-    return sum(1 for step in {*range(stride, whole + 1, stride), whole} if step >= delay)
+    full, first = whole // stride, max(1, math.ceil(delay / stride))
+    return max(0, full - first + 1) + (whole % stride > 0 and whole >= delay)

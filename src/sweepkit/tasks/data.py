@@ -140,6 +140,21 @@ def _cache_above(path: str | bytes) -> str:
     return str(cache) if place == cache or cache in place.parents or place in cache.parents else ""
 
 
+def columns(spec: DataSpec, home: Path) -> dict[str, tuple[str, list[str]]]:
+    """Return split → (first file, its columns), for local files whose head tells them.
+
+    Raises InputError, OSError and ValueError.
+    """
+    files = spec.files(home)
+    if not files:
+        return {}
+    builder, options = _builder(spec, [file for listed in files.values() for file in listed])
+    found = {
+        split: (listed[0], sources.columns(builder, listed[0], options)) for split, listed in files.items() if listed
+    }
+    return {split: (file, names) for split, (file, names) in found.items() if names is not None}
+
+
 def _from_files(builder: str, files: list[str], options: dict[str, Any], columns: Collection[str]) -> Dataset:
     """Return the rows of one split's files."""
     from datasets import load_dataset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from sweepkit.study import messages
 from sweepkit.study.errors import InputError, nearest
+from sweepkit.study.files import first_line
 from sweepkit.study.study import TaskSpec
 from sweepkit.tasks.by_value import loads
 from sweepkit.tasks.files import import_file
@@ -30,25 +32,55 @@ def task_class(spec: TaskSpec, home: Path) -> type[Task]:
         return kind_class(spec.type)
     if spec.pickle is not None:
         return loads(home / spec.pickle, home)
-    text = spec.path or ""
-    where, _, name = text.rpartition(":")
-    if not where.endswith(".py") or not name:
-        raise InputError(f"task.path: expected file.py:Class, got {text}")
-    file = (home / where).expanduser().resolve()
+    try:
+        return class_in(*task_file(spec.path or "", home))
+    except InputError as error:
+        raise InputError(f"task.path: {error}") from error
+
+
+def task_file(path: str, home: Path) -> tuple[Path, str]:
+    """Return the file and the name of the class in ``file.py:Class``. Raises InputError."""
+    where, _, name = path.rpartition(":")
+    if not where.endswith(".py") or not name.isidentifier():
+        raise InputError(f"expected file.py:Class, got {path}")
+    file = (home / Path(where).expanduser()).resolve()
     if not file.is_file():
-        raise InputError(f"task.path: there is no file {file}")
-    module_object = import_file(file)
-    tasks = {
-        key: value
-        for key, value in vars(module_object).items()
-        if isinstance(value, type) and issubclass(value, Task) and value is not Task
-    }
+        raise InputError(f"there is no file {where} (looked in {home})")
+    return file, name
+
+
+def class_in(file: Path, name: str) -> type[Task]:
+    """Return a Task class of a Python file. Raises InputError, also for whatever the file raises."""
+    module = import_file(file)
+    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
+    tasks = {key: value for key, value in classes.items() if issubclass(value, Task) and value is not Task}
     if name in tasks:
         return tasks[name]
-    if hasattr(module_object, name):
-        raise InputError(f"task.path: {name} in {file} is not a subclass of sweepkit.Task")
+    if hasattr(module, name):
+        raise InputError(f"{name} in {file.name} is not a subclass of sweepkit.Task")
     listed = f"; its tasks are {', '.join(tasks)}" if tasks else "; it defines no Task"
-    raise InputError(f"task.path: {file} has no {name}{listed}{nearest(name, tasks)}")
+    raise InputError(f"{file.name} has no class {name}{nearest(name, tasks) or listed}")
+
+
+def arguments_class(path: str) -> type[Any]:
+    """Return a subclass of TrainingArguments by any path it can be imported by: ``module:Class``. Raises InputError."""
+    from transformers import TrainingArguments
+
+    module, _, name = path.partition(":")
+    if not name:
+        module, _, name = path.rpartition(".")
+        raise InputError(f"expected module:Class, got {path}{f'; did you mean {module}:{name}?' if module else ''}")
+    found: Any = None
+    try:
+        found = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # a person's module may raise anything
+        hint = nearest(part, dir(found)) if found is not None else ""
+        raise InputError(f"{path} cannot be imported: {first_line(error)}{hint}") from error
+    if not isinstance(found, type) or not issubclass(found, TrainingArguments):
+        raise InputError(f"{path} is not a subclass of transformers.TrainingArguments")
+    return found
 
 
 def load_task(

@@ -31,6 +31,17 @@ BUNDLED: Mapping[str, str] = {
     "spearmanr": "scipy.stats:spearmanr",
 }
 """Bundled metric → ``module:function`` that computes it; each reports one value under its own name."""
+ON_THE_HUB = frozenset(
+    (
+        *("bertscore", "bleu", "bleurt", "brier_score", "cer", "character", "charcut_mt", "chrf"),
+        *("code_eval", "comet", "competition_math", "confusion_matrix", "coval", "cuad", "exact_match", "frugalscore"),
+        *("glue", "google_bleu", "indic_glue", "mahalanobis", "mape", "mase", "mauve", "mcnemar"),
+        *("mean_iou", "meteor", "nist_mt", "perplexity", "poseval", "r_squared", "rl_reliability", "roc_auc"),
+        *("rouge", "sacrebleu", "sari", "seqeval", "smape", "squad", "squad_v2", "super_glue"),
+        *("ter", "trec_eval", "wer", "wiki_split", "xnli", "xtreme_s"),
+    )
+)
+"""Metrics that `evaluate` loads from the hub by these names alone; others are named user/name."""
 AVERAGED = frozenset({"f1", "precision", "recall"})
 """Bundled metrics that take ``average``."""
 ON_NUMBERS = frozenset({"mse", "rmse", "mae", "pearsonr", "spearmanr"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -80,13 +81,37 @@ def find_model(ref: str, home: Path) -> Path | None:
 
 def downloaded_model(hub_id: str) -> Path | None:
     """Return the folder of a hub model in the local cache; None where it was never downloaded."""
-    hub = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
-    folder = Path(hub).expanduser() / f"models--{hub_id.replace('/', '--')}"
+    folder = cache("hub", "HF_HUB_CACHE") / f"models--{hub_id.replace('/', '--')}"
     try:
         snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
     except OSError:
         return None
     return snapshot if snapshot.is_dir() else None
+
+
+def downloaded_data(hub_id: str) -> bool:
+    """Whether a data set of the hub was loaded before, so that it loads without the network."""
+    wanted, folder = re.sub(r"[_/]", "", hub_id).lower(), cache("datasets", "HF_DATASETS_CACHE")
+    return folder.is_dir() and any(each.name.replace("_", "").lower() == wanted for each in folder.iterdir())
+
+
+def downloaded_metric(name: str) -> bool:
+    """Whether a metric of `evaluate` was loaded before, so that it loads without the network."""
+    folder = cache("modules", "HF_MODULES_CACHE") / "evaluate_modules" / "metrics"
+    return any((folder / f"{prefix}{name.replace('/', '--')}").is_dir() for prefix in ("", "evaluate-metric--"))
+
+
+def cache(name: str, variable: str) -> Path:
+    """Return a cache folder of Hugging Face's libraries, which a variable may name."""
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{caches}/huggingface"
+    return Path(os.environ.get(variable) or f"{home}/{name}").expanduser()
+
+
+def offline(*variables: str) -> str:
+    """Return the variable that forbids downloads from the hub, HF_HUB_OFFLINE or one of these; empty where none does."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", *variables)
+    return next((name for name in names if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")), "")
 
 
 def looks_local(ref: str) -> bool:

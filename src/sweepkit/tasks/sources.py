@@ -5,6 +5,8 @@ Type inference would lose what was written: ``01`` becomes 1, and a mixture take
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 CHUNK = 10_000
 """JSON rows per Arrow table."""
+JSON_BYTES = 10_000_000
+"""Size of the largest JSON file that is opened only to see its columns."""
 
 
 class _Number(float):
@@ -183,3 +187,25 @@ def hub_features(hub: dict[str, Any]) -> dict[str, Any]:
             {name: Value("string") if isinstance(kind, Value) else kind for name, kind in inferred.items()}
         )
     }
+
+
+def columns(builder: str, file: str, options: dict[str, Any]) -> list[str] | None:
+    """Return the columns of a local file from its head, of JSON those of the first row; None where that cannot tell."""
+    if builder in ("parquet", "arrow"):
+        return list(_schema(builder, file).names)
+    if builder == "csv" and len(options["sep"]) == 1:
+        if "names" in options:
+            return list(options["names"])
+        with _open(file) as stream:
+            quoting = options.get("quoting", csv.QUOTE_MINIMAL)
+            return next((row for row in csv.reader(stream, delimiter=options["sep"], quoting=quoting) if row), None)
+    if builder == "json" and Path(file).stat().st_size < JSON_BYTES:
+        with _open(file) as stream:
+            return next((list(row) for row in _records(stream, file)), None)
+    return ["text"] if builder == "text" else None
+
+
+def _open(file: str) -> TextIO:
+    return (
+        gzip.open(file, "rt", encoding="utf-8-sig") if file.endswith(".gz") else Path(file).open(encoding="utf-8-sig")
+    )

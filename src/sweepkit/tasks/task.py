@@ -55,8 +55,8 @@ class Task(BaseModel):
     micro_batch_matters: ClassVar[bool] = False
     """Whether the loss depends on the micro-batch, as contrastive losses do; it is then never divided to save memory."""
     arguments_type: ClassVar[str] = "transformers.training_args:TrainingArguments"
-    """``module:Class`` of the Trainer's arguments, for Trainer subclasses with their own
-    (``trl.trainer.sft_config:SFTConfig``); its fields become hyperparameters under their own names."""
+    """``module:Class`` of the Trainer's arguments, for Trainer subclasses with their own (``trl:SFTConfig``); its fields
+    become hyperparameters under their own names."""
     peft_task_type: ClassVar[str | None] = None
     """``task_type`` of the LoraConfig made of ``peft.*`` values: SEQ_CLS, CAUSAL_LM, …"""
 

@@ -5,7 +5,6 @@ It is the same in a forked child, a Ray actor's child and a debugger. A trial's 
 
 from __future__ import annotations
 
-import importlib
 import os
 import resource
 import socket
@@ -29,7 +28,7 @@ from sweepkit.study.files import first_line
 from sweepkit.study.paths import LAST_NEW
 from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS as DEFAULTS
-from sweepkit.tasks.load import load_task
+from sweepkit.tasks.load import arguments_class, load_task
 from sweepkit.tasks.prepared import prepare
 from sweepkit.tasks.task import Task
 from sweepkit.trial import proof
@@ -50,8 +49,7 @@ def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingA
     if spec.seed is not None:
         arguments["seed"] = spec.seed
     arguments |= spec.batch(arguments)
-    module, _, name = task.arguments_type.partition(":")
-    training: TrainingArguments = getattr(importlib.import_module(module), name)(**arguments)
+    training: TrainingArguments = arguments_class(task.arguments_type)(**arguments)
     return training
 
 

@@ -1,12 +1,11 @@
-"""What installed libraries and a user's task accept, read from their sources with ``ast``; imports none of them.
+"""What installed libraries and a user's task accept, found by importing them in a child process and remembered.
 
-``modules`` and ``classes`` read; ``arguments``, ``models`` and ``tasks`` say where to look. Results are cached until a file
-that was read changes.
+``describe`` turns classes into plain facts, ``child`` does so in a process of its own, ``facts`` caches the answers;
+``arguments``, ``models`` and ``tasks`` say what is asked.
 """
 
 from __future__ import annotations
 
-from sweepkit.check.fields.classes import Field
-from sweepkit.check.fields.modules import UNKNOWN
+from sweepkit.check.fields.describe import UNKNOWN, Field
 
 __all__ = ["UNKNOWN", "Field"]

@@ -1,16 +1,53 @@
-"""Fields of TrainingArguments and LoraConfig, and today's names of those that older versions had."""
+"""Today's names of the training arguments that older versions of transformers had."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 
-from sweepkit.check.fields.classes import Field, read_class
-from sweepkit.check.fields.modules import kept
 from sweepkit.tasks.arguments import HUB
-from sweepkit.tasks.references import package_folder
+
+_USUAL = {
+    "lr": "learning_rate",
+    "batch_size": "per_device_train_batch_size",
+    "train_batch_size": "per_device_train_batch_size",
+    "eval_batch_size": "per_device_eval_batch_size",
+    "epochs": "num_train_epochs",
+}
+SHORTHANDS: Mapping[str, str] = MappingProxyType(
+    {
+        **_USUAL,
+        "per_gpu_train_batch_size": "per_device_train_batch_size",
+        "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+        "num_epochs": "num_train_epochs",
+        "n_epochs": "num_train_epochs",
+        "wd": "weight_decay",
+        "warmup_ratio": "warmup_steps",
+        "warmup": "warmup_steps",
+        "beta1": "adam_beta1",
+        "beta2": "adam_beta2",
+        "eps": "adam_epsilon",
+        "epsilon": "adam_epsilon",
+        "grad_clip": "max_grad_norm",
+        "clip_grad_norm": "max_grad_norm",
+        "accumulation_steps": "gradient_accumulation_steps",
+        "grad_accumulation_steps": "gradient_accumulation_steps",
+        "lr_scheduler": "lr_scheduler_type",
+        "scheduler": "lr_scheduler_type",
+        "optimizer": "optim",
+        "evaluation_strategy": "eval_strategy",
+        "label_smoothing": "label_smoothing_factor",
+        "lora_r": "peft.r",
+        "lora_rank": "peft.r",
+        "rank": "peft.r",
+        "max_seq_length": "task.max_length",
+        "max_seq_len": "task.max_length",
+        "model_name": "task.model",
+        "model_name_or_path": "task.model",
+        "pretrained_model_name_or_path": "task.model",
+    }
+)
+"""Common names in training scripts → names in a study."""
 
 RENAMED: Mapping[str, str] = MappingProxyType(
     {
@@ -33,15 +70,11 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "dispatch_batches": "accelerator_config (dispatch_batches)",
         "split_batches": "accelerator_config (split_batches)",
         "include_tokens_per_second": "include_num_input_tokens_seen",
-        "lr": "learning_rate",
-        "batch_size": "per_device_train_batch_size",
-        "train_batch_size": "per_device_train_batch_size",
-        "eval_batch_size": "per_device_eval_batch_size",
-        "epochs": "num_train_epochs",
+        **_USUAL,
         "dropout": "a model.* name, for example model.hidden_dropout_prob",
     }
 )
-"""Names in older transformers, and common shorthands → today's names."""
+"""Names in older transformers, and the commonest shorthands → today's names."""
 
 REMOVED: Mapping[str, str] = MappingProxyType(
     {
@@ -67,41 +100,5 @@ REMOVED: Mapping[str, str] = MappingProxyType(
 RATIOS = frozenset({"warmup_steps", "eval_steps", "logging_steps", "save_steps"})
 """Float fields that mean a ratio of all steps below 1, and a number of steps from 1 on."""
 
-
-TRAINING_ARGUMENTS = "transformers.training_args:TrainingArguments"
-"""The plain Trainer's arguments, as ``module:Class``."""
-
-
-@kept
-def training_fields(arguments_type: str = TRAINING_ARGUMENTS) -> Mapping[str, Field]:
-    """Return every field of a Trainer's arguments; none where ``module:Class`` cannot be found."""
-    module, _, name = arguments_type.partition(":")
-    package, *parts = module.split(".")
-    folder = package_folder(package)
-    found = read_class(folder.joinpath(*parts).with_suffix(".py"), name) if folder else None
-    fields = dict(found.fields) if found else {}
-    if "optim" in fields and fields["optim"].default == "adamw_torch" and _torch() >= (2, 8):
-        # transformers: TrainingArguments.default_optim is the fused AdamW from torch 2.8 on
-        fields["optim"] = replace(fields["optim"], default="adamw_torch_fused")
-    return MappingProxyType(fields)
-
-
-def _torch() -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in version("torch").split("+")[0].split(".")[:2])
-    except (PackageNotFoundError, ValueError):
-        return (0,)
-
-
 LORA_OWNED = frozenset({"peft_type", "peft_version", "base_model_name_or_path", "inference_mode", "auto_mapping"})
 """LoraConfig fields that follow from the study and are not hyperparameters."""
-
-
-@kept
-def lora_fields() -> Mapping[str, Field] | None:
-    """Return every LoraConfig field of the installed peft, None where peft is not installed."""
-    folder = package_folder("peft")
-    found = read_class(folder / "tuners" / "lora" / "config.py", "LoraConfig") if folder else None
-    if found is None:
-        return None
-    return MappingProxyType({name: field for name, field in found.fields.items() if name not in LORA_OWNED})

@@ -1,80 +1,61 @@
-"""Reads what a task accepts and reports from the source of its class, without running user code."""
+"""What a task accepts and reports: a built-in kind is asked itself, a user's class in a child process."""
 
 from __future__ import annotations
 
-import ast
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sweepkit.check.fields.arguments import TRAINING_ARGUMENTS
-from sweepkit.check.fields.classes import Class, Field, read_class, signature
-from sweepkit.check.fields.modules import literal, parse
+from sweepkit.check.fields.describe import Field, fields_of
+from sweepkit.check.fields.facts import ask
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.study import TaskSpec
 from sweepkit.tasks.kinds import KINDS, kind_class
-from sweepkit.tasks.references import package_folder
+from sweepkit.tasks.load import task_file
 from sweepkit.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class TaskSource:
-    """A task's class as its source defines it."""
+class TaskFacts:
+    """What a task's class accepts and reports."""
 
     label: str
     """Its name in messages: the kind, or ``file.py:Class``."""
-    source: Class
+    kind: str | None
+    """The built-in kind that it is, or builds on."""
+    options: Mapping[str, Field]
+    """Its options with what they accept."""
+    closed: bool
+    """Whether it has no other options."""
+    model_names: frozenset[str] | None
+    """The configuration fields its model_init takes; None where it takes any."""
+    arguments_type: str
+    """``module:Class`` of the arguments its Trainer takes."""
+    folder: Path | None = None
+    """The folder of the user's file."""
+    overridden: frozenset[str] = frozenset()
+    """Methods about metrics that the user's class defines."""
+    own_report: frozenset[str] | None = None
+    """What its own ``reported`` returns for the defaults of its options."""
+    read: frozenset[str] = frozenset()
+    """The options that its own ``reported`` read."""
 
     @property
-    def options(self) -> Mapping[str, Field]:
-        """Its options with what they accept."""
-        return self.source.fields
-
-    @cached_property
-    def complete(self) -> bool:
-        """Whether every base class could be read, so that an unknown option is an error."""
-        return set(self.source.unread) <= {"BaseModel", "object"}
-
-    @cached_property
-    def model_names(self) -> frozenset[str] | None:
-        """The configuration fields its model_init takes; None where it takes any."""
-        method = self.source.methods.get("model_init")
-        if method is None or method.node.args.kwarg is not None:
-            return None
-        return frozenset(signature(method))
-
-    @property
-    def arguments_type(self) -> str:
-        """``module:Class`` of the arguments its Trainer takes."""
-        return str(self.source.constants.get("arguments_type", TRAINING_ARGUMENTS))
-
-    @cached_property
-    def own_methods(self) -> frozenset[str]:
-        """Methods that the user's own file defines."""
-        return frozenset(name for name, method in self.source.methods.items() if _package() not in method.file.parents)
-
-    @cached_property
     def built_in(self) -> type[Task]:
         """The class of sweepkit that it is, or builds on."""
-        for name in (self.source.name, *self.source.bases):
-            for kind, place in KINDS.items():
-                if place.partition(":")[2] == name:
-                    return kind_class(kind)
-        return Task
+        return kind_class(self.kind) if self.kind is not None else Task
 
     def reported(self, options: Mapping[str, Any]) -> frozenset[str] | None:
         """Return the ``eval_*`` names it reports with these options; None where only running it can tell."""
-        if "reported" in self.own_methods:
-            return _returned_names(self.source.methods["reported"].node)
-        default = self.options["metrics"].default if "metrics" in self.options else []
-        metrics = options.get("metrics", default)
-        listed = isinstance(metrics, (list, tuple)) and all(isinstance(entry, (str, dict)) for entry in metrics)
-        if not self.complete or not listed:
+        if "reported" in self.overridden:
+            return None if self.read & options.keys() else self.own_report
+        metrics = options.get("metrics", self.options["metrics"].default)
+        if not isinstance(metrics, (list, tuple)) or not all(isinstance(entry, (str, dict)) for entry in metrics):
             return None
-        overridden = dict.fromkeys({"compute_metrics", "trainer"} & self.own_methods, _stand_in)
-        stand_in: type[Task] = type("StandIn", (self.built_in,), {"__module__": __name__, **overridden})
+        members = {"__module__": __name__, **dict.fromkeys(self.overridden, _stand_in)}
+        stand_in: type[Task] = type("StandIn", (self.built_in,), members)
         return stand_in.model_construct(**{**options, "metrics": list(metrics)}).reported()
 
 
@@ -82,48 +63,67 @@ def _stand_in(*_: Any, **__: Any) -> None:
     """Stand in for an overridden method; only whether it is overridden counts."""
 
 
-def _package() -> Path:
-    folder = package_folder("sweepkit")
-    assert folder is not None
-    return folder
-
-
-def _returned_names(method: ast.FunctionDef) -> frozenset[str] | None:
-    returns = [node for node in ast.walk(method) if isinstance(node, ast.Return)]
-    value = returns[0].value if len(returns) == 1 else None
-    if isinstance(value, ast.Call) and ast.unparse(value.func) in ("frozenset", "set") and len(value.args) == 1:
-        value = value.args[0]
-    found = literal(value)
-    if not isinstance(found, (set, list, tuple)) or not all(isinstance(name, str) for name in found):
-        return None
-    return frozenset(found) | {"eval_loss"}
-
-
-def read_task(spec: TaskSpec, home: Path) -> TaskSource:
-    """Return a task's source. Raises InputError for a missing kind, file or class."""
+def task_facts(spec: TaskSpec, home: Path) -> TaskFacts:
+    """Return what a study's task accepts. Raises InputError for a missing kind, file or class, or a failing import."""
     if spec.type is not None:
         if spec.type not in KINDS:
-            listed = ", ".join(sorted(KINDS))
-            raise InputError(f"expected one of {listed}, got {spec.type}{nearest(spec.type, KINDS)}")
-        module, _, name = KINDS[spec.type].partition(":")
-        built_in = read_class(_package().joinpath(*module.split(".")[1:]).with_suffix(".py"), name)
-        if built_in is None:
-            raise InputError(f"the built-in kind {spec.type} cannot be read")
-        return TaskSource(spec.type, built_in)
-    text = spec.path or ""
-    where, _, name = text.rpartition(":")
-    if not where.endswith(".py") or not name.isidentifier():
-        raise InputError(f"expected file.py:Class, got {text}")
-    file = (home / Path(where).expanduser()).resolve()
-    if not file.is_file():
-        raise InputError(f"there is no file {where} (looked in {home})")
+            raise InputError(f"expected one of {', '.join(sorted(KINDS))}, got {spec.type}{nearest(spec.type, KINDS)}")
+        return _facts(spec.type, None, describe_task(kind_class(spec.type)))
+    file, name = task_file(spec.path or "", home)
+    [found] = ask(("task", str(file), name))
+    if isinstance(found, InputError):
+        raise found
+    return _facts(f"{file.name}:{name}", file.parent, found)
+
+
+def _facts(label: str, folder: Path | None, plain: Mapping[str, Any]) -> TaskFacts:
+    """Return the facts that :func:`describe_task` wrote."""
+    sets = {name: None if plain[name] is None else frozenset(plain[name]) for name in _SETS}
+    options = {name: Field.read(name, field) for name, field in plain["options"].items()}
+    return TaskFacts(**{**plain, **sets, "label": label, "folder": folder, "options": options})
+
+
+_SETS = ("model_names", "overridden", "own_report", "read")
+
+
+def describe_task(cls: type[Task]) -> dict[str, Any]:
+    """Return what a task's class accepts and reports, as JSON-compatible data."""
+    classes = {kind_class(kind): kind for kind in KINDS}
+    kind = next((classes[base] for base in cls.__mro__ if base in classes), None)
+    base = Task if kind is None else kind_class(kind)
+    names = ("reported", "compute_metrics", "trainer")
+    overridden = [name for name in names if getattr(cls, name) is not getattr(base, name)]
+    report, read = _own_report(cls) if "reported" in overridden else (None, [])
+    field = cls.model_fields.get("arguments_type")
+    arguments = field.default if field is not None else cls.arguments_type
+    if not isinstance(arguments, str):
+        raise InputError(f"arguments_type of {cls.__name__} must be text such as 'trl:DPOConfig', got {arguments!r}")
+    parameters = inspect.signature(cls.model_init).parameters
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    return {
+        "kind": kind,
+        "options": {name: field.plain() for name, field in fields_of(cls).items()},
+        "closed": cls.model_config.get("extra") == "forbid",
+        "model_names": None if takes_any else list(parameters)[1:],
+        "arguments_type": arguments,
+        "overridden": overridden,
+        "own_report": report,
+        "read": read,
+    }
+
+
+def _own_report(cls: type[Task]) -> tuple[list[str] | None, list[str]]:
+    """Return what a user's ``reported`` returns for the options' defaults, and the options that it reads."""
+    read: list[str] = []
+
+    class Recording(cls):  # type: ignore[valid-type,misc]  # the user's class
+        def __getattribute__(self, name: str) -> Any:
+            if name in cls.model_fields:
+                read.append(name)
+            return super().__getattribute__(name)
+
     try:
-        module_body = parse(file).body
-    except SyntaxError as error:
-        raise InputError(f"{where} is not valid Python: line {error.lineno}: {error.msg}") from error
-    found = read_class(file, name)
-    if found is None:
-        classes = [node.name for node in module_body if isinstance(node, ast.ClassDef)]
-        listed = f"; its classes are {', '.join(classes)}" if classes else ""
-        raise InputError(f"{where} has no class {name}{nearest(name, classes) or listed}")
-    return TaskSource(f"{Path(where).name}:{name}", found)
+        found = Recording.model_construct().reported()
+    except Exception:  # noqa: BLE001  # a user's method may raise anything
+        return None, read
+    return None if found is None else [*found, "eval_loss"], read

@@ -12,7 +12,7 @@ from sweepkit.check.rules.population import check_population
 from sweepkit.check.rules.pruning import check_pruner
 from sweepkit.check.rules.schedules import check_metrics, check_schedule
 from sweepkit.check.rules.searching import check_searching
-from sweepkit.check.rules.task import check_backend, check_task
+from sweepkit.check.rules.task import check_backend, check_task, find_shortages
 from sweepkit.check.rules.values import check_ranges_inside_values, mismatch
 from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import Problem, StudyFileError
@@ -27,6 +27,8 @@ class Checked:
     study: StudyData
     known: Mapping[str, Any]
     """Name → value that the study fixes, or the default of what consumes the name; see :func:`known_values`."""
+    warnings: tuple[Problem, ...] = ()
+    """What the study needs and this machine lacks."""
 
 
 def check(study: StudyData) -> Checked:
@@ -64,7 +66,7 @@ def examine(study: StudyData) -> tuple[list[Problem], Checked]:
     for index, values in enumerate(study.enqueue):
         problems += configurations.problems(values, f"enqueue[{index}]")
     problems += check_backend(study)
-    return list(dict.fromkeys(problems)), Checked(study, known)
+    return list(dict.fromkeys(problems)), Checked(study, known, tuple(find_shortages(study)))
 
 
 def wrong_values(study: StudyData, values: Mapping[str, Any]) -> list[Problem]:

@@ -22,6 +22,8 @@ from sweepkit.study.study import StudyData
 
 DRAWS = 200
 """Configurations drawn at random to see what trials may look like."""
+_LENGTH = 1000
+"""Characters of the longest formula."""
 MORE_DRAWS = 2000
 """Drawn where none of the first meets all constraints."""
 
@@ -38,13 +40,15 @@ class Formula:
 
 def read(path: str, text: str, known: set[str] | None) -> Formula:
     """Return the formula in a text, its functions checked, and its names against the known ones unless None."""
+    if len(text) > _LENGTH:
+        return Formula(path, text, problem=f"is longer than {_LENGTH} characters")
     try:
         tree = ast.parse(text.strip(), mode="eval")
+        called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        functions, names = sorted(map(ast.unparse, called)), frozenset(_names(tree.body, called))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return Formula(path, text, problem=f"is not an arithmetic expression, got {text!r}")
-    called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    names = frozenset(_names(tree.body, called))
-    for function in sorted(ast.unparse(each) for each in called):
+        return Formula(path, text, problem=f"is not an arithmetic expression, got {text[:80]!r}")
+    for function in functions:
         if function not in FUNCTIONS:
             return Formula(path, text, problem=f"there is no function {function}; there are {', '.join(FUNCTIONS)}")
     for name in sorted(names) if known is not None else ():
@@ -65,6 +69,8 @@ def _names(node: ast.AST, called: set[ast.expr]) -> Iterator[str]:
         if node not in called:
             yield ast.unparse(node)
         return
+    if isinstance(node, ast.JoinedStr):
+        raise ValueError("text is not computed")
     for child in ast.iter_child_nodes(node):
         yield from _names(child, called)
 

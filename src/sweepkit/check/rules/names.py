@@ -8,10 +8,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from sweepkit.check.fields import UNKNOWN, Field
-from sweepkit.check.fields.arguments import LORA_OWNED, REMOVED, RENAMED, lora_fields, training_fields
-from sweepkit.check.fields.models import model_fields
-from sweepkit.check.fields.modules import refresh
-from sweepkit.check.fields.tasks import TaskSource, read_task
+from sweepkit.check.fields.arguments import LORA_OWNED, REMOVED, RENAMED, SHORTHANDS
+from sweepkit.check.fields.installed import installed
+from sweepkit.check.fields.models import configuration, with_values
+from sweepkit.check.fields.tasks import TaskFacts, task_facts
 from sweepkit.check.rules.values import is_ratio_field, mismatch, range_mismatch
 from sweepkit.study import messages
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
@@ -27,12 +27,14 @@ _SEARCHED = frozenset({"low", "high", "choices", "expression"})
 
 @dataclass(frozen=True)
 class Consumers:
-    """The four namespaces of a study; ``None`` stands for one whose source cannot be read, which takes any name."""
+    """The four namespaces of a study; ``None`` stands for one that is not known and takes any name."""
 
     training: Mapping[str, Field]
     model: Mapping[str, Field] | None
     lora: Mapping[str, Field] | None
-    task: TaskSource | None
+    task: TaskFacts | None
+    open: bool = False
+    """Whether the Trainer's arguments are not known, so that a bare name may be any."""
 
     def resolve(self, name: str) -> tuple[Field | None, str]:
         """Return (field, "") for a name that something consumes, else (None, what is wrong with it)."""
@@ -69,12 +71,16 @@ class Consumers:
             return None, f"is set by sweepkit; {reason}"
         if name in self.training:
             return self.training[name], ""
+        if self.open:
+            return Field(name), ""
         if name in RENAMED:
             return None, f"transformers calls it {RENAMED[name]}"
         if name in REMOVED:
             return None, f"transformers has no such argument any more; {REMOVED[name]}"
-        elsewhere = [full for full in self.names() if full.partition(".")[2] == name]
-        hint = f"; did you mean {elsewhere[0]}?" if elsewhere else nearest(name, self.names())
+        names = self.names()
+        usual = [SHORTHANDS[name]] if SHORTHANDS.get(name) in names else []
+        elsewhere = [*(full for full in names if full.partition(".")[2] == name), *usual]
+        hint = f"; did you mean {elsewhere[0]}?" if elsewhere else nearest(name, names)
         return None, f"is not a TrainingArguments field{hint}"
 
     def _model(self, leaf: str) -> tuple[Field | None, str]:
@@ -98,7 +104,7 @@ class Consumers:
         return None, f"LoraConfig has no field {leaf}{_near(leaf, self.lora, 'peft.')}"
 
     def _task(self, leaf: str) -> tuple[Field | None, str]:
-        if self.task is None or (leaf not in self.task.options and not self.task.complete):
+        if self.task is None or (leaf not in self.task.options and not self.task.closed):
             return Field(leaf), ""
         if leaf in self.task.options:
             return self.task.options[leaf], ""
@@ -112,23 +118,31 @@ def _near(leaf: str, known: Mapping[str, Field], prefix: str) -> str:
 
 def consumers_of(study: StudyData) -> tuple[Consumers, list[Problem]]:
     """Return what consumes a study's names, and what is wrong with its task's kind, file or class."""
-    refresh()
     problems: list[Problem] = []
-    task: TaskSource | None = None
+    task: TaskFacts | None = None
     if study.task.type is not None or study.task.path is not None:
         try:
-            task = read_task(study.task, study.home)
+            task = task_facts(study.task, study.home)
         except InputError as error:
             problems.append(Problem("task.type" if study.task.type is not None else "task.path", str(error)))
-    training = training_fields(task.arguments_type) if task else training_fields()
-    if not training and task:
-        message = f"{task.label}: arguments_type names {task.arguments_type}, which cannot be found"
-        problems.append(Problem("task", f"{message}; write module:Class of an installed package"))
-        training = training_fields()
-    return Consumers(training, _model_fields(study, task), lora_fields(), task), problems
+    models = [configuration(model, study.home) for _, model in models_of(study, task)]
+    types = [values["model_type"] for values in models if values is not None]
+    found = installed(types, *([task.arguments_type, task.folder] if task else ()))
+    if found.problem and task:
+        problems.append(Problem("task", f"arguments_type of {task.label}: {found.problem}"))
+    known = [
+        with_values(fields, values)
+        for values in models
+        if values is not None and (fields := found.configurations[values["model_type"]]) is not None
+    ]
+    shared = None
+    if known and len(known) == len(models):
+        shared = {name: field for name, field in known[0].items() if all(name in other for other in known)}
+    unknown = task is None and bool(problems)
+    return Consumers(found.training, shared, found.lora, task, open=unknown or bool(found.problem)), problems
 
 
-def models_of(study: StudyData, task: TaskSource | None) -> list[tuple[str, Any]]:
+def models_of(study: StudyData, task: TaskFacts | None) -> list[tuple[str, Any]]:
     """Return (path in the study, model) for every model that ``task.model`` names."""
     searched = [
         (each.path, model)
@@ -141,14 +155,6 @@ def models_of(study: StudyData, task: TaskSource | None) -> list[tuple[str, Any]
     default = task.options["model"].default if task and "model" in task.options else None
     model = study.task.options.get("model", default)
     return [("task.model", model)] if isinstance(model, (str, Mapping)) else []
-
-
-def _model_fields(study: StudyData, task: TaskSource | None) -> Mapping[str, Field] | None:
-    found = [model_fields(model, study.home) for _, model in models_of(study, task)]
-    if not found or any(fields is None for fields in found):
-        return None
-    first, *others = [fields for fields in found if fields is not None]
-    return {name: field for name, field in first.items() if all(name in other for other in others)}
 
 
 def known_values(study: StudyData, consumers: Consumers | None = None) -> dict[str, Any]:

@@ -64,6 +64,8 @@ def _useless(study: StudyData, evaluations: int | None) -> Iterator[Problem]:
     budget = study.budget.trials
     if SAMPLERS[study.sampler.type].enumerates and (size := grid_size(study)) is not None:
         budget = min(budget or size, size)
+    if evaluations is not None and evaluations > EVALUATIONS:
+        evaluations = None
     made_up = _MadeUp(study.name, kind, evaluations, budget if budget is not None and budget >= FEW else None)
     reason = made_up.reason(options)
     if reason is None:

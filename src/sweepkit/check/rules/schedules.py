@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from sweepkit.study.parameters import Expression
 from sweepkit.study.schedule import evaluations
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
+from sweepkit.tasks.metrics import BUNDLED
 
 _SCHEDULE = (
     "eval_strategy",
@@ -34,7 +36,7 @@ def check_schedule(study: StudyData, known: Mapping[str, Any]) -> tuple[list[Pro
     try:
         drawn = draws(study, {name: known[name] for name in known if name in _relevant(study)})
         counts = {evaluations(values) for values in drawn}
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, ArithmeticError):
         return problems, None  # an expression or a value that has its own problem
     most = None if None in counts else max(count for count in counts if count is not None)
     mean_of = study.objective.mean_of
@@ -100,8 +102,17 @@ def check_metrics(study: StudyData, reported: frozenset[str] | None) -> list[Pro
     return [
         Problem(
             f"objective.metrics[{index}].metric" if several else "objective.metric",
-            f"the task reports {', '.join(names)}, got {goal.metric}{nearest(goal.metric, reported)}",
+            f"the task reports {', '.join(names)}, got {goal.metric}{_meant(goal.metric, reported)}",
         )
         for index, goal in enumerate(study.objective.goals)
         if goal.metric not in reported
     ]
+
+
+def _meant(metric: str, reported: frozenset[str]) -> str:
+    leaf = re.split(r"[/_ ]", metric.lower(), maxsplit=1)[-1]
+    for name in (f"eval_{metric}", f"eval_{leaf}"):
+        if name in reported:
+            return f"; did you mean {name}?"
+    bundled = next((name for name in (metric.removeprefix("eval_"), leaf) if name in BUNDLED), None)
+    return f"; add {bundled} to task.metrics" if bundled else nearest(metric, reported)

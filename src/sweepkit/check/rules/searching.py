@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from sweepkit.check.fields import Field
-from sweepkit.check.fields.classes import read_signature
+from sweepkit.check.fields.describe import Field, parameters_of
 from sweepkit.check.rules.values import mismatch
 from sweepkit.study.errors import Problem, nearest
 from sweepkit.study.parameters import Choice, Int
@@ -34,12 +31,9 @@ def check_searching(study: StudyData) -> list[Problem]:
 
 def options_of(cls: type | None) -> dict[str, Field]:
     """Return the options of an Optuna class that a study file can write."""
-    source = inspect.getsourcefile(cls) if cls is not None else None
-    if cls is None or source is None:
-        return {}
     return {
         name: field
-        for name, field in read_signature(Path(source), cls.__name__).items()
+        for name, field in (parameters_of(cls) if cls is not None else {}).items()
         if name not in _SET_BY_SWEEPKIT | _WITHOUT_EFFECT and field.kinds - {"none"}
     }
 

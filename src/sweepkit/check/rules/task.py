@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweepkit.check.fields.models import locate
+from sweepkit.check.fields.tasks import TaskFacts
 from sweepkit.check.rules.names import Consumers, models_of
 from sweepkit.check.rules.values import mismatch
-from sweepkit.study.backends import backends_with
+from sweepkit.study import messages
+from sweepkit.study.backends import backends_with, gpus_here
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import references
-from sweepkit.tasks.data import SUFFIXES
+from sweepkit.tasks.data import SUFFIXES, columns
 from sweepkit.tasks.load import option_problems
+from sweepkit.tasks.metrics import AVERAGED, BUNDLED, ON_THE_HUB
 
-_DATA = (*SUFFIXES, ".csv.gz", ".json.gz", ".jsonl.gz")
+_DATA_FILES = (*SUFFIXES, ".csv.gz", ".json.gz", ".jsonl.gz")
 
 
 def check_task(study: StudyData, consumers: Consumers) -> list[Problem]:
@@ -43,13 +48,18 @@ def check_task(study: StudyData, consumers: Consumers) -> list[Problem]:
             if field.required and name not in given and name not in searched
         ]
     for path, model in models_of(study, task):
-        if not isinstance(model, str):
+        reference: Any = model.get("tokenizer") if isinstance(model, Mapping) else model
+        if not isinstance(reference, str):
             continue
-        folder, missing = locate(model, study.home)
+        folder, missing = locate(reference, study.home)
         if missing:
             problems.append(Problem(path, missing))
-        elif folder is not None and not (folder / "config.json").is_file():
+        elif folder is not None and reference == model and not (folder / "config.json").is_file():
             problems.append(Problem(path, f"there is no config.json in {model}"))
+        elif folder is None and study.task.type is not None and (variable := references.offline()):
+            where = references.cache("hub", "HF_HUB_CACHE")
+            problems.append(Problem(path, f"{reference} is not in {where}, and {variable} forbids to download it"))
+    problems += _metrics(study, task)
     for name, value in given.items():
         if name != "model":
             problems += _files(f"task.{name}", value, study.home)
@@ -61,13 +71,64 @@ def _built_in(study: StudyData, consumers: Consumers) -> Iterator[Problem]:
     cls, given = consumers.task.built_in, study.task.options
     searched = {f"task.{name}" for each in visit(study.space) if (name := each.name.removeprefix("task.")) not in given}
     try:
-        cls.model_validate_json(json.dumps(given), strict=True)
+        task = cls.model_validate_json(json.dumps(given), strict=True)
     except TypeError:
         return  # objects of a study made in Python; the task itself checks them
     except ValidationError as error:
         for path, message in option_problems(cls, given, error, str(study.task.type)).items():
             if path not in searched:
                 yield Problem(path, message)
+    else:
+        yield from _data(task, study.home, searched)
+
+
+_COLUMNS = ("text", "label", "image")
+"""Options of built-in kinds that name columns."""
+
+
+def _data(task: Any, home: Path, searched: set[str]) -> Iterator[Problem]:
+    """Yield data sets that cannot be loaded without the network, and columns that the files do not have."""
+    name, variable = task.source.name, references.offline("HF_DATASETS_OFFLINE")
+    if name is not None and variable and not references.downloaded_data(name):
+        where = references.cache("datasets", "HF_DATASETS_CACHE")
+        yield Problem("task.data.name", f"{name} is not in {where}, and {variable} forbids to download it")
+    try:
+        found = columns(task.source, home)
+    except (InputError, OSError, ValueError, csv.Error):
+        return  # a missing file has its own problem; the others are met with more to say when the data is prepared
+    for option in _COLUMNS:
+        wanted = getattr(task, option, None)
+        for split, (file, names) in found.items():
+            missing = [each for each in ([wanted] if isinstance(wanted, str) else wanted or ()) if each not in names]
+            if missing and f"task.{option}" not in searched and not (split == "test" and option == "label"):
+                shown = os.path.relpath(file, home)
+                advice = nearest(missing[0], names) or f"; write task.{option}: with the name of one of them"
+                listed = ", ".join(map(str, names[:20]))
+                yield Problem(f"task.{option}", f"{shown} has no column {missing[0]}; its columns are {listed}{advice}")
+                break
+
+
+def _metrics(study: StudyData, task: TaskFacts) -> Iterator[Problem]:
+    """Yield metrics that cannot be loaded."""
+    metrics = study.task.options.get("metrics", ())
+    if "compute_metrics" in task.overridden or not isinstance(metrics, (list, tuple)):
+        return  # then metrics are whatever the task's own method returns
+    for index, entry in enumerate(metrics):
+        name = next(iter(entry), None) if isinstance(entry, Mapping) else entry
+        if not isinstance(name, str) or name in BUNDLED or (study.home / Path(name).expanduser()).exists():
+            continue
+        path, variable = f"task.metrics[{index}]", references.offline()
+        if name.endswith(".py"):
+            yield Problem(path, f"there is no file {name} (looked in {study.home})")
+        elif "/" not in name and name not in ON_THE_HUB:
+            known = (*BUNDLED, *ON_THE_HUB)
+            average = next((part for part in name.split("_") if part in ("macro", "micro", "weighted", "binary")), None)
+            base = next((part for part in name.split("_") if part in AVERAGED), None)
+            hint = messages.near(name, known) or f"; bundled are {', '.join(BUNDLED)}"
+            hint = f"; write {{{base}: {{average: {average}}}}}" if base and average else hint
+            yield Problem(path, f"there is no metric {name}{hint}")
+        elif variable and not references.downloaded_metric(name):
+            yield Problem(path, f"{name} is not bundled, and {variable} forbids to download it")
 
 
 def _files(path: str, value: Any, home: Path) -> Iterator[Problem]:
@@ -78,12 +139,21 @@ def _files(path: str, value: Any, home: Path) -> Iterator[Problem]:
         for index, each in enumerate(value):
             yield from _files(f"{path}[{index}]", each, home)
     elif isinstance(value, str) and (
-        value.startswith(references.PACKAGE) or (value.lower().endswith(_DATA) and not references.is_url(value))
+        value.startswith(references.PACKAGE) or (value.lower().endswith(_DATA_FILES) and not references.is_url(value))
     ):
         try:
             references.find_all([value], home)
         except InputError as error:
             yield Problem(path, str(error))
+
+
+def find_shortages(study: StudyData) -> list[Problem]:
+    """Return what the study needs and this machine lacks: warnings, for it may run on another one."""
+    gpus = study.backend.gpus_per_trial
+    if not study.backend.kind.here or not isinstance(gpus, (int, float)) or gpus <= len(here := gpus_here()):
+        return []
+    message = f"a trial needs {gpus:g}, this machine has {len(here) or 'no GPU'}; sweep run refuses the study here"
+    return [Problem("backend.gpus_per_trial", message)]
 
 
 def check_backend(study: StudyData) -> list[Problem]:

@@ -1,0 +1,101 @@
+"""Answers what :mod:`sweepkit.check.fields.facts` asks, in a process of its own that may import anything."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sweepkit.check.fields.describe import Field, fields_of
+from sweepkit.study.errors import InputError
+
+
+def main() -> None:
+    """Answer the questions in standard input; what the imported code prints goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    sys.dont_write_bytecode = True
+    found = [_answer(*question) for question in json.load(sys.stdin)]
+    json.dump({"answers": found, "files": _own_files()}, answers)
+    answers.close()
+    os._exit(0)  # threads and exit handlers of what was imported do not matter
+
+
+def _answer(kind: str, *arguments: Any) -> dict[str, Any]:
+    try:
+        return {"facts": _QUESTIONS[kind](*arguments)}
+    except InputError as error:
+        return {"error": str(error)}
+    except BaseException as error:  # noqa: BLE001  # what is imported may raise anything, SystemExit included
+        return {"error": "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]}
+
+
+def _arguments(path: str, home: str | None, *_: str) -> dict[str, Any]:
+    from sweepkit.tasks.load import arguments_class
+
+    if home is not None and home not in sys.path:
+        sys.path.insert(0, home)  # as importing the task's file does
+    return _plain(fields_of(arguments_class(path)))
+
+
+def _lora() -> dict[str, Any]:
+    from peft import LoraConfig
+
+    return _plain(fields_of(LoraConfig))
+
+
+def _configuration(model_type: str) -> dict[str, Any] | None:
+    from transformers import CONFIG_MAPPING
+
+    if model_type not in CONFIG_MAPPING:
+        return None
+    cls = CONFIG_MAPPING[model_type]
+    fields = fields_of(cls)
+    for name, value in inspect.getmembers_static(cls, lambda member: isinstance(member, property)):
+        if value.fset is not None and not name.startswith("_"):
+            fields.setdefault(name, Field(name))
+    for alias, name in getattr(cls, "attribute_map", {}).items():
+        target = fields.get(name, Field(name))
+        fields.setdefault(alias, Field(alias, target.kinds, target.default, target.choices))
+    return _plain(fields)
+
+
+def _task(file: str, name: str) -> dict[str, Any]:
+    from sweepkit.check.fields.tasks import describe_task
+    from sweepkit.tasks.load import class_in
+
+    return describe_task(class_in(Path(file), name))
+
+
+_QUESTIONS: Mapping[str, Callable[..., Any]] = {
+    "arguments": _arguments,
+    "lora": _lora,
+    "configuration": _configuration,
+    "task": _task,
+}
+
+
+def _plain(fields: Mapping[str, Field]) -> dict[str, Any]:
+    return {name: field.plain() for name, field in fields.items()}
+
+
+def _own_files() -> dict[str, list[int]]:
+    """Return the loaded source files that no installed version stands for → modification time (ns) and size."""
+    library = sysconfig.get_paths()["stdlib"]
+    found: dict[str, list[int]] = {}
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or "-packages" in file or file.startswith(library):
+            continue
+        try:
+            stat = Path(file).stat()
+        except OSError:
+            continue
+        found[file] = [stat.st_mtime_ns, stat.st_size]
+    return found

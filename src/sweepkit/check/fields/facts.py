@@ -1,0 +1,145 @@
+"""Facts about classes: asked of a child process that imports them, and kept in the user's cache until something changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sweepkit.check.fields import child
+from sweepkit.study.errors import InputError
+
+DEADLINE_SECONDS = 300.0
+"""How long importing may take; on a network file system, torch takes minutes."""
+SILENT_SECONDS = 1.0
+"""How long it may take before the user is told what takes long."""
+
+Question = tuple[Any, ...]
+"""A kind of question (see :mod:`sweepkit.check.fields.child`) and its arguments, as JSON-compatible data."""
+
+
+def ask(*questions: Question) -> list[Any]:
+    """Return the facts asked for: those of the cache that are still true, the others from a child process.
+
+    An answer that is an InputError stands for a class that cannot be imported; it is not remembered.
+    """
+    environment = _environment()
+    found = {question: _remembered(question, environment) for question in questions}
+    if missing := [question for question, facts in found.items() if facts is _MISSING]:
+        found |= zip(missing, _from_child(missing, environment), strict=True)
+    return [found[question] for question in questions]
+
+
+_MISSING = object()
+
+
+def _environment() -> str:
+    """Return a digest of the interpreter and the versions of the installed packages."""
+    folders = {Path(folder) for folder in sys.path if "-packages" in folder}
+    installed = {each.name for folder in folders if folder.is_dir() for each in folder.glob("*-info")}
+    return _digest(sys.version, _stamp(child.__file__), sorted(installed))
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _folders() -> Iterator[Path]:
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    yield Path(cache).expanduser() / "sweepkit"
+    yield Path(tempfile.gettempdir()) / f"sweepkit-{os.getuid()}"
+
+
+def _name(question: Question) -> str:
+    return f"{question[0]}-{_digest(sys.prefix, question)}.json"
+
+
+def _remembered(question: Question, environment: str) -> Any:
+    for folder in _folders():
+        file = folder / _name(question)
+        try:
+            if file.stat().st_uid != os.getuid():
+                continue
+            entry = json.loads(file.read_bytes())
+            if entry["environment"] == environment and all(_stamp(path) == at for path, at in entry["files"].items()):
+                return entry["facts"]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue
+    return _MISSING
+
+
+def _stamp(path: str) -> list[int]:
+    stat = Path(path).stat()
+    return [stat.st_mtime_ns, stat.st_size]
+
+
+def _remember(question: Question, entry: dict[str, Any]) -> None:
+    """Write the facts to the first folder that can be written."""
+    name = _name(question)
+    for folder in _folders():
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft = folder / f"{name}.{os.getpid()}"
+            draft.write_text(json.dumps(entry), encoding="utf-8")
+            os.replace(draft, folder / name)
+        except (OSError, RuntimeError):
+            continue
+        return
+
+
+def _from_child(questions: Sequence[Question], environment: str) -> list[Any]:
+    began = time.time_ns()
+    answer = _run_child(questions)
+    if isinstance(answer, InputError):
+        return [answer] * len(questions)
+    found: list[Any] = []
+    settled = all(stamp[0] < began for stamp in answer["files"].values())
+    for question, each in zip(questions, answer["answers"], strict=True):
+        found.append(InputError(each["error"]) if "error" in each else each["facts"])
+        if settled and "facts" in each:
+            _remember(question, {"environment": environment, "files": answer["files"], "facts": each["facts"]})
+    return found
+
+
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from sweepkit.check.fields.child import main; main()"
+)
+
+
+def _run_child(questions: Sequence[Question]) -> Any:
+    """Return the child's answer, or an InputError where it did not give one."""
+    command = [sys.executable, "-B", "-c", _PROGRAM, json.dumps(sys.path)]
+    pipe, noise = subprocess.PIPE, b""
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True) as process:
+        try:
+            output, noise = _communicate(process, questions)
+            return json.loads(output)
+        except subprocess.TimeoutExpired:
+            return InputError(f"importing it did not end within {DEADLINE_SECONDS:g} seconds")
+        except ValueError:
+            code, last = process.returncode, noise.decode(errors="replace").strip().splitlines()[-1:]
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            return InputError(": ".join([f"importing it ended the process ({how})", *last]))
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)  # whatever the imported code started
+            except OSError:
+                pass
+
+
+def _communicate(process: subprocess.Popen[bytes], questions: Sequence[Question]) -> tuple[bytes, bytes]:
+    """Return the child's standard output and error; after a moment, say on standard error what takes so long."""
+    try:
+        return process.communicate(json.dumps(questions).encode(), timeout=SILENT_SECONDS)
+    except subprocess.TimeoutExpired:
+        names = ", ".join(str(question[1]) if len(question) > 1 else question[0] for question in questions)
+        sys.stderr.write(f"importing what the check does not know yet ({names}); it is remembered for the next time\n")
+        return process.communicate(timeout=DEADLINE_SECONDS - SILENT_SECONDS)

@@ -1,0 +1,67 @@
+"""The fields of the installed TrainingArguments, LoraConfig and model configurations."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from sweepkit.check.fields.arguments import LORA_OWNED
+from sweepkit.check.fields.describe import Field
+from sweepkit.check.fields.facts import Question, ask
+from sweepkit.study.errors import InputError
+from sweepkit.tasks.references import package_folder
+
+TRAINING_ARGUMENTS = "transformers.training_args:TrainingArguments"
+"""The plain Trainer's arguments, as ``module:Class``."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What the installed libraries accept."""
+
+    training: Mapping[str, Field]
+    """The arguments of the Trainer; the plain Trainer's where the task's own cannot be imported."""
+    lora: Mapping[str, Field] | None
+    """LoraConfig; None where peft is not installed."""
+    configurations: Mapping[str, Mapping[str, Field] | None] = field(default_factory=dict)
+    """Model type → fields of its configuration; None for a type that transformers does not know."""
+    problem: str = ""
+    """Why the task's own arguments cannot be imported."""
+
+
+def installed(
+    model_types: Collection[str] = (), arguments_type: str = TRAINING_ARGUMENTS, home: Path | None = None
+) -> Installed:
+    """Return what the installed libraries accept; ``home`` is the folder of the task's file."""
+    arguments = _arguments(arguments_type, home)
+    questions = [arguments, ("lora",), *(("configuration", model_type) for model_type in dict.fromkeys(model_types))]
+    if package_folder("peft") is None:
+        questions.remove(("lora",))
+    found = dict(zip(questions, ask(*questions), strict=True))
+    problem = found[arguments]
+    if isinstance(problem, InputError):
+        plain = _arguments(TRAINING_ARGUMENTS, None)
+        found[arguments] = ask(plain)[0] if arguments != plain else problem
+    return Installed(
+        _fields(found[arguments]) or {},
+        None if ("lora",) not in found else _fields(found["lora",], LORA_OWNED) or {},
+        {question[1]: _fields(facts) for question, facts in found.items() if question[0] == "configuration"},
+        str(problem) if isinstance(problem, InputError) else "",
+    )
+
+
+def _arguments(arguments_type: str, home: Path | None) -> Question:
+    module = arguments_type.partition(":")[0].partition(".")[0]
+    path = None if home is None or arguments_type == TRAINING_ARGUMENTS else str(home)
+    spec = PathFinder.find_spec(module, [*([path] if path else []), *sys.path])
+    return ("arguments", arguments_type, path, spec.origin if spec else None)
+
+
+def _fields(facts: Any, without: Collection[str] = ()) -> dict[str, Field] | None:
+    if facts is None or isinstance(facts, InputError):
+        return None
+    return {name: Field.read(name, plain) for name, plain in facts.items() if name not in without}
