@@ -25,5 +25,5 @@ class OneAtATime:
             self._executor.start(spec)
             while self._executor.running:
                 for event in self._executor.poll(session.tick()):
-                    if answer := session.hear(event):
+                    if answer := session.handle(event):
                         self._executor.answer(event.trial, answer)

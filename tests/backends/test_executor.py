@@ -30,7 +30,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def executor(project: Path) -> Iterator[Executor]:
-    with Executor(toy_study(project), [Slot(), Slot()], log=project / "warm.log") as executor:
+    with Executor(toy_study(project), [Slot(), Slot()]) as executor:
         executor.wait_ready()
         yield executor
 
@@ -109,66 +109,43 @@ def test_a_stopped_trial_goes_on_from_its_checkpoint_as_if_nothing_had_been(exec
     assert third.metrics["eval_loss"] == third_straight.metrics["eval_loss"]
 
 
-def test_a_trial_past_its_deadline_is_ended(project: Path) -> None:
-    with Executor(toy_study(project), [Slot()], log=project / "warm.log", deadline_seconds=1.5) as executor:
-        executor.wait_ready()
-        executor.start(spec(project, 7, {"task.hang": True}))
-        end = finished(follow(executor)[7])
-    assert (end.ending, end.reason, end.cause) == ("failed", Reason.deadline, "deadline: ran longer than 1.5 s")
-
-
-def test_two_ranks_train_as_one_and_end_as_one(project: Path) -> None:
-    study = toy_study(project, training={"ddp_backend": "gloo"})
-    with Executor(study, [Slot(ranks=2)], log=project / "warm.log") as executor:
-        executor.wait_ready()
-        executor.start(spec(project, 8))
-        assert finished(follow(executor)[8]).ending == "complete"
-        executor.start(spec(project, 9))
-        assert finished(follow(executor, lambda event: "prune")[9]).ending == "pruned"
-        executor.start(spec(project, 10, {"task.kill": True, "task.once": str(project / "one-rank-only")}))
-        end = finished(follow(executor)[10])
-        assert (end.ending, "signal 9" in end.cause) == ("failed", True)
-        assert {child.name() for child in psutil.Process(executor.warm_pid).children()} <= {SPARE}
-
-
-def test_a_dead_warm_process_takes_its_trials_with_it(project: Path) -> None:
-    with Executor(toy_study(project), [Slot()], log=project / "warm.log") as executor:
-        executor.wait_ready()
-        executor.start(spec(project, 11, {"task.hang": True}))
-        warm = psutil.Process(executor.warm_pid)
-        wait_until(lambda: len(warm.children()) == 2, what="the trial is forked, and the next one's process")
-        children = warm.children()
-        os.kill(warm.pid, signal.SIGKILL)
-        with pytest.raises(StudyFailed, match="the warm process ended with status -9"):
-            follow(executor)
-        wait_until(lambda: not any(child.is_running() for child in children), 5, "both are gone")
-
-
 def test_a_task_that_cannot_be_imported_is_said_at_once(project: Path) -> None:
     (project / "broken_task.py").write_text("import does_not_exist\n")
     study = toy_study(project).model_copy(
         update={"task": toy_study(project).task.model_copy(update={"path": "broken_task.py:X"})}
     )
-    warm = Executor(study.at(project), [Slot()], log=project / "warm.log")
+    warm = Executor(study.at(project), [Slot()])
     with warm as executor, pytest.raises(StudyFailed, match="does_not_exist"):
         executor.wait_ready()
 
 
-def test_the_next_trials_process_is_forked_ahead_and_anew_after_a_late_import(project: Path) -> None:
+def test_the_next_trials_process_is_forked_ahead_and_anew_after_a_late_import(
+    executor: Executor, project: Path
+) -> None:
     def spares() -> list[int]:
         return [child.pid for child in psutil.Process(executor.warm_pid).children() if child.name() == SPARE]
 
-    with Executor(toy_study(project), [Slot()], log=project / "warm.log") as executor:
-        executor.wait_ready()
-        executor.start(spec(project, 30))
+    executor.start(spec(project, 30))
+    follow(executor)
+    (ahead,) = wait_until(spares)
+    executor.start(spec(project, 31))
+    (started, *_) = follow(executor)[31]
+    assert isinstance(started, Started) and started.pid == ahead
+    (stale,) = wait_until(spares)
+    executor.preload(["sklearn.metrics"])
+    executor.start(spec(project, 32))
+    events = follow(executor)[32]
+    assert isinstance(events[0], Started) and events[0].pid != stale
+    assert finished(events).ending == "complete"
+
+
+def test_a_dead_warm_process_takes_its_trials_with_it(executor: Executor, project: Path) -> None:
+    """The last of this module: the executor's warm process is dead afterwards."""
+    executor.start(spec(project, 33, {"task.hang": True}))
+    warm = psutil.Process(executor.warm_pid)
+    wait_until(lambda: len(warm.children()) == 2, what="the trial is forked, and the next one's process")
+    children = warm.children()
+    os.kill(warm.pid, signal.SIGKILL)
+    with pytest.raises(StudyFailed, match="the warm process ended with status -9"):
         follow(executor)
-        (ahead,) = wait_until(spares)
-        executor.start(spec(project, 31))
-        (started, *_) = follow(executor)[31]
-        assert isinstance(started, Started) and started.pid == ahead
-        (stale,) = wait_until(spares)
-        executor.preload(["sklearn.metrics"])
-        executor.start(spec(project, 32))
-        events = follow(executor)[32]
-        assert isinstance(events[0], Started) and events[0].pid != stale
-        assert finished(events).ending == "complete"
+    wait_until(lambda: not any(child.is_running() for child in children), 5, "both are gone")

@@ -18,7 +18,6 @@ import optuna
 import pytest
 
 from making import processes_below, spec, sweep, toy_study, wait_until
-from sweepkit.backends import Continuation, Member
 from sweepkit.backends.inline import try_one
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import run
@@ -299,7 +298,7 @@ def test_population_based_bandits_train_within_the_space_with_the_values_they_re
     assert {turn["learning_rate"] for turn in turns} - set(MEMBERS), "nobody got a value that was not there before"
 
 
-def decided(project: Path, kind: str, until: int = 3) -> list[Mapping[int, Continuation]]:
+def decided(project: Path, kind: str, until: int = 3) -> list[Mapping[int, Turn]]:
     """Return the choices of three meetings of five members, the better the higher their number."""
     from sweepkit.backends.ray.population import TuneScheduler
 
@@ -310,8 +309,11 @@ def decided(project: Path, kind: str, until: int = 3) -> list[Mapping[int, Conti
     }
     found = []
     for evaluation in range(1, until + 1):
-        members = {number: Member(float(number * evaluation), values[number]) for number in values}
-        choices = scheduler.decide(evaluation, members)
+        members = {
+            number: Turn(evaluation=evaluation, step=evaluation, value=float(number * evaluation), hyperparameters=each)
+            for number, each in values.items()
+        }
+        choices = scheduler.decide(members)
         values = {number: choice.hyperparameters for number, choice in choices.items()}
         found.append(choices)
     return found

@@ -13,9 +13,8 @@ from optuna.storages import InMemoryStorage
 from making import toy_study
 from sweepkit.check import check
 from sweepkit.driver import session as sessions
-from sweepkit.driver.budget import Spent
 from sweepkit.driver.confirm import Confirmation
-from sweepkit.driver.session import Setup, StudySession
+from sweepkit.driver.session import Setup, Spent, StudySession
 from sweepkit.report.watch import Quiet
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
@@ -40,7 +39,7 @@ def session_of(project: Path, **keys: Any) -> StudySession:
 def started(session: StudySession) -> TrialSpec:
     spec = session.next()
     assert spec is not None
-    session.hear(Started(trial=spec.number, at=0.0, attempt=spec.attempt))
+    session.handle(Started(trial=spec.number, at=0.0, attempt=spec.attempt))
     return spec
 
 
@@ -58,12 +57,12 @@ def failed(trial: int, reason: Reason, cause: str = "it broke") -> Finished:
 def test_an_interrupted_study_stops_running_trials_and_starts_no_more(project: Path) -> None:
     session = session_of(project)
     spec = started(session)
-    assert session.hear(evaluated(1)) == "continue"
+    assert session.handle(evaluated(1)) == "continue"
     session.interrupt()
-    assert (session.hear(evaluated(2)), session.next(), session.killing) == ("stop", None, False)
+    assert (session.handle(evaluated(2)), session.next(), session.killing) == ("stop", None, False)
     session.interrupt()
     assert session.killing
-    session.hear(failed(spec.number, Reason.signal))
+    session.handle(failed(spec.number, Reason.signal))
     assert session._search.row(spec.number).ending is Ending.stopped, "a killed trial is resumed later"
 
 
@@ -77,7 +76,7 @@ def test_how_often_a_failed_trial_is_retried_depends_on_the_reason(
     numbers = []
     for _ in range(attempts + 1):
         numbers.append(started(session).number)
-        session.hear(failed(numbers[-1], reason))
+        session.handle(failed(numbers[-1], reason))
     assert numbers == [0] * attempts + [1]
 
 
@@ -85,17 +84,17 @@ def test_trials_that_fail_with_the_same_cause_stop_the_study_and_others_do_not(p
     session = session_of(project, retries={"crash": 0}, budget={"trials": 9})
     for number, cause in enumerate(["a", "a", "b", "b"]):
         started(session)
-        session.hear(failed(number, Reason.crash, cause))
+        session.handle(failed(number, Reason.crash, cause))
     started(session)
     with pytest.raises(StudyFailed, match="3 trials in a row failed with the same cause: b"):
-        session.hear(failed(4, Reason.crash, "b"))
+        session.handle(failed(4, Reason.crash, "b"))
 
 
 def test_a_full_disk_stops_the_study_and_the_trial_is_not_recorded_as_failed(project: Path) -> None:
     session = session_of(project)
     started(session)
     with pytest.raises(StudyFailed, match="free some space"):
-        session.hear(failed(0, Reason.disk_full, "no space left on the disk"))
+        session.handle(failed(0, Reason.disk_full, "no space left on the disk"))
     assert session._search.row(0).ending is Ending.running
 
 
@@ -124,7 +123,7 @@ def test_a_budget_that_is_used_up_starts_no_more_and_stops_running_trials_after_
         started(session)
         use(session)
         session.tick()
-        assert (session.next(), session.reason, session.hear(evaluated(1))) == (None, reason, answer)
+        assert (session.next(), session.reason, session.handle(evaluated(1))) == (None, reason, answer)
         (project / "runs/toy/spent.json").unlink(missing_ok=True)
         (project / "runs/toy/trials/0000/events.jsonl").unlink()
 

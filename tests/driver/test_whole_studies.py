@@ -54,7 +54,7 @@ PRUNERS: dict[str, dict[str, Any]] = {
     "wilcoxon": {"p_threshold": 0.2, "n_startup_steps": 1},
 }
 
-LONG = {"num_train_epochs": 5}
+LONG = {"num_train_epochs": 4}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def executor(home: Path) -> Iterator[Executor]:
     """One warm process for many studies of the same task."""
-    with Executor(toy_study(home, training=LONG), [Slot(), Slot()], log=home / "warm.log") as executor:
+    with Executor(toy_study(home, training=LONG), [Slot(), Slot()]) as executor:
         executor.wait_ready()
         yield executor
 
@@ -95,10 +95,10 @@ def test_every_sampler_runs_a_study_to_its_end(home: Path, executor: Executor, k
     if kind == "grid":
         space["learning_rate"] = {"choices": [1e-4, 1e-3, 1e-2]}
     sampler = {"type": kind, "seed": 3, **SAMPLERS[kind]}
-    study = toy_study(home, name=f"sampler-{kind}", space=space, sampler=sampler, budget={"trials": 6}, training=LONG)
+    study = toy_study(home, name=f"sampler-{kind}", space=space, sampler=sampler, budget={"trials": 5}, training=LONG)
     rows = run_on(executor, study)
-    assert [str(row.ending) for row in rows] == ["complete"] * 6
-    assert len({json.dumps(dict(row.params)) for row in rows}) == 6
+    assert [str(row.ending) for row in rows] == ["complete"] * 5
+    assert len({json.dumps(dict(row.params)) for row in rows}) == 5
 
 
 @pytest.mark.parametrize("kind", PRUNERS)
@@ -108,13 +108,13 @@ def test_every_pruner_runs_a_study_to_its_end(home: Path, executor: Executor, ki
         home,
         name=f"pruner-{kind}",
         pruner=pruner,
-        budget={"trials": 8},
+        budget={"trials": 6},
         sampler={"type": "random", "seed": 5},
         training=LONG,
     )
     rows = run_on(executor, study)
     assert {str(row.ending) for row in rows} <= {"complete", "pruned"}
-    assert len(rows) == 8
+    assert len(rows) == 6
     if kind in ("median", "asha", "threshold"):
         assert any(str(row.ending) == "pruned" for row in rows)
 
@@ -131,7 +131,7 @@ def test_a_child_is_there_exactly_when_its_parents_choice_asks_for_it(home: Path
         },
         "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
     }
-    rows = run_on(executor, toy_study(home, name="conditional", space=space, budget={"trials": 30}, training=LONG))
+    rows = run_on(executor, toy_study(home, name="conditional", space=space, budget={"trials": 12}, training=LONG))
     seen = set()
     for row in rows:
         assert (row.ending, row.cause) == ("complete", "")

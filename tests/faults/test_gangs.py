@@ -15,7 +15,7 @@ from making import finished, follow, spec, toy_study
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Slot
 from sweepkit.trial.events import Evaluated, Event, Finished
-from sweepkit.trial.trial import TrialSpec
+from sweepkit.trial.trial import Reason, TrialSpec
 from sweepkit.trial.worker import SPARE
 
 pytestmark = pytest.mark.real
@@ -34,7 +34,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def executor(project: Path) -> Iterator[Executor]:
-    with Executor(toy_study(project), [Slot(ranks=2)], log=project / "warm.log") as executor:
+    with Executor(toy_study(project), [Slot(ranks=2)]) as executor:
         executor.wait_ready()
         yield executor
 
@@ -94,7 +94,7 @@ def test_one_ranks_fault_ends_all_with_its_cause(
 def test_a_gang_past_its_deadline_is_ended(project: Path, tmp_path: Path) -> None:
     hang = {"task.hang": True, "task.fail_at_step": 2, "task.once": str(tmp_path / "one-rank-only")}
     slots = [Slot(ranks=2)]
-    with Executor(toy_study(project), slots, log=project / "warm.log", deadline_seconds=2) as executor:
+    with Executor(toy_study(project, budget={"trial_hours": 2 / 3600}), slots) as executor:
         executor.wait_ready()
         end, _ = ended(executor, spec(project, 5, hang))
-    assert (end.ending, end.cause) == ("failed", "deadline: ran longer than 2 s")
+    assert (end.ending, end.reason, end.cause) == ("failed", Reason.deadline, "deadline: ran longer than 2 s")

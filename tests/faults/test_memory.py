@@ -62,7 +62,7 @@ def test_each_kill_by_the_kernel_explains_one_process_in_whatever_order_they_are
 
 
 def test_an_allocation_beyond_a_limit_of_the_process_is_infeasible(project: Path) -> None:
-    with Executor(toy_study(project), [Slot(), Slot()], log=project / "warm.log") as executor:
+    with Executor(toy_study(project), [Slot(), Slot()]) as executor:
         executor.wait_ready()
         big, other = ended(executor, project, {"task.memory_limit_mb": 200, "task.allocate_mb": 2000})
     assert (big.ending, big.cause) == ("infeasible", "out of memory: MemoryError")
@@ -78,7 +78,7 @@ def test_a_kill_by_the_kernel_for_memory_is_infeasible(project: Path, memory_gro
     )
     members.write_text(str(os.getpid()))
     try:
-        with Executor(toy_study(project), [Slot(), Slot()], log=project / "warm.log") as executor:
+        with Executor(toy_study(project), [Slot(), Slot()]) as executor:
             (home / "cgroup.procs").write_text(str(os.getpid()))
             executor.wait_ready()
             big, other = ended(executor, project, {"task.allocate_mb": 4000})

@@ -7,12 +7,11 @@ carries the answer back to the trial.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Event
-from sweepkit.trial.trial import TrialSpec
+from sweepkit.trial.trial import TrialSpec, Turn
 
 if TYPE_CHECKING:
     from sweepkit.backends.local.executor import Executor
@@ -32,8 +31,8 @@ class Session(Protocol):
     def next(self) -> TrialSpec | None:
         """Return the next trial to start, or None if there is none now; a retry may follow later."""
 
-    def hear(self, event: Event) -> str | None:
-        """Record an event; return the answer (``continue``, ``prune``, ``stop``) if the trial waits for one."""
+    def handle(self, event: Event) -> str | None:
+        """Process an event; return the answer (``continue``, ``prune``, ``stop``) if the trial waits for one."""
 
     def tick(self) -> float:
         """Check the budgets; return the seconds until the next check is due."""
@@ -53,30 +52,15 @@ class Backend(Protocol):
         """Run trials until there is nothing left to start and nothing running."""
 
 
-@dataclass(frozen=True)
-class Member:
-    """A trial of a population at a meeting."""
-
-    score: float
-    """Its latest value; higher is better."""
-    hyperparameters: Mapping[str, Any]
-    """The searched ones it trained with so far."""
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """How a member of a population continues after a meeting."""
-
-    hyperparameters: Mapping[str, Any]
-    donor: int | None = None
-    """The member whose weights it copies; None: it keeps its own."""
-
-
 class Scheduler(Protocol):
     """Decides at each meeting of a population who copies whose weights, and the next hyperparameters."""
 
-    def decide(self, evaluation: int, members: Mapping[int, Member]) -> Mapping[int, Continuation]:
-        """Return how each member continues. Called for the meetings in order; deterministic."""
+    def decide(self, members: Mapping[int, Turn]) -> Mapping[int, Turn]:
+        """Return how each member continues after a meeting.
+
+        ``members`` are turns, all at the same evaluation, with the hyperparameters trained with so far and no donor. Called
+        for the meetings in order; deterministic.
+        """
 
 
 def backend_of(study: StudyData, executor: Executor | None, *, trial_memory_mb: float = 0.0) -> Backend:

@@ -1,6 +1,6 @@
-"""Which checkpoints stay on disk: the best K trials' and what a running trial needs to go on. Knows no results.
+"""Which checkpoints stay on disk: the best K trials' and what a running trial resumes from.
 
-A trial learns before it writes whether there is room, so that the limit holds at every moment and not just afterwards.
+Room is made before a trial writes, so that the disk limit holds at every moment.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sweepkit.study.paths import BEST, BEST_OLD, CHECKPOINTS, LAST, LAST_NEW, Place
@@ -24,12 +25,7 @@ class Checkpoints:
     """
 
     def __init__(
-        self,
-        place: Place,
-        *,
-        limit_bytes: float | None,
-        model_bytes: float = 0.0,
-        pinned: Iterable[int] = (),
+        self, place: Place, *, limit_bytes: float | None, model_bytes: float = 0.0, pinned: Iterable[int] = ()
     ) -> None:
         self._place = place
         self._limit = limit_bytes
@@ -42,28 +38,27 @@ class Checkpoints:
         }
 
     def recover(self, number: int) -> None:
-        """Bring a trial's folder into a whole state after its process died in the middle of writing."""
+        """Make a trial's folder consistent after its process died in the middle of writing."""
         folder = self._place.trial(number)
         best, old = folder / BEST, folder / BEST_OLD
         if old.exists() and not best.exists():
             os.rename(old, best)
-        for rest in (old, *folder.glob("*.new")):
-            remove(rest)
+        for part in (old, *folder.glob("*.new")):
+            remove(part)
 
     def resumable(self, number: int) -> tuple[Path | None, int]:
-        """Return the checkpoint a trial can go on from and its step; (None, 0) where there is none.
+        """Return the checkpoint that a trial can resume from and its step; (None, 0) where there is none.
 
-        What lies in ``last/`` is whole, whether or not its trial lived to say so.
+        What lies in ``last/`` is complete, whether or not its trial lived to report it.
         """
         found = [(int(path.name.rpartition("-")[2]), path) for path in (self._place.trial(number) / LAST).glob("*-*")]
         step, path = max(found, default=(0, None))
         return path, step
 
     def adopt(self, number: int, donor: int) -> None:
-        """Let a trial go on from another's resumable checkpoint, which both then have (once on disk).
+        """Replace a trial's resumable checkpoint by the donor's, stored once for both; the donor must have one.
 
-        What the trial had itself is gone. Doing it again changes nothing but ends what was done in half. The donor, which
-        waits at a meeting, has a checkpoint.
+        Calling it again changes nothing, or completes a call that was cut off.
         """
         checkpoint, _ = self.resumable(donor)
         assert checkpoint is not None
@@ -80,13 +75,13 @@ class Checkpoints:
                 remove(other)
 
     def wrote(self, number: int, role: str, path: Path) -> None:
-        """Take note of a checkpoint (``best`` or ``last``) that is whole on disk."""
+        """Note that a checkpoint (``best`` or ``last``) is complete on disk."""
         self._holding.add(number)
-        self._sizes[role] = float(_bytes([path]))
+        self._sizes[role] = float(_bytes(path))
         self._coming.get(number, {}).pop(role, None)
 
     def ended(self, number: int, *, keeps_best: bool) -> None:
-        """A trial ended for good: it needs no resumable checkpoint any more, and its best only if it may be ranked."""
+        """Remove the resumable checkpoint of a trial that ended for good, and its best one unless that is kept."""
         folder = self._place.trial(number)
         self._coming.pop(number, None)
         self.recover(number)
@@ -101,7 +96,7 @@ class Checkpoints:
     def surplus(self, ranked: Sequence[int], keep: int) -> list[int]:
         """Return the ranked trials (best first) whose best checkpoint should go.
 
-        Those are the ones beyond the first ``keep``, then, worst first, what is over the disk limit; never the study's best.
+        First those beyond the first ``keep``, then, worst first, what exceeds the disk limit; never the study's best.
         """
         return self._going(ranked, keep)[0]
 
@@ -118,25 +113,18 @@ class Checkpoints:
         self._holding.add(number)
         return going, fits and "last" in self._coming[number]
 
-    def size(self, number: int) -> int:
-        """Bytes of a trial's best checkpoint."""
-        return _bytes([self._place.trial(number) / BEST])
-
-    def used(self) -> int:
-        """Bytes of all checkpoints of the study."""
-        return _bytes(self._place.trial(number) / part for number in self._holding for part in CHECKPOINTS)
-
     def _going(self, ranked: Sequence[int], keep: int) -> tuple[list[int], bool]:
         held = [number for number in ranked if number in self._holding]
         holders = [number for number in held if os.path.lexists(self._place.trial(number) / BEST)]
         kept, going = holders[:keep], holders[keep:]
         if self._limit is None:
             return going, True
+        used = sum(_bytes(self._place.trial(number) / part) for number in self._holding for part in CHECKPOINTS)
         coming = sum(sum(parts.values()) for parts in self._coming.values())
-        excess = self.used() + coming - sum(self.size(number) for number in going) - self._limit
+        excess = used + coming - sum(_bytes(self._place.trial(number) / BEST) for number in going) - self._limit
         while excess > 0 and len(kept) > 1:
-            excess -= self.size(kept[-1])
             going.append(kept.pop())
+            excess -= _bytes(self._place.trial(going[-1]) / BEST)
         return going, excess <= 0
 
 
@@ -155,13 +143,11 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _bytes(folders: Iterable[Path]) -> int:
+def _bytes(folder: Path) -> int:
+    """Return the bytes of a folder's files, also through a link; what is removed meanwhile does not count."""
     total = 0
-    for folder in folders:
-        for parent, _, names in os.walk(folder.resolve() if folder.is_symlink() else folder):
-            for name in names:
-                try:
-                    total += (Path(parent) / name).stat().st_size
-                except OSError:
-                    continue  # removed meanwhile
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += (Path(parent) / name).stat().st_size
     return total

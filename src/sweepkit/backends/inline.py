@@ -33,7 +33,7 @@ class InlineBackend:
     def drive(self, session: Session) -> None:
         """Run trials until there is nothing left to start."""
         while (spec := session.next()) is not None:
-            session.hear(run_trial(self._study, spec, _SessionLine(session), kind=self._kind))
+            session.handle(run_trial(self._study, spec, _SessionLine(session), kind=self._kind))
             gc.collect()
 
 
@@ -71,16 +71,13 @@ class _SessionLine:
         self._session = session
 
     def send(self, event: Event) -> None:
-        """Pass an event to the session."""
-        self._session.hear(event)
+        self._session.handle(event)
 
     def ask(self, event: Evaluated) -> str:
-        """Hand over an evaluation and return the answer."""
         self._session.tick()
-        return self._session.hear(event) or "continue"
+        return self._session.handle(event) or "continue"
 
     def poll(self) -> str | None:
-        """Return ``stop`` once the session is stopping."""
         return "stop" if self._session.stopping else None
 
 
@@ -93,17 +90,14 @@ class _PrintedLine:
         self.evaluations: list[Mapping[str, Any]] = []
 
     def send(self, event: Event) -> None:
-        """Print the event; remember the resumable checkpoint."""
         sys.stdout.write(event.to_json() + "\n")
         if isinstance(event, Checkpointed) and event.role == "last":
             self.checkpoint = event.path
 
     def ask(self, event: Evaluated) -> str:
-        """Print the evaluation and answer it."""
         self.send(event)
         self.evaluations.append({"number": event.number, "step": event.step, "values": list(event.values)})
         return "stop" if event.number == self.until else "continue"
 
     def poll(self) -> str | None:
-        """Return None: nothing ever interrupts the trial."""
         return None

@@ -59,7 +59,7 @@ class Machine:
 
 
 def _cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         if quota != "max":
@@ -88,29 +88,29 @@ def plan(backend: BackendSpec, machine: Machine, *, trial_memory_mb: float = 0.0
 
     ``trial_memory_mb``: what one trial was seen to need; 0 when unknown. Raises InputError for what can never fit.
     """
-    ranks = backend.ranks_per_trial
-    gpus = (1.0 if machine.gpus else 0.0) if backend.gpus_per_trial == "auto" else float(backend.gpus_per_trial)
+    ranks, auto = backend.ranks_per_trial, backend.cpus_per_trial == "auto"
+    cpus = 1 if backend.cpus_per_trial == "auto" else backend.cpus_per_trial
+    gpus = float(bool(machine.gpus)) if backend.gpus_per_trial == "auto" else float(backend.gpus_per_trial)
     if gpus > len(machine.gpus):
         raise InputError(f"backend.gpus_per_trial: {gpus:g} asked for, this machine has {len(machine.gpus)}")
     if gpus > 1 and gpus != int(gpus):
         raise InputError(f"backend.gpus_per_trial: a fraction below 1 or a whole number, got {gpus:g}")
-    groups = _device_groups(machine.gpus, gpus)
-    by_cores = max(1, machine.cores // (ranks * (1 if backend.cpus_per_trial == "auto" else backend.cpus_per_trial)))
-    if backend.cpus_per_trial != "auto" and backend.cpus_per_trial * ranks > machine.cores:
-        asked = f"{backend.cpus_per_trial} × {ranks} rank(s)"
+    if not auto and cpus * ranks > machine.cores:
+        asked = f"{cpus} × {ranks} rank(s)"
         raise InputError(f"backend.cpus_per_trial: {asked} asked for, this machine has {machine.cores} cores")
-    most = len(groups) if groups else by_cores
+    groups = _device_groups(machine.gpus, gpus)
+    most = len(groups) or max(1, machine.cores // (ranks * cpus))
     if backend.parallel == "auto":
-        by_memory = max(1, int(0.8 * machine.memory_mb / trial_memory_mb)) if trial_memory_mb else most
+        by_memory = int(0.8 * machine.memory_mb / trial_memory_mb) if trial_memory_mb else most
         count = max(1, min(most, by_memory))
     else:
         count = backend.parallel
-        if groups and count > len(groups):
-            there = f"{len(machine.gpus)} GPU(s) hold {len(groups)} trials of {gpus:g} GPU"
+        if groups and count > most:
+            there = f"{len(machine.gpus)} GPU(s) hold {most} trials of {gpus:g} GPU"
             raise InputError(f"backend.parallel: {count} asked for, {there}")
-        if count > most and backend.cpus_per_trial != "auto":
+        if not auto and count > most:
             raise InputError(f"backend.parallel: {count} asked for, {machine.cores} cores hold {most} trials")
-    threads = backend.cpus_per_trial if backend.cpus_per_trial != "auto" else max(1, machine.cores // (count * ranks))
+    threads = max(1, machine.cores // (count * ranks)) if auto else cpus
     return [Slot(groups[i] if groups else (), threads, ranks) for i in range(count)]
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from sweepkit.backends import Member, Scheduler
+from sweepkit.backends import Scheduler
 from sweepkit.backends.checkpoints import Checkpoints
 from sweepkit.search.search import Search
 from sweepkit.study.study import StudyData
@@ -88,32 +89,25 @@ class Population:
         """
         assert self._scheduler is not None
         held = self._search.records.meetings()
-        for earlier, turns in list(held.items())[self._decided :]:
-            members = {number: self._member(number, turn.value, held, earlier) for number, turn in turns.items()}
-            self._scheduler.decide(earlier, members)
-        values = {number: event.values[self._objective.deciding] for number, event in going.items()}
-        members = {number: self._member(number, value, held, evaluation) for number, value in values.items()}
-        choices = self._scheduler.decide(evaluation, members)
-        for number, choice in choices.items():
-            if choice.donor is not None:
-                self._checkpoints.adopt(number, choice.donor)
-        decided = {
-            number: Turn(
-                evaluation=evaluation,
-                step=going[number].step,
-                value=values[number],
-                hyperparameters=choice.hyperparameters,
-                donor=choice.donor,
-            )
-            for number, choice in choices.items()
-        }
+        for turns in list(held.values())[self._decided :]:
+            self._scheduler.decide({number: self._arriving(number, turn, held) for number, turn in turns.items()})
+        members = {}
+        for number, event in going.items():
+            value = event.values[self._objective.deciding]
+            turn = Turn(evaluation=evaluation, step=event.step, value=value, hyperparameters={})
+            members[number] = self._arriving(number, turn, held)
+        decided = self._scheduler.decide(members)
+        for number, turn in decided.items():
+            if turn.donor is not None:
+                self._checkpoints.adopt(number, turn.donor)
         self._search.records.note_meeting(evaluation, decided)
         self._decided = len(held) + 1
 
-    def _member(self, number: int, value: float, held: Mapping[int, Mapping[int, Turn]], evaluation: int) -> Member:
-        """Return a member as it arrived at a meeting: its value of the deciding goal, and what it trained with until then."""
+    def _arriving(self, number: int, turn: Turn, held: Mapping[int, Mapping[int, Turn]]) -> Turn:
+        """Return a member's turn before it was decided, with the hyperparameters it trained with until then."""
         trained: dict[str, Any] = dict(self._search.row(number).params)
         for earlier, turns in held.items():
-            if number in turns and earlier < evaluation:
+            if number in turns and earlier < turn.evaluation:
                 trained |= turns[number].hyperparameters
-        return Member(self._objective.key_of(value), {name: trained[name] for name in self._names if name in trained})
+        values = {name: trained[name] for name in self._names if name in trained}
+        return replace(turn, hyperparameters=values, donor=None)

@@ -36,13 +36,6 @@ class Prepared:
     """Whether a trial that ran out of memory may be retried with a smaller micro-batch."""
 
 
-def executor_of(study: StudyData) -> Executor:
-    """Return the study's executor, without slots; entering it starts its warm process."""
-    hours = study.budget.trial_hours
-    log = study.place.warm_log
-    return Executor(study, [], log=log, deadline_seconds=hours * 3600 if hours else None)
-
-
 def prepare(study: StudyData, known: Mapping[str, Any], executor: Executor, watch: Watcher) -> Prepared:
     """Prepare the data, then build and check a trial as it will be trained.
 

@@ -22,9 +22,8 @@ from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Machine, plan
 from sweepkit.check import Checked
 from sweepkit.driver.forecast import Forecast, Host, Largest, forecast, trials_of
-from sweepkit.driver.prepare import executor_of, prepare
+from sweepkit.driver.prepare import prepare
 from sweepkit.report.watch import Quiet, Watcher
-from sweepkit.search.storage import several_drivers
 from sweepkit.study import words
 from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import StudyFailed
@@ -52,7 +51,7 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
     """
     study, known = checked.study, checked.known
     watch, began = watch or Quiet(), time.monotonic()
-    with StudyLock(study.place, shared=several_drivers(study)), executor_of(study) as executor:
+    with StudyLock(study.place, shared=study.several_drivers), Executor(study) as executor:
         watch.on_note("importing torch, transformers and the task once …")
         prepared = prepare(study, known, executor, watch)
         started = time.monotonic() - began

@@ -19,7 +19,7 @@ from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Machine, plan
 from sweepkit.check import Checked, check
 from sweepkit.driver.confirm import Confirmation, evaluate_once
-from sweepkit.driver.prepare import Prepared, executor_of, prepare
+from sweepkit.driver.prepare import Prepared, prepare
 from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.answer import Answer
 from sweepkit.report.rows import rows as result_rows
@@ -27,7 +27,7 @@ from sweepkit.report.verdict import write_verdict
 from sweepkit.report.watch import Outcome, Quiet, Status, Switch, Watcher
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
-from sweepkit.search.storage import open_storage, set_aside, several_drivers
+from sweepkit.search.storage import open_storage, set_aside
 from sweepkit.study.errors import FULL_DISK, StudyFailed
 from sweepkit.study.identity import archive, identify, refuse_changed
 from sweepkit.study.locks import StudyLock, lock_owners
@@ -97,7 +97,7 @@ class _Run:
         study = self._study
         if study.backend.kind.here:
             plan(study.backend, Machine.here())  # raises for what this machine can never hold
-        with StudyLock(study.place, shared=several_drivers(study)), ExitStack() as self._resources:
+        with StudyLock(study.place, shared=study.several_drivers), ExitStack() as self._resources:
             self._claim(fresh)
             self._prepare()
             self._open(fresh)
@@ -120,7 +120,7 @@ class _Run:
     def _prepare(self) -> None:
         """Start the warm process, prepare the data and build a trial; a task of this process needs none of it."""
         if self._instead.task is None:
-            self._executor = self._resources.enter_context(executor_of(self._study))
+            self._executor = self._resources.enter_context(Executor(self._study))
             self._watch.on_note("importing torch, transformers and the task once …")
         tracker_of(self._study).prepare()  # in a thread, while the warm process imports
         if self._executor is not None:
@@ -232,19 +232,18 @@ class _Run:
         """Run a job in the study's warm process, or in one of its own where the trials run elsewhere."""
         if self._executor is not None and self._study.backend.kind.here:
             return self._executor.job(job, **request)
-        with executor_of(self._study) as own:
+        with Executor(self._study) as own:
             return own.job(job, **request)
 
     def _tracker(self, search: Search) -> Tracker:
         study, place = self._study, search.place
-        shared = several_drivers(study)
 
         def rows() -> list[Trial]:
             """Return the trials that this machine delivers: those that were trained here have their logs here."""
             trials = search.trials()
-            return [row for row in trials if place.trial(row.number).exists()] if shared else trials
+            return [row for row in trials if place.trial(row.number).exists()] if study.several_drivers else trials
 
-        return tracker_of(study, rows, place=place, data=self._prepared.data, shared=shared)
+        return tracker_of(study, rows, place=place, data=self._prepared.data)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Every event goes to the trial's log, the search, the tracker and the watcher.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -12,15 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from sweepkit.backends import Scheduler
 from sweepkit.backends.checkpoints import Checkpoints
-from sweepkit.driver.budget import Spent, reached
 from sweepkit.driver.population import Population
 from sweepkit.report.answer import Answer
 from sweepkit.report.watch import Watcher
 from sweepkit.search.search import Search
 from sweepkit.study.errors import FULL_DISK, StudyFailed
-from sweepkit.study.paths import BEST, CONSOLE
+from sweepkit.study.files import write_whole
+from sweepkit.study.paths import BEST, CONSOLE, Place
 from sweepkit.study.study import StudyData
 from sweepkit.trackers import tracker_of
 from sweepkit.trackers.courier import Courier
@@ -125,7 +128,7 @@ class StudySession:
             self.reason = self.reason or (exhausted if self._search.exhausted else "all trials of the budget are done")
             return None
 
-    def hear(self, event: Event) -> str | None:
+    def handle(self, event: Event) -> str | None:
         """Process an event; return the answer to an evaluation: ``continue``, ``lean``, ``prune`` or ``stop``.
 
         ``lean``: continue, but do not write the resumable checkpoint, for which there is no room.
@@ -175,16 +178,22 @@ class StudySession:
 
     def _budget_reached(self) -> bool:
         """Whether a budget other than the number of trials is used up; announces it once."""
-        if self._budget_reached_at is None:
-            budget, gpu_seconds = self._study.budget, 0.0
-            if budget.gpu_hours:
-                gpu_seconds = self._setup.gpus * (self._ended_seconds + sum(log.seconds for log in self._logs.values()))
-            target = self._read_answer().target if budget.target is not None else None
-            limit = reached(self._study, seconds=self._spent.seconds, gpu_seconds=gpu_seconds, target=target)
-            if limit:
-                self._budget_reached_at, self.reason = time.monotonic(), limit
-                self._watch.on_note(limit)
+        if self._budget_reached_at is None and (limit := self._used_up()):
+            self._budget_reached_at, self.reason = time.monotonic(), limit
+            self._watch.on_note(limit)
         return self._budget_reached_at is not None
+
+    def _used_up(self) -> str:
+        """Return in words which budget is used up; empty while none is."""
+        budget = self._study.budget
+        if budget.hours is not None and self._spent.seconds >= budget.hours * 3600:
+            return f"budget.hours: {budget.hours:g} h used up"
+        if budget.gpu_hours is not None:
+            seconds = self._ended_seconds + sum(log.seconds for log in self._logs.values())
+            if self._setup.gpus * seconds >= budget.gpu_hours * 3600:
+                return f"budget.gpu_hours: {budget.gpu_hours:g} GPU-hours used up"
+        target = self._read_answer().target if budget.target is not None else None
+        return f"budget.target: trial {target.number} reached {target.value:g}" if target else ""
 
     def _take_over(self) -> list[Trial]:
         """Return the trials that dead drivers left unfinished; reading their logs counts the GPU time they used."""
@@ -333,3 +342,37 @@ class StudySession:
         if self._same_failures[1] >= SAME_FAILURES:
             times, console = f"{SAME_FAILURES} trials in a row", self._place.trial(event.trial) / CONSOLE
             raise StudyFailed(f"{times} failed with the same cause: {event.cause} (see {console})")
+
+
+class Spent:
+    """Driver seconds and slot seconds (driver seconds times slots) of a study, summed over resumes and drivers.
+
+    Stored in the study's folder; several drivers add to the same file.
+    """
+
+    def __init__(self, place: Place, *, slots: int = 0) -> None:
+        self._path, self._lock = place.spent_json, place.spent_lock
+        self._slots = slots
+        self._known = self._read()
+        self._since = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Driver seconds so far."""
+        return self._known["seconds"] + time.monotonic() - self._since
+
+    def save(self, *, at_least_every: float = 0.0) -> None:
+        """Write the sums, unless they were written less than ``at_least_every`` seconds ago."""
+        now = time.monotonic()
+        if now - self._since < at_least_every:
+            return
+        with FileLock(self._lock):
+            known = self._read()
+            known["seconds"] += now - self._since
+            known["slot_seconds"] += (now - self._since) * self._slots
+            write_whole(self._path, json.dumps(known))
+        self._known, self._since = known, now
+
+    def _read(self) -> dict[str, float]:
+        found = json.loads(self._path.read_text()) if self._path.exists() else {}
+        return {"seconds": 0.0, "slot_seconds": 0.0, **found}

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError
 
-from sweepkit.search.storage import several_drivers
 from sweepkit.study.study import StudyData
 
 
@@ -90,4 +89,4 @@ class ManyDrivers:
 
 def drivers_of(study: StudyData, study_name: str) -> OneDriver | ManyDrivers:
     """Return the drivers of a study, seen from a new one."""
-    return ManyDrivers(study.storage, study_name) if several_drivers(study) else OneDriver()
+    return ManyDrivers(study.storage, study_name) if study.several_drivers else OneDriver()

@@ -62,11 +62,6 @@ def database_url(place: Place, url: str) -> str:
     return f"{head}:///{place.root / path}"
 
 
-def several_drivers(study: StudyData) -> bool:
-    """Return whether several drivers may share the study's storage (PostgreSQL only)."""
-    return study.storage.startswith("postgres")
-
-
 class _Journal(JournalFileBackend):
     """The journal file; records written :meth:`together` cost one lock, one write and one wait for the disk."""
 

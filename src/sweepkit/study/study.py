@@ -269,6 +269,11 @@ class StudyData(Section):
         return space
 
     @property
+    def several_drivers(self) -> bool:
+        """Whether several drivers may run it at once, which only PostgreSQL allows."""
+        return self.storage.startswith("postgres")
+
+    @property
     def seed(self) -> int:
         """The seed that all trials share: ``training.seed``, by default 42 as in transformers."""
         return int(self.training.get("seed", 42))

@@ -30,8 +30,7 @@ class LocalBackend:
             if not executor.running:
                 return
             for event in executor.poll(session.tick()):
-                answer = session.hear(event)
-                if answer:
+                if answer := session.handle(event):
                     executor.answer(event.trial, answer)
             if session.killing:
                 for number in executor.running:

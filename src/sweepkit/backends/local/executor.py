@@ -1,69 +1,65 @@
-"""The driver's side of the trials: one warm process, a child per trial, their slots, deadlines and ends.
-
-Knows processes and sockets, nothing of Optuna, MLflow or torch. The local backend owns one; a Ray actor owns one too.
-"""
+"""The driver's side of the trials: a warm process, one child per rank of a trial, their slots, deadlines and ends."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import selectors
+import signal
 import socket
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from sweepkit.backends.local.gang import Process, Running
-from sweepkit.backends.local.warm import START_SECONDS, WarmProcess, kill_group, lost
+from sweepkit.backends.local.warm import PEACEFUL, START_SECONDS, Child, WarmProcess, lost
 from sweepkit.backends.slots import Slot
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.files import write_whole
 from sweepkit.study.paths import CONSOLE, SPEC, rank_name
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Event, Finished, from_json
-from sweepkit.trial.trial import Reason, TrialSpec
+from sweepkit.trial.trial import Ending, Reason, TrialSpec
 
 LINGER_SECONDS = 5.0
-"""After one rank of a trial is gone or failed, the others have so long to go by themselves.
+"""How long the other ranks may take to exit after one exited or failed.
 
-Not at once: what a rank says that saw its connections close may come before the news of the one that died.
+They are not killed at once: a rank that saw its connections close may report it before the exit of the one that died arrives.
 """
 
 
 class Executor:
-    """Runs trials on slots. Use as a context manager; leaving it ends whatever still runs."""
+    """Runs trials on the slots in ``free``. Use as a context manager; leaving it ends whatever still runs.
 
-    def __init__(
-        self, study: StudyData, slots: list[Slot], *, log: Path, deadline_seconds: float | None = None
-    ) -> None:
+    ``log`` gets the output of the warm process.
+    """
+
+    def __init__(self, study: StudyData, slots: Sequence[Slot] = (), *, log: Path | None = None) -> None:
         self._study = study
         self.free = list(slots)
-        self._log = log
-        self._deadline_seconds = deadline_seconds
-        self._running: dict[int, Running] = {}
-        self._processes: dict[int, Process] = {}
-        self._spare: list[Process] = []
+        self._log = log or study.place.warm_log
+        self._seconds = (study.budget.trial_hours or math.inf) * 3600
+        self._running: dict[int, _Running] = {}
+        self._children: dict[int, Child] = {}
+        self._spare: list[Child] = []
         self._selector = selectors.DefaultSelector()
         self._next_id = 0
         self._ready: dict[str, Any] | None = None
 
     def __enter__(self) -> Executor:
         self._warm = WarmProcess(self._study, self._log)
-        self._selector.register(self._warm, selectors.EVENT_READ, self._warm)
+        self._selector.register(self._warm, selectors.EVENT_READ)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._selector.close()
         self._warm.close()
-        for process in self._processes.values():
-            process.sock.close()
-            if process.pid is not None and process.exit is None and process not in self._spare:
-                kill_group(process.pid)  # what it started, where the warm process died before it could do this
+        for child in self._children.values():
+            child.sock.close()
+            if child not in self._spare:
+                child.kill()  # and what it started, where the warm process died before it could do this
 
     @property
     def running(self) -> list[int]:
@@ -95,21 +91,20 @@ class Executor:
         Raises StudyFailed when the child ends without one.
         """
         self.wait_ready()
-        process = self._do({"job": job, "console": str(console), "threads": os.cpu_count() or 1, **request})
-        while process.open or process.exit is None:
+        child = self._do({"job": job, "console": str(console), "threads": os.cpu_count() or 1, **request})
+        while not child.gone:
             self._turn(1.0)
-        self._forget(process)
-        if process.answer is None:
-            end = lost(-1, process.exit["status"], process.exit["oom_killed"], 0.0)
-            raise StudyFailed(f"{job} ended with {end.cause} (log: {console})")
-        return process.answer
+        self._forget(child)
+        if child.answer is None:
+            raise StudyFailed(f"{job} ended with {lost(-1, child, 0.0).cause} (log: {console})")
+        return child.answer
 
     def preload(self, modules: list[str]) -> None:
         """Let the warm process import modules that a child turned out to need."""
         self._warm.request({"import": modules})
-        for process in self._spare:  # forked before the imports
-            self._selector.unregister(process.sock)
-            self._forget(process)
+        for child in self._spare:  # forked before the imports
+            self._selector.unregister(child.sock)
+            self._forget(child)
         self._spare = []
 
     def start(self, spec: TrialSpec, *, job: str = "trial", **request: Any) -> None:
@@ -118,155 +113,161 @@ class Executor:
         folder = Path(spec.directory)
         folder.mkdir(parents=True, exist_ok=True)
         spec = replace(spec, devices=slot.devices, threads=slot.threads, ranks=slot.ranks)
-        running = Running(spec, slot, time.monotonic())
-        self._running[spec.number] = running
+        running = self._running[spec.number] = _Running(spec.number, slot, time.monotonic())
+        running.deadline = running.began + self._seconds
         port = _free_port() if slot.ranks > 1 else 0
         for rank in range(slot.ranks):
             path = folder / rank_name(SPEC, rank)
             write_whole(path, replace(spec, rank=rank).to_json())
-            asked = {
-                **request,
-                "job": job,
-                "spec": str(path),
-                "console": str(folder / rank_name(CONSOLE, rank)),
-                "threads": slot.threads,
-                "environment": slot.environment(rank, port),
-            }
-            process = self._do(asked)
-            process.trial, process.rank = spec.number, rank
-            running.processes.append(process)
+            files = {"spec": str(path), "console": str(folder / rank_name(CONSOLE, rank))}
+            environment = slot.environment(rank, port)
+            child = self._do({**request, "job": job, **files, "threads": slot.threads, "environment": environment})
+            child.is_trial = True
+            running.ranks.append(child)
         while len(self._spare) < slot.ranks:  # the next trial finds its processes forked
             self._spare.append(self._fork())
 
     def answer(self, trial: int, word: str) -> None:
-        """Answer a trial's evaluation, or tell it something meanwhile: ``continue``, ``prune`` or ``stop``.
+        """Send ``continue``, ``prune`` or ``stop`` to a trial: the answer to its evaluation, or an interruption.
 
         Rank 0 receives it and passes it on, so that all ranks act on it at the same step.
         """
-        running = self._running.get(trial)
-        if running:
-            try:
-                running.processes[0].sock.sendall(word.encode() + b"\n")
-            except OSError:
-                pass  # it ended meanwhile; its exit is on its way
+        if running := self._running.get(trial):
+            running.ranks[0].send(word)
 
     def kill(self, trial: int, reason: Reason, cause: str) -> None:
         """End a trial at once, all its ranks and everything they started."""
-        running = self._running.get(trial)
-        if running:
+        if running := self._running.get(trial):
             running.killed = running.killed or (reason, cause)
-            self._end(running)
-
-    def _end(self, running: Running) -> None:
-        for process in running.processes:
-            if process.exit is None:
-                process.killed = True
-                if process.pid is not None:
-                    kill_group(process.pid)
+            running.deadline = math.inf
+            running.end()
 
     def poll(self, timeout: float) -> list[Event]:
         """Return the events that trials sent within ``timeout`` seconds; each started trial ends with exactly one Finished."""
-        events = self._turn(max(0.0, min(timeout, self._next_deadline() - time.monotonic())))
+        due = min((min(running.deadline, running.linger_until) for running in self._running.values()), default=math.inf)
+        events = self._turn(max(0.0, min(timeout, due + 0.01 - time.monotonic())))
         now = time.monotonic()
         for running in list(self._running.values()):
-            if self._deadline_seconds and now - running.began > self._deadline_seconds and not running.killed:
-                cause = f"deadline: ran longer than {self._deadline_seconds:g} s"
-                self.kill(running.spec.number, Reason.deadline, cause)
-            if running.breaking_since is not None and now - running.breaking_since > LINGER_SECONDS:
-                self._end(running)
+            if now > running.deadline:
+                cause = f"deadline: ran longer than {self._seconds:g} s"
+                self.kill(running.number, Reason.deadline, cause)
+            if now > running.linger_until:
+                running.end()
         return events
 
-    def _next_deadline(self) -> float:
-        """Return when a trial has to be looked at, whether or not it says something."""
-        times = [r.breaking_since + LINGER_SECONDS for r in self._running.values() if r.breaking_since is not None]
-        if self._deadline_seconds:
-            times += [
-                running.began + self._deadline_seconds for running in self._running.values() if not running.killed
-            ]
-        return min(times, default=float("inf")) + 0.01
+    def _do(self, request: dict[str, Any]) -> Child:
+        """Let a child do a job: one that was forked ahead, else a new one."""
+        self._spare = [child for child in self._spare if child.open and child.exit is None]
+        child = self._spare.pop(0) if self._spare else self._fork()
+        child.send(json.dumps(request))
+        return child
 
-    def _do(self, request: dict[str, Any]) -> Process:
-        """Let a process do a job: one that was forked ahead, else a new one."""
-        self._spare = [process for process in self._spare if process.open and process.exit is None]
-        process = self._spare.pop(0) if self._spare else self._fork()
-        try:
-            process.sock.sendall(json.dumps(request).encode() + b"\n")
-        except OSError:
-            pass  # it ended meanwhile; its exit is on its way
-        return process
-
-    def _fork(self) -> Process:
+    def _fork(self) -> Child:
         ours, theirs = socket.socketpair()
         self._next_id += 1
-        process = Process(self._next_id, ours)
-        self._processes[process.id] = process
-        self._warm.request({"fork": process.id}, theirs)
+        child = self._children[self._next_id] = Child(self._next_id, ours)
+        self._warm.request({"fork": child.id}, theirs)
         theirs.close()
-        self._selector.register(ours, selectors.EVENT_READ, process)
-        return process
+        self._selector.register(ours, selectors.EVENT_READ, child)
+        return child
 
-    def _forget(self, process: Process) -> None:
-        self._processes.pop(process.id, None)
-        process.sock.close()
+    def _forget(self, child: Child) -> None:
+        self._children.pop(child.id, None)
+        child.sock.close()
 
     def _turn(self, timeout: float) -> list[Event]:
         """Wait once for anything; return the events in order."""
         events: list[Event] = []
         for key, _ in self._selector.select(timeout):
-            if key.data is self._warm:
+            if key.data is None:
                 for message in self._warm.messages():
-                    self._from_warm(message)
+                    self._on_message(message)
             else:
-                events.extend(self._from_process(key.data))
-        for number in list(self._running):
-            finished = self._ended(self._running[number])
-            if finished:
-                events.append(finished)
+                events += self._read(key.data)
+        for running in list(self._running.values()):
+            if running.over:
+                events.append(self._finish(running))
+            elif running.broken:
+                running.linger_until = min(running.linger_until, time.monotonic() + LINGER_SECONDS)
         return events
 
-    def _from_warm(self, message: Mapping[str, Any]) -> None:
+    def _on_message(self, message: dict[str, Any]) -> None:
         if "ready" in message:
-            self._ready = dict(message)
-        process = self._processes.get(message.get("forked", message.get("exited", 0)))
-        if process and "forked" in message:
-            process.pid = message["pid"]
-            if process.killed:
-                kill_group(process.pid)
-        elif process:
-            process.exit = message
+            self._ready = message
+        child = self._children.get(message.get("forked", message.get("exited", 0)))
+        if child and "forked" in message:
+            child.pid = message["pid"]
+            if child.killed:
+                child.kill()
+        elif child:
+            child.exit = message
 
-    def _from_process(self, process: Process) -> list[Event]:
-        try:
-            data = process.sock.recv(1 << 20)
-        except ConnectionError:
-            data = b""
-        if not data:
-            self._selector.unregister(process.sock)
-            process.open = False
+    def _read(self, child: Child) -> list[Event]:
+        lines = child.receive()
+        if not child.open:
+            self._selector.unregister(child.sock)
+        if not child.is_trial:
+            child.answer = json.loads(lines[-1]) if lines else child.answer
             return []
-        *lines, process.received = (process.received + data).split(b"\n")
-        if process.trial is None:
-            process.answer = json.loads(lines[-1]) if lines else process.answer
-            return []
-        events: list[Event] = []
-        for event in map(from_json, lines):
-            if isinstance(event, Finished):
-                process.finished = event
-            else:
-                events.append(event)
-        return events
+        events = list(map(from_json, lines))
+        child.finished = next((event for event in events if isinstance(event, Finished)), child.finished)
+        return [event for event in events if not isinstance(event, Finished)]
 
-    def _ended(self, running: Running) -> Finished | None:
-        """Return the trial's Finished once every rank is gone."""
-        if not running.over:
-            if running.breaking_since is None and running.breaking:
-                running.breaking_since = time.monotonic()
-            return None
-        for process in running.processes:
-            self._forget(process)
-        del self._running[running.spec.number]
+    def _finish(self, running: _Running) -> Finished:
+        for child in running.ranks:
+            self._forget(child)
+        del self._running[running.number]
         self.free.append(running.slot)
         return running.verdict(time.monotonic() - running.began)
+
+
+@dataclass(eq=False)
+class _Running:
+    """A running trial: its slot, its processes by rank, and why the driver ended it, if it did."""
+
+    number: int
+    slot: Slot
+    began: float
+    deadline: float = math.inf
+    linger_until: float = math.inf
+    """When the remaining ranks are killed; finite once a rank has exited or failed."""
+    ranks: list[Child] = field(default_factory=list)
+    killed: tuple[Reason, str] | None = None
+    """Reason and cause when the driver ended it (deadline, interruption)."""
+
+    @property
+    def over(self) -> bool:
+        return all(child.gone for child in self.ranks)
+
+    @property
+    def broken(self) -> bool:
+        """Whether a rank has exited or failed, so that the others cannot continue."""
+        return any(child.gone or child.failed for child in self.ranks)
+
+    def end(self) -> None:
+        for child in self.ranks:
+            child.killed = child.killed or child.exit is None
+            child.kill()
+
+    def verdict(self, seconds: float) -> Finished:
+        """Return how the trial ended, once every rank has exited.
+
+        The cause comes from the rank that failed first: one that died without a report (unless the others made it abort),
+        else the first that reported a failure. The remaining ranks only saw their connections close.
+        """
+        died = [child for child in self.ranks if child.finished is None]
+        reports = [(rank, child.finished) for rank, child in enumerate(self.ranks) if child.finished]
+        failures = sorted((r for r in reports if r[1].ending not in PEACEFUL), key=lambda report: report[1].at)
+        if self.killed and died:
+            reason, cause = self.killed
+            return replace(lost(self.number, died[0], seconds), ending=Ending.failed, reason=reason, cause=cause)
+        first = [c for c in died if not c.killed and not (failures and c.status == -signal.SIGABRT)]
+        if first:
+            child = min(first, key=lambda each: each.exit["at"] if each.exit else 0.0)
+            rank, finished = self.ranks.index(child), lost(self.number, child, seconds)
+        else:
+            rank, finished = (failures or reports)[0]
+        return replace(finished, cause=f"rank {rank}: {finished.cause}") if rank and finished.cause else finished
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""The driver's handle on a warm process: starts it, asks it for children, knows when it died. Knows no rules."""
+"""The driver's handles on a warm process, which it starts and asks for children, and on these children."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from sweepkit.trial.trial import Ending, Reason
 
 START_SECONDS = 180.0
 """How long the warm process may take to import everything."""
+
+PEACEFUL = (Ending.complete, Ending.pruned, Ending.stopped)
+"""Endings that all ranks of a trial reach together; after any other, the remaining ranks have to be killed."""
 
 
 class WarmProcess:
@@ -73,10 +78,7 @@ class WarmProcess:
 
     def messages(self) -> list[dict[str, Any]]:
         """Return what came up; called when the control socket is readable. Raises StudyFailed when it died."""
-        try:
-            data = self._control.recv(65536)
-        except ConnectionError:
-            data = b""
+        data = _read(self._control)
         if not data:
             raise self.died()
         *lines, self._buffer = (self._buffer + data).split(b"\n")
@@ -98,25 +100,76 @@ class WarmProcess:
             self.process.wait()
 
 
-def kill_group(pid: int) -> None:
-    """SIGKILL a child and everything it started."""
-    for kill in (os.killpg, os.kill):  # forked a moment ago, it may not yet lead its own group
+@dataclass(eq=False)
+class Child:
+    """A child of the warm process: one rank of a trial, or a job that answers with one line."""
+
+    id: int
+    sock: socket.socket
+    is_trial: bool = False
+    pid: int | None = None
+    """None until the warm process has forked it."""
+    open: bool = True
+    """Whether more may arrive from it."""
+    exit: Mapping[str, Any] | None = None
+    """What the warm process reported of its exit: ``status`` (exit code, or minus the signal), ``oom_killed`` and ``at``."""
+    answer: dict[str, Any] | None = None
+    finished: Finished | None = None
+    killed: bool = False
+    """Whether the driver killed it."""
+    _buffer: bytes = b""
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has exited and everything it sent was read."""
+        return not self.open and self.exit is not None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it reported an ending that the other ranks do not share."""
+        return self.finished is not None and self.finished.ending not in PEACEFUL
+
+    @property
+    def status(self) -> int:
+        """Its exit code, or minus the signal that ended it; 0 while it runs."""
+        return int(self.exit["status"]) if self.exit else 0
+
+    def send(self, line: str) -> None:
+        """Send a line; one that has ended does not get it."""
+        with suppress(OSError):
+            self.sock.sendall(line.encode() + b"\n")
+
+    def receive(self) -> list[bytes]:
+        """Return the complete lines that arrived; called when its socket is readable. At the end it is no longer open."""
+        data = _read(self.sock)
+        self.open = bool(data)
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return lines
+
+    def kill(self) -> None:
+        """Send SIGKILL to it and to everything it started, unless it has exited."""
+        if self.pid is None or self.exit is not None:
+            return
         try:
-            kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-        return
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:  # forked a moment ago, it may not yet lead its own group
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
 
-def lost(trial: int, status: int, oom_killed: bool, seconds: float) -> Finished:
-    """Return the Finished of a trial whose process ended without reporting one, from its exit status."""
-    ending, reason, cause = Ending.failed, Reason.exit, f"exit code {status}"
-    if status < 0:
-        try:
-            name = signal.Signals(-status).name
-        except ValueError:
-            name = "unknown"
-        reason, cause = Reason.signal, f"signal {-status} ({name})"
-    if oom_killed:
+def lost(trial: int, child: Child, seconds: float) -> Finished:
+    """Return the Finished of a trial whose process exited without reporting one, from how it exited."""
+    ending, reason, cause = Ending.failed, Reason.exit, f"exit code {child.status}"
+    if child.status < 0:
+        names = {number.value: number.name for number in signal.Signals}
+        reason, cause = Reason.signal, f"signal {-child.status} ({names.get(-child.status, 'unknown')})"
+    if child.exit and child.exit["oom_killed"]:
         ending, reason, cause = Ending.infeasible, Reason.out_of_memory, "out of memory: killed by the kernel"
     return Finished(trial=trial, at=time.time(), ending=ending, reason=reason, cause=cause, seconds=seconds)
+
+
+def _read(sock: socket.socket) -> bytes:
+    """Return what arrived; empty at the end."""
+    with suppress(ConnectionError):
+        return sock.recv(1 << 20)
+    return b""

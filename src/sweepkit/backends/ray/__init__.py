@@ -1,7 +1,7 @@
 """Trials on Ray Tune, one machine or a cluster: Tune places and watches actors, each of which owns a warm process.
 
-The only package that imports ray. What to try and when to prune stays the session's business; see ``tuning`` for how
-Tune is made to ask it and ``actor`` for what runs on the nodes. Knows nothing of Optuna and MLflow.
+The only package that imports ray. The session decides what to try and when to prune: ``tuning`` makes Tune ask it, ``actor``
+is what runs on the nodes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from sweepkit.backends import Session
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.ray.actor import Actor, Mailbox
 from sweepkit.backends.ray.files import DriverFiles
-from sweepkit.backends.ray.tuning import Asker, Conversation, Hearer, Warm
+from sweepkit.backends.ray.tuning import SessionCallback, SessionSearcher, WarmScheduler
 from sweepkit.backends.slots import Machine, Slot, plan
 from sweepkit.study.errors import InputError, StudyFailed
 from sweepkit.study.files import first_line
@@ -79,7 +79,7 @@ class RayBackend:
                 slot, count = self._slots()
                 self._fit(session, slot, count, storage)
             except RayError as error:
-                raise StudyFailed(f"Ray is gone: {first_line(error)}; run the same command to go on") from error
+                raise StudyFailed(f"Ray is gone: {first_line(error)}; run the same command to resume") from error
             finally:
                 shutil.rmtree(storage, ignore_errors=True)
 
@@ -88,7 +88,7 @@ class RayBackend:
         # Beside the driver, for a node that is lost must not take it along.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]  # ray.remote adds it
-        talk = Conversation(session, mailbox, files)
+        callback = SessionCallback(session, mailbox, files)
         actor = tune.with_parameters(
             Actor,
             study=self._study.model_dump_json(by_alias=True, exclude_none=True),
@@ -99,8 +99,8 @@ class RayBackend:
         tuner = tune.Tuner(
             tune.with_resources(actor, tune.PlacementGroupFactory([self._bundle(slot)])),
             tune_config=tune.TuneConfig(
-                search_alg=Asker(talk),
-                scheduler=Warm(count),
+                search_alg=SessionSearcher(callback),
+                scheduler=WarmScheduler(count),
                 num_samples=-1,
                 max_concurrent_trials=count,
                 reuse_actors=True,
@@ -109,9 +109,9 @@ class RayBackend:
             run_config=tune.RunConfig(
                 name=uuid.uuid4().hex[:12],
                 storage_path=str(storage),
-                callbacks=[Hearer(talk)],
+                callbacks=[callback],
                 progress_reporter=tune.CLIReporter(),  # in a notebook Tune's own would wipe away what the cell shows
-                stop=talk.stopper,
+                stop=callback,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
@@ -125,8 +125,8 @@ class RayBackend:
         finally:
             ray.kill(mailbox)
             files.close()
-            if talk.failure:
-                raise talk.failure
+            if callback.failure:
+                raise callback.failure
 
     def _bundle(self, slot: Slot) -> dict[str, float]:
         wanted = self._study.backend.gpus_per_trial

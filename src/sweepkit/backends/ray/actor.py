@@ -1,4 +1,4 @@
-"""What runs on the nodes: an actor per slot, with a warm process that forks one trial at a time. Knows no search."""
+"""What runs on the nodes: an actor per slot, with a warm process that forks one trial at a time."""
 
 from __future__ import annotations
 
@@ -47,13 +47,9 @@ class Actor(tune.Trainable):
         self._study = StudyData.model_validate_json(study).at(Path(home))
         self._mailbox = mailbox
         self._files = NodeFiles(self._study)
-        hours = self._study.budget.trial_hours
-        self._executor = Executor(
-            self._study,
-            [Slot(tuple(str(gpu) for gpu in ray.get_gpu_ids()), slot.threads, slot.ranks)],
-            log=self._study.place.folder / f"warm-{os.uname().nodename}.log",
-            deadline_seconds=hours * 3600 if hours else None,
-        ).__enter__()
+        slot = Slot(tuple(str(gpu) for gpu in ray.get_gpu_ids()), slot.threads, slot.ranks)
+        log = self._study.place.folder / f"warm-{os.uname().nodename}.log"
+        self._executor = Executor(self._study, [slot], log=log).__enter__()
         self._executor.wait_ready()
         self.reset_config(config)
 

@@ -1,4 +1,4 @@
-"""Ray Tune's distributions in our words. Knows no study and no trial."""
+"""Ray Tune's distributions in our words."""
 
 from __future__ import annotations
 

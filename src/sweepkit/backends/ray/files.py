@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,10 +53,10 @@ class Depot:
 
     def upload(self, key: str, source: Path) -> None:
         """Copy a file or a folder to a key."""
-        for file in _files(source):
-            target = f"{self._root}/{key}/{file.relative_to(source.parent).as_posix()}"
-            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self._files.put_file(str(file), target)
+        folder = f"{self._root}/{key}"
+        self._remove(folder)  # incomplete, from a killed node
+        self._files.makedirs(folder, exist_ok=True)
+        self._files.put(str(source), f"{folder}/{source.name}", recursive=True)
         self._files.pipe_file(f"{self._root}/{key}{_COMPLETE}", source.name.encode())
 
     def download(self, key: str, target: Path) -> bool:
@@ -66,23 +65,24 @@ class Depot:
         marker = f"{self._root}/{key}{_COMPLETE}"
         if not self._files.exists(marker):
             return False
-        folder = f"{self._root}/{key}/{self._files.cat_file(marker).decode()}"
+        folder = f"{self._root}/{key}"
         new = target.with_name(f"{target.name}.new")
         remove(new)
-        for file in self._files.find(folder):
-            inside = new if file == folder else new / file[len(folder) + 1 :]
-            inside.parent.mkdir(parents=True, exist_ok=True)
-            self._files.get_file(file, str(inside))
+        new.parent.mkdir(parents=True, exist_ok=True)
+        self._files.get(f"{folder}/{self._files.cat_file(marker).decode()}", str(new), recursive=True)
         remove(target)
         os.rename(new, target)
         self._files.rm_file(marker)
-        self._files.rm(f"{self._root}/{key}", recursive=True)
+        self._remove(folder)
         return True
 
     def clear(self) -> None:
         """Remove everything, for instance what a killed node uploaded."""
-        if self._files.exists(self._root):
-            self._files.rm(self._root, recursive=True)
+        self._remove(self._root)
+
+    def _remove(self, folder: str) -> None:
+        if self._files.exists(folder):
+            self._files.rm(folder, recursive=True)
 
 
 class NodeFiles:
@@ -194,10 +194,3 @@ def _install(arrived: Path, target: Path, *, alone: bool) -> None:
 
 def _key(number: int, part: str) -> str:
     return f"{number:04d}/{part}"
-
-
-def _files(source: Path) -> Iterator[Path]:
-    if source.is_file():
-        yield source
-    for folder, _, names in os.walk(source):
-        yield from (Path(folder) / name for name in names)

@@ -1,4 +1,4 @@
-"""Ray Tune's population-based training and bandits, asked who takes over whose weights. Runs nothing, knows no checkpoint.
+"""Ray Tune's population-based training and bandits, asked who copies whose weights.
 
 Tune's schedulers decide over its own Trial objects and a controller that runs them. They get trials that only stand for
 ours and a controller that only lists them; all members meet at once, as with ``synch=True`` in Tune.
@@ -11,6 +11,7 @@ import random
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,11 +21,11 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining
 from ray.tune.schedulers.pb2 import PB2
 
-from sweepkit.backends import Continuation, Member
 from sweepkit.backends.ray import private
 from sweepkit.study.parameters import Choice, Float
 from sweepkit.study.space import dimensions, trial_seed
 from sweepkit.study.study import StudyData
+from sweepkit.trial.trial import Turn
 
 
 class TuneScheduler:
@@ -36,28 +37,24 @@ class TuneScheduler:
 
     def __init__(self, study: StudyData) -> None:
         self._seed = study.sampler.seed
+        self._score = study.objective.key_of
         self._space: dict[str, Any] = {d.name: d.parameter for d in dimensions(study.space).values()}
         self._logs = study.pruner.type == "pb2"
-        options: dict[str, Any] = {"perturbation_interval": 1, **study.pruner.options}
-        common: dict[str, Any] = {
-            "time_attr": "evaluation",
-            "metric": "score",
-            "mode": "max",
-            "synch": True,
-            "log_config": False,
-        }
-        if study.pruner.type == "pb2":
+        settings = {"time_attr": "evaluation", "metric": "score", "mode": "max", "synch": True, "log_config": False}
+        options: dict[str, Any] = {"perturbation_interval": 1, **settings, **study.pruner.options}
+        if self._logs:
+            numeric = {name: p for name, p in self._space.items() if isinstance(p, Float)}
             bounds: dict[str, Any] = {
-                name: [self._inner(name, p.low), self._inner(name, p.high)] for name, p in self._numeric().items()
+                name: [self._inner(name, p.low), self._inner(name, p.high)] for name, p in numeric.items()
             }
-            self._tune: Any = PB2(**common, **options, hyperparam_bounds=bounds)
+            self._tune: Any = PB2(**options, hyperparam_bounds=bounds)
         else:
             domains = {name: _domain(parameter) for name, parameter in self._space.items()}
-            self._tune = PopulationBasedTraining(**common, **options, hyperparam_mutations=domains)
+            self._tune = PopulationBasedTraining(**options, hyperparam_mutations=domains)
         self._trials: dict[int, Any] = {}
 
-    def decide(self, evaluation: int, members: Mapping[int, Member]) -> Mapping[int, Continuation]:
-        """Return every member's choice."""
+    def decide(self, members: Mapping[int, Turn]) -> Mapping[int, Turn]:
+        """Return how each member continues."""
         for number in sorted(members.keys() - self._trials.keys()):
             self._trials[number] = trial = Trial("member", trial_id=f"{number:05d}", stub=True)
             trial.config = self._config(members[number])
@@ -67,29 +64,26 @@ class TuneScheduler:
             trial.set_status(Trial.PAUSED if number in here else Trial.TERMINATED)
         for number, trial in here.items():
             trial.set_config(self._config(members[number]))
-            # Tune hands a donor's checkpoint on without looking into it; here it is the donor's number.
-            result = SimpleNamespace(checkpoint=[number], metrics={})
-            private.set_checkpoint(trial, result)
-        everybody = list(here.values())
-        controller = SimpleNamespace(get_trials=lambda: everybody, get_live_trials=lambda: everybody)
+            # Tune passes a donor's checkpoint on without looking into it; here it is the donor's number.
+            private.set_checkpoint(trial, SimpleNamespace(checkpoint=[number], metrics={}))
+        trials = list(here.values())
+        controller = SimpleNamespace(get_trials=lambda: trials, get_live_trials=lambda: trials)
+        evaluation = min(turn.evaluation for turn in members.values())
         with _chance(trial_seed(self._seed, evaluation)):
             for number, trial in here.items():
-                self._tune.on_trial_result(
-                    controller, trial, {"evaluation": evaluation, "score": members[number].score}
-                )
-        return {number: self._continuation(number, trial, members[number]) for number, trial in here.items()}
+                result = {"evaluation": evaluation, "score": self._score(members[number].value)}
+                self._tune.on_trial_result(controller, trial, result)
+        return {number: self._decided(number, trial, members[number]) for number, trial in here.items()}
 
-    def _continuation(self, number: int, trial: Any, member: Member) -> Continuation:
+    def _decided(self, number: int, trial: Any, member: Turn) -> Turn:
         (donor,) = trial.checkpoint
         if donor == number:
-            return Continuation(member.hyperparameters)
-        return Continuation({name: self._outer(name, value) for name, value in trial.config.items()}, donor)
+            return member
+        values = {name: self._outer(name, value) for name, value in trial.config.items()}
+        return replace(member, hyperparameters=values, donor=donor)
 
-    def _config(self, member: Member) -> dict[str, Any]:
+    def _config(self, member: Turn) -> dict[str, Any]:
         return {name: self._inner(name, value) for name, value in member.hyperparameters.items()}
-
-    def _numeric(self) -> dict[str, Float]:
-        return {name: p for name, p in self._space.items() if isinstance(p, Float)}
 
     def _inner(self, name: str, value: Any) -> Any:
         return math.log(value) if self._logs and self._space[name].log else value

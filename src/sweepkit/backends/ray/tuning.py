@@ -1,4 +1,4 @@
-"""Makes Tune ask and tell a session: a searcher, a callback, a stopper and a scheduler that share one conversation.
+"""Makes Tune ask a session what to run and tell it what happened: a callback that is also the stopper, a searcher, a scheduler.
 
 An exception of the session is kept and ends the experiment; Tune would replace it with an error of its own.
 """
@@ -23,28 +23,28 @@ from sweepkit.trial.events import Evaluated, Event, Finished, from_json
 from sweepkit.trial.trial import Ending, Reason, TrialSpec
 
 
-class _Here:
-    """Stays in this process: Tune pickles what it is given, for a restore that is never asked for."""
+class _NotPickled:
+    """Stays in this process: Tune pickles what it is given, for a restore that never happens."""
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         return object, ()
 
 
-class Conversation(_Here):
-    """Connects Tune to the session: which trials run, the answers waiting for them, and what failed."""
+class SessionCallback(_NotPickled, tune.Callback, tune.Stopper):
+    """Passes Tune's results to the session and the session's answers to the actors; stops Tune when the session is over."""
 
     def __init__(self, session: Session, mailbox: Any, files: DriverFiles) -> None:
         self.session = session
-        self._files = files
-        self.open: dict[str, int] = {}
-        """Tune's trial → number of ours, from being asked for to its end."""
+        self.running: dict[str, int] = {}
+        """Tune's trial → number of ours, from its spec to its end."""
         self.failure: BaseException | None = None
-        self.stopper = _Stopper(self)
+        """What the session raised, to be raised again when Tune is done."""
         self._mailbox = mailbox
-        self._told: set[tuple[int, str]] = set()
+        self._files = files
+        self._sent: set[tuple[int, str]] = set()
 
-    def ask(self, trial_id: str) -> TrialSpec | None:
-        """Return the next trial to start."""
+    def next_spec(self, trial_id: str) -> TrialSpec | None:
+        """Return the next trial to start, with its files on their way; None while there is none."""
         if self.failure:
             return None
         try:
@@ -56,29 +56,11 @@ class Conversation(_Here):
         except Exception as error:  # noqa: BLE001  # raised again when Tune is done
             self.failure = error
             return None
-        self.open[trial_id] = spec.number
+        self.running[trial_id] = spec.number
         return spec
 
-    def hear(self, trial_id: str, event: Event) -> None:
-        """Take an event to the session and its answer to the trial; nothing counts that comes after the end."""
-        if trial_id not in self.open or self.failure:
-            return
-        if isinstance(event, Finished):
-            del self.open[trial_id]
-        try:
-            answer = self.session.hear(self._files.receive(event))
-        except Exception as error:  # noqa: BLE001  # raised again when Tune is done
-            self.failure = error
-            return
-        if answer and isinstance(event, Evaluated):
-            self.tell(event.trial, answer)
-
-    def tell(self, number: int, word: str) -> None:
-        """Leave a word for a trial; returns when it is there."""
-        ray.get(self._mailbox.put.remote(number, word))
-
-    def tick(self, trials: list[Any]) -> None:
-        """Look at budgets; pass a stop on to what runs, and end what waits for a place."""
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Check the budgets; pass a stop on to what runs, and end what waits for a slot."""
         try:
             self.session.tick()
         except Exception as error:  # noqa: BLE001  # raised again when Tune is done
@@ -86,74 +68,25 @@ class Conversation(_Here):
             return
         word = "kill" if self.session.killing else "stop" if self.session.stopping else ""
         for trial in trials if word else ():
-            number = self.open.get(trial.trial_id)
+            number = self.running.get(trial.trial_id)
             if number is None:
                 continue
             if trial.status in ("PENDING", "PAUSED"):
-                self.hear(trial.trial_id, Finished(trial=number, at=time.time(), ending="stopped"))
-            elif (number, word) not in self._told:
-                self._told.add((number, word))
-                self.tell(number, word)
-
-
-class _Stopper(_Here, tune.Stopper):
-    """Ends the experiment when the session failed, or when it wants to stop and nothing is left to wait for."""
-
-    def __init__(self, talk: Conversation) -> None:
-        self._talk = talk
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        """Whether everything is to end now."""
-        return self._talk.failure is not None or (self._talk.session.stopping and not self._talk.open)
-
-
-class Asker(_Here, Searcher):
-    """Tune's searcher: the session's next trial."""
-
-    def __init__(self, talk: Conversation) -> None:
-        super().__init__()
-        self._talk = talk
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Return the next trial's spec; None while only a retry may still come, the end when nothing runs any more."""
-        spec = self._talk.ask(trial_id)
-        if spec is None:
-            return None if self._talk.open else cast(dict[str, Any], Searcher.FINISHED)
-        return {"spec": spec.to_json()}
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The callback heard it already."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """The Optuna storage is the truth; there is nothing to save."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """The Optuna storage is the truth; there is nothing to restore."""
-
-
-class Hearer(_Here, tune.Callback):
-    """Turns Tune's hooks into the session's events."""
-
-    def __init__(self, talk: Conversation) -> None:
-        self._talk = talk
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Tune turns once more."""
-        self._talk.tick(trials)
+                self._handle(trial.trial_id, Finished(trial=number, at=time.time(), ending=Ending.stopped))
+            elif (number, word) not in self._sent:
+                self._sent.add((number, word))
+                self._answer(number, word)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Hand every event to the session."""
+        """Pass on the events of a step."""
         for line in result.pop("events", ()):
-            self._talk.hear(trial.trial_id, from_json(line))
+            self._handle(trial.trial_id, from_json(line))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """An actor is gone: with its node or process the trial is lost; by an error of its own the study is."""
-        number = self._talk.open.get(trial.trial_id)
+        """An actor is gone: with its node or process the trial is lost; by an error of its own the study has failed."""
+        number = self.running.get(trial.trial_id)
         if number is None:
             return
         path = trial.pickled_error_file  # Tune's own reader looks where it copies the file to later
@@ -161,13 +94,62 @@ class Hearer(_Here, tune.Callback):
         if isinstance(error, RayActorError) and not error.actor_init_failed:
             cause = "lost: the Ray node or actor it ran on"
             end = Finished(trial=number, at=time.time(), ending=Ending.failed, reason=Reason.lost, cause=cause)
-            self._talk.hear(trial.trial_id, end)
+            self._handle(trial.trial_id, end)
             return
         why = getattr(error, "cause", None) or error
-        self._talk.failure = why if isinstance(why, StudyFailed) else StudyFailed(f"a Ray actor failed: {why}")
+        self.failure = why if isinstance(why, StudyFailed) else StudyFailed(f"a Ray actor failed: {why}")
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """As a stopper: no single trial is stopped by its results."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the session failed, or is stopping and nothing runs any more."""
+        return self.failure is not None or (self.session.stopping and not self.running)
+
+    def _handle(self, trial_id: str, event: Event) -> None:
+        """Pass an event to the session and its answer to the trial; what arrives after the trial's end is ignored."""
+        if trial_id not in self.running or self.failure:
+            return
+        if isinstance(event, Finished):
+            del self.running[trial_id]
+        try:
+            answer = self.session.handle(self._files.receive(event))
+        except Exception as error:  # noqa: BLE001  # raised again when Tune is done
+            self.failure = error
+            return
+        if answer and isinstance(event, Evaluated):
+            self._answer(event.trial, answer)
+
+    def _answer(self, number: int, word: str) -> None:
+        ray.get(self._mailbox.put.remote(number, word))
 
 
-class Warm(_Here, FIFOScheduler):
+class SessionSearcher(_NotPickled, Searcher):
+    """Tune's searcher: the session's next trial."""
+
+    def __init__(self, callback: SessionCallback) -> None:
+        super().__init__()
+        self._callback = callback
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """Return the next trial's spec; None while only a retry may still follow, FINISHED when nothing runs any more."""
+        spec = self._callback.next_spec(trial_id)
+        if spec is None:
+            return None if self._callback.running else cast(dict[str, Any], Searcher.FINISHED)
+        return {"spec": spec.to_json()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Do nothing: the callback gets every result."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the Optuna storage is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing: the Optuna storage is the truth."""
+
+
+class WarmScheduler(_NotPickled, FIFOScheduler):
     """Runs trials in the order in which they were asked for, and keeps an actor per slot.
 
     Tune keeps no more actors than trials that wait for one; two trials that end at the same moment would cost one
@@ -186,5 +168,5 @@ class Warm(_Here, FIFOScheduler):
             self._count = 0
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """Give the free actor to a new trial; one that was asked for earlier has an actor under way."""
+        """Give the free actor to a new trial; an earlier one has an actor that is being started for it."""
         return private.startable(tune_controller) or super().choose_trial_to_run(tune_controller)
