@@ -181,8 +181,8 @@ def ui(
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server must not outlive this process
     try:
-        with server:
+        with server.serving() as process:
             typer.echo(f"{tracker.name} serves {data.name}; Ctrl-C ends it\n\n  {link}\n")
-            raise typer.Exit(server.wait())
+            raise typer.Exit(process.wait())
     except KeyboardInterrupt:
         typer.echo("ended")

@@ -23,6 +23,9 @@ MLFLOW = "sweepkit.trackers.mlflow.tracker:MLflowTracker"
 TRACKERS = {"none": "sweepkit.trackers:Tracker"}
 """Scheme of ``tracking.uri`` → the tracker's class; any other address is MLflow's."""
 
+Rows = Callable[[], list[Trial]]
+"""Returns a study's trials as they are now."""
+
 
 class Tracker:
     """Where a study is recorded. The base class records nothing (``tracking.uri: none``); trackers override its methods.
@@ -35,20 +38,13 @@ class Tracker:
     """What users call it; empty where nothing is recorded."""
 
     def __init__(
-        self,
-        study: StudyData,
-        rows: Callable[[], list[Trial]] = list,
-        *,
-        place: Place | None = None,
-        data: Path | None = None,
-        shared: bool = False,
+        self, study: StudyData, rows: Rows = list, *, place: Place | None = None, data: Path | None = None
     ) -> None:
         """See :func:`tracker_of`."""
         self._study = study
         self._rows = rows
         self._place = place or study.place
         self._data = data
-        self._shared = shared
 
     def prepare(self) -> None:
         """Import what is needed and start what takes time. Raises InputError for an impossible address."""
@@ -100,20 +96,13 @@ class Tracker:
         return InputError(f"{self._study.name} is recorded nowhere (tracking.uri: none), so there is nothing to show")
 
 
-def tracker_of(
-    study: StudyData,
-    rows: Callable[[], list[Trial]] = list,
-    *,
-    place: Place | None = None,
-    data: Path | None = None,
-    shared: bool = False,
-) -> Tracker:
+def tracker_of(study: StudyData, rows: Rows = list, *, place: Place | None = None, data: Path | None = None) -> Tracker:
     """Return the tracker that ``tracking.uri`` names.
 
     ``rows`` returns the study's trials as they are now; it is called at every ``sync``. ``place`` is where the trials lie, if
     not in the study's own folder: confirmation runs have a place of their own and share the study's record. ``data`` is
-    the folder of the prepared data. ``shared``: other drivers deliver from the same folder.
+    the folder of the prepared data.
     """
     scheme = study.tracking.uri.partition(":")[0].lower()
     kind: type[Tracker] = resolve_name(TRACKERS.get(scheme, MLFLOW))
-    return kind(study, rows, place=place, data=data, shared=shared)
+    return kind(study, rows, place=place, data=data)

@@ -1,4 +1,4 @@
-"""Carries a study to its tracker on a thread of its own, so that training never waits for a store.
+"""Delivers a study to its tracker in a thread, so that training never waits for a store.
 
 A tracker that raises is called again later; the study runs on meanwhile.
 """
@@ -25,7 +25,7 @@ LONGEST_PAUSE_SECONDS = 10.0
 """An unreachable store is tried again after 0.5, 1, 2, … and then every so many seconds."""
 
 SWITCH_SECONDS = 0.0005
-"""How long a busy thread keeps others waiting; with Python's default of 5 ms each answer to a trial waits for the courier."""
+"""How long a busy thread keeps others waiting; Python's default is 5 ms, for which each answer to a trial would wait."""
 
 _TURN = threading.Lock()
 """A study's search and its confirmation have a courier each; their trackers write to one store, one at a time."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from sweepkit.study.errors import SweepError
@@ -17,53 +18,43 @@ LOOPBACK = "127.0.0.1"
 PORTS_TRIED = 50
 
 
+@dataclass(frozen=True)
 class Ui:
-    """A server at ``address``. With a ``command`` it runs within the ``with`` block; its output goes to ``log``.
+    """A server that shows the record: one that runs already, or one to be started with ``command``."""
 
-    Entering waits until it answers. Raises SweepError, naming the log, if it exits first or takes too long.
-    """
+    address: str
+    command: tuple[str, ...] = ()
+    """Empty for a server that runs already."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    log: Path = Path(os.devnull)
 
-    def __init__(
-        self,
-        address: str,
-        command: Sequence[str] = (),
-        *,
-        environment: Mapping[str, str] | None = None,
-        log: Path | None = None,
-        timeout_seconds: float = 60.0,
-    ) -> None:
-        self.address = address
-        self.command = tuple(command)
-        self.environment = dict(environment or {})
-        self._log = log
-        self._timeout = timeout_seconds
-        self._server: subprocess.Popen[bytes] | None = None
+    @contextmanager
+    def serving(self, timeout_seconds: float = 60.0) -> Iterator[subprocess.Popen[bytes]]:
+        """Start the server, wait until it answers, and end it when the block is left; its output goes to the log.
 
-    def __enter__(self) -> Ui:
-        if self.command:
-            assert self._log is not None
-            with self._log.open("wb") as output:
-                self._server = subprocess.Popen(self.command, env=self.environment, stdout=output, stderr=output)
+        Raises SweepError, naming the log, if it exits first or takes too long.
+        """
+        with self.log.open("wb") as output:
+            server = subprocess.Popen(self.command, env=self.environment, stdout=output, stderr=output)
+        try:
+            self._wait_for(server, timeout_seconds)
+            yield server
+        finally:
+            server.terminate()
+            server.wait()
+
+    def _wait_for(self, server: subprocess.Popen[bytes], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if server.poll() is not None:
+                code = server.returncode
+                raise SweepError(f"the server ended with exit code {code} before it answered: {self.log}")
             try:
-                _wait_for(self.address, self._server, self._log, self._timeout)
-            except BaseException:
-                self._end()
-                raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
-
-    def wait(self) -> int:
-        """Wait for the server and return its exit code; 0 at once if none was started."""
-        return self._server.wait() if self._server else 0
-
-    def _end(self) -> None:
-        if self._server is not None:
-            self._server.terminate()
-            self._server.wait()
+                with urlopen(self.address, timeout=5):
+                    return
+            except OSError:
+                time.sleep(0.2)
+        raise SweepError(f"the server at {self.address} did not answer within {seconds:g} s: {self.log}")
 
 
 def free_port(wanted: int) -> int:
@@ -77,16 +68,3 @@ def free_port(wanted: int) -> int:
                 continue
             return port
     raise SweepError(f"no free port from {wanted} on; name another with --port")
-
-
-def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise SweepError(f"the server ended with exit code {server.returncode} before it answered: {log}")
-        try:
-            with urlopen(address, timeout=5):
-                return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    raise SweepError(f"the server at {address} did not answer within {seconds:g} s: {log}")

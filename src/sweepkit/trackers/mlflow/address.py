@@ -74,10 +74,9 @@ def ui_of(study: StudyData, port: int) -> Ui:
     if is_server(uri):
         return Ui(re.sub(r"(?<=://)[^/]*@", "", uri))
     port = free_port(port)
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
     files = artifact_root(uri, study.place.root)
-    if files is not None:
-        command += ["--artifacts-destination", str(files)]
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
+    command += ["--artifacts-destination", str(files)] if files else []
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment = {**quiet, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
-    return Ui(f"http://{LOOPBACK}:{port}", command, environment=environment, log=study.place.ui_log)
+    return Ui(f"http://{LOOPBACK}:{port}", tuple(command), environment, study.place.ui_log)

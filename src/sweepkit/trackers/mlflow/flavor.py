@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import shutil
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -42,82 +41,35 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".
 LIBRARIES = ("mlflow", "transformers", "torch", "accelerate")
 
 
-@dataclass(frozen=True)
-class Flavor:
-    """How to load a folder: ``loads_with`` for people, ``options`` of the transformers flavor (empty if it cannot)."""
-
-    loads_with: str
-    options: dict[str, Any]
-
-    @classmethod
-    def of(cls, folder: Path) -> Flavor:
-        """Return the flavor of a folder written by ``save_pretrained`` or the Trainer."""
-        if (folder / "adapter_config.json").exists():
-            return cls("peft: PeftModel.from_pretrained(base, <folder>/model)", {})
-        try:
-            config = json.loads((folder / "config.json").read_text())
-            architecture = str(config["architectures"][0])
-        except (FileNotFoundError, ValueError, KeyError, IndexError, TypeError):
-            return cls("files only: no config.json with an architecture", {})
-        if "auto_map" in config:
-            return cls("from_pretrained(<folder>/model, trust_remote_code=True)", {})
-        task, component = next((p for end, p in PIPELINES.items() if architecture.endswith(end)), ("", ""))
-        if not task:
-            return cls("from_pretrained(<folder>/model)", {})
-        options: dict[str, Any] = {
-            "task": task,
-            "instance_type": "".join(word.title() for word in task.split("-")) + "Pipeline",
-            "pipeline_model_type": architecture,
-            "source_model_name": str(config.get("_name_or_path") or architecture),
-            "model_binary": MODEL,
-            "components": [],
-        }
-        auto, marks = COMPONENTS[component]
-        if any((folder / mark).exists() for mark in marks):
-            options |= {"components": [component], f"{component}_type": auto}
-            return cls("mlflow.transformers.load_model", options)
-        return cls("mlflow.transformers.load_model(…, return_type='components')", options)
-
-    @property
-    def signature(self) -> ModelSignature | None:
-        """The signature of MLflow's pipelines; None where no pipeline runs the model."""
-        task = self.options.get("task", "")
-        if not task or not self.options["components"]:
-            return None
-        outputs: list[ColSpec | TensorSpec] = [ColSpec("string")]
-        if task in ("text-classification", "image-classification", "audio-classification"):
-            outputs = [ColSpec("string", name="label"), ColSpec("double", name="score")]
-        return ModelSignature(inputs=Schema([ColSpec("string")]), outputs=Schema(outputs))
-
-
-def write(folder: Path, weights: Path, *, run_id: str, model_id: str, example: Any = None) -> Flavor:
-    """Write everything of an MLflow model but its weights into ``folder``; return its flavor.
+def write(folder: Path, weights: Path, *, run_id: str, model_id: str, example: Any = None) -> str:
+    """Write everything of an MLflow model but its weights into ``folder``; return how to load it, for people.
 
     ``weights`` is the Hugging Face folder. ``example`` is one input of the model, as plain JSON data.
     """
-    flavor = Flavor.of(weights)
+    loads_with, options = _transformers_flavor(weights)
+    components = options.get("components", [])
     folder.mkdir(parents=True, exist_ok=True)
-    for component in flavor.options.get("components", ()):
+    for component in components:
         _link(weights, folder / "components" / component)
     flavors: dict[str, Any] = {}
-    if flavor.options:
-        flavors["transformers"] = {**flavor.options, "transformers_version": version("transformers"), "code": None}
-        if flavor.options["components"]:
-            environment = {"virtualenv": "python_env.yaml"}
-            python = {"loader_module": "mlflow.transformers", "python_version": platform.python_version()}
-            flavors["python_function"] = {**python, "model_binary": MODEL, "env": environment}
-            _requirements(folder)
+    if options:
+        flavors["transformers"] = {**options, "transformers_version": version("transformers"), "code": None}
+    if components:
+        environment = {"virtualenv": "python_env.yaml"}
+        python = {"loader_module": "mlflow.transformers", "python_version": platform.python_version()}
+        flavors["python_function"] = {**python, "model_binary": MODEL, "env": environment}
+        _requirements(folder)
     model = Model(
         artifact_path=folder.as_uri(),
         run_id=run_id,
         model_id=model_id,
         model_uuid=model_id,
         flavors=flavors,
-        signature=flavor.signature,
+        signature=_signature(options["task"]) if components else None,
         model_size_bytes=sum(file.stat().st_size for file in weights.rglob("*") if file.is_file()),
-        metadata={"loads_with": flavor.loads_with},
+        metadata={"loads_with": loads_with},
     )
-    if example is not None and flavor.signature:
+    if example is not None and components:
         (folder / "input_example.json").write_text(json.dumps(example))
         (folder / "serving_input_example.json").write_text(json.dumps({"inputs": example}))
         model.saved_input_example_info = {
@@ -126,7 +78,43 @@ def write(folder: Path, weights: Path, *, run_id: str, model_id: str, example: A
             "type": "json_object",
         }
     model.save(str(folder / "MLmodel"))
-    return flavor
+    return loads_with
+
+
+def _transformers_flavor(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Return how to load a folder, and the options of MLflow's transformers flavor; empty if it cannot load the folder."""
+    if (folder / "adapter_config.json").exists():
+        return "peft: PeftModel.from_pretrained(base, <folder>/model)", {}
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        architecture = str(config["architectures"][0])
+    except (FileNotFoundError, ValueError, KeyError, IndexError, TypeError):
+        return "files only: no config.json with an architecture", {}
+    if "auto_map" in config:
+        return "from_pretrained(<folder>/model, trust_remote_code=True)", {}
+    task, component = next((p for end, p in PIPELINES.items() if architecture.endswith(end)), ("", ""))
+    if not task:
+        return "from_pretrained(<folder>/model)", {}
+    options: dict[str, Any] = {
+        "task": task,
+        "instance_type": "".join(word.title() for word in task.split("-")) + "Pipeline",
+        "pipeline_model_type": architecture,
+        "source_model_name": str(config.get("_name_or_path") or architecture),
+        "model_binary": MODEL,
+        "components": [],
+    }
+    auto, marks = COMPONENTS[component]
+    if any((folder / mark).exists() for mark in marks):
+        return "mlflow.transformers.load_model", {**options, "components": [component], f"{component}_type": auto}
+    return "mlflow.transformers.load_model(…, return_type='components')", options
+
+
+def _signature(task: str) -> ModelSignature:
+    """Return the signature of MLflow's pipeline for a task."""
+    outputs: list[ColSpec | TensorSpec] = [ColSpec("string")]
+    if task.endswith("-classification") and task != "token-classification":
+        outputs = [ColSpec("string", name="label"), ColSpec("double", name="score")]
+    return ModelSignature(inputs=Schema([ColSpec("string")]), outputs=Schema(outputs))
 
 
 def example_of(weights: Path, data: Path | None) -> Any:

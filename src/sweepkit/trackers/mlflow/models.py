@@ -10,13 +10,12 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
+from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -24,7 +23,7 @@ from sweepkit.study.paths import BEST, BEST_OLD, Place
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow import flavor, records
 from sweepkit.trackers.mlflow.state import Delivered, State
-from sweepkit.trackers.mlflow.store import Store, fits, plain
+from sweepkit.trackers.mlflow.store import Store, fit, key, plain
 from sweepkit.trial.log import TrialLog
 
 CHAMPION = "champion"
@@ -35,13 +34,12 @@ VERSIONS = "mlflow.modelVersions"
 class Models:
     """The logged models of one study."""
 
-    def __init__(self, store: Store, study: StudyData, place: Place, state: State, clean: Callable[[str], str]) -> None:
+    def __init__(self, store: Store, study: StudyData, place: Place, state: State) -> None:
         self._client = store.client
         self._store = store
         self._study = study
         self._place = place
         self._state = state
-        self._clean = clean
 
     def keep(self, number: int) -> None:
         """Make ``best/`` a model; do nothing without ``best/``, without a run, or if it is a model already."""
@@ -109,7 +107,7 @@ class Models:
         best = self._place.trial(number) / BEST
         if best.exists():
             example = example if example is not None else flavor.example_of(best, data)
-            example = self._clean(example) if isinstance(example, str) else example
+            example = self._store.clean(example) if isinstance(example, str) else example
             if example is not None:
                 model = self._client.get_logged_model(done.model_id)
                 self._describe(done, _folder(model), best.resolve(), example)
@@ -125,7 +123,7 @@ class Models:
             model = found[0]
         else:
             values = records.hyperparameters(self._place.trial(number), None)
-            params = {name: self._clean(text) for name, text in records.params(values, None).items()}
+            params = {key(name): fit(self._store.clean(text)) for name, text in records.params(values, None).items()}
             model = self._client.create_logged_model(
                 self._state.experiment_id,
                 name=plain(f"{self._place.name}-{number:04d}"),
@@ -135,7 +133,7 @@ class Models:
                     "sweepkit.trial": str(number),
                     "sweepkit.id": self._state.study_id,
                 },
-                params=fits(params, lambda value: f"{value[:200]} …"),
+                params=params,
                 model_type="transformers",
             )
         done.model_id, done.model = model.model_id, "making"
@@ -146,11 +144,11 @@ class Models:
         """Write the MLmodel beside the weights, or upload it; return how to load the model."""
         names = {"run_id": done.run_id, "model_id": done.model_id}
         if folder is not None:
-            return flavor.write(folder, weights, example=example, **names).loads_with
+            return flavor.write(folder, weights, example=example, **names)
         with TemporaryDirectory(prefix="sweepkit-") as temporary:
-            staged = flavor.write(Path(temporary), weights, example=example, **names)
+            loads_with = flavor.write(Path(temporary), weights, example=example, **names)
             self._client.log_model_artifacts(done.model_id, temporary)
-            return staged.loads_with
+            return loads_with
 
     def _measure(self, number: int, done: Delivered) -> None:
         """Link the model to the metrics of the evaluation that its checkpoint belongs to."""
@@ -161,10 +159,7 @@ class Models:
             return
         event = (wanted or evaluations)[-1]
         numbers, _ = records.metrics([event], event.step)
-        self._store.log(
-            done.run_id,
-            metrics=[Metric(m.key, m.value, m.timestamp, m.step, model_id=done.model_id) for m in numbers],
-        )
+        self._store.log(done.run_id, metrics=numbers, model_id=done.model_id)
         run = self._client.get_run(done.run_id)
         known = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
         if done.model_id not in known:

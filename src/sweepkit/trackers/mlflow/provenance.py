@@ -1,29 +1,22 @@
-"""A study's provenance, its file, code and data, as MLflow tags, artifacts and inputs without secrets."""
+"""A study's provenance, its file, code and data, as MLflow's tags, artifacts and inputs; imports no mlflow."""
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import re
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-from mlflow.entities import Dataset, DatasetInput, InputTag
-from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE, MAX_DATASET_NAME_SIZE
 
 from sweepkit.study.paths import ABOUT
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow.records import read_json, text
-from sweepkit.trackers.mlflow.store import tag
 
 LONGEST_DIFF = 1_000_000
 """Most characters of a diff that are kept."""
-
-Clean = Callable[[str], str]
 
 
 def study_id(study: StudyData) -> str:
@@ -33,45 +26,37 @@ def study_id(study: StudyData) -> str:
     )
 
 
-def user() -> str:
-    """Return the user's login name."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # in a container the user may have no name
-        return "unknown"
-
-
-def description(study: StudyData, clean: Clean) -> dict[str, str]:
+def description(study: StudyData) -> dict[str, str]:
     """Return the tags of the parent run that describe the study, its note in MLflow included."""
     goals = ", ".join(f"{goal.direction} {goal.metric}" for goal in study.objective.goals)
     lines = [study.question, "", f"Objective: {goals} ({study.objective.value}). Sampler: {study.sampler.type}."]
     lines += [f"Pruner: {study.pruner.type}. Searched: {', '.join(study.space) or 'nothing'}."]
     return {
-        "mlflow.note.content": tag(clean("\n".join(lines).strip())),
-        "sweepkit.trial.objective": clean(goals),
+        "mlflow.note.content": "\n".join(lines).strip(),
+        "sweepkit.trial.objective": goals,
         "sweepkit.sampler": study.sampler.type,
         "sweepkit.pruner": study.pruner.type,
     }
 
 
-def artifacts(study: StudyData, clean: Clean) -> Iterator[tuple[str, str]]:
+def artifacts(study: StudyData) -> Iterator[tuple[str, str]]:
     """Yield (path, text) of the parent run's artifacts: the study as written, as resolved, and the uncommitted diff."""
     place = study.place
     for path in sorted(place.home.glob("*.y*ml")):
         written = path.read_text(errors="replace")
         if re.search(rf"(?m)^name:\s*[\"']?{re.escape(study.name)}[\"']?\s*(#.*)?$", written):
-            yield f"study/{path.name}", clean(written)
+            yield f"study/{path.name}", written
             break
     if place.study_json.exists():
         resolved = json.loads(place.study_json.read_text())
-        yield "study/resolved.json", clean(json.dumps(resolved, indent=2))
+        yield "study/resolved.json", json.dumps(resolved, indent=2)
     commit, diff = _git(place.home, "rev-parse", "HEAD"), _diff(place.home)
     if diff:
         short = hashlib.sha256(diff.encode()).hexdigest()[:8]
-        yield f"code/{commit[:10] or 'no-commit'}-{short}.diff", clean(diff)
+        yield f"code/{commit[:10] or 'no-commit'}-{short}.diff", diff
 
 
-def code(study: StudyData, clean: Clean) -> dict[str, str]:
+def code(study: StudyData) -> dict[str, str]:
     """Return MLflow's tags for the code of a run."""
     home = study.place.home
     tags = {
@@ -79,7 +64,7 @@ def code(study: StudyData, clean: Clean) -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": _git(home, "rev-parse", "HEAD"),
         "mlflow.source.git.branch": _git(home, "rev-parse", "--abbrev-ref", "HEAD"),
-        "mlflow.source.git.repoURL": clean(_git(home, "config", "--get", "remote.origin.url")),
+        "mlflow.source.git.repoURL": _git(home, "config", "--get", "remote.origin.url"),
     }
     if tags["mlflow.source.git.commit"]:
         tags["mlflow.source.git.dirty"] = str(bool(_git(home, "status", "--porcelain", "--untracked-files=no")))
@@ -91,24 +76,21 @@ def about(data: Path | None) -> dict[str, Any]:
     return read_json(data / ABOUT) if data else {}
 
 
-def dataset(study: StudyData, data: Path | None, clean: Clean) -> list[DatasetInput]:
-    """Return the prepared data as MLflow's dataset input (source, rows, digest); empty where nothing is known."""
+def dataset(study: StudyData, data: Path | None) -> dict[str, str]:
+    """Return the name, digest, source, source type and profile of the prepared data; empty where nothing is known."""
     facts = about(data)
     if data is None or not facts:
-        return []
-    options = study.task.options
-    source = facts.get("source", options.get("data", study.task.path or ""))
-    name = source if isinstance(source, str) else _named(source) or study.name
+        return {}
+    source = facts.get("source", study.task.options.get("data", study.task.path or ""))
     rows = facts.get("rows", {})
     total = sum(rows.values()) if isinstance(rows, Mapping) else rows
-    known = Dataset(
-        name=clean(name)[:MAX_DATASET_NAME_SIZE] or study.name,
-        digest=str(facts.get("digest", data.name))[:MAX_DATASET_DIGEST_SIZE],
-        source_type="huggingface" if study.task.type else "task",
-        source=clean(json.dumps({"task": study.task.type or study.task.path, "data": source}, default=str)),
-        profile=json.dumps({"num_rows": total, "rows": rows}, default=str),
-    )
-    return [DatasetInput(known, [InputTag("mlflow.data.context", "training")])]
+    return {
+        "name": (source if isinstance(source, str) else _named(source)) or study.name,
+        "digest": str(facts.get("digest", data.name)),
+        "source_type": "huggingface" if study.task.type else "task",
+        "source": json.dumps({"task": study.task.type or study.task.path, "data": source}, default=str),
+        "profile": json.dumps({"num_rows": total, "rows": rows}, default=str),
+    }
 
 
 def _named(source: Any) -> str:

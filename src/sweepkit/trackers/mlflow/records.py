@@ -1,14 +1,12 @@
-"""Turns a trial's events, row and spec into MLflow's run name, parameters, metrics, status and tags."""
+"""Turns a trial's events, row and spec into a run's name, parameters, metrics, status and tags; imports no mlflow."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from mlflow.entities import Metric
 
 from sweepkit.study import words
 from sweepkit.study.parameters import Domain
@@ -16,10 +14,12 @@ from sweepkit.study.paths import SPEC
 from sweepkit.study.secrets import HIDDEN, secret_name
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
-from sweepkit.trackers.mlflow.store import key, tag
 from sweepkit.trial.events import Evaluated, Event, Finished, Logged, Scheduled, Started
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Trial
+
+Point = tuple[str, float, int, int]
+"""A metric's name, value, time in milliseconds and step."""
 
 STATUS = {Ending.complete: "FINISHED", Ending.pruned: "KILLED", Ending.stopped: "KILLED"}
 """Ending → MLflow's status; all others are FAILED."""
@@ -59,37 +59,36 @@ def params(values: Mapping[str, Any], started: Started | None) -> dict[str, str]
     effective = started.effective if started else {}
     others = {name: value for name, value in effective.items() if name not in values and name not in OURS}
     return {
-        key(name): HIDDEN if secret_name(name) and value else text(value)
-        for name, value in {**values, **others}.items()
+        name: HIDDEN if secret_name(name) and value else text(value) for name, value in {**values, **others}.items()
     }
 
 
-def metrics(events: Iterable[Event], epoch_step: int) -> tuple[list[Metric], int]:
+def metrics(events: Iterable[Event], epoch_step: int) -> tuple[list[Point], int]:
     """Return the metrics in new events, and the last step whose epoch is among them; each step's epoch is sent once.
 
     ``epoch_step`` is the last step whose epoch was delivered. Timestamps are the events', so that the same event always
     becomes the same metric.
     """
-    found: list[Metric] = []
+    found: list[Point] = []
     for event in events:
         at = milliseconds(event.at)
         if isinstance(event, Scheduled):
             turn = {f"schedule/{name}": value for name, value in event.hyperparameters.items()}
             turn |= {} if event.donor is None else {"schedule/donor": event.donor}
-            found += [Metric(key(name), float(value), at, event.step) for name, value in turn.items()]
+            found += [(name, float(value), at, event.step) for name, value in turn.items()]
         if not isinstance(event, (Logged, Evaluated)):
             continue
         logged: Mapping[str, Any] = event.metrics
-        numbers = {key(name): float(value) for name, value in logged.items() if isinstance(value, (int, float))}
+        numbers = {name: float(value) for name, value in logged.items() if isinstance(value, (int, float))}
         numbers.pop("epoch", None)
         if event.step > epoch_step:
             numbers["epoch"] = float(event.epoch)
             epoch_step = event.step
-        found += [Metric(name, value, at, event.step) for name, value in numbers.items()]
+        found += [(name, value, at, event.step) for name, value in numbers.items()]
     return found, epoch_step
 
 
-def attempt_tags(events: Sequence[Event], log: TrialLog, clean: Callable[[str], str]) -> dict[str, str]:
+def attempt_tags(events: Sequence[Event], log: TrialLog) -> dict[str, str]:
     """Return tags of new attempts: device, host, and arguments that differ from the first attempt's."""
     found: dict[str, str] = {}
     for event in events:
@@ -102,16 +101,16 @@ def attempt_tags(events: Sequence[Event], log: TrialLog, clean: Callable[[str], 
         changed = {name: value for name, value in event.effective.items() if first.effective.get(name) != value}
         if changed:
             found[f"sweepkit.attempt.{event.attempt}"] = text(changed)
-    return {name: clean(value) for name, value in found.items() if value}
+    return {name: value for name, value in found.items() if value}
 
 
-def ending_tags(row: Trial, log: TrialLog, clean: Callable[[str], str]) -> dict[str, str]:
+def ending_tags(row: Trial, log: TrialLog) -> dict[str, str]:
     """Return an ended trial's tags: its ending, and the cause as ``reason``."""
     cause = row.cause or (log.finished.cause if log.finished else "")
-    return {"sweepkit.ending": str(row.ending), "reason": tag(clean(cause))}
+    return {"sweepkit.ending": str(row.ending), "reason": cause}
 
 
-def outcome(study: StudyData, row: Trial, log: TrialLog) -> list[Metric]:
+def outcome(study: StudyData, row: Trial, log: TrialLog) -> list[Point]:
     """Return the metrics of an ended trial: its objective, and its cost under ``system/``."""
     ends = [event for event in log.refresh() if isinstance(event, Finished)]
     seconds = sum(event.seconds for event in ends)
@@ -123,11 +122,11 @@ def outcome(study: StudyData, row: Trial, log: TrialLog) -> list[Metric]:
     found = []
     if ends:
         last = ends[-1]
-        found = [Metric(f"system/{name}", value, milliseconds(last.at), last.step) for name, value in cost.items()]
+        found = [(f"system/{name}", value, milliseconds(last.at), last.step) for name, value in cost.items()]
     return [*found, *objective(study, row, log)]
 
 
-def objective(study: StudyData, row: Trial, log: TrialLog) -> list[Metric]:
+def objective(study: StudyData, row: Trial, log: TrialLog) -> list[Point]:
     """Return the trial's value as ``objective``, at the step of its last evaluation.
 
     With several goals ``objective`` is the deciding one, and each goal is also ``objective.<metric>``.
@@ -139,8 +138,8 @@ def objective(study: StudyData, row: Trial, log: TrialLog) -> list[Metric]:
     named = {"objective": row.values[study.objective.deciding]}
     if len(row.values) > 1:
         goals = study.objective.goals
-        named |= {f"objective.{key(goal.metric)}": value for goal, value in zip(goals, row.values, strict=True)}
-    return [Metric(name, value, at, step) for name, value in named.items() if not math.isnan(value)]
+        named |= {f"objective.{goal.metric}": value for goal, value in zip(goals, row.values, strict=True)}
+    return [(name, value, at, step) for name, value in named.items() if not math.isnan(value)]
 
 
 def gpus(study: StudyData, folder: Path, device: str) -> float:

@@ -1,17 +1,20 @@
-"""An open MLflow store, and what its names and values may be. Knows no trial."""
+"""An open MLflow store, and what its names and values may be."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.validation import (
+    MAX_DATASET_DIGEST_SIZE,
+    MAX_DATASET_NAME_SIZE,
     MAX_ENTITIES_PER_BATCH,
     MAX_ENTITY_KEY_LENGTH,
     MAX_PARAM_VAL_LENGTH,
@@ -20,17 +23,26 @@ from mlflow.utils.validation import (
 )
 
 from sweepkit.study.paths import Place
+from sweepkit.study.secrets import of_url, scrub
 from sweepkit.trackers.mlflow.address import artifact_root, is_server, sqlite_file
+from sweepkit.trackers.mlflow.records import Point
+
+REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
+"""Codes of errors that concern one trial; any other error concerns the store."""
 
 # The same errors are raised as exceptions; the log would print them with their stack.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 class Store:
-    """An open MLflow store. The first driver that opens a database creates its tables; the others wait for it."""
+    """An open MLflow store. The first driver that opens a database creates its tables; the others wait for it.
 
-    def __init__(self, uri: str, place: Place) -> None:
+    ``secrets``, such as the password of another database, are removed from what is sent, as are all that ``scrub`` finds.
+    """
+
+    def __init__(self, uri: str, place: Place, secrets: Iterable[str] = ()) -> None:
         self.uri = uri
+        self._secrets = {*secrets, *of_url(uri)}
         self._root = artifact_root(uri, place.root)
         with _only_one(uri, place):
             if file := sqlite_file(uri):
@@ -71,21 +83,49 @@ class Store:
         self,
         run_id: str,
         *,
-        metrics: Sequence[Metric] = (),
+        metrics: Sequence[Point] = (),
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
+        model_id: str | None = None,
     ) -> None:
         """Send metrics, parameters and tags in as few requests as possible; sending them again changes nothing.
 
-        A request costs a store about 10 ms, however little is in it.
+        A request costs a store about 10 ms, however little is in it. ``params.json`` has the parameters whole where a value
+        is too long. ``model_id`` is the logged model that the metrics belong to.
         """
-        entries = [Param(key, value) for key, value in (params or {}).items()]
-        labels = [RunTag(key, value) for key, value in (tags or {}).items()]
+        points = [Metric(key(name), value, at, step, model_id=model_id) for name, value, at, step in metrics]
+        whole = {key(name): self.clean(value) for name, value in (params or {}).items()}
+        entries = [Param(name, fit(value)) for name, value in whole.items()]
+        if any(entry.value != whole[entry.key] for entry in entries):
+            self.client.log_text(run_id, json.dumps(whole, indent=2), "params.json")
+        labels = [RunTag(name, _cut(self.clean(value))) for name, value in (tags or {}).items()]
         few = MAX_PARAMS_TAGS_PER_BATCH
-        while entries or labels or metrics:
+        while entries or labels or points:
             room = MAX_ENTITIES_PER_BATCH - len(entries[:few]) - len(labels[:few])
-            self.client.log_batch(run_id, metrics[:room], entries[:few], labels[:few], synchronous=True)
-            entries, labels, metrics = entries[few:], labels[few:], metrics[room:]
+            self.client.log_batch(run_id, points[:room], entries[:few], labels[:few], synchronous=True)
+            entries, labels, points = entries[few:], labels[few:], points[room:]
+
+    def log_dataset(self, run_id: str, facts: Mapping[str, str]) -> None:
+        """Make a data set the run's input; ``facts`` are the fields of MLflow's Dataset, empty for none."""
+        if facts:
+            name, digest = self.clean(facts["name"])[:MAX_DATASET_NAME_SIZE], facts["digest"][:MAX_DATASET_DIGEST_SIZE]
+            known = Dataset(**{**facts, "name": name, "digest": digest, "source": self.clean(facts["source"])})
+            self.client.log_inputs(run_id, [DatasetInput(known, [InputTag("mlflow.data.context", "training")])])
+
+    def refused(self, error: Exception) -> bool:
+        """Whether the error concerns one trial only."""
+        return isinstance(error, MlflowException) and error.error_code in REFUSALS
+
+    def deleted(self, run_id: str) -> bool:
+        """Whether a run was deleted in MLflow."""
+        try:
+            return str(self.client.get_run(run_id).info.lifecycle_stage) == "deleted"
+        except MlflowException as error:
+            return str(error.error_code) == "RESOURCE_DOES_NOT_EXIST"
+
+    def clean(self, text: str) -> str:
+        """Return the text without secrets."""
+        return scrub(text, self._secrets)
 
 
 def key(name: str) -> str:
@@ -102,12 +142,13 @@ def plain(name: str) -> str:
     return re.sub(r"[^\w-]", "-", name, flags=re.ASCII)
 
 
-def fits(values: Mapping[str, str], note: Callable[[str], str]) -> dict[str, str]:
-    """Return parameters with every value too long for MLflow replaced by ``note(value)``."""
-    return {name: value if len(value) <= MAX_PARAM_VAL_LENGTH else note(value) for name, value in values.items()}
+def fit(value: str) -> str:
+    """Return a parameter's value as it is, or its beginning where it is too long for MLflow."""
+    note = f"{value[:200]} … ({len(value):,} characters, whole in params.json)"
+    return value if len(value) <= MAX_PARAM_VAL_LENGTH else note
 
 
-def tag(text: str) -> str:
+def _cut(text: str) -> str:
     """Return text that fits into a tag, its middle cut out where it is too long."""
     room = MAX_TAG_VAL_LENGTH
     return text if len(text) <= room else f"{text[: room // 2 - 10]} [ … ] {text[-(room // 2 - 10) :]}"

@@ -1,22 +1,38 @@
-"""MLflow as a tracker: what the state file alone answers; everything else is the writer's, which imports mlflow."""
+"""MLflow as a tracker: an experiment per study, with a parent run and a child run per trial.
+
+Everything is read from the trials' folders and the rows, so that delivery can start over at any time. Runs are found again
+by their tags ``sweepkit.id`` (the study), ``sweepkit.study`` and ``sweepkit.trial``. mlflow is imported at the first delivery.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+from filelock import FileLock
+
 from sweepkit.study.paths import Place
+from sweepkit.study.secrets import of_url
 from sweepkit.trackers import Tracker, Ui
+from sweepkit.trackers.mlflow import provenance, records
 from sweepkit.trackers.mlflow.address import sqlite_file, tracking_uri, ui_of
-from sweepkit.trackers.mlflow.state import State
+from sweepkit.trackers.mlflow.state import UNENDED, Delivered, State, folders
+from sweepkit.trial.events import Event, Finished, Started
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Ending, Trial
 
 if TYPE_CHECKING:
-    from sweepkit.trackers.mlflow.writer import Writer
+    from sweepkit.trackers.mlflow.models import Models
+    from sweepkit.trackers.mlflow.store import Store
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -35,10 +51,8 @@ class MLflowTracker(Tracker):
 
     name = "MLflow"
 
-    @cached_property
-    def _writer(self) -> Writer:
-        """Raises InputError for an impossible URI."""
-        return _import_writer()(self._study, self._rows, place=self._place, data=self._data, shared=self._shared)
+    _in_step = False
+    """Whether the state names every run in the store; unknown after a request whose answer was lost."""
 
     def prepare(self) -> None:
         """Import mlflow (0.5 s of CPU) and create an SQLite file's tables (1 s) on a thread, while nothing trains yet.
@@ -48,73 +62,269 @@ class MLflowTracker(Tracker):
         down. Errors of the store are reported by the first delivery. Raises InputError for an impossible URI.
         """
         uri = tracking_uri(self._study)
-        _import_writer()
+        _import_store()
         if sqlite_file(uri):
             threading.Thread(target=_create_tables, args=(uri, self._place), name="sweepkit-store").start()
 
     def open(self) -> None:
         """Create the tables, the experiment and the parent run, or find them; describe the study."""
-        self._writer.open()
+        with self._turn():
+            state = self._state
+            if not state.parent_run_id:
+                tags = {"sweepkit.id": self._id, "sweepkit.role": "study", "sweepkit.study": self._study.name}
+                tags["mlflow.user"] = psutil.Process().username()
+                run = self._store.client.create_run(state.experiment_id, tags=tags, run_name=self._study.name)
+                state.parent_run_id = run.info.run_id
+                state.save()
+            self._store.client.update_run(state.parent_run_id, status="RUNNING")
+            self._store.log(state.parent_run_id, tags=self._code | provenance.description(self._study))
+            for path, content in provenance.artifacts(self._study):
+                self._send(path, content)
+            self._store.log_dataset(state.parent_run_id, provenance.dataset(self._study, self._data))
+            state.save()
 
     def sync(self) -> None:
         """Deliver what is new in the trials' logs and endings; one refused trial does not hold up the others."""
-        self._writer.sync()
+        with self._turn():
+            refused: Exception | None = None
+            rows = {row.number: row for row in self._rows()}
+            ended = {number for number, row in rows.items() if row.ending not in UNENDED}
+            try:
+                for number in sorted(folders(self._place) | ended):
+                    try:
+                        self._deliver(number, rows.get(number))
+                    except Exception as error:
+                        if not self._store.refused(error):
+                            raise
+                        self._in_step = False
+                        refused = refused or (None if self._deleted(number) else error)
+            except Exception:
+                self._in_step = False
+                raise
+            finally:
+                if self._state.changed:
+                    self._state.save()
+            if refused:
+                raise refused
 
     def keep(self, number: int) -> None:
-        """Make the trial's ``best/`` a logged model, stored once; without ``best/`` or a run do nothing."""
-        self._writer.keep(number)
+        """Make the trial's ``best/`` a logged model."""
+        with self._turn():
+            self._models().keep(number)
 
     def drop(self, number: int) -> None:
-        """Delete the trial's logged model with its files, and ``best/``."""
-        self._writer.drop(number)
+        """Delete the trial's logged model and ``best/``."""
+        with self._turn():
+            self._models().drop(number)
 
     def close(self, answer: Mapping[str, Any]) -> None:
-        """End the parent run with the study's answer, which becomes ``answer.json``; register the winner if asked to."""
-        self._writer.close(answer)
+        """End the parent run with the study's answer, and register the winner where the study asks for it."""
+        with self._turn():
+            models = self._models()
+            models.settle({row.number for row in self._rows() if row.ending.ranks})
+            self._send("answer.json", json.dumps(dict(answer), indent=2, default=str))
+            tags = self._answer_tags(answer)
+            best, status = answer.get("best"), tags["sweepkit.status"]
+            if best is not None and status == "done":
+                example = provenance.about(self._data).get("example")
+                model = models.crown(int(best), example, self._data)
+                tags |= {"sweepkit.best_model": f"models:/{model}"} if model else {}
+            run_id = self._state.parent_run_id
+            self._store.log(run_id, tags=tags | provenance.description(self._study))
+            self._store.client.set_terminated(
+                run_id, {"failed": "FAILED", "interrupted": "KILLED"}.get(status, "FINISHED")
+            )
+            self._state.save()
 
     def behind(self) -> int:
         """Return how many trials have something undelivered."""
-        return self._state.behind(self._place, self._rows())
-
-    def attach(self, file: Path) -> bool:
-        """Put a file among the artifacts of the parent run; False while there is no run. Safe while a driver runs."""
-        return self._writer.attach(file)
+        return State.load(self._place.mlflow_json).behind(self._place, self._rows())
 
     def runs(self) -> Mapping[int, str]:
-        """Return the run id of each trial that has a run."""
-        return {number: done.run_id for number, done in self._state.trials.items() if done.run_id}
+        """Return the trials' run ids."""
+        trials = State.load(self._place.mlflow_json).trials
+        return {number: done.run_id for number, done in trials.items() if done.run_id}
 
     def registered(self) -> frozenset[int]:
         """Return the trials whose model is a registered version."""
-        return frozenset(number for number, done in self._state.trials.items() if done.model == "registered")
+        trials = State.load(self._place.mlflow_json).trials
+        return frozenset(number for number, done in trials.items() if done.model == "registered")
 
     def link(self, address: str) -> str:
-        """Return the address of the compare view: this study's runs, searched values and objective.
+        """Return the address of the compare view. Raises StudyNotFound while there is no run."""
+        with self._turn():
+            place = self._place
+            names = [frozenset(records.hyperparameters(place.trial(number), None)) for number in self._state.trials]
+            axes = frozenset.intersection(*names) if names else None
+            from sweepkit.trackers.mlflow.link import compare
 
-        The view is saved in the experiment, where MLflow's own "Share" puts it. Raises StudyNotFound while there is no
-        run.
-        """
-        return self._writer.link(address)
+            return compare(self._store, self._study, self._state, address, axes=axes)
+
+    def attach(self, file: Path) -> bool:
+        """Put a file among the artifacts of the parent run; False while there is no run."""
+        with self._turn():
+            if self._state.parent_run_id:
+                self._store.client.log_artifact(self._state.parent_run_id, str(file))
+            return bool(self._state.parent_run_id)
 
     def open_ui(self, port: int) -> Ui:
         """Return the study's tracking server, or an MLflow server for its store on this machine only."""
         return ui_of(self._study, port)
 
-    @property
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Bring the state in step; of several drivers on one folder one delivers at a time, from where the last one stopped."""
+        shared = self._study.several_drivers
+        with FileLock(self._place.mlflow_lock) if shared else nullcontext():
+            if shared:
+                self._state = State.load(self._place.mlflow_json)
+            if self._data is None and self._state.data:
+                self._data = Path(self._state.data)
+            if not self._in_step:
+                self._find_runs()
+                self._in_step = True
+            yield
+
+    @cached_property
+    def _store(self) -> Store:
+        return _import_store()(tracking_uri(self._study), self._place, of_url(self._study.storage))
+
+    @cached_property
     def _state(self) -> State:
         return State.load(self._place.mlflow_json)
 
+    @cached_property
+    def _id(self) -> str:
+        return provenance.study_id(self._study)
 
-def _import_writer() -> type[Writer]:
+    @cached_property
+    def _code(self) -> dict[str, str]:
+        return {name: self._store.clean(text) for name, text in provenance.code(self._study).items()}
+
+    def _find_runs(self) -> None:
+        """Bring the state in step with the runs in the store."""
+        experiment_id = self._store.experiment(self._study.tracking.experiment or self._study.name)
+        if (self._state.study_id, self._state.experiment_id) != (self._id, experiment_id):
+            self._state = State(self._state.path, self._id, experiment_id)
+        state = self._state
+        state.data = str(self._data or "")
+        mine = {"sweepkit.id": self._id}
+        parents = [run.info.run_id for run in self._store.runs(experiment_id, mine | {"sweepkit.role": "study"})]
+        if state.parent_run_id not in parents:
+            state.parent_run_id, state.sent = (parents[0] if parents else ""), {}
+        runs = {
+            int(run.data.tags["sweepkit.trial"]): run.info.run_id
+            for run in self._store.runs(
+                experiment_id, mine | {"sweepkit.study": self._place.name, "sweepkit.role": "trial"}
+            )
+        }
+        for number, run_id in runs.items():
+            if state.trials.get(number, Delivered()).run_id != run_id:
+                state.trials[number] = Delivered(run_id)
+        for number in [n for n in state.trials if n not in runs and not parents]:
+            del state.trials[number]
+        state.save()
+
+    def _deliver(self, number: int, row: Trial | None) -> None:
+        """Deliver one trial's new events and, once it ended, its outcome; the caller saves the state."""
+        if self._state.done(self._place, number, row):
+            return
+        done = self._state.trials.get(number, Delivered())
+        log = TrialLog(self._place.trial(number))
+        events, offset = log.events(done.offset)
+        ended = row if row and row.ending not in UNENDED else None
+        if not events and (ended is None or done.ending == ended.ending):
+            return
+        params = {}
+        if done.offset == 0 or offset < done.offset:  # nothing delivered yet, or the log was begun anew
+            values = records.hyperparameters(log.path.parent, row)
+            if not done.run_id:
+                done = self._state.trials[number] = Delivered(self._create(number, row, events, values))
+            self._store.log_dataset(done.run_id, provenance.dataset(self._study, self._data))
+            params = records.params(values, log.first_start())
+        tags = records.attempt_tags(events, log) | self._restart(done, events)
+        metrics, epoch_step = records.metrics(events, done.epoch_step)
+        if ended:
+            metrics += records.outcome(self._study, ended, log)
+            tags |= records.ending_tags(ended, log)
+        self._store.log(done.run_id, metrics=metrics, params=params, tags=tags)
+        if ended:
+            at = next((event.at for event in reversed(log.refresh()) if isinstance(event, Finished)), time.time())
+            status = records.STATUS.get(ended.ending, "FAILED")
+            self._store.client.set_terminated(done.run_id, status, records.milliseconds(at))
+        done.offset, done.epoch_step = offset, epoch_step
+        done.ending = ended.ending if ended else (row.ending if row else Ending.running)
+        self._state.changed = True
+
+    def _restart(self, done: Delivered, events: Sequence[Event]) -> dict[str, str]:
+        """Mark a run as running again if new events start an attempt after its end; return the tags for that."""
+        if done.ending in ("", *UNENDED) or not any(isinstance(event, Started) for event in events):
+            return {}
+        self._store.client.update_run(done.run_id, status="RUNNING")
+        return {"sweepkit.ending": Ending.running, "reason": ""}
+
+    def _create(self, number: int, row: Trial | None, events: Sequence[Event], values: Mapping[str, Any]) -> str:
+        phase = self._place.name.removeprefix(self._study.name).strip("/")
+        origin = row.origin if row else "sampled"
+        tags = {
+            "mlflow.parentRunId": self._state.parent_run_id,
+            "mlflow.user": psutil.Process().username(),
+            "sweepkit.id": self._id,
+            "sweepkit.study": self._place.name,
+            "sweepkit.role": "trial",
+            "sweepkit.trial": str(number),
+            "sweepkit.origin": origin,
+            **({"sweepkit.phase": phase} if phase else {}),
+            **self._code,
+        }
+        began = records.milliseconds(events[0].at if events else time.time())
+        name = (row.name if row else "") or records.run_name(self._study, number, origin, values, phase)
+        run = self._store.client.create_run(self._state.experiment_id, began, tags, self._store.clean(name))
+        return str(run.info.run_id)
+
+    def _answer_tags(self, answer: Mapping[str, Any]) -> dict[str, str]:
+        tags = {"sweepkit.status": str(answer.get("status", "done")), "reason": str(answer.get("reason", ""))}
+        best, value, baseline = (answer.get(name) for name in ("best", "value", "baseline"))
+        if best is not None:
+            run_id = self._state.trials.get(int(best), Delivered()).run_id
+            tags |= {"sweepkit.best_trial": str(best), "sweepkit.best_run": run_id}
+            if isinstance(value, float):
+                tags["sweepkit.best_value"] = f"{value:g}"
+            if isinstance(value, float) and isinstance(baseline, float):
+                tags |= {"sweepkit.baseline_value": f"{baseline:g}", "sweepkit.gain": f"{value - baseline:+g}"}
+        return tags
+
+    def _models(self) -> Models:
+        from sweepkit.trackers.mlflow.models import Models
+
+        return Models(self._store, self._study, self._place, self._state)
+
+    def _send(self, path: str, content: str) -> None:
+        content = self._store.clean(content)
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        if self._state.sent.get(path) != digest:
+            self._store.client.log_text(self._state.parent_run_id, content, path)
+            self._state.sent[path] = digest
+
+    def _deleted(self, number: int) -> bool:
+        """Whether the trial's run was deleted in MLflow; the trial is then left alone for good."""
+        done = self._state.trials.get(number)
+        if done is None or not done.run_id:
+            return False
+        done.gone = self._store.deleted(done.run_id)
+        self._state.changed = True
+        return done.gone
+
+
+def _import_store() -> type[Store]:
+    """Import mlflow with the settings that it reads when it is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from sweepkit.trackers.mlflow.writer import Writer
+    from sweepkit.trackers.mlflow.store import Store
 
-    return Writer
+    return Store
 
 
 def _create_tables(uri: str, place: Place) -> None:
-    from sweepkit.trackers.mlflow.store import Store
-
     with suppress(Exception):
-        Store(uri, place)
+        _import_store()(uri, place)
