@@ -67,7 +67,8 @@ def test_the_last_picture_has_the_best_the_curves_and_the_outcome(project: Path,
     assert text == "toy  done  2/6  best 0.7500 (trial 1)"
     assert "<b>done</b>: all trials of the budget are done" in html
     assert "2 of 6 trials · 2 complete · 1 min 01 s" in html
-    assert re.findall(r"<td class='n'>(.*?)</td>", html) == ["1", "0.7500", "+0.2500", "0", "0.5000", "baseline"]
+    cells = ["1", "0.7500", "+0.2500", "1.0 s", "0", "0.5000", "baseline", "1.0 s"]
+    assert re.findall(r"<td class='n'>(.*?)</td>", html) == cells
     assert polylines(html) == {"0": "1.2", "1": "2.5"}
     assert "training now" not in html
 

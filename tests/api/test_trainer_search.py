@@ -217,43 +217,55 @@ def test_the_median_pruner_prunes_by_default(project: Path) -> None:
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 5 + ["PRUNED"]
 
 
-def test_it_returns_the_best_run(project: Path) -> None:
-    best = sweepkit.hyperparameter_search(trainer(project), hp_space=learning_rate, n_trials=4, direction="minimize")
-    assert isinstance(best, BestRun)
+def test_a_study_name_resumes_and_the_best_run_is_returned(project: Path) -> None:
+    first = sweepkit.hyperparameter_search(trainer(project), learning_rate, n_trials=2, study_name="twice")
+    best = sweepkit.hyperparameter_search(
+        trainer(project), hp_space=learning_rate, n_trials=4, direction="minimize", study_name="twice"
+    )
+    assert isinstance(first, BestRun) and isinstance(best, BestRun)
+    assert best.objective <= first.objective
     losses = [trial[-1].metrics["eval_loss"] for trial in evaluations(project)]
     assert len(losses) == 4
     assert (best.objective, int(best.run_id)) == (min(losses), losses.index(min(losses)))
     assert set(best.hyperparameters) == {"learning_rate"}
     assert 1e-3 <= best.hyperparameters["learning_rate"] <= 1e-1
+    with pytest.raises(InputError, match="study twice exists; leave out load_if_exists=False"):
+        sweepkit.hyperparameter_search(
+            trainer(project), learning_rate, n_trials=3, study_name="twice", load_if_exists=False
+        )
 
 
-def test_compute_objective_conditional_space_and_names(project: Path) -> None:
+def test_several_directions_a_conditional_space_and_names(project: Path) -> None:
     def space(trial: Any) -> dict[str, Any]:
         values = {"optim": trial.suggest_categorical("optim", ["sgd", "adamw_torch"])}
         if values["optim"] == "adamw_torch":
             values["adam_beta2"] = trial.suggest_float("adam_beta2", 0.9, 0.999)
         return values
 
-    def objective(metrics: dict[str, float]) -> float:
-        return -metrics["eval_loss"]
+    def objective(metrics: dict[str, float]) -> list[float]:
+        return [-metrics["eval_loss"], metrics["epoch"]]
 
-    best = sweepkit.hyperparameter_search(
+    front = sweepkit.hyperparameter_search(
         trainer(project),
         hp_space=space,
         compute_objective=objective,
         hp_name=lambda trial: f"mine-{trial.number}",
-        n_trials=6,
-        direction="maximize",
+        n_trials=5,
+        direction=["maximize", "minimize"],
         study_name="named",
     )
-    assert isinstance(best, BestRun) and best.objective < 0
-    assert ("adam_beta2" in best.hyperparameters) == (best.hyperparameters["optim"] == "adamw_torch")
+    assert isinstance(front, list)
+    ends = [trial[-1] for trial in evaluations(project)]
+    # All trials end at the same epoch, so that those with the lowest loss are the whole front.
+    assert {tuple(run.objective) for run in front} == {(-min(end.metrics["eval_loss"] for end in ends), ends[0].epoch)}
+    for run in front:
+        assert ("adam_beta2" in run.hyperparameters) == (run.hyperparameters["optim"] == "adamw_torch")
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "named"]
     names = {run.info.run_name for run in client.search_runs([experiment.experiment_id])}
-    assert {f"mine-{number}" for number in range(6)} < names
+    assert {f"mine-{number}" for number in range(5)} < names
 
 
 def one_rate(trial: Any) -> dict[str, Any]:
@@ -281,43 +293,6 @@ def test_several_sets_are_one_evaluation_as_in_the_trainers_own_search(project: 
     assert said[-1].values == (of_both(said[-1].metrics),)
 
 
-def test_several_directions_return_the_pareto_front(project: Path) -> None:
-    def objective(metrics: dict[str, float]) -> list[float]:
-        return [metrics["eval_loss"], metrics["epoch"]]
-
-    front = sweepkit.hyperparameter_search(
-        trainer(project),
-        hp_space=learning_rate,
-        compute_objective=objective,
-        n_trials=3,
-        direction=["minimize", "maximize"],
-    )
-    assert isinstance(front, list)
-    ends = [trial[-1] for trial in evaluations(project)]
-    # All trials end at the same epoch, so that the one with the lowest loss is the whole front.
-    assert [run.objective for run in front] == [[min(end.metrics["eval_loss"] for end in ends), ends[0].epoch]]
-
-
-def test_without_an_evaluation_strategy_it_evaluates_at_the_end(project: Path) -> None:
-    mine = trainer(project, eval_strategy="no", eval_steps=None)
-    best = sweepkit.hyperparameter_search(mine, hp_space=learning_rate, n_trials=1)
-    [[only]] = evaluations(project)
-    assert isinstance(best, BestRun)
-    assert (only.step, best.objective) == (4, only.metrics["eval_loss"])
-
-
-def test_a_study_name_goes_on_where_it_stopped(project: Path) -> None:
-    first = sweepkit.hyperparameter_search(trainer(project), learning_rate, n_trials=2, study_name="twice")
-    again = sweepkit.hyperparameter_search(trainer(project), learning_rate, n_trials=3, study_name="twice")
-    assert isinstance(first, BestRun) and isinstance(again, BestRun)
-    assert again.objective <= first.objective
-    assert len(list((project / "runs/twice/trials").iterdir())) == 3
-    with pytest.raises(InputError, match="study twice exists; leave out load_if_exists=False"):
-        sweepkit.hyperparameter_search(
-            trainer(project), learning_rate, n_trials=3, study_name="twice", load_if_exists=False
-        )
-
-
 def test_a_trainer_that_cannot_be_sent_runs_here_and_says_so(project: Path) -> None:
     mine = trainer(project)
     lock, made = threading.Lock(), []
@@ -342,16 +317,10 @@ class Reporting(TrainerCallback):
         metrics["eval_length"] = args.generation_max_length
 
 
-def test_a_seq2seq_trainer_keeps_its_own_arguments(project: Path) -> None:
+def test_a_seq2seq_trainer_keeps_its_own_arguments_and_without_a_strategy_evaluates_at_the_end(project: Path) -> None:
     plain = trainer(project)
     args = Seq2SeqTrainingArguments(
-        output_dir="out",
-        max_steps=2,
-        eval_strategy="steps",
-        eval_steps=2,
-        use_cpu=True,
-        report_to="none",
-        generation_max_length=7,
+        output_dir="out", max_steps=2, use_cpu=True, report_to="none", generation_max_length=7
     )
     mine = Seq2SeqTrainer(
         args=args,
@@ -361,7 +330,9 @@ def test_a_seq2seq_trainer_keeps_its_own_arguments(project: Path) -> None:
         callbacks=[Reporting()],
     )
     best = sweepkit.hyperparameter_search(mine, learning_rate, lambda metrics: metrics["eval_length"], n_trials=1)
-    assert isinstance(best, BestRun) and best.objective == 7.0
+    [[only]] = evaluations(project)
+    assert isinstance(best, BestRun)
+    assert (only.step, best.objective, only.metrics["eval_length"]) == (2, 7.0, 7.0)
 
 
 def test_what_it_cannot_do_is_said(project: Path) -> None:

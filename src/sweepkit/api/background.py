@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from types import FrameType
 
@@ -25,33 +26,18 @@ class BackgroundRun:
 
     def __init__(self, checked: Checked, *, fresh: bool) -> None:
         self.study, self.switch, self.view = checked.study, Switch(), _view()
-        self._outcome: Outcome | None = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(
-            target=self._run, args=[checked, fresh], name=f"study {self.study.name}", daemon=True
-        )
-        self._thread.start()
+        self.outcome: Future[Outcome] = Future()
+        """Waits for the end of the run, and raises what ended it."""
+        threading.Thread(target=self._run, args=[checked, fresh], name=f"study {self.study.name}", daemon=True).start()
 
     def _run(self, checked: Checked, fresh: bool) -> None:
         try:
             with self.view as view:
-                self._outcome = run_checked(checked, fresh=fresh, watch=view, switch=self.switch)
-        except BaseException as error:  # noqa: BLE001  # an edge: wait() raises it in the caller's thread
-            self._error = error
-
-    @property
-    def alive(self) -> bool:
-        """Whether it is still running."""
-        return self._thread.is_alive()
-
-    def wait(self) -> Outcome:
-        """Wait until it is over and return the outcome, or raise what ended it."""
-        while self.alive:
-            self._thread.join(0.2)  # in short turns, so that Ctrl-C gets through
-        if self._error is not None:
-            raise self._error
-        assert self._outcome is not None
-        return self._outcome
+                outcome = run_checked(checked, fresh=fresh, watch=view, switch=self.switch)
+        except BaseException as error:  # noqa: BLE001  # an edge: raised again where the outcome is waited for
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(outcome)
 
 
 _LAST: dict[Path, BackgroundRun] = {}
@@ -66,7 +52,7 @@ def last(study: StudyData) -> BackgroundRun | None:
 def running(study: StudyData) -> BackgroundRun | None:
     """Return the study's run in the background if it is still running."""
     run = last(study)
-    return run if run is not None and run.alive else None
+    return None if run is None or run.outcome.done() else run
 
 
 def run(study: StudyData, *, fresh: bool) -> Outcome:
@@ -107,7 +93,7 @@ def _stop_on_sigterm() -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        runs = [run for run in _LAST.values() if run.alive]
+        runs = [run for run in _LAST.values() if not run.outcome.done()]
         for run in runs:
             run.switch.press()
         if not runs:

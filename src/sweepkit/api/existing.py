@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from optuna.trial import FixedTrial
@@ -43,9 +42,11 @@ def existing_task(
     suggested), or with ``plain_dict`` the dict of values, as from Ray. Raises InputError for a Trainer subclass that does
     not keep its arguments.
     """
-    model_init = trainer.model_init
+    kind, model_init = type(trainer), trainer.model_init
     takes_trial = number_of_arguments(model_init) > 0
-    blueprint = _blueprint(trainer, _ComputeObjective(compute_objective or default_compute_objective, goals))
+    parts, own_callbacks = _parts(trainer), _callbacks(trainer)
+    takes_callbacks = "callbacks" in _named(kind)
+    objective = compute_objective or default_compute_objective
     arguments = f"{type(trainer.args).__module__}:{type(trainer.args).__qualname__}"
 
     class Existing(Task):
@@ -66,19 +67,25 @@ def existing_task(
 
         def trainer(self, **given: Any) -> Trainer:
             """Return a Trainer of the same class with the same parts."""
-            return blueprint.trainer(given["model"], given["args"], given["callbacks"])
+            callbacks = [*own_callbacks, *given["callbacks"]]
+            passed = {**parts, "callbacks": callbacks} if takes_callbacks else parts
+            made = kind(model=given["model"], args=given["args"], **passed)
+            for callback in () if takes_callbacks else callbacks:
+                made.add_callback(callback)
+            _report_objective(made, objective, goals)
+            return made
 
         def _trial(self) -> Any:
             if self._spec is None or self._spec.drawn is None:
                 return None
             if plain_dict:
                 return {**self._spec.hyperparameters, **self._spec.drawn}
-            return SuggestedTrial(dict(self._spec.drawn), self._spec.number)
+            return _SuggestedTrial(dict(self._spec.drawn), self._spec.number)
 
     return Existing
 
 
-class SuggestedTrial(FixedTrial):
+class _SuggestedTrial(FixedTrial):
     """The trial that ``model_init`` gets: Optuna's FixedTrial with the values that ``hp_space`` suggested."""
 
     @property
@@ -87,105 +94,62 @@ class SuggestedTrial(FixedTrial):
         return dict(self._params)
 
 
-class _ComputeObjective:
-    """Adds what ``compute_objective`` returns to what ``Trainer.evaluate`` returns, all evaluation sets together."""
+def _report_objective(trainer: Trainer, objective: Callable[..., Any], goals: int) -> None:
+    """Add the objective's values to what the Trainer's ``evaluate`` returns, which calls itself for each of several sets."""
+    names = [OBJECTIVE] if goals == 1 else [f"{OBJECTIVE}_{i}" for i in range(goals)]
+    evaluate, depth = trainer.evaluate, 0
 
-    def __init__(self, objective: Callable[..., Any], goals: int) -> None:
-        self._objective = objective
-        self._names = [OBJECTIVE] if goals == 1 else [f"{OBJECTIVE}_{i}" for i in range(goals)]
-
-    def attach(self, trainer: Trainer) -> None:
-        """Wrap a Trainer's ``evaluate``, which calls itself for each of several sets."""
-        evaluate, depth = trainer.evaluate, 0
-
-        def evaluating(*args: Any, **kwargs: Any) -> dict[str, float]:
-            nonlocal depth
-            depth += 1
-            try:
-                metrics = evaluate(*args, **kwargs)
-            finally:
-                depth -= 1
-            return metrics if depth else {**metrics, **self._of(metrics)}
-
-        trainer.evaluate = evaluating  # type: ignore[method-assign]  # of this one Trainer
-
-    def _of(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-        value = self._objective(copy.deepcopy(dict(metrics)))
+    def evaluating(*args: Any, **kwargs: Any) -> dict[str, float]:
+        nonlocal depth
+        depth += 1
+        try:
+            metrics = evaluate(*args, **kwargs)
+        finally:
+            depth -= 1
+        if depth:
+            return metrics
+        value = objective(copy.deepcopy(dict(metrics)))
         values = list(value) if isinstance(value, Sequence) else [value]
-        return dict(zip(self._names, map(float, values), strict=True))
+        return {**metrics, **dict(zip(names, map(float, values), strict=True))}
+
+    trainer.evaluate = evaluating  # type: ignore[method-assign]  # of this one Trainer
 
 
-@dataclass(frozen=True)
-class _Blueprint:
-    """What makes another Trainer like the given one."""
-
-    kind: type[Trainer]
-    parts: Mapping[str, Any]
-    callbacks: Sequence[TrainerCallback]
-    takes_callbacks: bool
-    objective: _ComputeObjective
-
-    def trainer(self, model: Any, args: Any, callbacks: Sequence[Any]) -> Trainer:
-        callbacks = [*self.callbacks, *callbacks]
-        if self.takes_callbacks:
-            made = self.kind(model=model, args=args, callbacks=callbacks, **self.parts)
-        else:
-            made = self.kind(model=model, args=args, **self.parts)
-            for callback in callbacks:
-                made.add_callback(callback)
-        self.objective.attach(made)
-        return made
-
-
-def _blueprint(trainer: Trainer, objective: _ComputeObjective) -> _Blueprint:
-    """Return the blueprint of a Trainer, with its own callbacks; transformers adds its standard ones itself."""
-    own = [
+def _callbacks(trainer: Trainer) -> list[TrainerCallback]:
+    """Return the Trainer's own callbacks; transformers adds its standard ones itself."""
+    return [
         callback
         for callback in trainer.callback_handler.callbacks
         if type(callback).__module__.split(".")[0] != "transformers" or isinstance(callback, EarlyStoppingCallback)
     ]
-    kind = type(trainer)
-    return _Blueprint(kind, _parts(trainer), own, _takes(kind, "callbacks"), objective)
 
 
 def _parts(trainer: Trainer) -> dict[str, Any]:
     """Return the arguments to make another Trainer with, except model, args and callbacks."""
-    kind, held = type(trainer), vars(trainer)
-    parts = {name: held[name] for name in _KEPT if _takes(kind, name)}
+    kind, held, named = type(trainer), vars(trainer), _named(type(trainer))
     standard = inspect.signature(Trainer.__init__).parameters
     for name in ("model", "args"):
-        if not _takes(kind, name):
+        if name not in named:
             raise InputError(
                 f"hyperparameter_search: {kind.__name__} does not take {name}, which differs between trials"
             )
-    for name in _named(kind):
-        if name in standard:
-            continue
-        if name not in held:
-            raise InputError(
-                f"hyperparameter_search: {kind.__name__} takes {name} but does not keep it, so the trials' Trainers would "
-                f"not get it; set self.{name} = {name} in its __init__"
-            )
-        parts[name] = held[name]
-    return parts
+    for name in (each for each in named if each not in standard and each not in held):
+        raise InputError(
+            f"hyperparameter_search: {kind.__name__} takes {name} but does not keep it, so the trials' Trainers would "
+            f"not get it; set self.{name} = {name} in its __init__"
+        )
+    return {name: held[name] for name in named if name in _KEPT or name not in standard}
 
 
-def _inits(kind: type) -> Iterator[Mapping[str, inspect.Parameter]]:
-    """Yield the parameters of a class's ``__init__``, and of its bases' as far up as ``**kwargs`` pass arguments on."""
+def _named(kind: type) -> list[str]:
+    """Return what a class's ``__init__`` takes by name, and its bases' as far up as ``**kwargs`` pass arguments on."""
+    names: list[str] = []
     for each in kind.__mro__:
-        if "__init__" in vars(each):
-            parameters = inspect.signature(vars(each)["__init__"]).parameters
-            yield parameters
-            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
-                return
-
-
-def _named(kind: type) -> Iterator[str]:
-    for parameters in _inits(kind):
-        for index, parameter in enumerate(parameters.values()):
-            if index and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                yield parameter.name
-
-
-def _takes(kind: type, name: str) -> bool:
-    return name in _named(kind)
+        if "__init__" not in vars(each):
+            continue
+        parameters = list(inspect.signature(vars(each)["__init__"]).parameters.values())
+        by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        names += [parameter.name for parameter in parameters[1:] if parameter.kind in by_name]
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return list(dict.fromkeys(names))

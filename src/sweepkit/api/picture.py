@@ -13,11 +13,14 @@ from html import escape
 from types import TracebackType
 from typing import Self
 
-from sweepkit.report.answer import Answer
+from rich.console import RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from sweepkit.report import terminal
 from sweepkit.report.rows import endings
 from sweepkit.report.style import ACCENT, ENDINGS, window
-from sweepkit.report.terminal import COLUMNS_MOST, goals
-from sweepkit.report.watch import Board, Outcome, fraction
+from sweepkit.report.watch import Board, Outcome
 from sweepkit.study import words
 from sweepkit.study.files import first_line
 from sweepkit.study.study import StudyData
@@ -156,7 +159,7 @@ class LivePicture:
         else:
             pruner = board.study.pruner.type
             searching = board.study.sampler.type + ("" if pruner == "none" else f" + {pruner}")
-            about = f"{escape(goals(board.study))} · {escape(searching)}"
+            about = f"{escape(terminal.goals(board.study))} · {escape(searching)}"
             parts = [f"<b>{escape(board.study.name)}</b> <span class=soft>{about}</span>"]
             parts += [_bar(board.done / board.total)] if board.total else []
             parts += [self._state(board), f"<div class=parts>{self._tables(board)}{_curves(board, self._curves)}</div>"]
@@ -184,9 +187,11 @@ class LivePicture:
         tables = []
         if top := board.top:
             title = "Pareto front" if len(board.study.objective.goals) > 1 else "best"
-            tables.append(f"<h4>{title}</h4>{_best(board, top)}")
+            best = terminal.trials(board.study, top, against=board.answer.baseline)
+            tables.append(f"<h4>{title}</h4>{_html(best)}")
         if board.running and self._outcome is None:
-            tables.append(f"<h4>training now</h4>{_running(board)}")
+            moments = dict(sorted(board.running.items()))
+            tables.append(f"<h4>training now</h4>{_html(terminal.running(board.study, moments))}")
         return f"<div>{''.join(tables)}</div>" if tables else ""
 
 
@@ -204,36 +209,21 @@ def _failures(board: Board) -> list[str]:
     return [*lines, f"<div class=soft>and {more} more that went wrong</div>"] if more else lines
 
 
-def _best(board: Board, rows: Sequence[Trial]) -> str:
-    study = board.study
-    answer = Answer(study, board.answer.rows)
-    against = None if answer.several else answer.baseline
-    names = list(dict.fromkeys(name for row in rows for name in row.params))
-    joined = len(names) > COLUMNS_MOST
-    heads = [("trial", "n"), *((goal.metric, "n") for goal in study.objective.goals)]
-    heads += [("gain", "n")] if against else []
-    heads += [("hyperparameters", "")] if joined else [(words.name(name), "") for name in names]
-    lines = ["".join(f"<th class='{kind}'>{escape(head)}</th>" for head, kind in heads)]
-    for row in rows:
-        cells = [str(row.number), *map(words.value, row.values)]
-        if against:
-            gain = answer.gain(row)
-            cells.append("baseline" if row.number == against.number else "" if gain is None else words.difference(gain))
-        settings = [words.setting(row.params[name]) if name in row.params else "" for name in names]
-        cells += [words.settings(row.params)] if joined else settings
-        filled = zip(cells, heads, strict=True)
-        lines.append("".join(f"<td class='{kind}'>{escape(cell)}</td>" for cell, (_, kind) in filled))
-    first = "" if answer.several else " class=first"
-    return f"<table><tr>{lines[0]}</tr><tr{first}>{'</tr><tr>'.join(lines[1:])}</tr></table>"
+def _html(table: Table) -> str:
+    """Return a table of the terminal's views as HTML, with its progress bars."""
+    kinds = ["n" if column.justify == "right" else "" for column in table.columns]
+    lines = ["".join(f"<th class='{k}'>{_cell(c.header)}</th>" for k, c in zip(kinds, table.columns, strict=True))]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        lines.append("".join(f"<td class='{kind}'>{_cell(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)))
+    first = " class=first" if table.rows and table.rows[0].style else ""
+    head = f"<tr>{lines[0]}</tr>" if table.show_header else ""
+    return f"<table>{head}<tr{first}>{'</tr><tr>'.join(lines[1:])}</tr></table>"
 
 
-def _running(board: Board) -> str:
-    lines = []
-    for number, moment in sorted(board.running.items()):
-        last = words.value(moment.history[-1]) if moment.history else "–"
-        cells = [str(number), _bar(fraction(board.study, moment) or 0.0), last, escape(words.settings(moment.params))]
-        lines.append("".join(f"<td>{cell}</td>" for cell in cells))
-    return f"<table><tr>{'</tr><tr>'.join(lines)}</tr></table>"
+def _cell(content: RenderableType) -> str:
+    if isinstance(content, ProgressBar):
+        return _bar(content.completed / (content.total or 1.0))
+    return escape(str(content))
 
 
 def _curves(board: Board, curves: Mapping[int, Curve]) -> str:
@@ -270,7 +260,6 @@ class _Axes:
     end: float
 
     def at(self, epoch: float, value: float) -> tuple[float, float]:
-        """Return the pixels of a point."""
         share = min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
         x = LEFT + (WIDTH - LEFT - RIGHT) * epoch / self.end
         return x, HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * share

@@ -118,7 +118,7 @@ class Study(StudyData):
         run = last(self)
         if run is None:
             raise InputError(f"{self.name} does not run in the background; start it with run_in_background()")
-        return run.wait()
+        return run.outcome.result()
 
     # Look
 

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna.pruners import BasePruner, MedianPruner
+from transformers import Trainer
+from transformers.trainer_utils import BestRun, default_hp_space_optuna, default_hp_space_ray
 
 from sweepkit.api.existing import OBJECTIVE, existing_task
 from sweepkit.check import Checked
@@ -31,21 +33,7 @@ from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS, owned
 from sweepkit.tasks.task import Task
 from sweepkit.trial.trial import Trial
 
-if TYPE_CHECKING:
-    from transformers import Trainer
-    from transformers.trainer_utils import BestRun
-
-_OPTIONS = (
-    "study_name",
-    "storage",
-    "timeout",
-    "n_jobs",
-    "sampler",
-    "pruner",
-    "load_if_exists",
-    "gc_after_trial",
-    "catch",
-)
+_OPTIONS = "study_name, storage, timeout, n_jobs, sampler, pruner, load_if_exists, gc_after_trial, catch"
 _FILLED_IN = frozenset(
     {"accelerator_config", "fsdp_config", "parallelism_config", "debug", "lr_scheduler_kwargs", "project"}
 )
@@ -82,8 +70,10 @@ def hyperparameter_search(  # the signature of Trainer.hyperparameter_search
     where = str(getattr(backend, "value", backend) or "optuna")
     request = _Request(trainer, hp_space, compute_objective, n_trials, directions, where, hp_name, kwargs)
     request.check()
-    rows = _run(request, watch or Quiet())
-    best = [_best_run(row) for row in rows]
+    best = [
+        BestRun(str(row.number), row.values[0] if len(row.values) == 1 else list(row.values), dict(row.drawn))
+        for row in _run(request, watch or Quiet())
+    ]
     return best[0] if len(directions) == 1 else best
 
 
@@ -110,8 +100,8 @@ class _Request:
             raise InputError(f"hyperparameter_search: {problem}")
 
     def _wrong_arguments(self) -> Iterator[str]:
-        if unknown := set(self.options) - set(_OPTIONS):
-            yield f"unknown {', '.join(sorted(unknown))}; expected {', '.join(_OPTIONS)}"
+        if unknown := set(self.options) - set(_OPTIONS.split(", ")):
+            yield f"unknown {', '.join(sorted(unknown))}; expected {_OPTIONS}"
         if self.backend not in ("optuna", "ray"):
             yield f"backend must be optuna or ray, got {self.backend}"
         for direction in self.directions or [""]:
@@ -165,7 +155,7 @@ class _Request:
         on_ray, hp_name = self.backend == "ray", self.hp_name
         return DefinedByRun(
             study,
-            _ray_space(self.trainer, self.hp_space) if on_ray else self.hp_space or _default_space,
+            _ray_space(self.trainer, self.hp_space) if on_ray else self.hp_space or default_hp_space_optuna,
             applies=lambda name: name in names or name.startswith("peft."),
             # Ray's trials are dicts of values, for hp_name as for model_init.
             name=(lambda trial, values: hp_name(dict(values) if on_ray else trial)) if hp_name else None,
@@ -182,12 +172,8 @@ class _Request:
 
 def _run(request: _Request, watch: Watcher) -> list[Trial]:
     """Run the request as a study and return the best trial or the Pareto front. Raises StudyFailed without one."""
-    task = existing_task(
-        request.trainer,
-        request.compute_objective,
-        len(request.directions),
-        plain_dict=request.backend == "ray",
-    )
+    goals, on_ray = len(request.directions), request.backend == "ray"
+    task = existing_task(request.trainer, request.compute_objective, goals, plain_dict=on_ray)
     study = request.study()
     if request.options.get("load_if_exists") is False and read(study):
         raise InputError(
@@ -195,7 +181,10 @@ def _run(request: _Request, watch: Watcher) -> list[Trial]:
         )
     study, here = _send(task, study)
     proposer = request.proposer(study)
-    checked = Checked(study, _arguments(request.trainer))
+    arguments = request.trainer.args
+    checked = Checked(
+        study, {each.name: _plain(getattr(arguments, each.name)) for each in fields(arguments) if each.init}
+    )
     instead = Replacements(proposer=proposer, pruner=request.pruner(), task=here)
     outcome = run_checked(checked, watch=watch, instead=instead)
     if proposer.left:
@@ -225,13 +214,6 @@ def _send(task: type[Task], study: StudyData) -> tuple[StudyData, type[Task] | N
     return study.model_copy(update={"task": study.task.model_copy(update={"pickle": str(file)})}).at(study.home), here
 
 
-def _best_run(row: Trial) -> BestRun:
-    from transformers.trainer_utils import BestRun
-
-    value = row.values[0] if len(row.values) == 1 else list(row.values)
-    return BestRun(str(row.number), value, dict(row.drawn))
-
-
 def _training(trainer: Trainer) -> dict[str, Any]:
     """Return the Trainer's arguments that differ from their defaults, without those that sweepkit sets itself."""
     result: dict[str, Any] = {
@@ -247,10 +229,6 @@ def _training(trainer: Trainer) -> dict[str, Any]:
     return result
 
 
-def _arguments(trainer: Trainer) -> dict[str, Any]:
-    return {entry.name: _plain(getattr(trainer.args, entry.name)) for entry in fields(trainer.args) if entry.init}
-
-
 def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
@@ -263,8 +241,6 @@ def _ray_space(
         from sweepkit.backends.ray.domains import parameter
     except ImportError as error:
         raise MissingExtra("backend: ray", "ray") from error
-    from transformers.trainer_utils import default_hp_space_ray
-
     written = hp_space or default_hp_space_ray
 
     def space(trial: Suggesting) -> dict[str, Any]:
@@ -274,11 +250,4 @@ def _ray_space(
         whole = {name for name in values if type(getattr(trainer.args, name, None)) is int}
         return {name: trial.suggest(name, parameter(name, each, whole=name in whole)) for name, each in values.items()}
 
-    return space
-
-
-def _default_space(trial: Any) -> dict[str, Any]:
-    from transformers.trainer_utils import default_hp_space_optuna
-
-    space: dict[str, Any] = default_hp_space_optuna(trial)
     return space
