@@ -12,9 +12,13 @@ import os
 import random
 import resource
 import signal
+import stat
+import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import psutil
 import torch
@@ -91,6 +95,34 @@ class QuadraticTrainer(Trainer):
         return output
 
 
+class Mute(Exception):
+    """Raises where it is asked for its message."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def _write_on_every_socket() -> None:
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(int(path.name)).st_mode):
+                os.write(int(path.name), b"\xff\x00 not a message\n")
+    threading.Event().wait()
+
+
+HOSTILE: dict[str, Callable[[], None]] = {
+    "exit": lambda: sys.exit(4),
+    "interrupt": lambda: _raise(KeyboardInterrupt()),
+    "mute": lambda: _raise(Mute()),
+    "garbled": lambda: _raise(RuntimeError("\x1b[31mred\x1b[0m \ud800\x07 caf\xe9")),
+    "stray": _write_on_every_socket,
+}
+
+
 class Quadratic(Task):
     """Minimises a quadratic; ``eval_score`` is :func:`score` of learning rate, ``x`` and progress, or the ``curve``."""
 
@@ -112,6 +144,8 @@ class Quadratic(Task):
     """Fault: signal 9, as the kernel does."""
     hang: bool = False
     """Fault: never come back."""
+    hostile: str = ""
+    """Fault: ``exit`` (sys.exit), ``interrupt``, ``mute`` (an exception without text), ``garbled``, ``stray`` (bytes)."""
     allocate_mb: int = 0
     """Fault: take (and touch) this much memory and go on."""
     nan_at_step: int | None = None
@@ -152,7 +186,7 @@ class Quadratic(Task):
                 threading.Event().wait(0.01)
         if self.out_of_memory_above is not None and micro_batch > self.out_of_memory_above:
             raise torch.OutOfMemoryError(f"toy out of memory with a micro-batch of {micro_batch}")
-        fault = self.exit_code is not None or self.segfault or self.kill or self.hang or self.allocate_mb
+        fault = self.exit_code is not None or any((self.segfault, self.kill, self.hang, self.allocate_mb, self.hostile))
         if step != (self.fail_at_step or (1 if fault else None)):
             return
         if self.once:
@@ -166,6 +200,8 @@ class Quadratic(Task):
             os.kill(os.getpid(), signal.SIGSEGV if self.segfault else signal.SIGKILL)
         if self.hang:
             threading.Event().wait()
+        if self.hostile:
+            HOSTILE[self.hostile]()
         if self.memory_limit_mb:
             used = psutil.Process().memory_info().vms
             limit = used + self.memory_limit_mb * 2**20

@@ -26,12 +26,12 @@ from sweepkit.trial.events import Evaluated, Finished, Started
 from sweepkit.trial.trial import Ending, Reason, TrialSpec
 
 
-def session_of(project: Path, **keys: Any) -> StudySession:
-    """Return the session of a toy study whose storage lies in memory."""
+def session_of(project: Path, *, storage: InMemoryStorage | None = None, **keys: Any) -> StudySession:
+    """Return the session of a toy study whose storage lies in memory: a new one, or an earlier driver's."""
     checked = check(toy_study(project, **keys))
     study = checked.study
     study.place.folder.mkdir(parents=True, exist_ok=True)
-    search = Search(study, InMemoryStorage(), Proposer(study, checked.known))
+    search = Search(study, storage or InMemoryStorage(), Proposer(study, checked.known))
     courier = Courier(tracker_of(study), warn=print)
     return StudySession(study, search, courier=courier, watch=Quiet(), setup=Setup(gpus=1, slots=1))
 
@@ -64,6 +64,22 @@ def test_an_interrupted_study_stops_running_trials_and_starts_no_more(project: P
     assert session.killing
     session.handle(failed(spec.number, Reason.signal))
     assert session._search.row(spec.number).ending is Ending.stopped, "a killed trial is resumed later"
+
+
+def test_a_trial_at_which_driver_after_driver_dies_before_it_gets_further_fails(project: Path) -> None:
+    storage = InMemoryStorage()
+    session = session_of(project, storage=storage)
+    number = started(session).number
+    session.hear(evaluated(1))
+    for attempt in range(sessions.ABANDONED):
+        session = session_of(project, storage=storage)
+        spec = started(session)
+        assert (spec.number, spec.attempt) == (number, attempt + 2)
+    session = session_of(project, storage=storage)
+    assert started(session).number == number + 1
+    row = session._search.row(number)
+    assert (row.ending, row.reason) == (Ending.failed, Reason.driver_lost)
+    assert row.cause == "its driver died 5 times while it ran, before it got any further"
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ BRANCHES: dict[str, dict[str, Any]] = {
     "nan": {"task.nan_at_step": 3},
     "too_big": {"task.out_of_memory_above": 2},
     "bad_start": {"task.curve": [-5.0, -5.0, -5.0]},
+    **{way: {"task.hostile": way} for way in ("exit", "interrupt", "mute", "garbled", "stray")},
 }
 
 
@@ -70,6 +71,11 @@ def test_every_ending_has_its_name_and_cause_and_the_others_finish(project: Path
         6: ("diverged", "training loss is not finite at step 3"),
         7: ("infeasible", "out of memory: toy out of memory with a micro-batch of 4"),
         8: ("pruned", ""),
+        9: ("failed", "SystemExit: 4"),
+        10: ("failed", "KeyboardInterrupt: KeyboardInterrupt"),
+        11: ("failed", "Mute: Mute, whose message cannot be shown"),
+        12: ("failed", "RuntimeError: red ?? café"),
+        13: ("failed", r"wrote bytes to sweepkit's socket that are no message: b'\xff\x00 not a message'"),
     }
     assert outcome.best is not None and outcome.best.number == 0
     kept = sorted(path.parent.name for path in (project / "runs/toy/trials").glob("*/best"))

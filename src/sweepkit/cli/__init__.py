@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -105,6 +106,11 @@ def sweep(
 
 def main() -> NoReturn:
     """Run the command line, print errors, and exit: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # text from outside, or ours on an ASCII terminal, never ends a command
     try:
         app()
     except SweepError as error:

@@ -38,6 +38,13 @@ LOSSES = 20
 """Restarts of a trial whose machine was lost; these do not count as the trial's own crashes."""
 
 
+ABANDONED = 5
+"""Starts of a trial in a row at each of which its driver died before the trial got any further.
+
+Drivers also die of other causes (a job that is preempted), and at random ones a trial seldom stands still so often.
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setup:
     """What the trials of a run have in common."""
@@ -207,22 +214,22 @@ class StudySession:
         self._trials[trial.number] = trial
         log = self._log(trial.number)
         evaluations = log.evaluations
+        if log.abandoned >= ABANDONED:
+            cause = f"its driver died {log.abandoned} times while it ran, before it got any further"
+            self._end(trial.number, Ending.failed, reason=Reason.driver_lost, cause=cause)
+            return None
         if log.finished and log.finished.ending != Ending.stopped:
             self._finish(log.finished, logged=True)
             return self._retries.pop() if self._retries and self._retries[-1].number == trial.number else None
         if evaluations and self._search.report(evaluations[-1]):
             last = evaluations[-1]
-            self._finish(
-                Finished(
-                    trial=trial.number,
-                    at=time.time(),
-                    ending=Ending.pruned,
-                    step=last.step,
-                    values=self._search.value_so_far(last),
-                )
-            )
+            self._end(trial.number, Ending.pruned, step=last.step, values=self._search.value_so_far(last))
             return None
         return None if self._population.holds(trial.number, evaluations) else self._spec(trial)
+
+    def _end(self, number: int, ending: Ending, **facts: Any) -> None:
+        """End a trial of a dead driver without starting it again."""
+        self._finish(Finished(trial=number, at=time.time(), ending=ending, **facts))
 
     def _spec(self, trial: Trial) -> TrialSpec:
         """Return the spec of a trial's next attempt, which resumes from its last complete checkpoint if it has one."""
@@ -294,7 +301,7 @@ class StudySession:
             return splits and log.out_of_memory <= retries.out_of_memory
         if event.reason is Reason.lost:
             return log.losses <= LOSSES
-        if event.ending == Ending.failed and event.reason is not Reason.deadline:
+        if event.ending == Ending.failed and event.reason not in (Reason.deadline, Reason.driver_lost):
             return log.crashes <= retries.crash
         return False
 

@@ -22,6 +22,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+FOREIGN = (Exception, SystemExit, KeyboardInterrupt)
+"""What other people's code may raise; ``sys.exit`` in a task ends the trial, not the process that has to report it."""
+
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 """An OSError's ``errno`` when a disk or a quota is full."""
 

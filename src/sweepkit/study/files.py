@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+"""A terminal's escape sequences (ECMA-48): CSI, OSC and those of two characters."""
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -23,14 +27,25 @@ def write_whole(path: Path, content: str | bytes) -> None:
     os.replace(draft, path)
 
 
-def first_line(message: str | BaseException) -> str:
-    """Return the first non-blank line, at most 500 characters; for an exception without a message, its type's name.
+def text_of(error: BaseException) -> str:
+    """Return an exception's message; its type's name where it has none or raises when asked for it."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # an edge: the exception is another's code
+        return f"{name}, whose message cannot be shown"
+    return text if text.strip() else name
 
-    >>> first_line("\\n  no such file\\nhint: …"), first_line(KeyError())
-    ('no such file', 'KeyError')
+
+def first_line(message: str | BaseException) -> str:
+    """Return the first non-blank line, at most 500 printable characters; for an exception, that of :func:`text_of`.
+
+    >>> first_line("\\n  no \\x1b[31msuch\\x1b[0m file\\nhint: …"), first_line(KeyError()), first_line("\\ud800\\t!")
+    ('no such file', 'KeyError', '? !')
     """
-    empty = type(message).__name__ if isinstance(message, BaseException) else ""
-    return next((line.strip() for line in str(message).splitlines() if line.strip()), empty)[:500]
+    text = _ESCAPES.sub("", text_of(message) if isinstance(message, BaseException) else message)
+    lines = ("".join(c if c.isprintable() else " " if c.isspace() else "?" for c in line) for line in text.splitlines())
+    return next((line.strip() for line in lines if line.strip()), "")[:500]
 
 
 def jsonable(value: Any) -> Any:

@@ -17,7 +17,8 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from sweepkit.study.errors import InputError
+from sweepkit.study.errors import FOREIGN, InputError
+from sweepkit.study.files import first_line
 
 __path__: list[str] = []  # makes this module a package, for the finder below
 
@@ -74,10 +75,10 @@ def import_file(file: Path) -> ModuleType:
     name = f"{__name__}.x{str(file).encode().hex()}"
     try:
         return importlib.import_module(name)
-    except Exception as error:  # a user's file may raise anything
+    except FOREIGN as error:
         line = next((f.lineno for f in reversed(_frames(error)) if f.filename == str(file)), None)
         where = f"{file}:{line}" if line else str(file)
-        raise InputError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise InputError(f"{where}: cannot be imported: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:

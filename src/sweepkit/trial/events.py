@@ -107,9 +107,14 @@ EVENTS: dict[str, type[Event]] = {
 }
 
 
-def from_json(line: str | bytes) -> Event:
-    """Return the event written by :meth:`Event.to_json`."""
-    data = json.loads(line)
+def from_json(line: str | bytes, *, trial: int | None = None) -> Event:
+    """Return the event written by :meth:`Event.to_json`.
+
+    Raises ValueError, KeyError or TypeError for anything else, also for an event that is not of ``trial``.
+    """
+    data = dict(json.loads(line))
+    if trial is not None and data["trial"] != trial:
+        raise ValueError(f"an event of trial {data['trial']}, not of {trial}")
     cls = EVENTS[data.pop("kind")]
     for name in ("values", "proved", "unproved"):
         if name in data:

@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import Trainer
 
-from sweepkit.study.errors import InputError, nearest
+from sweepkit.study.errors import FOREIGN, InputError, nearest
 from sweepkit.study.files import first_line
 from sweepkit.study.paths import BEST
 from sweepkit.study.space import visit
@@ -41,7 +41,7 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
         task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
         trainer = build_trainer(short, spec, task, values, None)
         facts = tuple(task.data_notes())
-    except Exception as error:  # noqa: BLE001  # an edge: the user's code
+    except FOREIGN as error:
         traceback.print_exc()
         name = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
         cause = f"{name}{first_line(error)}"
@@ -58,7 +58,7 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
     )
     try:
         reading = _first_evaluation(study, trainer)
-    except Exception as error:  # noqa: BLE001  # an edge: the user's code
+    except FOREIGN as error:
         if is_out_of_memory(error):
             found = _with_note(found, "a step and an evaluation ran out of memory", error)
         else:
@@ -72,7 +72,7 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
         )
     try:
         trainer.save_model(str(Path(spec.directory) / BEST))
-    except Exception as error:  # noqa: BLE001  # an edge: the user's code
+    except FOREIGN as error:
         found = _with_note(found, "the model cannot be saved", error)
     return replace(found, peak_memory_mb=peak_memory_mb())
 
@@ -102,7 +102,7 @@ def _evaluation_facts(task: Task, reading: Reading) -> Iterator[str]:
         yield f"not recorded because not a finite number: {parts}"
 
 
-def _with_note(found: Inspected, failure: str, error: Exception) -> Inspected:
+def _with_note(found: Inspected, failure: str, error: BaseException) -> Inspected:
     traceback.print_exception(error)
     note = f"{failure} ({type(error).__name__}: {first_line(error)}); trials may fail alike"
     return replace(found, notes=(*found.notes, note))

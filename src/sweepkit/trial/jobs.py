@@ -14,7 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sweepkit.study.errors import SweepError
+from sweepkit.study.errors import FOREIGN, SweepError
+from sweepkit.study.files import text_of
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Logged
 from sweepkit.trial.trial import TrialSpec
@@ -139,9 +140,11 @@ def _answer(sock: socket.socket, job: Callable[[], dict[str, Any]]) -> None:
     """Send what a job returns, or ``error``, as one JSON line."""
     try:
         answer = job()
-    except Exception as error:  # noqa: BLE001  # an edge: the user's code
+    except FOREIGN as error:
         traceback.print_exc()
-        answer = {"error": str(error) if isinstance(error, SweepError) else f"{type(error).__name__}: {error}"}
+        answer = {
+            "error": text_of(error) if isinstance(error, SweepError) else f"{type(error).__name__}: {text_of(error)}"
+        }
     sock.sendall(json.dumps(answer).encode() + b"\n")
 
 

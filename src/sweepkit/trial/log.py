@@ -156,6 +156,17 @@ class TrialLog:
         return sum(event.reason is Reason.lost for event in self._all(Finished))
 
     @property
+    def abandoned(self) -> int:
+        """How many of the last attempts left neither an end nor anything new: their driver died with them."""
+        count = 0
+        for event in self.refresh():
+            if isinstance(event, Started):
+                count += 1
+            elif not isinstance(event, Scheduled):
+                count = 0
+        return count
+
+    @property
     def out_of_memory(self) -> int:
         """How many attempts ran out of memory."""
         return sum(event.ending == Ending.infeasible for event in self._all(Finished))

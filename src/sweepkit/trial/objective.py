@@ -23,8 +23,8 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 
-from sweepkit.study.errors import FULL_DISK, InputError, SweepError, TrialFailed, TrialInterrupted
-from sweepkit.study.files import first_line
+from sweepkit.study.errors import FOREIGN, FULL_DISK, InputError, SweepError, TrialFailed, TrialInterrupted
+from sweepkit.study.files import first_line, text_of
 from sweepkit.study.paths import LAST_NEW
 from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS as DEFAULTS
@@ -172,7 +172,7 @@ def run_trial(
         if not callback.evaluations:
             callback.read(trainer.evaluate())
         ending, reason, cause = Ending.complete, None, ""
-    except (TrialInterrupted, Exception) as error:  # noqa: BLE001  # an edge: the user's code
+    except (TrialInterrupted, *FOREIGN) as error:
         ending, reason, cause = _end_of(error)
     return Finished(
         trial=spec.number,
@@ -245,7 +245,7 @@ def _quiet() -> Iterator[None]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that the GPU or the machine ran out of memory."""
-    text = str(error).lower()
+    text = text_of(error).lower()
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError)
         and ("out of memory" in text or "can't allocate memory" in text or "not enough memory" in text)
@@ -258,7 +258,7 @@ def is_full_disk(error: BaseException | None) -> bool:
         full = isinstance(error, OSError) and error.errno in FULL_DISK
         # safetensors and torch put it in the message only, and torch without the system's reason.
         words = ("No space left on device", "os error 28", "PytorchStreamWriter failed writing", "unexpected pos ")
-        if full or any(word in str(error) for word in words):
+        if full or any(word in text_of(error) for word in words):
             return True
         error = error.__cause__ or error.__context__
     return False

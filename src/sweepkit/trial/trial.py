@@ -44,6 +44,8 @@ class Reason(StrEnum):
     """A signal killed the process."""
     deadline = "deadline"
     """The trial ran longer than ``budget.trial_hours``."""
+    driver_lost = "driver_lost"
+    """Its driver or warm process died each time it was started."""
     lost = "lost"
     """The machine it ran on was lost."""
     disk_full = "disk_full"

@@ -27,6 +27,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sweepkit.study.errors import FOREIGN
+from sweepkit.study.files import text_of
 from sweepkit.study.study import StudyData
 from sweepkit.trial import linux
 from sweepkit.trial.jobs import JOBS, read_request
@@ -97,8 +99,8 @@ def _warm(study: StudyData) -> str:
     _fill_caches()
     try:
         load_task(study.task, study.home, trust_remote_code=study.trust_remote_code)
-    except Exception as error:  # noqa: BLE001  # an edge: the task is the user's code
-        return f"{type(error).__name__}: {error}"
+    except FOREIGN as error:
+        return f"{type(error).__name__}: {text_of(error)}"
     _hold(study)
     _freeze()
     return ""

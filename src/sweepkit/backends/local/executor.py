@@ -122,7 +122,7 @@ class Executor:
             files = {"spec": str(path), "console": str(folder / rank_name(CONSOLE, rank))}
             environment = slot.environment(rank, port)
             child = self._do({**request, "job": job, **files, "threads": slot.threads, "environment": environment})
-            child.is_trial = True
+            child.trial = spec.number
             running.ranks.append(child)
         while len(self._spare) < slot.ranks:  # the next trial finds its processes forked
             self._spare.append(self._fork())
@@ -206,12 +206,26 @@ class Executor:
         lines = child.receive()
         if not child.open:
             self._selector.unregister(child.sock)
-        if not child.is_trial:
-            child.answer = json.loads(lines[-1]) if lines else child.answer
-            return []
-        events = list(map(from_json, lines))
+        events: list[Event] = []
+        for line in lines:
+            try:
+                if child.trial is None:
+                    child.answer = dict(json.loads(line))
+                else:
+                    events.append(from_json(line, trial=child.trial))
+            except (ValueError, KeyError, TypeError):
+                self._refuse(child, line)
+                break
         child.finished = next((event for event in events if isinstance(event, Finished)), child.finished)
         return [event for event in events if not isinstance(event, Finished)]
+
+    def _refuse(self, child: Child, line: bytes) -> None:
+        """End a child whose code wrote something else than messages to its socket."""
+        cause = f"wrote bytes to sweepkit's socket that are no message: {line[:80]!r}"
+        if child.trial is not None:
+            self.kill(child.trial, Reason.crash, cause)
+        else:
+            child.answer = {"error": cause}
 
     def _finish(self, running: _Running) -> Finished:
         for child in running.ranks:

@@ -106,7 +106,8 @@ class Child:
 
     id: int
     sock: socket.socket
-    is_trial: bool = False
+    trial: int | None = None
+    """Its trial; None for a job."""
     pid: int | None = None
     """None until the warm process has forked it."""
     open: bool = True
