@@ -70,7 +70,7 @@ def test_a_trial_at_which_driver_after_driver_dies_before_it_gets_further_fails(
     storage = InMemoryStorage()
     session = session_of(project, storage=storage)
     number = started(session).number
-    session.hear(evaluated(1))
+    session.handle(evaluated(1))
     for attempt in range(sessions.ABANDONED):
         session = session_of(project, storage=storage)
         spec = started(session)
