@@ -69,6 +69,7 @@ def test_the_last_picture_has_the_best_the_curves_and_the_outcome(project: Path,
     assert "2 of 6 trials · 2 complete · 1 min 01 s" in html
     cells = ["1", "0.7500", "+0.2500", "1.0 s", "0", "0.5000", "baseline", "1.0 s"]
     assert re.findall(r"<td class='n'>(.*?)</td>", html) == cells
+    assert "<tr class=first><td class='n'>1</td>" in html
     assert polylines(html) == {"0": "1.2", "1": "2.5"}
     assert "training now" not in html
 

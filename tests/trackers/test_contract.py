@@ -21,11 +21,11 @@ NEW = "lines_tracker:Lines"
 
 
 @pytest.fixture(params=sorted({*TRACKERS, *ADDRESSES}))
-def study(request: pytest.FixtureRequest, project: Path, monkeypatch: pytest.MonkeyPatch) -> StudyData:
+def study(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> StudyData:
     """Return a study for each tracker."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setitem(TRACKERS, "jsonl", NEW)
-    return trials.toy_study(project, tracking={"uri": ADDRESSES[request.param]})
+    return trials.toy_study(home, tracking={"uri": ADDRESSES[request.param]})
 
 
 def test_what_is_delivered_once_is_known_to_every_tracker_after(study: StudyData) -> None:

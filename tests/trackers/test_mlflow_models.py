@@ -29,20 +29,6 @@ TEXT = "free prize call now"
 
 
 @pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    (folder / "pyproject.toml").write_text("")
-    Store(tracking_uri(trials.toy_study(folder)), trials.toy_study(folder).place)
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def home(project: Path, empty_store: Path) -> Path:
-    (project / "mlflow.db").write_bytes(empty_store.read_bytes())
-    return project
-
-
-@pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a tiny text classifier with its tokenizer, as the Trainer leaves ``best/``."""
     return trials.tiny_classifier(tmp_path_factory.mktemp("classifier"))

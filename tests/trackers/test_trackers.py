@@ -24,7 +24,6 @@ from sweepkit.study.errors import InputError, StudyNotFound
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.courier import Courier
 from sweepkit.trackers.mlflow.address import tracking_uri, ui_of
-from sweepkit.trackers.mlflow.store import Store
 from sweepkit.trackers.mlflow.tracker import MLflowTracker
 from sweepkit.trial.events import from_json
 from sweepkit.trial.log import TrialLog
@@ -38,22 +37,6 @@ PER_TRIAL = STEPS * 3 + STEPS // 10 * 2
 """Metrics of a whole trial: loss, grad_norm and epoch of each step, and two of each evaluation."""
 AT_END = 4
 """And those of its end: objective, attempts, duration, peak memory."""
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an SQLite file with MLflow's tables, which take seconds to make; tests copy it."""
-    folder = tmp_path_factory.mktemp("store")
-    (folder / "pyproject.toml").write_text("")
-    Store(tracking_uri(trials.toy_study(folder)), trials.toy_study(folder).place)
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def home(project: Path, empty_store: Path) -> Path:
-    """Return a project folder with a store in it."""
-    (project / "mlflow.db").write_bytes(empty_store.read_bytes())
-    return project
 
 
 @pytest.fixture
