@@ -73,6 +73,7 @@ MEANT: dict[str, dict[str, Any]] = {
         "space": {
             "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
             "model.hidden_dropout_prob": {"low": 0.0, "high": 0.3},
+            "model.encoder.depth": {"choices": [2, 4]},
             "peft.r": {"choices": [4, 8]},
             "task.max_length": {"choices": [64, 128]},
         },
@@ -167,7 +168,6 @@ LOST: dict[str, list[tuple[int, str]]] = {
     ],
     "nested": [
         (8, "parameters.optimizer.parameters.momentum"),
-        (14, "parameters.model.parameters.encoder.parameters.depth"),
         (18, "parameters.learning_rate"),
     ],
     "distributions": [

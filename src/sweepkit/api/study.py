@@ -18,7 +18,7 @@ from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import by_value
 from sweepkit.tasks.kinds import KINDS
-from sweepkit.tasks.load import load_task
+from sweepkit.tasks.load import task_of
 from sweepkit.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ def _wrong_options(study: StudyData, kind: type[Task]) -> list[Problem]:
     for path, name, value in searched or [("task", "", None)]:
         options = {**first, name.removeprefix("task."): value} if name else {}
         try:
-            load_task(study.task, study.home, options, kind=kind)
+            task_of(study, options, kind=kind)
         except InputError as error:
             for line in str(error).splitlines():
                 key, _, message = line.partition(": ")

@@ -5,7 +5,7 @@ The Trainer is pickled by value for the trial processes; where it cannot be, tri
 
 from __future__ import annotations
 
-import re
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +26,8 @@ from sweepkit.report.rows import read
 from sweepkit.report.watch import Quiet, Watcher
 from sweepkit.search.by_run import DefinedByRun, Suggesting
 from sweepkit.study.errors import InputError, MissingExtra, StudyFailed
-from sweepkit.study.paths import TASK
+from sweepkit.study.names import field_of
+from sweepkit.study.paths import LONGEST_NAME, NAMING, TASK, is_name
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import by_value
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS, owned
@@ -117,8 +118,8 @@ class _Request:
         storage, caught = self.options.get("storage"), self.options.get("catch", Exception)
         if timeout is not None and not timeout > 0:
             yield f"timeout must be a number of seconds above 0, got {timeout!r}"
-        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-            yield f"study_name names a folder: letters, digits, dot, dash and underscore, at most 100, got {name!r}"
+        if name is not None and not is_name(name):
+            yield f"study_name names a folder: {NAMING}, at most {LONGEST_NAME}, got {name!r}"
         if not isinstance(storage, (str, type(None))):
             yield (
                 f"storage must be a URL such as sqlite:///studies.db, as other processes open it too, got "
@@ -156,7 +157,7 @@ class _Request:
         return DefinedByRun(
             study,
             _ray_space(self.trainer, self.hp_space) if on_ray else self.hp_space or default_hp_space_optuna,
-            applies=lambda name: name in names or name.startswith("peft."),
+            applies=lambda name: field_of(name) in names or name.startswith("peft."),
             # Ray's trials are dicts of values, for hp_name as for model_init.
             name=(lambda trial, values: hp_name(dict(values) if on_ray else trial)) if hp_name else None,
             sampler=self.options.get("sampler"),
@@ -201,6 +202,7 @@ def _run(request: _Request, watch: Watcher) -> list[Trial]:
 def _send(task: type[Task], study: StudyData) -> tuple[StudyData, type[Task] | None]:
     """Write the task for the trial processes; return the study that refers to it, and the task itself if it must run here."""
     file, here = study.place.task, None
+    reference = os.path.relpath(file, study.home)  # a copy of the project has a task of its own
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         file.write_bytes(by_value.dumps(task))
@@ -211,7 +213,7 @@ def _send(task: type[Task], study: StudyData) -> tuple[StudyData, type[Task] | N
             "after another"
         )
         warnings.warn(text, stacklevel=4)
-    return study.model_copy(update={"task": study.task.model_copy(update={"pickle": str(file)})}).at(study.home), here
+    return study.model_copy(update={"task": study.task.model_copy(update={"pickle": reference})}).at(study.home), here
 
 
 def _training(trainer: Trainer) -> dict[str, Any]:

@@ -11,16 +11,37 @@ from sweepkit.check.study_file import load_study
 from sweepkit.check.study_file import read_study as read_study_file
 from sweepkit.study.errors import InputError, StudyNotFound, nearest
 from sweepkit.study.identity import Identity
-from sweepkit.study.paths import STUDY, Place, project_root
+from sweepkit.study.paths import RUNS, STUDY, Place, has_runs, project_root
 from sweepkit.study.study import StudyData
 
 STUDY_FILE = "study.yaml"
+LEVELS, MOST = 5, 2000
+"""Levels of folders, and most folders of a level, that are searched for runs below a project's root."""
+_OTHERS = (RUNS, "mlartifacts", "mlruns", "node_modules", "__pycache__", "site-packages")
 
 
 def study_folders() -> Iterator[Path]:
-    """Yield the folders of the project's studies that ran, by name."""
-    runs = project_root(Path.cwd()) / "runs"
-    yield from sorted(path.parent for path in runs.glob("[!.]*/study.json"))
+    """Yield the folders of the studies that ran: the project's by name, then those of roots below it."""
+    for root in _roots(project_root(Path.cwd())):
+        yield from sorted(path.parent for path in (root / RUNS).glob(f"[!.]*/{STUDY}"))
+
+
+def _roots(top: Path) -> Iterator[Path]:
+    """Yield ``top`` and the folders near below it in which studies ran, for example before it became a project."""
+    level, seen = [top], {top}
+    for _ in range(LEVELS):
+        yield from (folder for folder in level if folder == top or has_runs(folder))
+        inner = {child.resolve(): child for folder in reversed(level) for child in reversed(_children(folder))}
+        level = [child for real, child in reversed(inner.items()) if real not in seen][:MOST]
+        seen |= inner.keys()
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        inside = sorted(child for child in folder.iterdir() if child.is_dir())
+    except OSError:
+        return []
+    return [child for child in inside if child.name not in _OTHERS and not child.name.startswith(".")]
 
 
 def study_names() -> list[str]:
@@ -65,8 +86,13 @@ def _recorded(argument: str, overrides: Iterable[str]) -> StudyData:
 
 
 def _ran(argument: str) -> Path | None:
-    named = project_root(Path.cwd()) / "runs" / argument
-    return next((folder for folder in (Path(argument), named) if (folder / STUDY).is_file()), None)
+    if (Path(argument) / STUDY).is_file():
+        return Path(argument)
+    found = [folder for folder in study_folders() if folder.name == argument]
+    if len(found) > 1 and found[0].parents[1] != project_root(Path.cwd()):
+        listed = ", ".join(map(str, found))
+        raise StudyNotFound(f"there are {len(found)} studies {argument}: {listed}; give the folder of the one you mean")
+    return next(iter(found), None)
 
 
 def stored_study(folder: Path) -> StudyData:

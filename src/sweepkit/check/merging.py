@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sweepkit.check.yaml import Document, Keys, Origin, read, read_file, split
+from sweepkit.check.yaml import Document, Keys, Origin, dotted, read, read_file, split
 from sweepkit.study.errors import Problem, StudyFileError, nearest
+from sweepkit.study.names import UNSET, find, is_inside
+from sweepkit.study.parameters import flatten, is_parameter
 from sweepkit.study.paths import project_root
 
 PACKAGED = Path(__file__).with_name("recipes")
@@ -74,7 +76,7 @@ def with_recipe(document: Document, home: Path, overrides: Iterable[str]) -> Doc
     except StudyFileError as error:
         document.problems.extend(error.problems)
         return document
-    return _beneath(document, recipe)
+    return _beneath(flat(document), flat(recipe))
 
 
 def label_of(file: Path) -> str:
@@ -123,14 +125,28 @@ def _give_way(document: Document, winner: dict[Any, Any], loser: str | None) -> 
 
     ``loser``: the file whose keys give way; None for any.
     """
-    fixed = {*as_mapping(winner.get("training")), *(f"task.{name}" for name in as_mapping(winner.get("task")))}
-    searched = set(as_mapping(winner.get("space")))
-    for section, names in (("space", fixed), ("baseline", fixed), ("training", searched)):
-        for name in names & set(as_mapping(document.data.get(section))):
+    options = {f"task.{name}": value for name, value in as_mapping(winner.get("task")).items()}
+    fixed, searched = {**as_mapping(winner.get("training")), **options}, as_mapping(winner.get("space"))
+    for section, others in (("space", fixed), ("baseline", fixed), ("training", searched)):
+        for name, value in as_mapping(document.data.get(section)).items():
             origin = document.origin((section, name))
             mine = name in as_mapping(winner.get(section))
             if not mine and (loser is None or (origin is not None and origin.file == loser)):
-                document.data[section] = {key: value for key, value in document.data[section].items() if key != name}
+                rest = {key: each for key, each in document.data[section].items() if key != name}
+                kept = _without(str(name), value, others)
+                document.data[section] = rest if kept is UNSET else {**rest, name: kept}
+
+
+def _without(name: str, value: Any, others: dict[str, Any]) -> Any:
+    """Return a name's value without the keys that other names stand for; UNSET where they stand for all of it."""
+    if find(others, name) is not UNSET:
+        return UNSET
+    if not any(is_inside(other, name) for other in others):
+        return value
+    if not isinstance(value, dict) or is_parameter(value):
+        return UNSET
+    inner = {key: _without(f"{name}.{key}", each, others) for key, each in value.items()}
+    return {key: each for key, each in inner.items() if each is not UNSET} or UNSET
 
 
 def as_mapping(value: Any) -> dict[Any, Any]:
@@ -140,6 +156,7 @@ def as_mapping(value: Any) -> dict[Any, Any]:
 
 def with_overrides(document: Document, overrides: Iterable[str]) -> Document:
     """Return the document with each ``a.b=value`` laid over it; the value is read as YAML."""
+    document = flat(document)
     result = Document(_copy(document.data), dict(document.origins), list(document.problems))
     set_by_hand: dict[Any, Any] = {}
     for override in overrides:
@@ -168,9 +185,30 @@ def with_overrides(document: Document, overrides: Iterable[str]) -> Document:
             for name in set(before) - set(_of_its_type(before, {"type": value.data})) - {"type"}:
                 if result.origins.get((keys[0], name)) == document.origins.get((keys[0], name)):
                     del result.data[keys[0]][name]
-        if len(keys) == 2:
-            set_by_hand.setdefault(keys[0], {})[keys[1]] = value.data
+        if len(keys) == 2 or keys[0] in ("training", "task") or (keys[0] == "space" and is_parameter(value.data)):
+            set_by_hand.setdefault(keys[0], {})[".".join(map(str, keys[1:]))] = value.data
+    result = flat(result)
     _give_way(result, set_by_hand, None)
+    return result
+
+
+def flat(document: Document) -> Document:
+    """Return the document with its space's parameters inside mappings under dotted names, each with its origin."""
+    space = as_mapping(as_mapping(document.data).get("space"))
+    try:
+        flattened = flatten(space)
+    except ValueError as error:
+        name, _, message = str(error).partition(": ")
+        origin = document.cause(document.locate(f"space.{name}")) or Origin("")
+        document.problems.append(Problem(f"space.{name}", message, origin.file, origin.line))
+        flattened = {}
+    if flattened == space:
+        return document
+    result = Document({**document.data, "space": flattened}, {}, document.problems)
+    for keys, origin in document.origins.items():
+        moved = result.locate(dotted(keys)) if keys[:1] == ("space",) else keys
+        if dotted(moved) == dotted(keys):
+            result.origins[moved] = origin
     return result
 
 

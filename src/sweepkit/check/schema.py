@@ -30,7 +30,9 @@ _JSON = {
 def schema() -> dict[str, Any]:
     """Return the JSON schema of a study file (draft 2020-12); TrainingArguments and LoraConfig are those installed."""
     found = _open_unions(StudyData.model_json_schema(by_alias=True))
-    parameter = {"anyOf": [{"$ref": f"#/$defs/{cls.__name__}"} for cls in (Float, Int, Choice, Expression)]}
+    kinds = [{"$ref": f"#/$defs/{cls.__name__}"} for cls in (Float, Int, Choice, Expression)]
+    parameter, inside = {"anyOf": kinds}, {"anyOf": [*kinds, {"$ref": "#/$defs/Inside"}]}
+    found["$defs"]["Inside"] = {"type": "object", "properties": {}, "additionalProperties": inside, "minProperties": 1}
     properties = found["properties"]
     for name, field in StudyData.model_fields.items():
         # Where pydantic refers to a section's class, it leaves out the key's own description.
@@ -38,8 +40,10 @@ def schema() -> dict[str, Any]:
     found["$defs"]["TaskSpec"]["properties"]["type"]["anyOf"][0]["enum"] = list(KINDS)
     names = dict(_fields())
     properties["training"]["properties"] = {name: _json(field) for name, field in names.items()}
-    properties["space"]["properties"] = dict.fromkeys(names, parameter)
-    properties["space"]["additionalProperties"] = parameter
+    properties["space"]["properties"] = {
+        name: inside if not field.kinds or "dict" in field.kinds else parameter for name, field in names.items()
+    }
+    properties["space"]["additionalProperties"] = inside
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **found,

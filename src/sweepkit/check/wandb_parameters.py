@@ -38,11 +38,12 @@ _ARGUMENTS = ("training", "training_args", "training_arguments", "trainer", "tra
 
 def find_name(written: str, consumers: Consumers) -> tuple[str | None, str]:
     """Return (name in a study, "") for a dotted W&B name, or (None, why nothing consumes it)."""
-    head, _, leaf = written.replace("-", "_").rpartition(".")
-    if head in _NAMESPACES:
-        return _consumed(SHORTHANDS.get(f"{head}_{leaf}", f"{_NAMESPACES[head]}.{leaf}"), consumers)
-    if head and head not in _ARGUMENTS:
-        return None, f"names start with model., peft. or task., or are TrainingArguments; {head} is none of these"
+    head, dot, rest = written.replace("-", "_").partition(".")
+    if dot and head in _NAMESPACES:
+        return _consumed(SHORTHANDS.get(f"{head}_{rest}", f"{_NAMESPACES[head]}.{rest}"), consumers)
+    leaf = rest if dot and head in _ARGUMENTS else written.replace("-", "_")
+    if "." in leaf:
+        return _consumed(leaf, consumers)
     name, why = _consumed(leaf, consumers)
     if name is None and leaf in SHORTHANDS:
         name, why = _consumed(SHORTHANDS[leaf], consumers)

@@ -11,6 +11,7 @@ from string import Template
 
 from sweepkit.check.schema import schema
 from sweepkit.study.errors import InputError, nearest
+from sweepkit.study.paths import LONGEST_NAME, NAMING, is_name
 from sweepkit.tasks.kinds import KINDS, kind_class
 from sweepkit.tasks.load import option_defaults
 from sweepkit.tasks.metrics import LOWER_IS_BETTER
@@ -18,7 +19,6 @@ from sweepkit.tasks.references import PACKAGE
 
 LOCAL = re.compile(r"^[./~]|\.[A-Za-z]{2,7}$")
 """What looks like a local path rather than a name on the hub."""
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 SCHEMA = "study.schema.json"
 
 
@@ -33,8 +33,8 @@ def write(folder: Path, *, kind: str, data: str, model: str, metric: str = "") -
         if not value:
             raise InputError(f"{option} is needed: a local path, a name on the hub, or package:NAME/path")
     name = folder.resolve().name
-    if not NAME.fullmatch(name):
-        raise InputError(f"{name} cannot name a study: letters, digits, dot, dash and underscore, at most 100")
+    if not is_name(name):
+        raise InputError(f"{name} cannot name a study; expected {NAMING}, at most {LONGEST_NAME}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists already and is not overwritten; choose another name")
     (key, source), *_ = data_reference(data, folder).items()

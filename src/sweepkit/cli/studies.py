@@ -63,9 +63,11 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def within_space(study: StudyData, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the values if they lie in the study's space. Raises StudyFileError with every problem."""
+    """Return the values by the space's names if they lie in it. Raises StudyFileError with every problem."""
     from sweepkit.study.configurations import Configurations
+    from sweepkit.study.space import spread
 
+    values = spread(study.space, values)
     problems = Configurations(study, {}).problems(values, "enqueue")
     if problems:
         raise StudyFileError(Problem(problem.path.removeprefix("enqueue."), problem.message) for problem in problems)
@@ -79,7 +81,9 @@ def completed(checked: Checked, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     from sweepkit.check import wrong_values
     from sweepkit.study.configurations import Configurations
+    from sweepkit.study.space import spread
 
+    values = spread(checked.study.space, values)
     if problems := wrong_values(checked.study, values):
         raise StudyFileError(problems)
     return dict(Configurations(checked.study, checked.known).baseline(values).hyperparameters)

@@ -13,6 +13,7 @@ from typing import Any
 
 from sweepkit.backends.local.executor import Executor
 from sweepkit.report.watch import Watcher
+from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import InputError, Problem, StudyFileError
 from sweepkit.study.formulas import derive
 from sweepkit.study.paths import SPEC
@@ -85,6 +86,5 @@ def _inspect(study: StudyData, known: Mapping[str, Any], executor: Executor, con
 
 def _lowest(study: StudyData, known: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration that a trial is built with: every parameter's lowest or first value."""
-    values = draw(study.space, lambda dimension: dimension.parameter.at(0))
-    values = derive(study.space, values, known)
-    return {name: value for name, value in values.items() if name in known}
+    values = derive(study.space, draw(study.space, lambda dimension: dimension.parameter.at(0)), known)
+    return Configurations(study, known).trained(values)

@@ -156,14 +156,10 @@ def _count(study: StudyData, slots: int) -> int:
     return min(math.ceil(FEWEST / slots) * slots, max(slots, trials_of(study) or FEWEST))
 
 
-def _task_options(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {name[5:]: value for name, value in hyperparameters.items() if name.startswith("task.")}
-
-
 def _data_bytes(study: StudyData, known: Mapping[str, Any], prepared: set[Path]) -> float:
     """Return the bytes of all trials' prepared data: each combination of task options has a data set of its own."""
     drawn = spread(study, known, trials_of(study) or FEWEST) if study.space else []
-    options = {json.dumps(_task_options(hyperparameters), sort_keys=True) for hyperparameters in drawn}
+    options = {json.dumps(study.by_consumer(values).task, sort_keys=True) for values in drawn}
     size = sum(file.stat().st_size for folder in prepared for file in folder.rglob("*") if file.is_file())
     return size / len(prepared) * max(len(prepared), len(options))
 
@@ -242,7 +238,7 @@ class _Bench:
 
     def _prepare(self, hyperparameters: Mapping[str, Any]) -> None:
         """Prepare a configuration's data beforehand, as the first of many trials does: no trial's time includes it."""
-        if options := _task_options(hyperparameters):
+        if options := self._study.by_consumer(hyperparameters).task:
             console = self._study.place.inspect_log
             done = self._executor.job("prepare", console=console, options=options)
             self.data |= {Path(done["folder"])} if "folder" in done else set()

@@ -32,7 +32,7 @@ from sweepkit.study.secrets import of_url, scrub
 from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS
 from sweepkit.tasks.kinds import kind_class
-from sweepkit.tasks.load import load_task
+from sweepkit.tasks.load import task_of
 from sweepkit.tasks.prepared import about, digest
 from sweepkit.tasks.references import looks_local
 from sweepkit.tasks.task import ALWAYS_REPORTED, Task
@@ -104,7 +104,7 @@ class _Exported:
     @cached_property
     def task(self) -> Task:
         study = self.study
-        return load_task(study.task, study.home, self.values.task, trust_remote_code=study.trust_remote_code)
+        return task_of(study, self.values.task)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from sweepkit.study.errors import InputError, Problem, nearest
 from sweepkit.study.formulas import derive, holds, ingredients
 from sweepkit.study.messages import either, show
+from sweepkit.study.names import UNSET, find
 from sweepkit.study.parameters import Choice, Domain, Expression, Scalar, contains
 from sweepkit.study.space import Condition, Dimension, Occurrence, branch_of, draw, labels, visit
 from sweepkit.study.study import StudyData
@@ -58,7 +59,7 @@ class Configurations:
             each.name
             for each in visit(study.space)
             if isinstance(each.parameter, Domain)
-            and each.name not in known
+            and find(known, each.name) is UNSET
             and (each.name in made_of or (_branches(each) and "." not in each.name))
         }
         """Names that are drawn but have no consumer: groups, and ingredients of expressions."""
@@ -88,7 +89,7 @@ class Configurations:
         visible = {**self._known, **values}
         if not all(holds(constraint, visible) for constraint in self._study.constraints):
             return None
-        return Configuration(params, self._trained(values))
+        return Configuration(params, self.trained(values))
 
     def baseline(self, named: Mapping[str, Any]) -> Configuration:
         """Return the baseline: the named values, and the consumers' defaults for the rest of the space.
@@ -100,7 +101,7 @@ class Configurations:
             values = {**derive(self._study.space, values, {**self._known, **values}), **named}
         except ValueError:
             pass  # an expression over a missing value; its consumer's default applies
-        return Configuration(params, self._trained(values), partial=bool(missing))
+        return Configuration(params, self.trained(values), partial=bool(missing))
 
     def baseline_problems(self) -> list[Problem]:
         """Return the problems of the study's baseline.
@@ -160,8 +161,8 @@ class Configurations:
             if not isinstance(each.parameter, Domain):
                 values.setdefault(each.name, each.parameter)
                 continue
-            if each.name in known:
-                values[each.name] = known[each.name]
+            if (value := find(known, each.name)) is not UNSET:
+                values[each.name] = value
             elif (branch := _linked(each, known)) is not None:
                 values[each.name] = branch
             if each.name not in values or not each.parameter.contains(values[each.name]):
@@ -182,7 +183,8 @@ class Configurations:
                     break
         return result
 
-    def _trained(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def trained(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values that have a consumer."""
         return {name: value for name, value in values.items() if name not in self._untrained}
 
     def _problem(self, name: str, value: Any, values: Mapping[str, Any]) -> str:
@@ -190,8 +192,7 @@ class Configurations:
         mine = [each for each in everywhere if each.name == name]
         searched = [each for each in mine if isinstance(each.parameter, Domain)]
         if not mine:
-            task = self._study.task.options
-            if name in self._study.training or (name.startswith("task.") and name.removeprefix("task.") in task):
+            if find(self._study.fixed, name) is not UNSET:
                 return "is fixed by the study and not searched; leave it out"
             hint = nearest(name, {each.name for each in everywhere}) or "; add it to space or leave it out"
             return f"is not searched{hint}"
@@ -206,8 +207,9 @@ class Configurations:
 
 def _linked(choice: Occurrence, known: Mapping[str, Any]) -> str | None:
     """Return the branch of a choice that fits the known values; None if unknown."""
-    group = "." not in choice.name and _branches(choice)
-    return branch_of(choice, known) if choice.name in known or group else None
+    if (value := find(known, choice.name)) is not UNSET:
+        return branch_of(choice, {**known, choice.name: value})
+    return branch_of(choice, known) if "." not in choice.name and _branches(choice) else None
 
 
 def _condition_problem(searched: Iterable[Occurrence], values: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sweepkit.study.names import nest
 from sweepkit.study.parameters import Expression
 from sweepkit.study.space import visit
 
@@ -56,16 +57,9 @@ def evaluate(formula: str, values: Mapping[str, Any]) -> Any:
     """Return the formula's value; ``values`` may have dotted names. Raises FormulaError."""
     from simpleeval import DEFAULT_OPERATORS, AttributeDoesNotExist, NameNotDefined, SimpleEval
 
-    nested: dict[str, Any] = {}
-    for name, value in values.items():
-        *parents, leaf = name.split(".")
-        level = nested
-        for parent in parents:
-            level = level.setdefault(parent, {})
-        level[leaf] = value
     try:
         operators = {**DEFAULT_OPERATORS, ast.Mod: _remainder, ast.Pow: _power}
-        evaluator = SimpleEval(operators, dict(FUNCTIONS), nested)
+        evaluator = SimpleEval(operators, dict(FUNCTIONS), nest(values))
         evaluator.nodes.pop(ast.JoinedStr)
         return evaluator.eval(formula)
     except Exception as error:

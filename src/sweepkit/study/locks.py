@@ -41,7 +41,7 @@ class StudyLock:
         except OSError as error:
             raise InputError(
                 f"{self._place.folder} is not writable ({error.strerror}); the study's results go there: runs/ of its project, "
-                "which is the nearest parent folder with pyproject.toml or .git"
+                "which is the nearest parent folder with runs, pyproject.toml or .git"
             ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

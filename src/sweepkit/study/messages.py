@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from sweepkit.study.errors import nearest
+from sweepkit.study.paths import NAMING
 
 _MANY = 15
 KINDS: Mapping[str, str] = {
@@ -38,7 +39,7 @@ _PYDANTIC: Mapping[str, str] = {
     "model_attributes_type": "a mapping",
     "none_required": "null",
     "path_type": "a path",
-    "string_pattern_mismatch": "letters, digits, dot, dash and underscore, beginning with a letter or a digit",
+    "string_pattern_mismatch": NAMING,
 }
 
 

@@ -12,7 +12,9 @@ from decimal import Decimal
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, field_validator, model_validator
+
+from sweepkit.study.names import keys_of
 
 Scalar: TypeAlias = bool | int | float | str | None
 Role: TypeAlias = Literal["scientific", "nuisance"]
@@ -165,6 +167,11 @@ class Choice(Section):
     role: Role = "scientific"
     """``scientific``: what the study asks about. ``nuisance``: tuned only so that the comparison is fair."""
 
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _flat(cls, choices: Any) -> Any:
+        return flatten({"": {"choices": choices}})[""]["choices"]
+
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         if not self.choices:
@@ -236,6 +243,44 @@ Domain: TypeAlias = Float | Int | Choice
 def contains(parameter: Any, value: Any) -> bool:
     """Return whether a value lies in a parameter's domain; for a constant, whether it equals it."""
     return parameter.contains(value) if isinstance(parameter, Domain) else bool(parameter == value)
+
+
+def flatten(level: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
+    """Return a level of a space with the parameters inside mappings under dotted names; branches likewise.
+
+    ``inside`` is the name of the mapping that the level stands in. Raises ValueError for a key that no name can hold, and for
+    a name that is given twice.
+
+    >>> flatten(
+    ...     {"lr_scheduler_kwargs": {"min_lr_rate": {"low": 0.0, "high": 0.3}, "num_cycles": 2}, "optim_args": {"a": 1}}
+    ... )
+    {'lr_scheduler_kwargs.min_lr_rate': {'low': 0.0, 'high': 0.3}, 'lr_scheduler_kwargs.num_cycles': 2, 'optim_args': {'a': 1}}
+    """
+    result: dict[str, Any] = {}
+    for key, entry in level.items():
+        name = f"{inside}.{key}" if inside else key
+        if inside and keys_of(name) != [*keys_of(inside), key]:
+            raise ValueError(f"{inside}: a parameter inside a mapping needs a key of text without a dot, got {key!r}")
+        choices = entry.get("choices") if isinstance(entry, Mapping) else None
+        if isinstance(choices, Mapping):
+            inner = {branch: flatten(each) if isinstance(each, Mapping) else each for branch, each in choices.items()}
+            found = {name: {**entry, "choices": inner}}
+        else:
+            found = flatten(entry, name) if not is_parameter(entry) and _holds_parameter(entry) else {name: entry}
+        if twice := found.keys() & result.keys():
+            raise ValueError(f"{', '.join(sorted(twice))}: is given twice; keep one")
+        result |= found
+    return result
+
+
+def _holds_parameter(value: Any) -> bool:
+    inside = value.values() if isinstance(value, Mapping) else ()
+    return any(is_parameter(each) or _holds_parameter(each) for each in inside)
+
+
+def is_parameter(value: Any) -> bool:
+    """Whether an entry of a space, as written or as an object, is a parameter and no constant."""
+    return _kind(value) != "constant"
 
 
 def _kind(value: Any) -> str:

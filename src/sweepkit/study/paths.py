@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+NAME, LONGEST_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$", 100
+"""What a study may be called: it names a folder. The words for it are ``NAMING``."""
+NAMING = "letters, digits, dot, dash and underscore, beginning with a letter or a digit"
+
+RUNS = "runs"
+"""In a project's root: the folders of its studies."""
 ROOT_MARKS = ("pyproject.toml", ".git")
 
 STUDY = "study.json"
@@ -45,10 +54,40 @@ def rank_name(name: str, rank: int) -> str:
     return name if rank == 0 else f"{path.stem}-rank{rank}{path.suffix}"
 
 
-def project_root(home: Path) -> Path:
-    """Return the nearest parent of ``home`` (itself included) with pyproject.toml or .git, else ``home``."""
+def project_root(home: Path, name: str = "") -> Path:
+    """Return the folder in whose ``runs/`` the study ``name`` in ``home`` lies, or a new one of that folder would.
+
+    What ran stays where it is, also if a parent becomes a project later; of several places the last used counts. Otherwise it
+    is the nearest folder from ``home`` upwards that has runs, pyproject.toml or .git, else ``home``.
+    """
     home = home.resolve()
-    return next((folder for folder in (home, *home.parents) if any((folder / m).exists() for m in ROOT_MARKS)), home)
+    above = (home, *home.parents)
+    records = [folder / RUNS / name / STUDY for folder in above if name]
+    found = [record for record in records if record.is_file() and _is_of(record, home)]
+    if found:
+        return max(found, key=lambda record: record.stat().st_mtime).parents[2]
+    return next(
+        (folder for folder in above if has_runs(folder) or any((folder / m).exists() for m in ROOT_MARKS)), home
+    )
+
+
+def has_runs(folder: Path) -> bool:
+    """Whether studies ran in this folder, so that it is a project's root."""
+    return next((folder / RUNS).glob(f"[!.]*/{STUDY}"), None) is not None
+
+
+def _is_of(record: Path, home: Path) -> bool:
+    """Whether a study.json records a study of this folder; earlier versions did not record it."""
+    try:
+        recorded = json.loads(record.read_text()).get("home", "")
+    except (OSError, ValueError):
+        return False
+    return recorded in ("", os.path.relpath(home, record.parents[2]))
+
+
+def is_name(text: str) -> bool:
+    """Whether a study may be called this."""
+    return bool(re.fullmatch(NAME, text)) and len(text) <= LONGEST_NAME
 
 
 class _Under:
@@ -73,7 +112,7 @@ class Place:
     """Project root; ``runs/`` and a relative ``mlflow.db`` lie here."""
     name: str
 
-    runs = _Under("root", "runs")
+    runs = _Under("root", RUNS)
     """Folder of all studies of the project."""
     data = _Under("runs", ".data")
     """Prepared data sets, shared by all studies of the project."""
@@ -120,7 +159,7 @@ class Place:
     def of(cls, name: str, home: Path) -> Place:
         """Return the place of the study ``name`` whose file lies in ``home``."""
         home = home.resolve()
-        return cls(home, project_root(home), name)
+        return cls(home, project_root(home, name), name)
 
     @property
     def folder(self) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from sweepkit.study.names import is_inside
 from sweepkit.study.parameters import Choice, Domain, Expression, Parameter, Scalar, contains
 
 Space: TypeAlias = dict[str, Parameter]
@@ -70,6 +71,18 @@ def visit(space: Mapping[str, Any], choose: Callable[[Occurrence], str | None] |
                     yield from level(branches[branch], f"{here.path}.{branch}", inner)
 
     return level(space, "space", ())
+
+
+def spread(space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hand-picked values by the space's names: a mapping with searched keys becomes one value for each key."""
+    places, result = list(visit(space)), dict[str, Any]()
+    for name, value in values.items():
+        whole = any(each.name == name and contains(each.parameter, value) for each in places)
+        if isinstance(value, Mapping) and not whole and any(is_inside(each.name, name) for each in places):
+            result |= spread(space, {f"{name}.{key}": inner for key, inner in value.items()})
+        else:
+            result[name] = value
+    return result
 
 
 def axes(space: Mapping[str, Any]) -> dict[str, Dimension]:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from sweepkit.study.backends import BACKENDS, BackendKind, meanings
+from sweepkit.study.names import depth, parts, with_key
 from sweepkit.study.objective import Objective
-from sweepkit.study.parameters import Choice, Expression, Float, Int, Section
-from sweepkit.study.paths import Place
+from sweepkit.study.parameters import Choice, Expression, Float, Int, Section, flatten
+from sweepkit.study.paths import LONGEST_NAME, NAME, Place
 from sweepkit.study.samplers import PRUNERS, SAMPLERS, Pruner, Sampler, listed
-from sweepkit.study.space import Space
+from sweepkit.study.space import Space, spread
 
 if TYPE_CHECKING:  # a type checker cannot read a closed set from a table
     SamplerName: TypeAlias = str
@@ -188,7 +189,7 @@ class StudyData(Section):
 
     model_config = ConfigDict(title="Study")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    name: str = Field(pattern=NAME, max_length=LONGEST_NAME)
     """Letters, digits, dot, dash and underscore; also the name of the study's folder and MLflow experiment."""
     question: str = ""
     """What the study should find out, in one sentence; shown in MLflow and the report."""
@@ -201,7 +202,8 @@ class StudyData(Section):
     sweep: str | None = None
     """Recipe, by name or path; the study's own keys override it."""
     space: Space = Field(default_factory=dict)
-    """What may vary: name → parameter."""
+    """What may vary: name → parameter. A dotted name, or a parameter written inside a mapping, is a key of a mapping-valued
+    field: ``lr_scheduler_kwargs.min_lr_rate``."""
     constraints: list[str] = Field(default_factory=list)
     """Arithmetic conditions over hyperparameters; proposals that break one are drawn again and cost no trial."""
     duplicates: Literal["redraw", "train"] = "redraw"
@@ -234,6 +236,7 @@ class StudyData(Section):
     """Allow models and datasets from the hub to run their own code."""
 
     _home: Path | None = PrivateAttr(default=None)
+    _place: Place | None = PrivateAttr(default=None)
 
     @property
     def home(self) -> Path:
@@ -243,21 +246,51 @@ class StudyData(Section):
     def at(self, home: Path) -> Self:
         """Return the same study with its relative paths starting from ``home``."""
         copy = self.model_copy()
-        copy._home = home.resolve()
+        copy._home, copy._place = home.resolve(), None
         return copy
 
     @property
     def place(self) -> Place:
-        """The study's files and folders."""
-        return Place.of(self.name, self.home)
+        """The study's files and folders, decided once."""
+        if self._place is None or (self._place.name, self._place.home) != (self.name, self.home.resolve()):
+            self._place = Place.of(self.name, self.home)
+        return self._place
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """Every fixed value by its full name, the task's options included."""
+        return {**self.training, **{f"task.{name}": value for name, value in self.task.options.items()}}
 
     def by_consumer(self, hyperparameters: Mapping[str, Any]) -> Values:
-        """Return a trial's fixed and searched values by their consumer."""
-        parts: dict[str, dict[str, Any]] = {"": {}, "model": {}, "peft": {}, "task": {}}
-        for name, value in {**self.training, **hyperparameters}.items():
-            head, _, rest = name.partition(".")
-            parts[head if rest else ""][rest or head] = value
-        return Values(parts[""], parts["model"], parts["peft"], parts["task"])
+        """Return a trial's fixed and searched values by their consumer.
+
+        A value inside a mapping leaves the mapping's other fixed keys as they are.
+        """
+        found: dict[str, dict[str, Any]] = {"": {}, "model": {}, "peft": {}, "task": {}}
+        given = {**self.training, **hyperparameters}
+        for name in sorted(given, key=depth):
+            namespace, (field, *inside) = parts(name)
+            own = found[namespace]
+            if not inside:
+                own[field] = given[name]
+            elif namespace in ("", "peft") or isinstance(own.get(field), Mapping):
+                own[field] = with_key(own.get(field), inside, given[name])
+            else:
+                own[".".join((field, *inside))] = given[name]
+        return Values(found[""], found["model"], found["peft"], found["task"])
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _flat(cls, space: Any) -> Any:
+        return flatten(space) if isinstance(space, Mapping) else space
+
+    @field_validator("baseline", "enqueue")
+    @classmethod
+    def _by_name(cls, given: Any, info: ValidationInfo) -> Any:
+        space = info.data.get("space", {})
+        return (
+            [spread(space, values) for values in given] if isinstance(given, list) else given and spread(space, given)
+        )
 
     @field_validator("space")
     @classmethod
@@ -281,7 +314,10 @@ class StudyData(Section):
 
 @dataclass(frozen=True)
 class Values:
-    """A trial's fixed and searched values under their consumers' own names, without prefixes."""
+    """A trial's fixed and searched values under their consumers' own names, without prefixes.
+
+    A dotted name among those of the model and the task is a key in a mapping whose other keys are the model's or the task's.
+    """
 
     training: Mapping[str, Any]
     model: Mapping[str, Any]

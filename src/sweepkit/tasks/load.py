@@ -15,7 +15,8 @@ from pydantic_core import ErrorDetails
 from sweepkit.study import messages
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.files import first_line
-from sweepkit.study.study import TaskSpec
+from sweepkit.study.names import nest
+from sweepkit.study.study import StudyData, TaskSpec
 from sweepkit.tasks.by_value import loads
 from sweepkit.tasks.files import import_file
 from sweepkit.tasks.kinds import KINDS, kind_class
@@ -98,6 +99,8 @@ def load_task(
     """
     cls = kind or task_class(spec, home)
     values = {**spec.options, **(options or {})}
+    if any("." in name for name in values):
+        values = nest(values, option_defaults(cls).get)
     try:
         text: str | None = json.dumps(values)
     except (TypeError, ValueError):  # Python objects from a notebook
@@ -110,6 +113,11 @@ def load_task(
     task._home = home.resolve()
     task._trust_remote_code = trust_remote_code
     return task
+
+
+def task_of(study: StudyData, options: Mapping[str, Any] | None = None, *, kind: type[Task] | None = None) -> Task:
+    """Return a study's task with these options over its fixed ones; see :func:`load_task`."""
+    return load_task(study.task, study.home, options, kind=kind, trust_remote_code=study.trust_remote_code)
 
 
 def option_names(cls: type[Task]) -> list[str]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.files import first_line
+from sweepkit.study.names import nest
 from sweepkit.tasks.references import find_model
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ def local_files(ref: ModelRef, home: Path) -> list[Path]:
 
 
 def configuration(ref: ModelRef, home: Path, *, trust_remote_code: bool = False, **overrides: Any) -> PreTrainedConfig:
-    """Return the model's configuration with ``overrides``. Raises InputError for unknown fields."""
+    """Return the model's configuration with ``overrides``. Raises InputError for unknown fields.
+
+    A dotted name overrides one key in a mapping of the configuration.
+    """
     from transformers import CONFIG_MAPPING, AutoConfig
 
     if isinstance(ref, FromConfig):
@@ -67,9 +71,11 @@ def configuration(ref: ModelRef, home: Path, *, trust_remote_code: bool = False,
             raise InputError(f"task.model.config: unknown model_type {kind}{nearest(kind, CONFIG_MAPPING)}")
         plain: PreTrainedConfig = CONFIG_MAPPING[kind]()
         _known(plain, values, "task.model.config")
+        overrides = nest(overrides, lambda name: values.get(name, getattr(plain, name, None)))
         _known(plain, overrides, "model")
         return plain.__class__(**{**values, **overrides})
     config = _pretrained(AutoConfig, ref, home, trust_remote_code=trust_remote_code)
+    overrides = nest(overrides, lambda name: getattr(config, name, None))
     _known(config, overrides, "model")
     changed: PreTrainedConfig = _pretrained(AutoConfig, ref, home, trust_remote_code=trust_remote_code, **overrides)
     return changed

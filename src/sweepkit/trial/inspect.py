@@ -17,10 +17,11 @@ from transformers import Trainer
 
 from sweepkit.study.errors import FOREIGN, InputError, nearest
 from sweepkit.study.files import first_line
+from sweepkit.study.names import parts
 from sweepkit.study.paths import BEST
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
-from sweepkit.tasks.load import load_task
+from sweepkit.tasks.load import task_of
 from sweepkit.tasks.task import Task
 from sweepkit.trial.first_steps import Inspected
 from sweepkit.trial.objective import build_trainer, is_out_of_memory, peak_memory_mb
@@ -38,7 +39,7 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
     short = study.model_copy(update={"training": {**study.training, **SHORT}}).at(study.home)
     try:
         values = short.by_consumer({k: v for k, v in spec.hyperparameters.items() if k not in SHORT})
-        task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
+        task = task_of(study, values.task)
         trainer = build_trainer(short, spec, task, values, None)
         facts = tuple(task.data_notes())
     except FOREIGN as error:
@@ -122,6 +123,6 @@ def _unknown_configuration(study: StudyData, task: Task, trainer: Trainer) -> li
     known = list(config.to_dict()) if config is not None else []
     return [
         (path, f"the model's configuration has no {name}{nearest(name, known)}")
-        for path, name in ((path, name.removeprefix("model.")) for path, name in names if name.startswith("model."))
-        if name not in arguments and not hasattr(config, name)
+        for path, (namespace, (name, *_)) in ((path, parts(name)) for path, name in names)
+        if namespace == "model" and name not in arguments and not hasattr(config, name)
     ]

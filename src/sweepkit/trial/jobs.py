@@ -104,12 +104,12 @@ def _measure(study: StudyData, request: Mapping[str, Any], sock: socket.socket) 
 
 def _prepare(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> None:
     """Prepare the data for task ``options``; the answer is one JSON line with ``folder`` and ``about``, or ``error``."""
-    from sweepkit.tasks.load import load_task
+    from sweepkit.tasks.load import task_of
     from sweepkit.tasks.prepared import about, prepare
 
     def answer() -> dict[str, Any]:
         options = request.get("options", {})
-        task = load_task(study.task, study.home, options, trust_remote_code=study.trust_remote_code)
+        task = task_of(study, options)
         folder = prepare(task, study.place.data)
         return {"folder": str(folder), "about": about(folder)}
 

@@ -28,7 +28,7 @@ from sweepkit.study.files import first_line, text_of
 from sweepkit.study.paths import LAST_NEW
 from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS as DEFAULTS
-from sweepkit.tasks.load import arguments_class, load_task
+from sweepkit.tasks.load import arguments_class, task_of
 from sweepkit.tasks.prepared import prepare
 from sweepkit.tasks.task import Task
 from sweepkit.trial import proof
@@ -54,7 +54,16 @@ def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingA
 
 
 def build_model(task: Task, values: Values) -> Any:
-    """Return the task's fresh model, with a LoRA adapter where the trial has ``peft.*`` values."""
+    """Return the task's fresh model, with a LoRA adapter where the trial has ``peft.*`` values.
+
+    Raises InputError for a key inside a mapping of which a user's ``model_init`` would have to know the other keys.
+    """
+    inside = [name for name in values.model if "." in name]
+    if inside and not type(task).model_init.__module__.startswith("sweepkit.tasks."):
+        field = inside[0].partition(".")[0]
+        raise InputError(
+            f"model.{inside[0]} needs model.{field} in training with all its keys, for model_init takes it whole"
+        )
     model = task.model_init(**values.model)
     if values.peft:
         from peft import LoraConfig, get_peft_model
@@ -156,7 +165,7 @@ def run_trial(
     callback: TrialCallback | None = None
     try:
         values = study.by_consumer(spec.hyperparameters)
-        task = load_task(study.task, study.home, values.task, kind=kind, trust_remote_code=study.trust_remote_code)
+        task = task_of(study, values.task, kind=kind)
 
         def begin(started: TrialCallback) -> None:
             proof.restore(started.trainer)
@@ -205,7 +214,7 @@ def _end_of(error: BaseException) -> tuple[Ending, Reason | None, str]:
 def evaluate_on_test(study: StudyData, spec: TrialSpec, model: str) -> dict[str, Any]:
     """Return ``metrics`` (``test_…``) and ``rows`` of the model in a trial's ``best/`` folder. Raises InputError."""
     values = study.by_consumer(spec.hyperparameters)
-    task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
+    task = task_of(study, values.task)
     trainer = build_trainer(study, spec, task, values, None)
     data = task.splits
     if "test" not in data:
@@ -218,7 +227,7 @@ def evaluate_on_test(study: StudyData, spec: TrialSpec, model: str) -> dict[str,
 def load_best_model(study: StudyData, params: Mapping[str, Any], checkpoint: Path) -> Any:
     """Return the model in a trial's ``best/`` folder, with its adapter, on the device of its Trainer."""
     values = study.by_consumer(params)
-    task = load_task(study.task, study.home, values.task, trust_remote_code=study.trust_remote_code)
+    task = task_of(study, values.task)
     with TemporaryDirectory(prefix="sweepkit-") as folder, _quiet():
         spec = TrialSpec(number=0, hyperparameters=params, directory=folder)
         trainer = build_trainer(study, spec, task, values, None)

@@ -94,11 +94,11 @@ def _dying_with(driver: int) -> Iterator[None]:
 def _warm(study: StudyData) -> str:
     """Import what every trial needs; return why the task's own code failed to load, or an empty string."""
     import sweepkit.trial.objective  # noqa: F401  # for the children
-    from sweepkit.tasks.load import load_task
+    from sweepkit.tasks.load import task_of
 
     _fill_caches()
     try:
-        load_task(study.task, study.home, trust_remote_code=study.trust_remote_code)
+        task_of(study)
     except FOREIGN as error:
         return f"{type(error).__name__}: {text_of(error)}"
     _hold(study)
@@ -109,10 +109,10 @@ def _warm(study: StudyData) -> str:
 def _hold(study: StudyData) -> None:
     """Open the data that trials read, if it is prepared by now; errors are left to the job that prepares it."""
     from sweepkit.tasks import prepared
-    from sweepkit.tasks.load import load_task
+    from sweepkit.tasks.load import task_of
 
     with suppress(Exception):
-        task = load_task(study.task, study.home, trust_remote_code=study.trust_remote_code)
+        task = task_of(study)
         prepared.hold(task, study.place.data)
 
 

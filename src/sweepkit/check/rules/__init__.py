@@ -13,7 +13,7 @@ from sweepkit.check.rules.pruning import check_pruner
 from sweepkit.check.rules.schedules import check_metrics, check_schedule
 from sweepkit.check.rules.searching import check_searching
 from sweepkit.check.rules.task import check_backend, check_task, find_shortages
-from sweepkit.check.rules.values import check_ranges_inside_values, mismatch
+from sweepkit.check.rules.values import check_misplaced, mismatch
 from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.space import visit
@@ -50,10 +50,8 @@ def examine(study: StudyData) -> tuple[list[Problem], Checked]:
     study = typed(study, consumers)
     known = known_values(study, consumers)
     problems += check_task(study, consumers)
-    names = check_names(study, consumers)
-    problems += names
+    problems += check_names(study, consumers)
     problems += check_formulas(study, consumers, known)
-    problems += check_ranges_inside_values(study)
     problems += check_searching(study)
     wrong, most_evaluations = check_schedule(study, known)
     problems += wrong
@@ -66,6 +64,8 @@ def examine(study: StudyData) -> tuple[list[Problem], Checked]:
     for index, values in enumerate(study.enqueue):
         problems += configurations.problems(values, f"enqueue[{index}]")
     problems += check_backend(study)
+    misplaced = {problem.path: problem for problem in check_misplaced(study)}
+    problems = [misplaced.get(problem.path, problem) for problem in problems] + list(misplaced.values())
     return list(dict.fromkeys(problems)), Checked(study, known, tuple(find_shortages(study)))
 
 

@@ -16,6 +16,7 @@ from sweepkit.check.rules.names import Consumers
 from sweepkit.check.rules.values import mismatch
 from sweepkit.study.errors import Problem, nearest
 from sweepkit.study.formulas import FUNCTIONS, FormulaError, derive, evaluate
+from sweepkit.study.names import UNSET, find, inner_names
 from sweepkit.study.parameters import Expression
 from sweepkit.study.space import Occurrence, draw, visit
 from sweepkit.study.study import StudyData
@@ -90,7 +91,7 @@ def draws(study: StudyData, known: Mapping[str, Any], count: int = DRAWS) -> lis
 def check_formulas(study: StudyData, consumers: Consumers, known: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with the study's expressions and constraints."""
     places = list(visit(study.space))
-    names = {*known, *(place.name for place in places)}
+    names = {*known, *inner_names(known), *(place.name for place in places)}
     derived = [
         (place, read(place.path, place.parameter.expression, names))
         for place in places
@@ -103,7 +104,8 @@ def check_formulas(study: StudyData, consumers: Consumers, known: Mapping[str, A
         return problems
     if circle := _circle(derived):
         return [circle]
-    relevant = {name: known[name] for formula in formulas for name in formula.names if name in known}
+    found = {name: find(known, name) for formula in formulas for name in formula.names}
+    relevant = {name: value for name, value in found.items() if value is not UNSET}
     try:
         values = draws(study, relevant)
         return [*_results(derived, consumers, values)] or list(_unmet(study, constraints, relevant, values))

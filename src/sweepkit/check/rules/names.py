@@ -16,13 +16,14 @@ from sweepkit.check.rules.values import is_ratio_field, mismatch, range_mismatch
 from sweepkit.study import messages
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
 from sweepkit.study.formulas import ingredients
+from sweepkit.study.names import UNSET, field_of, find, is_inside, parts
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.space import Occurrence, visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS, owned
+from sweepkit.tasks.task import Task
 
 _SEEDS = frozenset({"seed", "data_seed"})
-_SEARCHED = frozenset({"low", "high", "choices", "expression"})
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,20 @@ class Consumers:
 
     def resolve(self, name: str) -> tuple[Field | None, str]:
         """Return (field, "") for a name that something consumes, else (None, what is wrong with it)."""
-        prefix, dot, leaf = name.partition(".")
-        if not dot:
-            return self._bare(name)
-        if prefix == "model":
-            return self._model(leaf)
-        if prefix == "peft":
-            return self._peft(leaf)
-        if prefix == "task":
-            return self._task(leaf)
-        return None, f"names begin with model., peft. or task., or are TrainingArguments{nearest(name, self.names())}"
+        namespace, (leaf, *inside) = parts(name)
+        field, complaint = {"": self._bare, "model": self._model, "peft": self._peft, "task": self._task}[namespace](
+            leaf
+        )
+        if field is None and inside and not namespace and self.is_free(leaf):
+            complaint = (
+                f"names begin with model., peft. or task., or are TrainingArguments{nearest(name, self.names())}"
+            )
+        if field is None or not inside:
+            return field, complaint
+        if field.kinds and "dict" not in field.kinds:
+            return None, f"{field_of(name)} takes {messages.kinds(field.kinds)}, which has no keys"
+        default = find({field_of(name): field.default}, name)
+        return Field(name, default=UNKNOWN if default is UNSET else default), ""
 
     def names(self) -> list[str]:
         """Return every full name that is known, those that sweepkit sets itself left out."""
@@ -170,8 +175,7 @@ def known_values(study: StudyData, consumers: Consumers | None = None) -> dict[s
     known |= {f"peft.{name}": field.default for name, field in (consumers.lora or {}).items()}
     if consumers.task is not None:
         known |= {f"task.{name}": field.default for name, field in consumers.task.options.items()}
-    known |= study.training
-    known |= {f"task.{name}": value for name, value in study.task.options.items()}
+    known |= study.fixed
     return {name: value for name, value in known.items() if value is not UNKNOWN}
 
 
@@ -198,9 +202,9 @@ def _fit_values(values: Mapping[str, Any], consumers: Consumers) -> dict[str, An
 def _fit(name: str, value: Any, consumers: Consumers) -> Any:
     field, _ = consumers.resolve(name)
     floats = field is not None and "float" in field.kinds and not is_ratio_field(name, field)
-    if field is not None and "int" in field.kinds:
-        # ``float | int``, as model configurations write it: the default's type says which of the two is meant.
-        floats = floats and isinstance(field.default, float)
+    if field is not None and ("int" in field.kinds or not field.kinds):
+        # ``float | int``, as model configurations write it, or a mapping's key: the default's type says which is meant.
+        floats = isinstance(field.default, float) and (floats or not field.kinds)
     if isinstance(value, Int) and floats:
         step = float(value.step) if "step" in value.model_fields_set and not value.log else None
         return Float(low=float(value.low), high=float(value.high), step=step, log=value.log, role=value.role)
@@ -222,11 +226,20 @@ def check_names(study: StudyData, consumers: Consumers) -> list[Problem]:
     seen: list[Occurrence] = []
     for found in visit(study.space):
         problems += _one(found, study, consumers)
-        twin = next((other for other in seen if other.name == found.name and not found.excludes(other)), None)
-        if twin is not None:
-            problems.append(
-                Problem(found.path, f"has a value in {twin.path} already, in the same configuration; keep one")
-            )
+        for other in seen:
+            if found.excludes(other):
+                continue
+            if other.name == found.name:
+                message = f"has a value in {other.path} already, in the same configuration; keep one"
+                problems.append(Problem(found.path, message))
+                break
+            if is_inside(found.name, other.name) or is_inside(other.name, found.name):
+                inner, outer = sorted((found.name, other.name), key=len, reverse=True)
+                message = (
+                    f"{inner} lies inside the value of {outer}, which has a value of its own in {other.path}; keep one"
+                )
+                problems.append(Problem(found.path, message))
+                break
         seen.append(found)
     return problems
 
@@ -238,12 +251,24 @@ def _training(study: StudyData, consumers: Consumers) -> Iterator[Problem]:
             yield Problem(path, f"fixed options of the task belong in task; write {name.removeprefix('task.')} there")
             continue
         field, complaint = consumers.resolve(name)
-        if field is None:
-            yield Problem(path, complaint)
-        elif isinstance(value, dict) and "dict" not in field.kinds and _SEARCHED & set(value):
-            yield Problem(path, "training holds fixed values; what is searched belongs in space")
-        elif wrong := mismatch(name, field, value):
+        if wrong := complaint if field is None else mismatch(name, field, value) or _no_mapping(name, study, consumers):
             yield Problem(path, wrong)
+
+
+def _no_mapping(name: str, study: StudyData, consumers: Consumers) -> str:
+    """Return what is wrong with the value that a name is a key inside of, or nothing."""
+    outer = field_of(name)
+    if outer == name:
+        return ""
+    value = study.fixed.get(outer)
+    if value is not None and not isinstance(value, Mapping):
+        return f"{outer} is fixed to {messages.show(value)}, which has no keys; write it as a mapping"
+    namespace, field = parts(name)[0], consumers.resolve(outer)[0]
+    has_default = namespace in ("", "peft") and field is not None and isinstance(field.default, dict) and field.default
+    own_model = namespace == "model" and consumers.task is not None and consumers.task.built_in is Task
+    if value is None and (has_default or own_model):
+        return f"needs {outer} in training with all its keys, of which this one then varies: it is passed on as a whole"
+    return ""
 
 
 def _one(found: Occurrence, study: StudyData, consumers: Consumers) -> Iterator[Problem]:
@@ -259,12 +284,13 @@ def _one(found: Occurrence, study: StudyData, consumers: Consumers) -> Iterator[
         elif name not in ingredients(study.space) or not consumers.is_free(name) or isinstance(parameter, Expression):
             yield Problem(path, complaint)
         return
-    if name in study.training:
-        yield Problem(path, f"is also fixed in training, to {messages.show(study.training[name])}; keep one of the two")
-    if name.startswith("task.") and (option := name.removeprefix("task.")) in study.task.options:
-        yield Problem(
-            path, f"is also fixed in task, to {messages.show(study.task.options[option])}; keep one of the two"
-        )
+    section = "task" if name.startswith("task.") else "training"
+    fixed = {other: value for other, value in study.fixed.items() if is_inside(other, name)}
+    if (value := find(study.fixed, name)) is not UNSET or fixed:
+        shown = ", ".join(f"{other} {messages.show(each)}" for other, each in fixed.items()) or messages.show(value)
+        yield Problem(path, f"is also fixed in {section}, to {shown}; keep one of the two")
+    elif wrong := _no_mapping(name, study, consumers):
+        yield Problem(path, wrong)
     yield from (Problem(path, wrong) for wrong in _domain(name, field, parameter))
 
 

@@ -10,7 +10,7 @@ from sweepkit.check.fields import Field
 from sweepkit.check.fields.arguments import RATIOS
 from sweepkit.study import messages
 from sweepkit.study.errors import Problem
-from sweepkit.study.parameters import Choice, Float, Int
+from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 
@@ -84,29 +84,29 @@ def _ratio_range(parameter: Float | Int, got: str) -> str:
     return f"below 1 it is a ratio of all steps, from 1 on a number of steps, {got}; stay on one side"
 
 
-def check_ranges_inside_values(study: StudyData) -> list[Problem]:
-    """Return a problem for each range, choice or expression inside a fixed value, where it would be passed on as it is."""
-    # A range that is itself the value of a training argument is refused as a value of the wrong type.
-    fixed = [
-        (f"training.{name}.{key}", inner)
-        for name, value in study.training.items()
-        if isinstance(value, Mapping)
-        for key, inner in value.items()
+def check_misplaced(study: StudyData) -> list[Problem]:
+    """Return a problem for each range, choice or expression where it would be passed on as the value it is."""
+    built_in = study.task.options if study.task.type is not None else {}
+    places: list[tuple[str, Any, str]] = [
+        ("training", study.training, "training holds fixed values; what is searched belongs in space"),
+        ("task", built_in, "task holds fixed values; what is searched belongs in space, as task.NAME"),
+        ("baseline", study.baseline, "expected one value of the space"),
+        ("enqueue", study.enqueue, "expected one value of the space"),
     ]
+    inside = "cannot be searched inside a value; search it by its dotted name, or whole values with choices: [{…}, {…}]"
     for each in visit(study.space):
-        if isinstance(each.parameter, Choice):
-            fixed += [(each.path, value) for value in each.parameter.choices if isinstance(value, Mapping)]
-        elif isinstance(each.parameter, Mapping):
-            fixed.append((each.path, each.parameter))
-    return [
-        Problem(place, "parameters cannot stand inside a value; search whole values with choices: [{…}, {…}]")
-        for path, value in fixed
-        for place in _ranges(path, value)
-    ]
+        if isinstance(each.parameter, Choice) and not each.parameter.branches:
+            places.append((f"{each.path}.choices", each.parameter.choices, inside))
+        elif not isinstance(each.parameter, (Float, Int, Choice, Expression)):
+            places.append((each.path, each.parameter, inside))
+    return [Problem(found, message) for path, value, message in places for found in _ranges(path, value)]
 
 
 def _ranges(path: str, value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
+    if isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            yield from _ranges(f"{path}[{index}]", inner)
+    elif isinstance(value, Mapping):
         if value.keys() <= PARAMETER_KEYS and (
             {"low", "high"} <= value.keys() or value.keys() & {"choices", "expression"}
         ):

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from sweepkit.study.errors import InputError
 from sweepkit.study.study import StudyData
@@ -49,6 +50,11 @@ def tracking_uri(study: StudyData) -> str:
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of an SQLite store; None for other stores."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def file_store(uri: str) -> Path | None:
+    """Return the folder of a file store; None for other stores."""
+    return Path(unquote(urlsplit(uri).path)) if scheme_of(uri) == "file" else None
 
 
 def is_server(uri: str) -> bool:

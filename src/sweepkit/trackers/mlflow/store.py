@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.validation import (
@@ -22,9 +22,11 @@ from mlflow.utils.validation import (
     MAX_TAG_VAL_LENGTH,
 )
 
+from sweepkit.study.errors import InputError
 from sweepkit.study.paths import Place
 from sweepkit.study.secrets import of_url, scrub
-from sweepkit.trackers.mlflow.address import artifact_root, is_server, sqlite_file
+from sweepkit.trackers.mlflow import moved
+from sweepkit.trackers.mlflow.address import artifact_root, file_store, is_server, sqlite_file
 from sweepkit.trackers.mlflow.records import Point
 
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
@@ -51,7 +53,10 @@ class Store:
             self.client.search_experiments(max_results=1)
 
     def experiment(self, name: str) -> str:
-        """Return the id of the experiment of this name; create it, or restore it where it was deleted."""
+        """Return the id of the experiment of this name; create it, or restore it where it was deleted.
+
+        Its artifacts follow a project that was copied or moved. Raises InputError where they cannot.
+        """
         found = self.client.get_experiment_by_name(name)
         if found is None:
             try:
@@ -64,7 +69,24 @@ class Store:
                 assert found is not None
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
+        self._follow(name, found)
         return str(found.experiment_id)
+
+    def _follow(self, name: str, experiment: Experiment) -> None:
+        files = file_store(self.uri)
+        root, folder = (files, experiment.experiment_id) if files else (self._root, plain(name))
+        old = moved.old_address(experiment.artifact_location, folder, root) if root else None
+        if root is None or old is None:
+            return
+        if files:
+            moved.move_files(files, old, root.as_uri())
+        elif file := sqlite_file(self.uri):
+            moved.move_database(file, old, root.as_uri())
+        else:
+            raise InputError(
+                f"the artifacts of experiment {name} lie in {old}, outside of this copy of the project, which would change the "
+                "original's; give it an experiment of its own: tracking.experiment"
+            )
 
     def runs(self, experiment_id: str, tags: Mapping[str, str]) -> Iterator[Run]:
         """Yield the active runs of an experiment with all these tags, oldest first."""

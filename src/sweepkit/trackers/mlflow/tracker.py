@@ -179,7 +179,7 @@ class MLflowTracker(Tracker):
             if shared:
                 self._state = State.load(self._place.mlflow_json)
             if self._data is None and self._state.data:
-                self._data = Path(self._state.data)
+                self._data = self._place.data / Path(self._state.data).name
             if not self._in_step:
                 self._find_runs()
                 self._in_step = True
