@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag, field_validator, model_validator
 
@@ -33,16 +33,21 @@ class _Numeric(Section):
         step: float | None
         log: bool
 
+        @property
+        def values(self) -> Sequence[float] | None: ...
+
+    _type: ClassVar[type] = float
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        low, high, step, log = (getattr(self, name) for name in ("low", "high", "step", "log"))
+        low, high, step = self.low, self.high, self.step
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(f"low and high must be finite, got low={low} and high={high}")
         if low >= high:
             raise ValueError(f"low must be below high, got low={low} and high={high}")
-        if log and low <= 0:
+        if self.log and low <= 0:
             raise ValueError(f"log needs low above 0, got low={low}")
-        if log and step not in (None, 1):
+        if self.log and step not in (None, 1):
             raise ValueError(f"log and step exclude each other, got step={step}")
         if step is not None and not 0 < step <= (high - low) * (1 + 1e-9):
             raise ValueError(f"step must be above 0 and at most high - low, got step={step}")
@@ -51,6 +56,8 @@ class _Numeric(Section):
     def contains(self, value: Any) -> bool:
         """Return whether the value is a number in the range, on one of its steps."""
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+            return False
+        if self._type is int and value != int(value):
             return False
         if self.log or self.step is None:
             return True
@@ -63,20 +70,36 @@ class _Numeric(Section):
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
+    def at(self, share: float) -> float:
+        """Return the value at a position in the range (0: low, 1: the highest), in the logarithm with ``log``.
+
+        >>> Float(low=1e-4, high=1e-2, log=True).at(0.5), Float(low=0, high=1, step=0.4).at(1.0)
+        (0.001, 0.8)
+        >>> Int(low=1, high=9).at(1.0), Int(low=1, high=9, step=3).at(0.6)
+        (9, 7)
+        """
+        value = self._scaled(share) if share > 0 else self.low
+        if share > 0 and self.step and not self.log:
+            value = self.low + math.floor((value - self.low) / self.step + 0.5) * self.step
+            value = value if value <= self.high else value - self.step
+        return self._made(float(f"{value:.12g}") if share > 0 else value)
+
+    def random(self, dice: Random) -> float:
+        """Return a value drawn uniformly (in the logarithm with ``log``)."""
+        values = None if self.log else self.values
+        return dice.choice(values) if values else self._made(self._scaled(dice.random()))
+
+    def label(self, value: Any) -> float:
+        """Return the value as a plain number of the range's type."""
+        return int(value) if self._type is int else float(value)
+
     def _scaled(self, share: float) -> float:
         return self.low * (self.high / self.low) ** share if self.log else self.low + share * (self.high - self.low)
 
-    def _clamped(self, value: float) -> float:
-        return min(max(value, self.low), self.high)
-
-    def _at(self, share: float) -> float:
-        if share <= 0:
-            return self.low
-        value = self._scaled(share)
-        if self.step and not self.log:
-            value = self.low + math.floor((value - self.low) / self.step + 0.5) * self.step
-            value = value if value <= self.high else value - self.step
-        return self._clamped(float(f"{value:.12g}"))
+    def _made(self, value: float) -> float:
+        """Return the value within the range and of its type."""
+        value = min(max(value, self.low), self.high)
+        return round(value) if self._type is int else float(value)
 
 
 class Float(_Numeric):
@@ -93,19 +116,6 @@ class Float(_Numeric):
     role: Role = "scientific"
     """``scientific``: what the study asks about. ``nuisance``: tuned only so that the comparison is fair."""
 
-    def at(self, share: float) -> float:
-        """Return the value at a position in the range (0: low, 1: high), in the logarithm with ``log``.
-
-        >>> Float(low=1e-4, high=1e-2, log=True).at(0.5), Float(low=0, high=1, step=0.4).at(1.0)
-        (0.001, 0.8)
-        """
-        return float(self._at(share))
-
-    def random(self, dice: Random) -> float:
-        """Return a value drawn uniformly (in the logarithm with ``log``)."""
-        values = self.values
-        return dice.choice(values) if values else float(self._clamped(self._scaled(dice.random())))
-
     @property
     def values(self) -> Sequence[float] | None:
         """All values, in order; None without a step."""
@@ -114,14 +124,11 @@ class Float(_Numeric):
         low, high, step = (Decimal(repr(number)) for number in (self.low, self.high, self.step))
         return [float(low + step * n) for n in range(int((high - low) // step) + 1)]
 
-    def label(self, value: Any) -> float:
-        """Return the value as a plain float."""
-        return float(value)
-
 
 class Int(_Numeric):
     """A whole number between ``low`` and ``high``, both included."""
 
+    _type: ClassVar[type] = int
     low: int
     """Smallest value, included."""
     high: int
@@ -133,30 +140,10 @@ class Int(_Numeric):
     role: Role = "scientific"
     """``scientific``: what the study asks about. ``nuisance``: tuned only so that the comparison is fair."""
 
-    def contains(self, value: Any) -> bool:
-        """Return whether the value is a whole number in the range, on one of its steps."""
-        return super().contains(value) and value == int(value)
-
-    def at(self, share: float) -> int:
-        """Return the value at a position in the range (0: low, 1: highest), in the logarithm with ``log``.
-
-        >>> Int(low=1, high=9).at(1.0), Int(low=1, high=9, step=3).at(0.6)
-        (9, 7)
-        """
-        return round(self._at(share))
-
-    def random(self, dice: Random) -> int:
-        """Return a value drawn uniformly (in the logarithm with ``log``)."""
-        return round(self._clamped(self._scaled(dice.random()))) if self.log else dice.choice(self.values)
-
     @property
     def values(self) -> Sequence[int]:
         """All values, in order."""
         return range(self.low, self.high + 1, self.step)
-
-    def label(self, value: Any) -> int:
-        """Return the value as a plain integer."""
-        return int(value)
 
 
 class Choice(Section):
