@@ -172,10 +172,6 @@ def schema(
     from sweepkit.check import schema as study_schema
 
     text = study_schema.explain() if explain else json.dumps(study_schema.schema(), indent=2, ensure_ascii=False)
-    _write(text, output)
-
-
-def _write(text: str, output: Path | None) -> None:
     if output is None:
         typer.echo(text)
     else:

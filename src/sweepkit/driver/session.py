@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -281,7 +280,9 @@ class StudySession:
             return
         total = replace(event, seconds=log.seconds)
         self._ended_seconds += total.seconds
-        self._search.tell(total, attempts=log.attempts, facts=self._facts(log))
+        started = log.started
+        proof = {"unproved": list(started.unproved), "proved": list(started.proved)} if started else {}
+        self._search.tell(total, attempts=log.attempts, facts=proof)
         row = self._search.row(event.trial)
         self._keep(row)
         self._spent.save()
@@ -304,10 +305,6 @@ class StudySession:
         if event.ending == Ending.failed and event.reason not in (Reason.deadline, Reason.driver_lost):
             return log.crashes <= retries.crash
         return False
-
-    def _facts(self, log: TrialLog) -> Mapping[str, Any]:
-        started = log.started
-        return {} if started is None else {"unproved": list(started.unproved), "proved": list(started.proved)}
 
     def _keep(self, row: Trial) -> None:
         """Apply the retention rule after a trial ended: drop what is over the limits, and let the tracker keep the rest."""

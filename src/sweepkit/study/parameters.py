@@ -77,11 +77,13 @@ class _Numeric(Section):
         (0.001, 0.8)
         >>> Int(low=1, high=9).at(1.0), Int(low=1, high=9, step=3).at(0.6)
         (9, 7)
+        >>> Float(low=0, high=0.3, step=0.1).at(1.0)  # three steps add up to 0.30000000000000004
+        0.3
         """
         value = self._scaled(share) if share > 0 else self.low
         if share > 0 and self.step and not self.log:
             value = self.low + math.floor((value - self.low) / self.step + 0.5) * self.step
-            value = value if value <= self.high else value - self.step
+            value = value if value <= self.high + 1e-9 * self.step else value - self.step
         return self._made(float(f"{value:.12g}") if share > 0 else value)
 
     def random(self, dice: Random) -> float:

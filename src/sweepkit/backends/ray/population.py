@@ -93,12 +93,8 @@ class TuneScheduler:
         parameter = self._space[name]
         if not isinstance(parameter, Float):
             return value
-        value = float(math.exp(value) if self._logs and parameter.log else value)
-        if parameter.step is not None and not parameter.log:
-            steps = round((value - parameter.low) / parameter.step)
-            most = int((parameter.high - parameter.low) / parameter.step + 1e-9)
-            return parameter.low + min(max(steps, 0), most) * parameter.step
-        return min(max(value, parameter.low), parameter.high)
+        value = math.exp(value) if self._logs and parameter.log else value
+        return parameter.at(min(1.0, parameter.share(value)))
 
 
 def _domain(parameter: Any) -> Any:

@@ -92,8 +92,7 @@ class Models:
         """Make models and ``best/`` folders consistent after an earlier driver was interrupted; ``ranked`` keep theirs."""
         for number, done in self._state.trials.items():
             has_best = os.path.lexists(self._place.trial(number) / BEST)
-            half_made = done.model == "making" and self._moved(done)
-            if done.model_id and not has_best and not half_made:
+            if done.model_id and not has_best and not (done.model == "making" and self._moved(done)):
                 self.drop(number)
             elif number in ranked:
                 self.keep(number)
