@@ -118,8 +118,7 @@ def _require_checkpoint(study: StudyData, rows: list[Trial], winners: list[Trial
 def report(
     study: studies.Argument,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="File to write; by default report.html in the study's folder."),
+        Path | None, typer.Option("--output", "-o", help="File to write; by default report.html in the study's folder.")
     ] = None,
 ) -> None:
     """Write the report as one HTML page that needs no network: figures, findings, and what to do next.

@@ -72,8 +72,7 @@ def try_(
     trial: Annotated[
         int | None,
         typer.Option(
-            help="Use this trial's hyperparameters; of a population's member, its whole schedule.",
-            show_default=False,
+            help="Use this trial's hyperparameters; of a population's member, its whole schedule.", show_default=False
         ),
     ] = None,
     overrides: studies.Overrides = None,
