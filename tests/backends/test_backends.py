@@ -16,7 +16,7 @@ import pytest
 
 from making import toy_study
 from sweepkit.driver.run import run
-from sweepkit.report.watch import Outcome, Quiet
+from sweepkit.report.watch import Outcome, Watcher
 from sweepkit.study.backends import BACKENDS
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Started
@@ -52,7 +52,7 @@ STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "diver
 
 
 @dataclass
-class Told(Quiet):
+class Told(Watcher):
     """One study as its backend ran it: every event in the order it was heard, and the outcome."""
 
     study: StudyData

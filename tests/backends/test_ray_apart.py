@@ -20,7 +20,7 @@ import pytest
 from making import toy_study, wait_until
 from object_store import object_store
 from sweepkit.driver.run import run
-from sweepkit.report.watch import Quiet
+from sweepkit.report.watch import Watcher
 from sweepkit.study.errors import InputError
 from sweepkit.trial.events import Evaluated, Event, Finished, Started
 from sweepkit.trial.trial import Reason
@@ -97,7 +97,7 @@ def test_a_node_that_does_not_see_the_studys_folder_is_refused_with_the_reason(
     assert not list(study.place.trials.glob("*"))
 
 
-class Killing(Quiet):
+class Killing(Watcher):
     """Kills the actor of the node apart's first trial at its second evaluation, before the trial gets its answer."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from sweepkit.backends.slots import Slot
 from sweepkit.check import known_values
 from sweepkit.driver.prepare import prepare
 from sweepkit.driver.run import run as run_study
-from sweepkit.report.watch import Quiet
+from sweepkit.report.watch import Watcher
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import TrialSpec
 
@@ -74,7 +74,7 @@ def weigh(study: StudyData, workers: int) -> tuple[float, float, float]:
     place = study.place
     totals = []
     with Executor(study, [Slot(threads=1)] * workers, log=place.folder / "warm.log") as executor:
-        prepare(study, known_values(study), executor, Quiet())
+        prepare(study, known_values(study), executor, Watcher())
         for number in range(workers):
             folder = place.trial(number)
             executor.start(TrialSpec(number=number, hyperparameters={"learning_rate": 1e-4}, directory=str(folder)))

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 from measure import HERE, Line, Size, median, project
 
-from sweepkit.driver.run import Quiet
+from sweepkit.driver.run import Watcher
 from sweepkit.driver.run import run as run_study
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Trial
@@ -41,7 +41,7 @@ def noop_study(folder: Path, **keys: Any) -> StudyData:
     ).at(folder)
 
 
-class Clock(Quiet):
+class Clock(Watcher):
     """Notes when the first trial can start and when each one ended."""
 
     def __init__(self) -> None:

@@ -281,6 +281,21 @@ def test_linked_values_are_a_choice_with_a_name_of_its_own(home: Path) -> None:
     assert problems(space={"batch": {"choices": batch}}, baseline={}) == []
 
 
+def test_a_baseline_outside_of_the_choices_is_noted(home: Path) -> None:
+    def notes(baseline: dict[str, Any] | None, **space: Any) -> tuple[str, ...]:
+        checked = sweepkit.check.rules.examine(study(space=space, baseline=baseline))[1]
+        return tuple(map(str, checked.warnings))
+
+    tail = "the baseline is trained as it is, but samplers do not learn from it, and figures of optim leave it out"
+    message = f"baseline: optim is adamw_torch_fused, and its choices are adamw_torch, adafactor; {tail}"
+    assert notes({}, optim={"choices": ["adamw_torch", "adafactor"]}) == (message,)
+    assert notes(
+        {}, optim={"choices": {"adamw_torch": {"adam_beta2": {"low": 0.9, "high": 0.99}}, "adafactor": {}}}
+    ) == (message,)
+    assert notes({"optim": "adafactor"}, optim={"choices": ["adamw_torch", "adafactor"]}) == ()
+    assert notes(None, optim={"choices": ["adamw_torch", "adafactor"]}) == ()
+
+
 @pytest.mark.parametrize(
     ("training", "count"),
     [
@@ -294,7 +309,7 @@ def test_linked_values_are_a_choice_with_a_name_of_its_own(home: Path) -> None:
         ({"eval_strategy": "steps", "eval_steps": 0.2}, 5),
         ({"eval_strategy": "steps", "eval_steps": 0.3}, 4),
         ({"eval_strategy": "steps", "eval_steps": 50}, None),
-        ({"eval_on_start": True}, 4),
+        ({"eval_on_start": True}, 3),
     ],
 )
 def test_evaluations_are_counted_as_the_trainer_makes_them(

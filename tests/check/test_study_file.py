@@ -383,7 +383,7 @@ studies = some.builds(
             ),
             "sampler": some.integers(0, 100).map(lambda seed: {"type": "qmc", "seed": seed, "scramble": True}),
             "pruner": options.map(lambda found: {"type": "patient", **{f"x_{key}": found[key] for key in found}}),
-            "confirm": some.none() | some.integers(2, 9).map(lambda seeds: {"top": 1, "seeds": seeds, "test": "once"}),
+            "confirm": some.none() | some.integers(3, 9).map(lambda seeds: {"top": 1, "seeds": seeds, "test": "once"}),
             "retries": some.integers(0, 3).map(lambda times: {"crash": times}),
             "backend": (numbers | some.just("auto")).map(lambda gpus: {"type": "ray", "gpus_per_trial": gpus}),
             "tracking": texts.map(lambda text: {"register": text}),

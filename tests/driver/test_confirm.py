@@ -127,19 +127,105 @@ def test_a_verdict_in_words() -> None:
         best=7,
     )
     assert verdict.sentences() == [
-        "Over 5 new seeds each, eval_f1 as mean ± standard deviation (95 % interval of the mean):",
-        "  trial 7: 0.8000 ± 0.0071 (0.7912 to 0.8088), 0.8300 in the search",
-        "  trial 4: 0.7900 ± 0.0071 (0.7812 to 0.7988), 0.8000 in the search, 1 seed without a value",
-        "  trial 0 (baseline): 0.7000 ± 0.0071 (0.6912 to 0.7088), 0.7000 in the search",
+        "Take trial 7: over new seeds it is better than the baseline by 0.1000 "
+        "(95 % interval 0.0897 to 0.1103, p = 5.1e-08).",
+        "eval_f1 as mean ± standard deviation (95 % interval of the mean):",
+        "  trial 7: 0.8000 ± 0.0071 over 5 new seeds (0.7912 to 0.8088), 0.8300 in the search",
+        "  trial 4: 0.7900 ± 0.0071 over 5 new seeds (0.7812 to 0.7988), 0.8000 in the search, 1 seed without a value",
+        "  trial 0 (the baseline): 0.7000 ± 0.0071 over 5 new seeds (0.6912 to 0.7088), 0.7000 in the search",
         "Trial 9 cannot be judged: fewer than two of its seeds have a value.",
-        "Trial 7 is better than the baseline by 0.1000 (0.0897 to 0.1103, p = 5.1e-08).",
-        "Trial 4 is better than the baseline by 0.0900 (0.0797 to 0.1003, p = 7.8e-08).",
-        "Trials 4 and 7 are not distinguishable from each other.",
+        "Trial 7 is not distinguishable from trial 4 (p = 0.056).",
+        "Trial 4 is better than the baseline (trial 0) by 0.0900 (95 % interval 0.0797 to 0.1003, p = 7.8e-08).",
         "Of the 0.8300 that trial 7 reached in the search, 0.0300 was luck (95 % interval 0.0212 to 0.0388).",
         "In the search it gained +0.1300 over the baseline; over new seeds it is +0.1000.",
-        "Chosen: trial 7, which has the best mean.",
         f"Test: {verdict.test}.",
     ]
+
+
+def conclusion(*candidates: Candidate, metric: str = "eval_score") -> str:
+    return judge(candidates, metric=metric, direction="maximize", best=candidates[-1].number).conclusion()
+
+
+def near(mean: float) -> tuple[float, ...]:
+    return (mean - 0.01, mean, mean + 0.01)
+
+
+def test_a_conclusion_says_what_to_do_and_never_more_than_was_shown() -> None:
+    baseline = Candidate(number=0, baseline=True, searched=0.5, values=near(0.5))
+    better, same = Candidate(number=1, searched=0.6, values=near(0.6)), Candidate(number=2, values=near(0.501))
+    assert conclusion(baseline, better).startswith(
+        "Take trial 1: over new seeds it is better than the baseline by 0.1000"
+    )
+    assert conclusion(baseline, same) == (
+        "Keep the baseline, or compare with more seeds, for example confirm: {seeds: 6}: trial 2 has the best mean, but it is "
+        "not distinguishable from the baseline (p = 0.91)."
+    )
+    worse = Candidate(number=3, values=near(0.4))
+    assert conclusion(baseline, worse) == (
+        "Keep the baseline (trial 0): no other configuration has a better mean over new seeds."
+    )
+    assert (
+        conclusion(better)
+        == "Trial 1 has 0.6000 ± 0.0100 over 3 new seeds; no other configuration was judged that it could be compared with."
+    )
+    assert conclusion(better, same) == "Take trial 1: over new seeds it is better than every other one that was judged."
+    third = Candidate(number=4, values=near(0.599))
+    assert conclusion(better, third).startswith("Take the cheapest of trials 1 and 4, or compare with more seeds")
+    lost = Candidate(number=5, values=(0.5,), lost=2)
+    assert conclusion(lost) == "Nothing can be concluded from new seeds: no configuration has two with a value."
+    for known in ([baseline, same], [better, third]):
+        assert "confirmed" not in " ".join(judge(known, metric="m", direction="maximize").sentences()).lower()
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "low", "high"),
+    [
+        ("eval_f1", (0.9, 0.99, 1.0), None, 1.0),
+        ("eval_accuracy", (0.0, 0.01, 0.1), 0.0, None),
+        ("eval_matthews_correlation", (-0.9, -1.0, -0.99), -1.0, None),
+        ("eval_matthews_correlation", (0.0, 0.01, 0.1), None, None),
+        ("eval_loss", (0.0, 0.01, 0.1), 0.0, None),
+        ("eval_perplexity", (1.0, 1.5, 9.0), 0.0, None),
+        ("eval_news_f1_macro", (0.9, 0.99, 1.0), None, 1.0),
+        ("eval_accuracy", (99.0, 99.9, 100.0), None, None),
+        ("eval_score", (0.9, 0.99, 1.0), None, None),
+        ("eval_f1_gain", (0.0, 0.01, 0.1), None, None),
+        ("eval_neg_loss", (0.0, 0.01, 0.1), None, None),
+    ],
+)
+def test_intervals_stay_within_the_range_of_a_known_metric(
+    metric: str, values: tuple[float, ...], low: float | None, high: float | None
+) -> None:
+    found = judge([Candidate(number=1, values=values)], metric=metric, direction="maximize").estimates[0]
+    wide = judge([Candidate(number=1, values=values)], metric="unknown", direction="maximize").estimates[0]
+    assert (found.low, found.high) == (wide.low if low is None else low, wide.high if high is None else high)
+
+
+def test_the_interval_of_a_gain_stays_within_the_range_of_the_metric() -> None:
+    far = [Candidate(number=1, values=(1.0, 1.0, 0.8)), Candidate(number=2, values=(0.0, 0.0, 0.3))]
+    (pair,) = judge(far, metric="eval_accuracy", direction="maximize").comparisons
+    (wide,) = judge(far, metric="eval_score", direction="maximize").comparisons
+    assert pair.high == 1.0 and wide.high is not None and wide.high > 1.0
+
+
+def test_values_that_do_not_vary_have_no_interval_and_are_said_to_be_the_same() -> None:
+    found = [
+        Candidate(number=0, baseline=True, searched=0.9, values=(0.9, 0.9, 0.9)),
+        Candidate(number=1, searched=0.97, values=(0.95, 0.95, 0.95)),
+    ]
+    verdict = judge(found, metric="eval_f1", direction="maximize", best=1)
+    assert [(e.std, e.low, e.high) for e in verdict.estimates] == [(0.0, None, None)] * 2
+    (pair,) = verdict.comparisons
+    assert (pair.low, pair.high, pair.distinguishable) == (None, None, False)
+    assert verdict.sentences()[:5] == [
+        "Keep the baseline, or compare with more seeds, for example confirm: {seeds: 6}: trial 1 has the best mean, but it is "
+        "not distinguishable from the baseline (p = 0.1).",
+        "eval_f1 as mean ± standard deviation (95 % interval of the mean):",
+        "  trial 1: 0.9500 with each of 3 new seeds, 0.9700 in the search",
+        "  trial 0 (the baseline): 0.9000 with each of 3 new seeds, 0.9000 in the search",
+        "The 0.9700 that trial 1 reached in the search is 0.0200 better than the value of each new seed.",
+    ]
+    assert Verdict.from_json(verdict.to_json()) == verdict
 
 
 def test_luck_that_cannot_be_told_is_not_denied() -> None:
@@ -164,6 +250,4 @@ def test_without_noise_the_number_of_seeds_decides_what_can_be_told_apart() -> N
 def test_nothing_is_said_where_no_seed_gave_a_value() -> None:
     verdict = judge([Candidate(number=2, values=(), lost=5)], metric="eval_score", direction="maximize", best=2)
     assert (verdict.chosen, verdict.lost, verdict.luck) == (None, (2,), None)
-    assert verdict.sentences() == [
-        "No configuration could be confirmed: each has fewer than two new seeds with a value."
-    ]
+    assert verdict.sentences() == ["Nothing can be concluded from new seeds: no configuration has two with a value."]

@@ -15,7 +15,7 @@ from sweepkit.check import check
 from sweepkit.driver import session as sessions
 from sweepkit.driver.confirm import Confirmation
 from sweepkit.driver.session import Setup, Spent, StudySession
-from sweepkit.report.watch import Quiet
+from sweepkit.report.watch import Watcher
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.study.errors import StudyFailed
@@ -33,7 +33,7 @@ def session_of(project: Path, *, storage: InMemoryStorage | None = None, **keys:
     study.place.folder.mkdir(parents=True, exist_ok=True)
     search = Search(study, storage or InMemoryStorage(), Proposer(study, checked.known))
     courier = Courier(tracker_of(study), warn=print)
-    return StudySession(study, search, courier=courier, watch=Quiet(), setup=Setup(gpus=1, slots=1))
+    return StudySession(study, search, courier=courier, watch=Watcher(), setup=Setup(gpus=1, slots=1))
 
 
 def started(session: StudySession) -> TrialSpec:
@@ -80,6 +80,14 @@ def test_a_trial_at_which_driver_after_driver_dies_before_it_gets_further_fails(
     row = session._search.row(number)
     assert (row.ending, row.reason) == (Ending.failed, Reason.driver_lost)
     assert row.cause == "its driver died 5 times while it ran, before it got any further"
+
+
+def test_an_interruption_is_the_reason_whatever_else_ended_the_study(project: Path) -> None:
+    session = session_of(project, budget={"trials": 1})
+    started(session)
+    assert (session.next(), session.reason) == (None, "all trials of the budget are done")
+    session.interrupt()
+    assert session.reason == "interrupted"
 
 
 @pytest.mark.parametrize(

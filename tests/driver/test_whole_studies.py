@@ -19,7 +19,7 @@ from sweepkit.check import check
 from sweepkit.check.study_file import load_study, to_yaml
 from sweepkit.driver.run import run
 from sweepkit.driver.session import Setup, StudySession
-from sweepkit.report.watch import Quiet
+from sweepkit.report.watch import Watcher
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
@@ -81,7 +81,7 @@ def run_on(executor: Executor, study: StudyData) -> list[Trial]:
     search = Search(study, open_storage(study.place, study, repair=True), Proposer(study, checked.known))
     courier = Courier(tracker_of(study), warn=print)
     setup = Setup(slots=2, splits_batches=True)
-    session = StudySession(study, search, courier=courier, watch=Quiet(), setup=setup)
+    session = StudySession(study, search, courier=courier, watch=Watcher(), setup=setup)
     LocalBackend(study, executor).drive(session)
     return search.trials()
 

@@ -15,7 +15,7 @@ from making import processes_below, sweep, toy_study, wait_until
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import run
 from sweepkit.report.answer import Answer
-from sweepkit.report.watch import Outcome, Quiet
+from sweepkit.report.watch import Outcome, Watcher
 from sweepkit.search.storage import open_storage
 from sweepkit.study.errors import StudyFileError, StudyLocked
 from sweepkit.study.study import StudyData
@@ -178,7 +178,7 @@ def test_hours_end_the_study_and_stop_what_runs_after_the_grace(project: Path) -
     assert len(outcome.rows) <= 2
 
 
-class Stopping(Quiet):
+class Stopping(Watcher):
     """Sends this process a SIGINT at the second evaluation of a trial."""
 
     def __init__(self) -> None:
@@ -232,7 +232,7 @@ def test_a_pareto_optimal_checkpoint_that_the_disk_has_no_room_for_is_said_to_go
         backend={"parallel": 1},
     )
 
-    class Lines(Quiet):
+    class Lines(Watcher):
         heard: list[str] = []
 
         def on_note(self, text: str) -> None:
@@ -246,7 +246,7 @@ def test_a_pareto_optimal_checkpoint_that_the_disk_has_no_room_for_is_said_to_go
 
 
 def test_a_second_driver_is_refused_with_the_first_ones_pid(project: Path) -> None:
-    class Second(Quiet):
+    class Second(Watcher):
         message = ""
 
         def on_event(self, event: Event) -> None:

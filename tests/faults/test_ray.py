@@ -18,7 +18,7 @@ import pytest
 from making import processes_below, sweep, toy_study, wait_until
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import run
-from sweepkit.report.watch import Outcome, Quiet
+from sweepkit.report.watch import Outcome, Watcher
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Finished, Started
 from sweepkit.trial.trial import Reason
@@ -41,7 +41,7 @@ def cluster(tmp_path: Path) -> Iterator[Any]:
     made.shutdown()
 
 
-class Watching(Quiet):
+class Watching(Watcher):
     """Keeps what is told and does something once, when enough is heard."""
 
     def __init__(self, when: Callable[[Watching], bool], act: Callable[[], None]) -> None:

@@ -31,7 +31,7 @@ space:
 sampler: {{type: random, seed: 3}}
 baseline: {{learning_rate: 1e-3}}
 budget: {{trials: 3}}
-confirm: {{top: 1, seeds: 2}}
+confirm: {{top: 1, seeds: 3}}
 backend: {{parallel: 2}}
 storage: {storage}
 tracking: {{register: secretive-model}}

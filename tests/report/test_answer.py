@@ -272,6 +272,29 @@ def test_the_verdict_is_said_and_recorded(ran: Ran) -> None:
     assert "Test: Welch's t-test" in ran.said
 
 
+def test_the_closing_summary_and_mlflow_say_what_to_do(ran: Ran) -> None:
+    verdict = Answer.read(ran.study, read(ran.study)).verdict
+    assert verdict is not None
+    todo = verdict.conclusion()
+    summary = " ".join(ran.said.partition("answered  done")[2].split())
+    assert todo in summary
+    assert ran.parent.data.tags["sweepkit.verdict"] == todo
+    assert "confirmed" not in ran.said.lower(), "some pair is not distinguishable"
+
+
+def test_how_the_run_ended_and_the_classes_of_its_data_are_recorded(ran: Ran) -> None:
+    ended = json.loads(ran.study.place.outcome_json.read_text())
+    assert ended == {"status": "done", "reason": "all trials of the budget are done"}
+    counts = [sum(row["label"] == label for row in rows_of(ran.root / "validation.csv")) for label in ("ham", "spam")]
+    assert json.loads(ran.study.place.data_json.read_text())["classes"]["validation"] == sorted(counts)
+
+
+def test_the_baseline_is_not_pruned(ran: Ran) -> None:
+    rows = read(ran.study)
+    assert {str(row.ending) for row in rows} == {"complete", "pruned"}
+    assert [str(row.ending) for row in rows if row.origin == "baseline"] == ["complete"]
+
+
 def test_show_ends_with_the_verdict_and_counts_the_confirmation_runs_hours(ran: Ran) -> None:
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(snapshot(ran.study))
@@ -280,7 +303,7 @@ def test_show_ends_with_the_verdict_and_counts_the_confirmation_runs_hours(ran: 
     assert all(sentence in shown for sentence in verdict["sentences"])
     assert "9 of 9 confirmation runs" in shown
     runs = [row.seconds or 0.0 for row in Reader(ran.study, suffix="/confirm").rows()]
-    assert f"confirmed {span(sum(runs))}" in shown
+    assert f"confirmation {span(sum(runs))}" in shown
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,7 @@ def evaluations(number: int, *values: float) -> Course:
 
 
 def evidence(rows: Sequence[Trial], courses: dict[int, Course] | None = None, **keys: Any) -> Evidence:
-    return Evidence(study=study(**keys), rows=rows, courses=courses or {})
+    return Evidence(study(**keys), rows, courses=courses or {})
 
 
 MIXED = [
@@ -103,7 +104,7 @@ def test_the_history_marks_pruned_trials_at_their_value_and_those_without_at_the
 
 def test_the_history_of_a_minimised_goal_has_its_edge_at_the_top() -> None:
     drawn = figures.history(evidence(MIXED, objective={"metric": "eval_loss", "direction": "minimize"}))
-    assert points(drawn, "failed") == [(2, pytest.approx(0.7 + 0.06 * 0.2))]
+    assert points(drawn, "failed") == [(2, pytest.approx(0.7 + 0.06 * 0.3))], "the pruned one reached 0.4"
     assert points(drawn, "best so far") == [(n, 0.5) for n in (0, 3, 5, 6)]
 
 
@@ -124,6 +125,7 @@ def test_slices_span_the_whole_space_and_mark_what_was_not_trained_to_its_end() 
         "learning_rate": ("log", pytest.approx((-5.12, -0.88))),
         "task.x": ("linear", pytest.approx((-0.03, 1.03))),
         "optim": ("category", (-0.5, 1.5)),
+        "adam_beta2": ("linear", pytest.approx((0.9 - 0.03 * 0.099, 0.999 + 0.03 * 0.099))),
         "per_device_train_batch_size": ("category", (-0.5, 2.5)),
     }
     assert axes["optim"].ticktext == ("adamw_torch", "adafactor")
@@ -264,10 +266,68 @@ def test_isolation_has_the_best_at_each_value_of_what_the_study_asks_about() -> 
     drawn = figures.isolation(evidence(rows))
     names = [axis.title.text for axis in drawn.select_xaxes()]
     assert names[:4] == ["learning_rate", "task.x", "optim", "adam_beta2"], "the batch size is a nuisance"
-    lines = [trace for trace in drawn.data if trace.mode == "lines+markers"]
-    assert (lines[2].x, lines[2].y) == (("'adamw_torch'", "'adafactor'"), (0.4, 0.4))
+    tops = [trace for trace in drawn.data if trace.marker.size == 8]
+    assert (tops[2].x, tops[2].y) == (("'adamw_torch'", "'adafactor'"), (0.4, 0.4))
     rates = tuple(rows[number].drawn["learning_rate"] for number in (4, 9))
-    assert (lines[0].x, lines[0].y) == (rates, (0.4, 0.4)), "of three parts of the range, the last is empty"
+    assert (tops[0].x, tops[0].y) == (rates, (0.4, 0.4)), "of three parts of the range, the last is empty"
+    assert {trace.xaxis for trace in drawn.data if trace.mode == "lines"} == {"x", "x2", "x4"}, "choices are not joined"
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_each_value_can_reach_is_never_drawn_below_a_measured_point(direction: str, seed: int) -> None:
+    dice = random.Random(seed)
+    space = {
+        "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
+        "task.n": {"low": 1, "high": 7},
+        "task.x": {"low": -1.0, "high": 1.0, "step": 0.25},
+    }
+    rows = []
+    for number in range(30):
+        drawn = {
+            "learning_rate": 10 ** dice.uniform(-5, -1),
+            "task.n": dice.randint(1, 7),
+            "task.x": dice.randint(-4, 4) / 4,
+        }
+        ending = Ending.pruned if number % 5 == 4 else Ending.complete
+        rows.append(replace(trial(number, dice.random()), params=drawn, drawn=drawn, ending=ending))
+    goal = {"metric": "eval_score", "direction": direction}
+    drawn = figures.isolation(evidence(rows, space=space, objective=goal))
+    sign = 1 if direction == "maximize" else -1
+    for axis, name in (("x", "learning_rate"), ("x2", "task.n"), ("x3", "task.x")):
+        (line,) = [trace for trace in drawn.data if trace.mode == "lines" and trace.xaxis == axis]
+        parts = [(line.x[i], line.x[i + 1], line.y[i]) for i in range(0, len(line.x), 3)]
+        assert set(line.x[2::3]) == {None}, "parts are not joined"
+        for row in rows:
+            x = row.drawn[name]
+            reached = [sign * y for low, high, y in parts if low - 1e-9 <= x <= high + 1e-9]
+            assert reached and max(reached) >= sign * row.values[0], (name, x)
+        assert {y for _, _, y in parts} <= {row.values[0] for row in rows}, "a line is at a measured value"
+
+
+@pytest.mark.parametrize("figure", [figures.history, figures.slices, figures.isolation])
+def test_a_pruned_trial_that_was_better_than_the_best_is_drawn_at_its_value(figure: Any) -> None:
+    rows = [*(trial(number, 0.1 * number) for number in range(6)), trial(6, 0.9, ending=Ending.pruned)]
+    drawn = figure(evidence(rows))
+    assert {y for _, y in points(drawn, "pruned")} == {0.9}
+    assert drawn.layout.yaxis.range[1] > 0.9
+
+
+@pytest.mark.parametrize("figure", [figures.slices, figures.isolation])
+def test_incomplete_trials_are_crosses_in_every_panel(figure: Any) -> None:
+    drawn = figure(evidence(MIXED))
+    for name, number in (("pruned", 1), ("failed", 2), ("diverged", 4)):
+        crosses = [trace for trace in drawn.data if trace.name == name and trace.xaxis == "x"]
+        assert [(trace.x, trace.marker.symbol) for trace in crosses] == [
+            ((MIXED[number].drawn["learning_rate"],), "x-thin")
+        ]
+    only = [trial(0, 0.5), *(trial(number, 0.1 * number, ending=Ending.pruned) for number in range(1, 6))]
+    assert len(points(figure(evidence(only)), "pruned")) >= 5, "also where one trial alone is complete"
+
+
+def test_incomplete_trials_have_their_ending_in_the_legend_of_the_parallel_coordinates() -> None:
+    drawn = figures.parallel(evidence([*MIXED, trial(7, 0.1, ending=Ending.pruned)]))
+    assert [trace.name for trace in drawn.data if trace.showlegend] == ["pruned", "failed", "diverged"]
 
 
 def test_the_timeline_has_a_bar_for_each_stint_and_cuts_out_pauses() -> None:
@@ -293,7 +353,7 @@ def test_the_timeline_has_a_bar_for_each_stint_and_cuts_out_pauses() -> None:
 def test_the_ledger_has_the_hours_by_ending_and_the_idle_ones() -> None:
     rows = [trial(0, 0.5, seconds=3600.0), trial(1, ending=Ending.failed, seconds=1800.0)]
     drawn = figures.ledger(replace(evidence(rows), slot_hours=2.0, confirmed=[trial(0, 0.5, seconds=900.0)]))
-    assert {bar.name: bar.x[0] for bar in drawn.data} == {"won": 1.0, "failed": 0.5, "confirmed": 0.25, "idle": 0.25}
+    assert {bar.name: bar.x[0] for bar in drawn.data} == {"won": 1.0, "failed": 0.5, "confirmation": 0.25, "idle": 0.25}
 
 
 TURN = Turn(evaluation=1, step=4, value=0.5, hyperparameters={"learning_rate": 1e-3}, donor=0)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from making import toy_study
-from sweepkit.report.evidence import Evidence
-from sweepkit.report.health import findings, unchecked
+from sweepkit.report.evidence import Course, Evidence, Stint
+from sweepkit.report.health import UNCHECKED, findings, unchecked
 from sweepkit.report.verdict import Candidate, Verdict, judge
 from sweepkit.trial.trial import Ending, Trial
 
@@ -39,8 +40,8 @@ def said(
 ) -> dict[str, str]:
     """Return check → what to do, of a study with these trials."""
     study = toy_study(project, **{"space": RATE, "budget": {"trials": len(rows)}, **keys})
-    evidence = Evidence(study=study, rows=rows, confirmed=confirmed, verdict=verdict)
-    return {found.check: found.advice for found in findings(evidence)}
+    evidence = Evidence(study, rows, verdict, confirmed=confirmed)
+    return {found.check: found.advice for found in findings(evidence) if found.check != UNCHECKED}
 
 
 def spread(count: int = 12) -> list[Trial]:
@@ -58,31 +59,45 @@ def test_a_study_in_good_health_has_no_finding(project: Path) -> None:
 def lacking(project: Path, rows: Sequence[Trial], **keys: Any) -> list[str]:
     """Return the checks that lack data in a study with these trials, and what each needs."""
     study = toy_study(project, **{"space": RATE, "budget": {"trials": len(rows) or 1}, **keys})
-    return unchecked(Evidence(study=study, rows=rows))
+    return unchecked(Evidence(study, rows))
 
 
 def test_checks_without_enough_data_are_listed_with_what_they_need(project: Path) -> None:
     assert lacking(project, []) == [
         "trials that go wrong (3 ended trials)",
-        "gain over the baseline (a baseline)",
+        "gain over the baseline (a baseline that was trained to its end)",
+        "differences between trials (3 complete trials)",
         "noise between seeds (2 complete trials)",
-        "edges of the space (5 ended trials)",
+        "wasted hours (3 ended trials)",
+        "edges of the space (10 complete trials)",
         "length of training (1 complete trial)",
         "convergence of the search (10 ended trials)",
-        "hyperparameters without effect (20 trials with a value)",
+        "hyperparameters without effect (20 complete trials)",
         "repeated configurations (3 ended trials)",
     ]
     rows = [trial(0, 0.5, curve=(0.1, 0.2, 0.5), origin="baseline"), *spread(25)[1:]]
     assert lacking(project, rows) == [
         "noise between seeds (confirm or seed_per_trial)",
+        "wasted hours (recorded times)",
         "length of training (3 evaluations per trial)",
     ]
+
+
+def test_few_complete_trials_are_not_taken_for_a_healthy_study(project: Path) -> None:
+    rows = [*spread()[:3], *(trial(n, 0.1, rate=1e-2, ending=Ending.pruned) for n in range(3, 8))]
+    last = findings(Evidence(toy_study(project, space=RATE), rows))[-1]
+    assert last.check == UNCHECKED and last.message.startswith(
+        "3 of 8 trials complete: 3 of 10 checks had enough data. Not checked: "
+    )
+    assert "edges of the space (10 complete trials)" in last.message
+    assert "hyperparameters without effect (20 complete trials)" in last.message
 
 
 def test_checks_that_do_not_apply_are_not_said_to_lack_data(project: Path) -> None:
     goals = [{"metric": name, "direction": "maximize"} for name in ("eval_score", "eval_cost")]
     assert lacking(project, [], objective={"metrics": goals}, seed_per_trial=True) == [
-        "trials that go wrong (3 ended trials)"
+        "trials that go wrong (3 ended trials)",
+        "wasted hours (3 ended trials)",
     ]
     assert "pruning of good trials (1 complete trial)" in lacking(project, [], pruner={"type": "median"})
 
@@ -109,6 +124,110 @@ def test_nothing_better_than_the_baseline_is_said(project: Path, best: float, th
     assert ("no_gain" in said(project, rows)) == there
 
 
+def messages(project: Path, rows: Sequence[Trial], *, classes: Sequence[int] = (), **keys: Any) -> dict[str, str]:
+    """Return check → what was found, of a study with these trials."""
+    study = toy_study(project, **{"space": RATE, "budget": {"trials": len(rows)}, **keys})
+    return {found.check: found.message for found in findings(Evidence(study, rows, classes=classes))}
+
+
+def test_only_trials_that_were_trained_to_their_end_are_counted_as_not_better(project: Path) -> None:
+    crashed = [trial(n, ending=Ending.failed, cause="x") for n in (1, 2, 3)]
+    rows = [trial(0, 0.9, origin="baseline"), *crashed, trial(4, 0.5), trial(5, 0.6)]
+    assert (
+        messages(project, rows)["no_gain"] == "None of the 2 other complete trials beat the baseline; 3 failed besides."
+    )
+    assert "no_gain" not in messages(project, [*rows[:4], replace(crashed[0], number=4)]), (
+        "no other was trained to its end"
+    )
+
+
+def test_the_baselines_retry_is_the_baseline(project: Path) -> None:
+    first = trial(0, ending=Ending.failed, origin="baseline")
+    rows = [
+        first,
+        *(trial(n, 0.1 * n, rate=n / 1e4) for n in range(1, 5)),
+        trial(5, 0.9, origin="retry of 0", retry_of=0),
+    ]
+    assert "no_gain" in messages(project, rows)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "why"),
+    [
+        ("eval_f1", 0.0, "eval_f1 is 0"),
+        ("eval_f1_macro", 0.0, "eval_f1_macro is 0"),
+        ("eval_matthews_correlation", 0.0, "eval_matthews_correlation is 0"),
+        ("eval_accuracy", 0.75, "eval_accuracy is 0.7500, the share of the most frequent class"),
+        ("eval_f1", 0.01, ""),
+        ("eval_accuracy", 0.76, ""),
+        ("eval_accuracy", 0.0, ""),
+        ("eval_loss", 0.0, ""),
+    ],
+)
+def test_a_model_that_predicts_one_class_only_is_found(project: Path, metric: str, value: float, why: str) -> None:
+    rows = [
+        trial(0, 0.5, origin="baseline", metrics={metric: value}),
+        *(trial(n, 0.5 + n / 100, rate=n / 1e4, metrics={metric: 0.9}) for n in range(1, 6)),
+    ]
+    found = messages(project, rows, classes=[10, 30]).get("predicts_one_class", "")
+    assert found == (f"Trial 0 seems to predict one class only: {why}." if why else "")
+    others = [replace(row, origin="sampled") for row in rows]
+    again = messages(project, [*others, replace(others[0], number=6)], classes=[10, 30]).get("predicts_one_class", "")
+    assert again == (f"Trials 0 and 6 seem to predict one class only: {why} in trial 0." if why else "")
+
+
+def test_accuracy_alone_shows_nothing_where_the_classes_are_not_known(project: Path) -> None:
+    goal = {"metric": "eval_accuracy", "direction": "maximize"}
+    rows = [trial(n, 0.75 + n / 100) for n in range(4)]
+    assert "models that predict one class only (the classes of the validation rows)" in lacking(
+        project, rows, objective=goal
+    )
+    assert messages(project, rows, objective=goal, classes=[1, 3])["predicts_one_class"].startswith("Trial 0 seems")
+    assert "predict one class" not in " ".join(lacking(project, rows)), "eval_score is no metric of classes"
+
+
+def test_equal_values_are_called_equal(project: Path) -> None:
+    rows = [trial(n, 0.5, rate=n / 1e4 + 1e-4) for n in range(12)]
+    assert messages(project, rows)["all_the_same"] == "All 12 complete trials have the same value, 0.5000."
+    assert "all_the_same" not in messages(project, [*rows, trial(12, 0.4)])
+
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("wasted", "says"),
+    [
+        ({"ending": Ending.failed}, "2 h 00 min of 6 h 00 min on slots led to no result: failed 2 h 00 min."),
+        ({"ending": Ending.stopped}, "2 h 00 min of 6 h 00 min on slots led to no result: interrupted 2 h 00 min."),
+        (
+            {"ending": Ending.pruned, "curve": (0.1, 0.1, 0.1)},
+            "2 h 00 min of 6 h 00 min on slots led to no result: pruned after 75% of the evaluations or more 2 h 00 min.",
+        ),
+        ({"ending": Ending.pruned, "curve": (0.1, 0.1)}, ""),
+        ({"ending": Ending.complete}, ""),
+    ],
+)
+def test_hours_that_led_to_no_result_are_found(project: Path, wasted: dict[str, Any], says: str) -> None:
+    curve = (0.1, 0.2, 0.3, 0.4)
+    rows = [trial(n, 0.4, rate=n / 1e4 + 1e-4, seconds=HOUR, curve=curve) for n in range(4)]
+    rows += [trial(n, 0.1, rate=n / 1e4, seconds=HOUR, **{"curve": curve, **wasted}) for n in (4, 5)]
+    assert messages(project, rows).get("wasted_hours", "") == says
+
+
+@pytest.mark.parametrize(("resumed", "there"), [(0, True), (40, False)])
+def test_attempts_that_started_over_are_wasted_hours(project: Path, resumed: int, there: bool) -> None:
+    rows = [trial(n, 0.4, seconds=2 * HOUR) for n in range(3)]
+    stints = tuple(
+        Stint(host="a", device="cpu", start=n * HOUR, end=(n + 1) * HOUR, resumed=resumed * n) for n in range(2)
+    )
+    study = toy_study(project, space=RATE, budget={"trials": 3})
+    found = findings(Evidence(study, rows, courses={n: Course(stints=stints) for n in range(3)}))
+    said = [finding.message for finding in found if finding.check == "wasted_hours"]
+    text = "3 h 00 min of 6 h 00 min on slots led to no result: attempts that started over 3 h 00 min."
+    assert said == [text] * there
+
+
 @pytest.mark.parametrize(("noise", "there"), [(0.5, True), (1e-6, False)])
 def test_seed_noise_above_the_gap_between_the_top_trials_is_said(project: Path, noise: float, there: bool) -> None:
     confirmed = [trial(n, 0.9 + sign * noise, confirm_of=2) for n, sign in enumerate((-1, 0, 1))]
@@ -119,7 +238,7 @@ def test_noise_between_seeds_is_the_pooled_standard_deviation_of_complete_runs(p
     runs = {1e-3: (1.0, 3.0), 2e-3: (10.0, 11.0, 12.0), 3e-3: (5.0,)}
     confirmed = [trial(0, value, rate=rate) for rate, values in runs.items() for value in values]
     pruned = trial(0, 99.0, rate=1e-3, ending=Ending.pruned)
-    evidence = Evidence(study=toy_study(project, space=RATE), rows=[], confirmed=[*confirmed, pruned])
+    evidence = Evidence(toy_study(project, space=RATE), [], confirmed=[*confirmed, pruned])
     assert evidence.seed_spread == pytest.approx(((2.0 * 1 + 1.0 * 2) / 3) ** 0.5)
 
 
@@ -138,8 +257,8 @@ def verdict(means: Mapping[int, float], *, baseline: int | None = None) -> Verdi
         (0.8, "Go by the means over new seeds, not by the order of the search: trial 9 is better than trial 2."),
         (
             0.899,
-            "The confirmation does not distinguish them either; trial 9 has the best mean. For a clearer answer, confirm with "
-            "more seeds: confirm: {seeds: 6}.",
+            "Over new seeds trials 9 and 2 are not distinguishable either; trial 9 has the best mean. For a clearer answer, "
+            "confirm with more seeds: confirm: {seeds: 6}.",
         ),
     ],
 )

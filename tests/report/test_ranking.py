@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ import pytest
 from sweepkit.report.answer import Answer, write_test
 from sweepkit.report.verdict import Candidate, Verdict, judge, read_verdict, write_verdict
 from sweepkit.study.study import StudyData
-from sweepkit.trial.trial import Ending, Trial
+from sweepkit.trial.trial import Ending, Trial, Turn
 
 GOALS = [{"metric": "eval_f1", "direction": "maximize"}, {"metric": "eval_loss", "direction": "minimize"}]
 DOWN = {"metric": "eval_loss", "direction": "minimize"}
+TURN = Turn(evaluation=1, step=4, value=0.5, hyperparameters={"learning_rate": 1e-3}, donor=1)
 
 
 def study_of(home: Path, **changes: Any) -> StudyData:
@@ -83,6 +86,122 @@ def test_a_gain_is_positive_where_a_trial_is_better_than_the_baseline(
     assert Answer(answer.study, rows[1:]).gain(rows[1]) is None
 
 
+BASELINE = trial(0, 0.5, origin="baseline")
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([BASELINE, trial(1, 0.75)], "0.2500 better than the baseline (trial 0: 0.5000)"),
+        ([BASELINE, trial(1, 0.4)], "the baseline itself; no other is better"),
+        ([BASELINE, trial(1, 0.5)], "the baseline itself; trial 1 reached the same value"),
+        ([BASELINE, trial(1, ending=Ending.failed)], "the baseline itself; no other is complete"),
+        ([trial(3, 0.5), replace(BASELINE, number=4)], "the same as the baseline (trial 4)"),
+        ([trial(1, 0.75)], ""),
+        ([BASELINE], "the baseline itself; no other is complete"),
+        ([replace(BASELINE, ending=Ending.failed)], ""),
+        *(
+            (
+                [replace(BASELINE, ending=ending), trial(1, 0.75)],
+                f"no gain over the baseline (trial 0) can be stated, as it {why}",
+            )
+            for ending, why in (
+                (Ending.pruned, "was pruned"),
+                (Ending.failed, "failed"),
+                (Ending.diverged, "diverged"),
+                (Ending.infeasible, "ran out of memory"),
+                (Ending.running, "is still running"),
+                (Ending.stopped, "was interrupted"),
+                (Ending.waiting, "has not started"),
+            )
+        ),
+        (
+            [replace(BASELINE, ending=Ending.failed), trial(1, 0.75), trial(2, 0.6, retry_of=0, origin="retry of 0")],
+            "0.1500 better than the baseline (trial 2: 0.6000)",
+        ),
+        (
+            [replace(BASELINE, schedule=(TURN,)), trial(1, 0.75)],
+            "no gain over the baseline (trial 0) can be stated, as it took over other trials' weights or values",
+        ),
+    ],
+)
+def test_a_gain_is_stated_over_a_baseline_that_was_trained_to_its_end_and_no_other(
+    tmp_path: Path, rows: list[Trial], says: str
+) -> None:
+    answer = Answer(study_of(tmp_path), rows)
+    assert answer.versus() == says
+    number = answer.record()["gain"]
+    assert (number is not None) == ("better than the baseline" in says or "itself" in says or "same" in says)
+    worse = Answer(study_of(tmp_path, objective=DOWN), [replace(r, values=tuple(-v for v in r.values)) for r in rows])
+    assert worse.versus() == re.sub(r": (0\.)", r": -\1", says), "less is better"
+
+
+def test_a_trial_that_was_pruned_has_no_gain(tmp_path: Path) -> None:
+    pruned = trial(1, 0.75, ending=Ending.pruned)
+    assert Answer(study_of(tmp_path), [BASELINE, pruned]).gain(pruned) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([0.5, 0.5, 0.5], "All 3 complete trials have the same value, 0.5000."),
+        ([0.4, 0.5, 0.5], "The best value is shared by trials 1 and 2; the first of them is listed as the best."),
+        ([0.5], ""),
+        ([0.4, 0.5], ""),
+        ([], ""),
+    ],
+)
+def test_ties_are_called_ties(tmp_path: Path, values: list[float], says: str) -> None:
+    answer = Answer(study_of(tmp_path), [trial(number, value) for number, value in enumerate(values)])
+    assert (answer.ties(), answer.notes()) == (says, [says] if says else [])
+
+
+def test_over_new_seeds_the_gain_is_that_of_the_means(tmp_path: Path) -> None:
+    rows = [BASELINE, trial(1, 0.75)]
+    able = [
+        Candidate(number=n, values=(m - 0.01, m, m + 0.01), searched=rows[n].value, baseline=not n)
+        for n, m in enumerate((0.5, 0.501))
+    ]
+    close = judge(able, metric="eval_f1", direction="maximize", best=1)
+    answer = Answer(study_of(tmp_path), rows, close)
+    assert answer.versus() == "0.0010 better than the baseline (trial 0: 0.5000), a difference that may be chance"
+    assert answer.record()["gain"] == pytest.approx(0.001)
+    assert answer.record()["verdict"].startswith("Keep the baseline, or compare with more seeds")
+    lost = judge(able[1:], metric="eval_f1", direction="maximize", best=1)
+    answer = Answer(study_of(tmp_path), rows, lost)
+    assert answer.versus() == "0.2500 better than the baseline (trial 0: 0.5000) in the search"
+    assert answer.record()["gain"] is None, "the baseline has no mean over new seeds"
+
+
+def test_a_best_trial_whose_seeds_were_all_lost_does_not_undo_the_verdict(tmp_path: Path) -> None:
+    rows = [BASELINE, trial(1, 0.75), trial(2, 0.7)]
+    able = [
+        Candidate(number=0, values=(0.5, 0.51, 0.49), searched=0.5, baseline=True),
+        Candidate(number=1, values=(), lost=3, searched=0.75),
+        Candidate(number=2, values=(0.7, 0.71, 0.69), searched=0.7),
+    ]
+    answer = Answer(study_of(tmp_path), rows, judge(able, metric="eval_f1", direction="maximize", best=1))
+    assert answer.verdict is not None and answer.chosen is rows[2]
+    assert answer.versus() == "0.2000 better than the baseline (trial 0: 0.5000)"
+    nothing = judge([replace(each, values=(), lost=3) for each in able], metric="eval_f1", direction="maximize", best=1)
+    answer = Answer(study_of(tmp_path), rows, nothing)
+    assert (answer.chosen, answer.versus()) == (
+        rows[1],
+        "0.2500 better than the baseline (trial 0: 0.5000) in the search",
+    )
+    assert answer.record()["verdict"].startswith("Nothing can be concluded from new seeds")
+
+
+def test_a_baseline_that_learned_nothing_is_noted(tmp_path: Path) -> None:
+    blind = replace(BASELINE, values=(0.0,))
+    assert Answer(study_of(tmp_path), [trial(0, 0.0)]).notes() == [
+        "Trial 0 seems to predict one class only (eval_f1 is 0)."
+    ]
+    assert Answer(study_of(tmp_path), [blind, trial(1, 0.9)]).notes() == [
+        "The baseline seems to predict one class only (eval_f1 is 0); a gain over it says little."
+    ]
+
+
 def test_the_front_holds_what_is_pareto_optimal_and_ranks_first(tmp_path: Path) -> None:
     points = [(0.9, 0.5), (0.8, 0.4), (0.8, 0.6), (0.9, 0.5), (0.7, 0.4), (0.1, 0.1)]
     answer = Answer(
@@ -137,15 +256,19 @@ def test_a_target_is_reached_from_its_very_value_on(tmp_path: Path, target: floa
 def test_what_trackers_record_names_the_choice_the_baseline_the_confirmation_and_the_test(project: Path) -> None:
     rows = [trial(0, 0.5, origin="baseline"), trial(1, 0.75)]
     study = study_of(project)
-    bare = {"status": "done", "reason": "budget", "best": 1, "value": 0.75, "baseline": 0.5}
+    bare = {"status": "done", "reason": "budget", "best": 1, "value": 0.75, "baseline": 0.5, "gain": 0.25}
     assert Answer.read(study, rows).record(reason="budget") == bare
     confirmed = verdict({0: 0.8, 1: 0.7}, best=1)
     write_verdict(study.place, confirmed)
+    mean = confirmed.estimates[0].mean
     write_test(study.place, {"trial": 0, "metrics": {"test_f1": 0.4}})
     assert Answer.read(study, rows).record(reason="budget") == {
         **bare,
         "best": 0,
-        "value": 0.5,
+        "value": mean,
+        "baseline": mean,
+        "gain": 0.0,
+        "verdict": confirmed.conclusion(),
         "confirm": confirmed.to_json(),
         "test": {"trial": 0, "metrics": {"test_f1": 0.4}},
     }

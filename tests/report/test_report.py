@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from markupsafe import escape
 
@@ -20,11 +19,12 @@ from sweepkit.check.find import stored_study
 from sweepkit.check.study_file import to_yaml
 from sweepkit.cli import app
 from sweepkit.report.answer import Answer
-from sweepkit.report.evidence import gather
+from sweepkit.report.evidence import Evidence, gather
 from sweepkit.report.health import Finding, unchecked
 from sweepkit.report.mirror import importances
 from sweepkit.report.rows import read
 from sweepkit.report.verdict import Candidate, judge, write_verdict
+from sweepkit.report.watch import State, read_state, write_state
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
@@ -34,6 +34,7 @@ from sweepkit.study.locks import StudyLock
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished, Started
 from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Ending, Trial
 
 
 def finished_study(project: Path, *, best_at_edge: bool, **keys: Any) -> StudyData:
@@ -64,7 +65,7 @@ def test_the_page_holds_the_answer_and_every_figure_without_a_network(project: P
     page, answer = report.write(study).read_text(), Answer(study, read(study))
     assert answer.best is not None
     assert f"<title>toy: {words.value(answer.best.value)} eval_score</title>" in page
-    assert f'<p class="says">Reached by trial {answer.best.number} of 12.</p>' in page
+    assert f'<p class="says">Trial {answer.best.number}, the best of 12 trials.</p>' in page
     assert not re.findall(r"""<(?:script|link|img)[^>]+(?:src|href)=["']?https?://""", page), (
         "the page fetches something"
     )
@@ -101,14 +102,17 @@ def test_the_command_writes_the_page(project: Path) -> None:
     assert undated[0] == undated[1]
 
 
-def test_of_several_goals_each_asks_what_sets_its_best_trials_apart() -> None:
-    made = optuna.create_study(directions=["maximize", "minimize"])
-    domains = {name: optuna.distributions.FloatDistribution(0, 1) for name in ("lifts", "spoils")}
+def test_of_several_goals_each_asks_what_sets_its_best_trials_apart(project: Path) -> None:
+    space = {f"task.{name}": {"low": 0.0, "high": 1.0} for name in ("lifts", "spoils")}
+    goals = [{"metric": "eval_score", "direction": "maximize"}, {"metric": "eval_cost", "direction": "minimize"}]
+    rows = []
     for number in range(60):
         lifts, spoils = number / 59, (23 * number % 60) / 59
-        params, score = {"lifts": lifts, "spoils": spoils}, lifts**4 - 10 * (spoils < 0.1)
-        made.add_trial(optuna.trial.create_trial(params=params, distributions=domains, values=[score, -score]))
-    assert next(iter(importances(made, 0))) == next(iter(importances(made, 1))) == "lifts"
+        drawn, score = {"task.lifts": lifts, "task.spoils": spoils}, lifts**4 - 10 * (spoils < 0.1)
+        facts = {"ending": Ending.complete, "params": drawn, "drawn": drawn, "values": (score, -score)}
+        rows.append(Trial(number=number, **facts))
+    evidence = Evidence(toy_study(project, space=space, objective={"metrics": goals}), rows)
+    assert next(iter(importances(evidence, 0))) == next(iter(importances(evidence, 1))) == "task.lifts"
 
 
 def test_a_nuisance_is_tuned_away_and_only_what_the_study_asks_about_is_compared(project: Path) -> None:
@@ -125,8 +129,8 @@ def test_a_nuisance_is_tuned_away_and_only_what_the_study_asks_about_is_compared
     for row in read(study):
         size = str(row.params["per_device_train_batch_size"])
         tops[size] = max(tops[size], row.value or 0.0)
-    (line,) = [trace for trace in drawn.data if trace.mode == "lines+markers"]
-    assert dict(zip(line.x, line.y, strict=True)) == tops
+    (best,) = [trace for trace in drawn.data if trace.marker.size == 8]
+    assert dict(zip(best.x, best.y, strict=True)) == tops
     assert "Nuisance hyperparameters are optimized over and not shown." in report.write(study).read_text()
 
 
@@ -151,7 +155,9 @@ def test_the_page_holds_the_settings_the_choices_every_trial_the_study_file_and_
     (choices,) = re.findall(r"<h3>per_device_train_batch_size</h3>\s*<table>(.*?)</table>", page, re.DOTALL)
     assert sorted(re.findall(r"<tr[^>]*><td>(\d)</td>", choices)) == ["4", "8"]
     assert f"<pre>{escape(to_yaml(study))}</pre>" in page
-    (lacking,) = re.findall(r"Not checked, with what each check needs: (.*?)\.</p>", page)
+    (lacking,) = re.findall(
+        r"12 of 12 trials complete: \d+ of \d+ checks had enough data\. Not checked: (.*?)\. In brackets", page
+    )
     assert lacking.split(", ") == unchecked(gather(study))
 
 
@@ -170,13 +176,31 @@ def test_passwords_in_the_urls_of_storage_and_tracking_are_not_in_the_page(proje
     assert [password for password in passwords if password in page] == []
 
 
-def test_a_page_written_at_the_end_of_a_run_does_not_say_running(project: Path) -> None:
+def test_the_page_says_where_the_study_stands(project: Path) -> None:
     study = finished_study(project, best_at_edge=False)
+
+    def state() -> str:
+        (text,) = re.findall(r"<dt>state</dt><dd>(.*?)</dd>", report.write(study).read_text())
+        return str(text)
+
+    assert state() == "done", "all trials of the budget are there, and an earlier version recorded no more"
     with StudyLock(study.place):
-        assert gather(study).running
+        assert state() == "running"
+        write_state(study.place, State("running"))
+        assert state() == "running"
+        write_state(study.place, State("done", "all trials of the budget are done"))
         report.conclude(study)
-    page = study.place.report.read_text()
-    assert "not running" in page and "the end of the run" not in page
+        assert "<dd>done: all trials of the budget are done</dd>" in study.place.report.read_text()
+    assert state() == "done: all trials of the budget are done"
+    write_state(study.place, State("interrupted", "interrupted"))
+    assert state() == "interrupted"
+    write_state(study.place, State("failed", "no trial completed (budget)"))
+    assert state() == "failed: no trial completed (budget)"
+    write_state(study.place, State("running"))
+    assert state() == "interrupted: the run ended without closing the study", "its driver is gone"
+    study.place.outcome_json.unlink()
+    more = study.model_copy(update={"budget": study.budget.model_copy(update={"trials": 13})}).at(project)
+    assert str(read_state(more, read(more))) == "not running", "what an earlier version left is not known"
 
 
 def test_at_the_end_of_a_run_the_page_is_written_and_what_goes_wrong_costs_the_page_alone(project: Path) -> None:
@@ -199,8 +223,8 @@ def test_the_metrics_of_the_test_split_are_on_the_page_and_their_timings_are_not
 @pytest.mark.parametrize(
     ("mean", "says"),
     [
-        (0.8, "0.1000 better than the baseline&#39;s mean (0.8000)."),
-        (0.89, "mean (0.8900), a difference that may be chance."),
+        (0.8, "0.1000 better than the baseline (trial 0: 0.8000)."),
+        (0.89, "0.0100 better than the baseline (trial 0: 0.8900), a difference that may be chance."),
     ],
 )
 def test_a_confirmed_answer_is_held_against_the_baselines_mean(project: Path, mean: float, says: str) -> None:
@@ -216,6 +240,8 @@ def test_a_confirmed_answer_is_held_against_the_baselines_mean(project: Path, me
     write_verdict(study.place, found)
     page = report.write(study).read_text()
     assert says in page
-    (section,) = re.findall(r'<section id="confirmed">.*?</section>', page, re.DOTALL)
+    (section,) = re.findall(r'<section id="seeds">.*?</section>', page, re.DOTALL)
     rows = re.findall(r'<tr(?: class="(best)")?><td class="n">(\d+)[^<]*</td><td class="n">([^<]*)</td>', section)
     assert rows == [("best", str(best), "0.9000"), ("", str(baseline.number), words.value(mean))]
+    assert ("not distinguishable" in page) == (mean == 0.89)
+    assert "confirmed" not in page.partition("<script>")[0] + section

@@ -69,7 +69,7 @@ def test_the_ledger_counts_hours_by_ending_of_confirmation_runs_and_the_idle_res
         "infeasible": 0.0,
         "diverged": 0.0,
         "failed": 0.25,
-        "confirmed": 0.1,
+        "confirmation": 0.1,
         "idle": pytest.approx(0.15),
     }
 

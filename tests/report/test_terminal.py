@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from sweepkit.report import progress, terminal
+from sweepkit.report.answer import Answer
 from sweepkit.report.verdict import Candidate, judge, write_verdict
 from sweepkit.report.watch import Board, Moment, Outcome, fraction
 from sweepkit.study.study import StudyData
@@ -224,7 +225,7 @@ def test_the_summary_ends_with_the_best_its_checkpoint_and_what_to_type_next(pro
         "toy  done  4 trials (2 complete, 2 failed) in 2 min 00 s",
         "all trials of the budget are done",
         "",
-        "best  trial 1  eval_f1 0.7500  +0.2500 over the baseline (trial 0: 0.5000)",
+        "best  trial 1  eval_f1 0.7500  0.2500 better than the baseline (trial 0: 0.5000)",
         "      learning_rate                2e-5",
         "      per_device_train_batch_size  16",
         "      checkpoint  runs/toy/trials/0001/best",
@@ -259,11 +260,12 @@ def confirmed(study: StudyData) -> list[Trial]:
 def test_after_a_confirmation_the_summary_ends_with_the_trial_it_chose(project: Path) -> None:
     study = study_of(project)
     rows = confirmed(study)
-    shown = text_of(terminal.summary(outcome(rows), study))
+    shown = text_of(terminal.summary(outcome(rows), study), width=160)
     assert shown.splitlines()[3:5] == [
-        "best  trial 2  eval_f1 0.7000 ± 0.0100 over 3 new seeds  +0.2000 over the baseline (trial 0: 0.5000)",
+        "best  trial 2  eval_f1 0.7000 ± 0.0100 over 3 new seeds  0.2000 better than the baseline (trial 0: 0.5000)",
         "      0.7400 in the search",
     ]
+    assert "      Take trial 2: over new seeds it is better than the baseline by 0.2000 (95 % interval " in shown
     assert "checkpoint  runs/toy/trials/0002/best" in shown
 
 
@@ -284,14 +286,14 @@ def test_what_went_wrong_says_where_to_read_on(project: Path) -> None:
 
 def test_where_a_table_is_too_wide_its_parameters_give_way(project: Path) -> None:
     console = Console(width=40, record=True, file=io.StringIO())
-    console.print(terminal.trials(study_of(project), [trial(1234, 0.5)], endings=True))
+    console.print(terminal.trials(Answer(study_of(project), ()), [trial(1234, 0.5)], endings=True))
     assert re.search(r"1234 +complete +0\.5000 +20 s .*…", console.export_text())
 
 
 def test_after_a_confirmation_the_overview_has_the_trial_it_chose(project: Path) -> None:
     study = study_of(project)
     line = text_of(terminal.overview([(study, confirmed(study))])).splitlines()[2]
-    assert line.split()[:5] == ["toy", "3/6", "eval_f1", "↑", "0.7400"]
+    assert line.split()[:5] == ["toy", "3/6", "eval_f1", "↑", "0.7000"]
 
 
 def test_an_interrupted_summary_says_how_to_go_on(project: Path) -> None:
@@ -321,7 +323,7 @@ def test_a_table_with_too_much_for_a_line_cuts_parameters_and_never_a_trials_num
     study = study_of(project, objective={"metrics": GOALS, "prune_on": "eval_f1"})
     params = {f"model.{name}_of_every_layer": 123456.789 for name in ("width", "depth", "heads", "patches")}
     rows = [Trial(number=7, ending=Ending.complete, values=(0.9, 1e4), params=params, seconds=200.0)]
-    line = text_of(terminal.trials(study, rows)).splitlines()[2]
+    line = text_of(terminal.trials(Answer(study, rows), rows)).splitlines()[2]
     assert line.split()[:6] == ["7", "0.9000", "1e4", "3", "min", "20"]
 
 

@@ -116,6 +116,60 @@ def test_a_pruner_asked_again_about_the_same_evaluation_gives_the_same_answer(pr
     assert answers[0] == (False, False) and answers[2] == (True, True)
 
 
+def pruned(search: Search, *curve: float, length: int = 3) -> int | None:
+    """Run the next trial, of so many evaluations at most; return the evaluation at which it was pruned."""
+    asked = search.ask()
+    assert asked is not None
+    for number, value in enumerate(curve, start=1):
+        final = number == length
+        event = Evaluated(
+            trial=asked.number, at=0, number=number, step=number, epoch=1, metrics={}, values=(value,), final=final
+        )
+        if search.report(event):
+            assert search.report(event), "the same answer when asked again"
+            search.tell(Finished(trial=asked.number, at=0, ending="pruned", values=(value,)))
+            return number
+    search.tell(Finished(trial=asked.number, at=0, ending="complete", values=(curve[-1],)))
+    return None
+
+
+ASHA = {"type": "asha", "min_resource": 1, "reduction_factor": 2}
+PRUNERS = [ASHA, {"type": "threshold", "lower": 0.5}, {"type": "median", "n_startup_trials": 1, "n_warmup_steps": 0}]
+
+
+@pytest.mark.parametrize("pruner", PRUNERS, ids=lambda pruner: pruner["type"])
+def test_the_baseline_is_never_pruned_nor_is_its_retry(project: Path, pruner: dict[str, Any]) -> None:
+    search = search_of(
+        project,
+        pruner=pruner,
+        baseline={"learning_rate": 1e-3},
+        enqueue=[{"learning_rate": 2e-3}],
+        budget={"trials": 9},
+    )
+    first = end(search, "failed")
+    assert first.origin == "baseline"
+    assert pruned(search, 0.9, 0.9, 0.9) is None, "the enqueued one, with the baseline to come"
+    search.retry([first.number])
+    assert pruned(search, 0.1, 0.1, 0.1) is None, "the baseline's retry is the baseline"
+    assert pruned(search, 0.1, 0.1, 0.1) == 1, "others are pruned at the same values"
+
+
+def test_the_pruner_compares_others_with_the_baseline(project: Path) -> None:
+    search = search_of(project, pruner=ASHA, baseline={"learning_rate": 1e-3})
+    assert pruned(search, 0.9, 0.9, 0.9) is None
+    assert pruned(search, 0.8, 0.8, 0.8) == 1
+
+
+@pytest.mark.parametrize("pruner", PRUNERS, ids=lambda pruner: pruner["type"])
+@pytest.mark.parametrize("length", [1, 3])
+def test_no_trial_is_pruned_at_its_final_evaluation(project: Path, pruner: dict[str, Any], length: int) -> None:
+    search = search_of(project, pruner=pruner)
+    assert pruned(search, *[0.9] * length, length=length) is None
+    assert pruned(search, *[0.95] * (length - 1), 0.1, length=length) is None
+    longer = pruned(search, *[0.95] * (length - 1), 0.1, length=length + 1)
+    assert longer in (length, None) and (longer == length or length == 3), "not final, so it may be pruned there"
+
+
 def test_samplers_cannot_write_to_the_study_they_read(project: Path) -> None:
     search = search_of(project)
     end(search, "complete", 0.5)

@@ -381,11 +381,12 @@ def test_the_parent_says_what_was_asked_and_answered_with_which_code_and_data(ho
     study = trials.toy_study(project)
     data = trials.prepared(project / "runs" / ".data" / "0123", {"train": 400, "validation": 100})
     tracker = delivered(study, [trials.whole(study, 0), trials.whole(study, 1)], data=data)
-    tracker.close({"best": 1, "value": 0.9, "baseline": 0.8})
+    tracker.close({"best": 1, "value": 0.9, "baseline": 0.8, "gain": 0.1, "verdict": "Take trial 1."})
     run = runs(study)["toy"]
     assert run.info.status == "FINISHED"
     assert run.data.tags["mlflow.note.content"].startswith("Which learning rate?")
-    assert (run.data.tags["sweepkit.best_trial"], run.data.tags["sweepkit.gain"]) == ("1", "+0.1")
+    said = [run.data.tags[f"sweepkit.{name}"] for name in ("best_trial", "best_value", "gain", "verdict")]
+    assert said == ["1", "0.9", "+0.1", "Take trial 1."]
     head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, cwd=project, capture_output=True, text=True)
     assert (run.data.tags["mlflow.source.git.commit"], run.data.tags["mlflow.source.git.dirty"]) == (
         head.stdout.strip(),

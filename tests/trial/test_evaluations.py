@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import EvalPrediction, Trainer
+from transformers import EvalPrediction, Trainer, TrainerCallback
 
 from making import spec, toy_study
+from sweepkit.study.schedule import evaluations
 from sweepkit.trial.events import Evaluated, Event, Logged
 from sweepkit.trial.inspect import inspect
 from sweepkit.trial.objective import run_trial
@@ -115,6 +116,45 @@ def test_an_evaluation_before_the_first_step_is_logged_and_nothing_else(project:
     assert end == "complete"
     assert [(event.number, event.step) for event in line.of(Evaluated)] == [(1, 2), (2, 4)]
     assert [event.step for event in line.of(Logged) if "eval_score" in event.metrics] == [0]
+
+
+class Impatient(Quadratic):
+    """Is stopped by its own callback after the second evaluation."""
+
+    def trainer(self, **kwargs: Any) -> Trainer:
+        class Stop(TrainerCallback):
+            def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                control.should_training_stop = state.global_step >= 4
+
+        trainer: Trainer = super().trainer(**kwargs)
+        trainer.add_callback(Stop())
+        return trainer
+
+
+@pytest.mark.parametrize(
+    ("kind", "training", "steps"),
+    [
+        (Quadratic, {"max_steps": 5}, [2, 4, 5]),
+        (Quadratic, {"max_steps": 4}, [2, 4]),
+        (Quadratic, {"max_steps": -1, "num_train_epochs": 1.5, "eval_strategy": "epoch"}, [4, 6]),
+        (Quadratic, {"max_steps": 6, "eval_strategy": "epoch"}, [4, 6]),
+        (Quadratic, {"max_steps": 4, "eval_on_start": True}, [2, 4]),
+        (Quadratic, {"max_steps": 4, "eval_delay": 3}, [4]),
+        (Quadratic, {"eval_strategy": "no"}, [4]),
+        (Impatient, {"max_steps": 40}, [2, 4]),
+    ],
+    ids=str,
+)
+def test_the_last_evaluation_of_a_training_and_no_other_is_final(
+    project: Path, kind: type[Quadratic], training: dict[str, Any], steps: list[int]
+) -> None:
+    end, line = trained(project, kind, "eval_score", **training)
+    found = line.of(Evaluated)
+    assert (end, [event.step for event in found]) == ("complete", steps)
+    assert [event.final for event in found] == [*[False] * (len(steps) - 1), True]
+    values = {"eval_strategy": "steps", **TRAINING, **training}
+    counted = evaluations(values, steps=steps[-1], epochs=steps[-1] / 4)
+    assert kind is Impatient or counted == len(steps) - (values["eval_strategy"] == "no"), "check counts the same"
 
 
 def test_values_that_are_no_numbers_are_left_out_and_harm_no_checkpoint(project: Path) -> None:

@@ -20,7 +20,7 @@ from rich.table import Table
 from sweepkit.report import terminal
 from sweepkit.report.rows import endings
 from sweepkit.report.style import ACCENT, ENDINGS, window
-from sweepkit.report.watch import Board, Outcome
+from sweepkit.report.watch import Board, Outcome, Watcher
 from sweepkit.study import words
 from sweepkit.study.files import first_line
 from sweepkit.study.study import StudyData
@@ -61,7 +61,7 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-class LivePicture:
+class LivePicture(Watcher):
     """A watcher that draws the run in the output of a cell; a thread of its own redraws it."""
 
     def __init__(self) -> None:
@@ -187,7 +187,7 @@ class LivePicture:
         tables = []
         if top := board.top:
             title = "Pareto front" if len(board.study.objective.goals) > 1 else "best"
-            best = terminal.trials(board.study, top, against=board.answer.baseline)
+            best = terminal.trials(board.answer, top)
             tables.append(f"<h4>{title}</h4>{_html(best)}")
         if board.running and self._outcome is None:
             moments = dict(sorted(board.running.items()))

@@ -23,7 +23,7 @@ from sweepkit.check import Checked
 from sweepkit.driver.run import Replacements, run_checked
 from sweepkit.report.answer import Answer
 from sweepkit.report.rows import read
-from sweepkit.report.watch import Quiet, Watcher
+from sweepkit.report.watch import Watcher
 from sweepkit.search.by_run import DefinedByRun, Suggesting
 from sweepkit.study.errors import InputError, MissingExtra, StudyFailed
 from sweepkit.study.names import field_of
@@ -73,7 +73,7 @@ def hyperparameter_search(  # the signature of Trainer.hyperparameter_search
     request.check()
     best = [
         BestRun(str(row.number), row.values[0] if len(row.values) == 1 else list(row.values), dict(row.drawn))
-        for row in _run(request, watch or Quiet())
+        for row in _run(request, watch or Watcher())
     ]
     return best[0] if len(directions) == 1 else best
 

@@ -71,7 +71,8 @@ def best(
 
     data = find_run(study)
     rows = read(data)
-    chosen = Answer.read(data, rows).winners
+    found = Answer.read(data, rows)
+    chosen = found.winners
     if as_json:
         answers = [trial_json(data, row) for row in chosen]
         goals = [goal.model_dump() for goal in data.objective.goals]
@@ -86,7 +87,7 @@ def best(
     if sys.stdout.isatty():
         from sweepkit.report import terminal
 
-        terminal.console(stderr=True).print(terminal.answer(data, rows))
+        terminal.console(stderr=True).print(terminal.answer(found))
     for row in chosen:
         if row.checkpoint is not None:
             typer.echo(str(row.checkpoint))

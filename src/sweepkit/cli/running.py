@@ -185,6 +185,7 @@ def sync(study: studies.Argument) -> None:
     from sweepkit.check.find import find_run
     from sweepkit.report.answer import Answer
     from sweepkit.report.rows import CONFIRM, Reader
+    from sweepkit.report.watch import read_state
     from sweepkit.study import words
     from sweepkit.study.locks import StudyLock
     from sweepkit.trackers import tracker_of
@@ -193,6 +194,7 @@ def sync(study: studies.Argument) -> None:
     if not tracker_of(data).name:
         typer.echo(f"{data.name} is recorded nowhere (tracking.uri: none); there is nothing to deliver")
         return
+    state = read_state(data, Reader(data).rows())  # before the lock, which a driver holds
     with StudyLock(data.place):
         behind = 0
         for suffix in (CONFIRM, ""):
@@ -204,5 +206,5 @@ def sync(study: studies.Argument) -> None:
             behind += tracker.behind()
             tracker.open()
             tracker.sync()
-        tracker.close(Answer.read(data, rows).record())
+        tracker.close(Answer.read(data, rows).record(status=state.status, reason=state.reason))
     typer.echo(f"delivered {words.plural(behind, 'trial')}" if behind else "nothing was missing")

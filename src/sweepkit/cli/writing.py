@@ -152,9 +152,9 @@ def _plain(problem: Problem) -> dict[str, Any]:
 def _probe(checked: Checked) -> Forecast:
     """Probe a study, with its progress on standard error."""
     from sweepkit.driver.probe import probe
-    from sweepkit.report.watch import Quiet
+    from sweepkit.report.watch import Watcher
 
-    class ToStderr(Quiet):
+    class ToStderr(Watcher):
         def on_note(self, text: str) -> None:
             typer.echo(text, err=True)
 

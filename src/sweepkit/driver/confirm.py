@@ -18,7 +18,7 @@ from optuna.storages import BaseStorage
 from sweepkit.report.answer import Answer, read_test, write_test
 from sweepkit.report.rows import CONFIRM
 from sweepkit.report.verdict import Candidate, Verdict, judge
-from sweepkit.report.watch import Quiet, Watcher
+from sweepkit.report.watch import Watcher
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.study import words
@@ -85,7 +85,7 @@ class Confirmation:
         return _Progress(watch, done, total)
 
 
-class _Progress(Quiet):
+class _Progress(Watcher):
     """Reports each confirmation run's end as a line of the study; what happens during a run is in its log only."""
 
     def __init__(self, watch: Watcher, done: int, total: int) -> None:

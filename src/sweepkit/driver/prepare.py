@@ -5,6 +5,7 @@ Nothing is recorded yet: a study that cannot run is refused here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from sweepkit.backends.local.executor import Executor
 from sweepkit.report.watch import Watcher
 from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import InputError, Problem, StudyFileError
+from sweepkit.study.files import write_whole
 from sweepkit.study.formulas import derive
 from sweepkit.study.paths import SPEC
 from sweepkit.study.space import draw
@@ -48,6 +50,7 @@ def prepare(study: StudyData, known: Mapping[str, Any], executor: Executor, watc
     prepared = executor.job("prepare", console=console)
     if "error" in prepared:
         raise InputError(f"task: the data cannot be prepared: {prepared['error']} (log: {console})")
+    write_whole(study.place.data_json, json.dumps(prepared["about"]))
     splits = prepared["about"]["rows"]
     if study.confirm is not None and study.confirm.test == "once" and "test" not in splits:
         raise StudyFileError([Problem("confirm.test", f"once needs a test split; the data has {', '.join(splits)}")])

@@ -23,7 +23,7 @@ from sweepkit.backends.slots import Machine, plan
 from sweepkit.check import Checked
 from sweepkit.driver.forecast import Forecast, Host, Largest, forecast, trials_of
 from sweepkit.driver.prepare import prepare
-from sweepkit.report.watch import Quiet, Watcher
+from sweepkit.report.watch import Watcher
 from sweepkit.study import words
 from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import StudyFailed
@@ -50,7 +50,7 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
     Raises what a run would raise before its first trial, and StudyFailed where no configuration could be measured.
     """
     study, known = checked.study, checked.known
-    watch, began = watch or Quiet(), time.monotonic()
+    watch, began = watch or Watcher(), time.monotonic()
     with StudyLock(study.place, shared=study.several_drivers), Executor(study) as executor:
         watch.on_note("importing torch, transformers and the task once …")
         prepared = prepare(study, known, executor, watch)

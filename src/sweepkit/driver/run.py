@@ -24,7 +24,7 @@ from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.answer import Answer
 from sweepkit.report.rows import rows as result_rows
 from sweepkit.report.verdict import write_verdict
-from sweepkit.report.watch import Outcome, Quiet, Status, Switch, Watcher
+from sweepkit.report.watch import Outcome, State, Status, Switch, Watcher, write_state
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, set_aside
@@ -37,7 +37,7 @@ from sweepkit.trackers import Tracker, tracker_of
 from sweepkit.trackers.courier import Courier, prompt
 from sweepkit.trial.trial import Trial
 
-__all__ = ["Outcome", "Quiet", "Replacements", "Watcher", "run", "run_checked"]
+__all__ = ["Outcome", "Replacements", "Watcher", "run", "run_checked"]
 
 REPORT_AFTER_SECONDS = 60.0
 """A run of at least this length ends with the report, which takes two seconds; for a shorter one, `sweep report` writes it."""
@@ -77,14 +77,14 @@ def run_checked(
     instead: Replacements | None = None,
 ) -> Outcome:
     """Run a study that was checked; see :func:`run`."""
-    return _Run(checked, watch or Quiet(), switch or Switch(), instead or Replacements()).complete(fresh=fresh)
+    return _Run(checked, watch or Watcher(), switch or Switch(), instead or Replacements()).complete(fresh=fresh)
 
 
 class _Run:
     """One run of one study; its methods are the steps, in the order in which ``complete`` takes them."""
 
     def __init__(self, checked: Checked, watch: Watcher, switch: Switch, instead: Replacements) -> None:
-        self._study, self._known = checked.study, checked.known
+        self._study, self._known, self._warnings = checked.study, checked.known, checked.warnings
         self._watch = watch
         self._switch = switch
         self._instead = instead
@@ -119,6 +119,8 @@ class _Run:
 
     def _prepare(self) -> None:
         """Start the warm process, prepare the data and build a trial; a task of this process needs none of it."""
+        for warning in self._warnings:
+            self._watch.on_note(f"warning: {warning}")
         if self._instead.task is None:
             self._executor = self._resources.enter_context(Executor(self._study))
             self._watch.on_note("importing torch, transformers and the task once …")
@@ -130,6 +132,7 @@ class _Run:
         """Open the storage, the backend and the tracker; from here on the study is recorded."""
         study, place = self._study, self._study.place
         identify(place, study)
+        write_state(place, State("running"))
         self._storage = open_storage(place, study, repair=True)
         if fresh and study.storage != "journal":
             for name in (study.name, f"{study.name}/confirm"):
@@ -196,11 +199,11 @@ class _Run:
             if undelivered := courier.close(None):
                 watch.on_note(undelivered)
         verdict = confirmation.verdict()
-        if status == "done" and verdict.estimates:
+        if status == "done":
             write_verdict(self._study.place, verdict)
             for line in verdict.sentences():
                 watch.on_note(line)
-            if self._study.confirm and self._study.confirm.test == "once":
+            if self._study.confirm and self._study.confirm.test == "once" and verdict.chosen is not None:
                 row = next(row for row in self._search.trials() if row.number == verdict.chosen)
                 evaluate_once(confirmation.study, row, None if self._instead.task else self._job, watch)
         return status, reason
@@ -210,13 +213,14 @@ class _Run:
         study = self._study
         self._resources.close()
         answer = Answer.read(study, result_rows(study, self._search))
+        if status == "done" and not answer.ranked:
+            status, reason = "failed", f"no trial completed ({reason})"
+        write_state(study.place, State(status, reason))
         if undelivered := self._courier.close(answer.record(status=status, reason=reason)):
             self._watch.on_note(undelivered)
         seconds = time.monotonic() - self._began
         if status == "done" and seconds >= REPORT_AFTER_SECONDS:
             self._watch.on_note(report.conclude(study))
-        if status == "done" and not answer.ranked:
-            status, reason = "failed", f"no trial completed ({reason})"
         outcome = Outcome(
             status=status,
             rows=list(answer.rows),

@@ -86,8 +86,7 @@ class StudySession:
         self._same_failures: tuple[str, int] = ("", 0)
         self._budget_reached_at: float | None = None
         self._answer = Answer(study, ())
-        self.reason = ""
-        """Why nothing more is started, in words; empty while trials are."""
+        self._reason = ""
         self.killing = False
         self._interrupted = self._announced = False
         self._left = self._take_over()
@@ -104,11 +103,15 @@ class StudySession:
         """Whether the study was asked to stop."""
         return self._interrupted
 
+    @property
+    def reason(self) -> str:
+        """Why nothing more is started, in words; empty while trials are."""
+        return "interrupted" if self._interrupted else self._reason
+
     def interrupt(self) -> None:
         """Stop the study. First call: running trials checkpoint and stop; second: they end at once."""
         self.killing = self._interrupted
         self._interrupted = True
-        self.reason = self.reason or "interrupted"
 
     def next(self) -> TrialSpec | None:
         """Return the next trial to start: a retry, one an earlier driver left, or a new one; None when there is none now."""
@@ -131,7 +134,9 @@ class StudySession:
                 self._retries = [self._spec(self._trials[number]) for number in self._population.meet()]
                 return self._retries.pop(0)
             exhausted = "every configuration of the space was tried"
-            self.reason = self.reason or (exhausted if self._search.exhausted else "all trials of the budget are done")
+            self._reason = self._reason or (
+                exhausted if self._search.exhausted else "all trials of the budget are done"
+            )
             return None
 
     def handle(self, event: Event) -> str | None:
@@ -185,7 +190,7 @@ class StudySession:
     def _budget_reached(self) -> bool:
         """Whether a budget other than the number of trials is used up; announces it once."""
         if self._budget_reached_at is None and (limit := self._used_up()):
-            self._budget_reached_at, self.reason = time.monotonic(), limit
+            self._budget_reached_at, self._reason = time.monotonic(), limit
             self._watch.on_note(limit)
         return self._budget_reached_at is not None
 

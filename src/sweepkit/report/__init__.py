@@ -21,17 +21,14 @@ def findings(study: StudyData) -> list[Finding]:
     return findings(gather(study))
 
 
-def write(study: StudyData, path: Path | None = None, *, ended: bool = False) -> Path:
-    """Write the report as one HTML file that needs no network, and return it; by default in the study's folder.
-
-    ``ended``: written by the study's driver, which has nothing left to run.
-    """
+def write(study: StudyData, path: Path | None = None) -> Path:
+    """Write the report as one HTML file that needs no network, and return it; by default in the study's folder."""
     from sweepkit.report.evidence import gather
     from sweepkit.report.page import html
 
     path = path or study.place.report
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html(gather(study, ended=ended)), encoding="utf-8")
+    path.write_text(html(gather(study)), encoding="utf-8")
     return path
 
 
@@ -58,7 +55,7 @@ def record(study: StudyData, path: Path) -> str:
 def conclude(study: StudyData) -> str:
     """Write the report and attach it to the tracker's record; return in words how that went. Never raises."""
     try:
-        path = write(study, ended=True)
+        path = write(study)
     except Exception as error:  # noqa: BLE001  # an edge: the study is done, with or without its report
         return f"the report was not written ({type(error).__name__}: {error}); `sweep report` tries again"
     return ", ".join(part for part in (f"report: {path}", record(study, path)) if part)

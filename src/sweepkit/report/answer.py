@@ -1,4 +1,4 @@
-"""The answer of a study, in one place: which trials are best, which one is chosen, whose checkpoints stay.
+"""The answer of a study, in one place: which trials are best, which one is chosen, what it gained, whose checkpoints stay.
 
 :class:`Answer` is pure; :meth:`Answer.read` adds what the study's folder records of its confirmation and test.
 """
@@ -10,13 +10,28 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
-from sweepkit.report.verdict import Verdict, read_verdict
+from sweepkit.report.classes import class_rows, one_class
+from sweepkit.report.verdict import Estimate, Verdict, read_verdict
+from sweepkit.study import words
 from sweepkit.study.files import write_whole
+from sweepkit.study.objective import Goal
 from sweepkit.study.paths import Place
 from sweepkit.study.study import StudyData
-from sweepkit.trial.trial import Trial
+from sweepkit.trial.trial import Ending, Trial
+
+PAST = {
+    Ending.complete: "took over other trials' weights or values",
+    Ending.pruned: "was pruned",
+    Ending.infeasible: "ran out of memory",
+    Ending.diverged: "diverged",
+    Ending.failed: "failed",
+    Ending.stopped: "was interrupted",
+    Ending.running: "is still running",
+    Ending.waiting: "has not started",
+}
+"""Why a baseline is not comparable, by its ending; a complete one followed a population's schedule."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +48,33 @@ class Answer:
     """The last confirmation; it counts while :attr:`verdict` has it."""
     test: Mapping[str, Any] | None = None
     """The one evaluation on the test split: ``trial``, ``at``, ``rows`` and ``metrics``."""
+    classes: Sequence[int] = ()
+    """How many rows of the validation split each class has; empty where that is not known."""
 
     @classmethod
-    def read(cls, study: StudyData, rows: Sequence[Trial]) -> Answer:
-        """Return the answer with the confirmation and the test recorded in the study's folder."""
-        return cls(study, rows, read_verdict(study.place), read_test(study.place))
+    def read(cls, study: StudyData, rows: Sequence[Trial], **more: Any) -> Self:
+        """Return the answer with what the study's folder records: the confirmation, the test, the classes."""
+        return cls(study, rows, read_verdict(study.place), read_test(study.place), class_rows(study.place), **more)
+
+    @property
+    def goal(self) -> Goal:
+        """The first goal, by which trials are ordered."""
+        return self.study.objective.goals[0]
+
+    @property
+    def maximize(self) -> bool:
+        """Whether more is better, in the first goal."""
+        return self.goal.direction == "maximize"
 
     @property
     def several(self) -> bool:
         """Whether the study has several goals."""
         return len(self.study.objective.goals) > 1
+
+    @property
+    def ended(self) -> list[Trial]:
+        """Trials that count in the budget."""
+        return [row for row in self.rows if row.ending.counts]
 
     @cached_property
     def ranked(self) -> list[Trial]:
@@ -70,11 +102,17 @@ class Answer:
         return self.ranked[0] if self.ranked and not self.several else None
 
     @property
+    def tied(self) -> list[Trial]:
+        """The other trials with the best value of the search; with several goals none."""
+        best = self.best
+        return [row for row in self.ranked if row.values == best.values and row is not best] if best else []
+
+    @property
     def verdict(self) -> Verdict | None:
         """The verdict of the confirmation; None without one, and when a better trial came since."""
-        luck = self.confirmation.luck if self.confirmation else None
-        current = luck is not None and bool(self.ranked) and luck.number == self.ranked[0].number
-        return self.confirmation if current else None
+        found = self.confirmation
+        judged = () if found is None else (*found.lost, *([found.luck.number] if found.luck else []))
+        return found if self.ranked and self.ranked[0].number in judged else None
 
     @property
     def chosen(self) -> Trial | None:
@@ -89,10 +127,20 @@ class Answer:
             return self.front
         return [self.chosen] if self.chosen else []
 
-    @property
+    @cached_property
     def baseline(self) -> Trial | None:
-        """The baseline, where the study has one."""
-        return next((row for row in self.rows if row.origin == "baseline"), None)
+        """The baseline, or its last retry; None where the study has none."""
+        found = next((row for row in self.rows if row.origin == "baseline"), None)
+        for row in self.rows:
+            if found is not None and row.retry_of == found.number:
+                found = row
+        return found
+
+    @cached_property
+    def reference(self) -> Trial | None:
+        """The baseline where others can be compared with it: trained to its end, with its own values and weights."""
+        row = self.baseline
+        return row if row and _measured(row) and not row.schedule else None
 
     @property
     def target(self) -> Trial | None:
@@ -100,8 +148,7 @@ class Answer:
         wanted, best = self.study.budget.target, self.best
         if wanted is None or best is None or best.value is None:
             return None
-        maximize = self.study.objective.goals[0].direction == "maximize"
-        return best if (best.value >= wanted if maximize else best.value <= wanted) else None
+        return best if self.better(best.value, wanted) >= 0 else None
 
     def top(self, count: int) -> list[Trial]:
         """Return the best ``count`` trials; with several goals members of the Pareto front only."""
@@ -111,35 +158,110 @@ class Answer:
         """Return how many of :attr:`ranked` keep their checkpoint: ``count``, or a Pareto front larger than that."""
         return max(count, len(self.front)) if self.several else count
 
+    def better(self, left: float, right: float) -> float:
+        """Return by how much ``left`` is better than ``right`` in the first goal; negative where it is worse."""
+        return left - right if self.maximize else right - left
+
     def gain(self, row: Trial) -> float | None:
-        """Return how much better a trial is than the baseline in the first goal (negative: worse); None without both values."""
-        if self.baseline is None or not self.baseline.values or not row.values:
-            return None
-        return self._costs(self.baseline)[0] - self._costs(row)[0]
+        """Return how much better a trial is than the baseline in the first goal (negative: worse).
+
+        None unless both were trained to their end.
+        """
+        against = self.reference
+        return self.better(row.values[0], against.values[0]) if against and _measured(row) else None
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The chosen trial over new seeds; None before a confirmation."""
+        return self.verdict.estimate(self.chosen.number) if self.verdict and self.chosen else None
+
+    def versus(self) -> str:
+        """Return how the chosen trial compares with the baseline, as a clause; empty without either.
+
+        By the means over new seeds, where both have one.
+        """
+        chosen, baseline, verdict = self.chosen, self.baseline, self.verdict
+        if chosen is None or baseline is None:
+            return ""
+        name, gain, base = (
+            f"the baseline (trial {baseline.number}",
+            self.gain(chosen),
+            verdict and verdict.estimate(baseline.number),
+        )
+        if chosen is baseline and base:
+            return "the baseline itself; no other is better over new seeds"
+        if chosen is baseline:
+            ties = f"{numbered(self.tied)} reached the same value" if self.tied else "no other is better"
+            return f"the baseline itself; {ties if len(self.ranked) > 1 else 'no other is complete'}"
+        if verdict and base:
+            pair = next(p for p in verdict.comparisons if (p.better, p.worse) == (chosen.number, baseline.number))
+            chance = "" if pair.distinguishable else ", a difference that may be chance"
+            return f"{words.value(pair.gain)} better than {name}: {words.value(base.mean)}){chance}"
+        if gain is None:
+            return f"no gain over {name}) can be stated, as it {PAST[baseline.ending]}"
+        how = (
+            f"{words.value(abs(gain))} {'better' if gain > 0 else 'worse'} than {name}: {words.value(baseline.value)})"
+        )
+        return (how if gain else f"the same as {name})") + (" in the search" if verdict else "")
+
+    def ties(self) -> str:
+        """Return which trials share the best value, as a sentence; empty for a best trial of its own."""
+        if not self.tied or self.best is None:
+            return ""
+        if len(self.tied) + 1 == len(self.ranked):
+            return f"All {len(self.ranked)} complete trials have the same value, {words.value(self.best.value)}."
+        return (
+            f"The best value is shared by {numbered([self.best, *self.tied])}; the first of them is listed as the best."
+        )
+
+    def notes(self) -> list[str]:
+        """Return what must be known about the answer: ties in the search, a baseline or a best trial that learned nothing."""
+        said = [] if self.verdict else [self.ties()]
+        if self.reference and (why := one_class(self.study, self.reference, self.classes)):
+            said.append(f"The baseline seems to predict one class only ({why}); a gain over it says little.")
+        elif self.chosen and (why := one_class(self.study, self.chosen, self.classes)):
+            said.append(f"Trial {self.chosen.number} seems to predict one class only ({why}).")
+        return [sentence for sentence in said if sentence]
 
     def record(self, *, status: str = "done", reason: str = "") -> dict[str, Any]:
-        """Return what a study ended with, as trackers record it."""
-        row = self.chosen
+        """Return what a study ended with, as trackers record it; after a confirmation values are means over new seeds."""
+        row, against = self.chosen, self.reference
+        value, baseline = (row.value if row else None), (against.value if against else None)
+        if self.verdict and self.estimate:
+            base = self.verdict.estimate(self.baseline.number) if self.baseline else None
+            value, baseline = self.estimate.mean, (base.mean if base else None)
         found: dict[str, Any] = {
             "status": status,
             "reason": reason,
             "best": row.number if row else None,
-            "value": row.value if row else None,
-            "baseline": self.baseline.value if self.baseline else None,
+            "value": value,
+            "baseline": baseline,
+            "gain": None if value is None or baseline is None else self.better(value, baseline),
         }
         if self.verdict:
-            found["confirm"] = self.verdict.to_json()
+            found |= {"verdict": self.verdict.conclusion(), "confirm": self.verdict.to_json()}
         return found | ({"test": self.test} if self.test else {})
 
     @cached_property
     def _ordered(self) -> list[Trial]:
-        able = [row for row in self.rows if row.ending.ranks and row.values and all(map(math.isfinite, row.values))]
-        return sorted(able, key=lambda row: (self._costs(row), row.number))
+        return sorted(filter(_measured, self.rows), key=lambda row: (self._costs(row), row.number))
 
     def _costs(self, row: Trial) -> tuple[float, ...]:
         """The values with lower ones better."""
         goals = zip(self.study.objective.goals, row.values, strict=True)
         return tuple(-value if goal.direction == "maximize" else value for goal, value in goals)
+
+
+def _measured(row: Trial) -> bool:
+    """Whether a trial was trained to its end and has finite values."""
+    return row.ending.ranks and bool(row.values) and all(map(math.isfinite, row.values))
+
+
+def numbered(rows: Sequence[Trial], most: int = 6) -> str:
+    """Return the trials by number, in words."""
+    shown = [str(row.number) for row in rows[:most]]
+    more = [f"{len(rows) - most} more"] if len(rows) > most else []
+    return f"trial{'s' if len(rows) > 1 else ''} {words.listed([*shown, *more])}"
 
 
 def read_test(place: Place) -> dict[str, Any] | None:

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import variance
-from typing import Any
 
 from sweepkit.report.answer import Answer
 from sweepkit.report.rows import CONFIRM, Reader, read, slot_hours
-from sweepkit.report.verdict import Verdict
+from sweepkit.report.watch import State, read_state
 from sweepkit.study.configurations import key_of
-from sweepkit.study.locks import lock_owner
-from sweepkit.study.objective import Goal, Objective
+from sweepkit.study.objective import Objective
 from sweepkit.study.parameters import Choice, Scalar
 from sweepkit.study.space import Dimension, dimensions, labels
 from sweepkit.study.study import StudyData
@@ -37,6 +35,8 @@ class Stint:
     """Seconds since the epoch."""
     end: float | None = None
     ending: Ending = Ending.running
+    resumed: int = 0
+    """Global step that it continued from, 0 from the start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,63 +50,17 @@ class Course:
     peak_memory_mb: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
+@dataclass(frozen=True)
+class Evidence(Answer):
     """A study and everything known about its trials."""
 
-    study: StudyData
-    rows: Sequence[Trial]
     courses: Mapping[int, Course] = field(default_factory=dict)
     """Trial number → its course, where there is a log."""
     confirmed: Sequence[Trial] = ()
     """Confirmation runs: known configurations with new seeds."""
-    verdict: Verdict | None = None
-    """The verdict of the confirmation."""
-    test: Mapping[str, Any] | None = None
-    """The one evaluation on the test split: ``trial``, ``at``, ``rows`` and ``metrics``."""
     slot_hours: float | None = None
     """Hours that slots were available; None where they were not recorded."""
-    running: bool = False
-    """Whether a driver runs the study."""
-
-    @cached_property
-    def answer(self) -> Answer:
-        """Which trials are best, and which one is chosen."""
-        return Answer(self.study, self.rows, self.verdict, self.test)
-
-    @property
-    def goal(self) -> Goal:
-        """The first goal, by which trials are ordered."""
-        return self.study.objective.goals[0]
-
-    @property
-    def maximize(self) -> bool:
-        """Whether more is better, in the first goal."""
-        return self.goal.direction == "maximize"
-
-    @property
-    def ended(self) -> list[Trial]:
-        """Trials that count in the budget."""
-        return [row for row in self.rows if row.ending.counts]
-
-    @property
-    def best(self) -> Trial | None:
-        """The best trial; None while there is none, and with several goals."""
-        return self.answer.best
-
-    @property
-    def chosen(self) -> Trial | None:
-        """The trial with the best mean over new seeds; before a confirmation the best."""
-        return self.answer.chosen
-
-    @property
-    def baseline(self) -> Trial | None:
-        """The baseline, where the study has one."""
-        return self.answer.baseline
-
-    def better(self, left: float, right: float) -> float:
-        """Return by how much ``left`` is better than ``right`` in the first goal; negative where it is worse."""
-        return left - right if self.maximize else right - left
+    state: State = field(default_factory=lambda: State("not running"))
 
     def curve(self, row: Trial) -> list[tuple[int, float]]:
         """Return (evaluation, first goal's value) of a trial, oldest first: from its log, else the values the pruner saw."""
@@ -124,7 +78,8 @@ class Evidence:
         aim = self.study.objective.goals[goal]
         alone = Objective(metric=aim.metric, direction=aim.direction)
         rows = [replace(row, values=row.values[goal : goal + 1]) for row in self.rows]
-        return replace(self, study=self.study.model_copy(update={"objective": alone}).at(self.study.home), rows=rows)
+        study = self.study.model_copy(update={"objective": alone}).at(self.study.home)
+        return replace(self, study=study, rows=rows, confirmation=None if goal else self.confirmation)
 
     @cached_property
     def seed_spread(self) -> float | None:
@@ -146,19 +101,16 @@ class Evidence:
         return float((sum(variance(values) * (len(values) - 1) for values in repeated) / freedom) ** 0.5)
 
 
-def gather(study: StudyData, *, ended: bool = False) -> Evidence:
-    """Read a study's storage and logs; writes nothing. ``ended``: its driver has nothing left to run."""
+def gather(study: StudyData) -> Evidence:
+    """Read a study's storage and logs; writes nothing."""
     rows = read(study)
-    answer = Answer.read(study, rows)
-    return Evidence(
-        study=study,
-        rows=rows,
+    return Evidence.read(
+        study,
+        rows,
         courses=courses(study.place.trials, rows),
         confirmed=Reader(study, suffix=CONFIRM).rows(),
-        verdict=answer.verdict,
-        test=answer.test,
         slot_hours=slot_hours(study.place),
-        running=not ended and lock_owner(study.place) is not None,
+        state=read_state(study, rows),
     )
 
 
@@ -193,7 +145,7 @@ def _stints(events: Sequence[Event]) -> list[Stint]:
         if isinstance(event, Started):
             if open_stint:  # its end was never logged
                 found[-1] = replace(found[-1], end=last, ending=Ending.stopped)
-            found.append(Stint(host=event.host, device=event.device, start=event.at))
+            found.append(Stint(host=event.host, device=event.device, start=event.at, resumed=event.resumed))
         elif isinstance(event, Finished) and open_stint:
             found[-1] = replace(found[-1], end=event.at, ending=Ending(event.ending))
         last = event.at

@@ -36,7 +36,6 @@ from sweepkit.tasks.load import task_of
 from sweepkit.tasks.prepared import about, digest
 from sweepkit.tasks.references import looks_local
 from sweepkit.tasks.task import ALWAYS_REPORTED, Task
-from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Trial, TrialSpec
 
 LEFT_OUT = ("training_args.bin",)
@@ -238,13 +237,16 @@ def _card(exported: _Exported) -> str:
     source = study.task.options.get("data", study.task.path or "a task made in Python")
     prepared = study.place.data / digest(exported.task)
     counts = about(prepared)["rows"] if prepared.exists() else {}
+    left_out = ALWAYS_REPORTED - {"eval_loss"} | {goal.metric for goal in study.objective.goals}
     text = _template("card.md.j2").render(
         study=study,
         row=row,
         base_model=base if hub else None,
         pipeline_tag=kind_class(study.task.type).pipeline_tag if study.task.type else None,
-        baseline=answer.baseline,
-        metrics=_metrics(exported),
+        baseline=answer.reference,
+        versus=f": {answer.versus()}" if answer.chosen == row and answer.versus() else "",
+        notes=answer.notes(),
+        metrics={name: value for name, value in sorted(row.metrics.items()) if name not in left_out},
         which="Best mean over new seeds among the best" if answer.verdict else which,
         ended=f"{words.plural(len(ended), 'trial')} ({endings(ended)})",
         verdict=answer.verdict,
@@ -257,12 +259,3 @@ def _card(exported: _Exported) -> str:
         python=platform.python_version(),
     )
     return re.sub(r"\n{3,}", "\n\n", text)
-
-
-def _metrics(exported: _Exported) -> dict[str, float]:
-    """Return the metrics, other than the goals, of the evaluation whose checkpoint is exported."""
-    log = TrialLog(exported.study.place.trial(exported.row.number))
-    checkpoint, evaluations = log.best_checkpoint, log.evaluations
-    deciding = [e for e in evaluations if checkpoint and e.number == checkpoint.evaluation] or evaluations[-1:]
-    left_out = ALWAYS_REPORTED - {"eval_loss"} | {goal.metric for goal in exported.study.objective.goals}
-    return {name: value for e in deciding for name, value in sorted(e.metrics.items()) if name not in left_out}

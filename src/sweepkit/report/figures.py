@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 
 from sweepkit.report import mirror, style
 from sweepkit.report.evidence import Evidence, configurations, evidence_of
-from sweepkit.report.panels import differing, importances, isolation, slices
+from sweepkit.report.panels import FEWEST, differing, importances, isolation, slices
 from sweepkit.report.rows import endings
 from sweepkit.report.timeline import ledger, timeline
 from sweepkit.study import words
@@ -34,10 +34,9 @@ def history(about: StudyData | Evidence, *, goal: int = 0) -> go.Figure:
     Trials without a final value are crosses, at the edge where they have none or one far worse than the others.
     """
     evidence = evidence_of(about).of_goal(goal)
-    ranked, metric, maximize = evidence.answer.ranked, evidence.goal.metric, evidence.maximize
+    ranked, metric, maximize = evidence.ranked, evidence.goal.metric, evidence.maximize
     shown = [row for row in evidence.rows if row.ending not in (Ending.waiting, Ending.running)]
-    values = [row.values[0] for row in ranked] or [value for row in shown for value in row.values]
-    window = style.window(values, maximize=maximize)
+    window = style.window_of(shown, maximize=maximize)
     if window is None:
         return style.nothing("No trial has a value yet.")
     drawn = go.Figure()
@@ -53,11 +52,11 @@ def history(about: StudyData | Evidence, *, goal: int = 0) -> go.Figure:
         label = {"text": f"<b>{words.value(best)}</b>", "font": {"color": style.ACCENT}, "showarrow": False}
         drawn.add_annotation(x=evidence.best.number, y=best, yshift=14 if maximize else -14, **label)
     drawn.add_traces(style.incomplete([(row, row.number) for row in shown], window, maximize=maximize))
-    if evidence.baseline and evidence.baseline.values:
+    if evidence.reference:
         text = {"text": "baseline", "font": style.SMALL}
         place = "bottom right" if maximize else "top right"
         line = {"color": style.SOFT, "width": 1, "dash": "dot"}
-        drawn.add_hline(evidence.baseline.values[0], line=line, annotation=text, annotation_position=place)
+        drawn.add_hline(evidence.reference.values[0], line=line, annotation=text, annotation_position=place)
     y_axis = {"title": {"text": metric}, "range": window}
     return style.dressed(drawn, 380, xaxis={"title": {"text": "trial"}}, yaxis=y_axis)
 
@@ -68,7 +67,7 @@ def front(about: StudyData | Evidence) -> go.Figure:
     goals = evidence.study.objective.goals
     if len(goals) < 2:
         return style.nothing("A Pareto front needs several goals; this study has one.")
-    if not evidence.answer.ranked:
+    if not evidence.ranked:
         return style.nothing("No trial has been trained to its end yet.")
     pairs = list(combinations(range(len(goals)), 2))
     columns, lines = min(len(pairs), 2), math.ceil(len(pairs) / 2)
@@ -94,9 +93,9 @@ def _pair(evidence: Evidence, left: int, right: int) -> Iterator[go.Scatter]:
         rows = sorted(rows, key=lambda row: row.values[left])
         return style.dots(rows, [row.values[left] for row in rows], [row.values[right] for row in rows], **look)
 
-    best = evidence.answer.front
+    best = evidence.front
     marker = {"color": style.ENDINGS[Ending.complete], "size": 6}
-    yield dots([row for row in evidence.answer.ranked if row not in best], name="dominated", marker=marker)
+    yield dots([row for row in evidence.ranked if row not in best], name="dominated", marker=marker)
     unranked = [row for row in evidence.rows if row.values and not row.ending.ranks]
     yield from style.crosses((row, row.values[left], row.values[right]) for row in unranked)
     mode = "lines+markers" if len(evidence.study.objective.goals) == 2 else "markers"
@@ -107,7 +106,7 @@ def _pair(evidence: Evidence, left: int, right: int) -> Iterator[go.Scatter]:
 def curves(
     about: StudyData | Evidence, *, color: str | None = None, of: Literal["evaluation", "training"] = "evaluation"
 ) -> go.Figure:
-    """Return the learning curve of every trial, coloured by a hyperparameter, by default the most important one.
+    """Return the learning curve of every trial, coloured by a hyperparameter, by default the most important one known.
 
     ``of``: the first goal at each evaluation, or the training loss. A cross ends the curve of a trial that was pruned or
     failed. Raises KeyError for a hyperparameter in which no two trials differ.
@@ -162,7 +161,9 @@ def _tones(evidence: Evidence, rows: Sequence[Trial], color: str | None) -> tupl
         raise KeyError(f"no two trials differ in {color}; they differ in {', '.join(varied) or 'nothing'}")
     if not varied:
         return [style.ENDINGS[Ending.complete]] * len(rows), []
-    by_importance = [name for name in mirror.importances(mirror.optuna_study(evidence)) if name in varied]
+    enough = len(evidence.ranked) >= FEWEST
+    shares = mirror.importances(evidence) if enough and color is None else {}
+    by_importance = [name for name in shares if name in varied]
     dimension = varied[color or next(iter([*by_importance, *varied]))]
     labels = [known[row.number].get(dimension.key) for row in rows]
     tones = [style.NOWHERE if pair is None else style.shade(style.position(*pair)) for pair in labels]
@@ -176,7 +177,7 @@ def parallel(about: StudyData | Evidence) -> go.Figure:
     a trial without a hyperparameter passes over its axis.
     """
     evidence = evidence_of(about)
-    ranked, known = evidence.answer.ranked, configurations(evidence)
+    ranked, known = evidence.ranked, configurations(evidence)
     metrics = [goal.metric for goal in evidence.study.objective.goals]
     axes = differing(known.values())
     if not ranked or not axes:
@@ -184,13 +185,22 @@ def parallel(about: StudyData | Evidence) -> go.Figure:
     rows = [row for row in evidence.rows if row.ending.counts]
     whole = [row.values for row in rows if len(row.values) == len(metrics)]
     ends = [(min(values), max(values)) for values in zip(*whole, strict=True)]
-    best = [evidence.best] if evidence.best else evidence.answer.front
-    window = style.window([row.values[0] for row in ranked], maximize=evidence.maximize) or (0.0, 1.0)
+    best = [evidence.best] if evidence.best else evidence.front
+    values = [row.values[0] for row in ranked]
+    low, high = style.window(values, maximize=evidence.maximize) or (0.0, 1.0)
+    inside = [value for value in values if low <= value <= high]
+    window = min(inside), max(inside)
     drawn = go.Figure()
+    named: set[str | None] = set()
     for row in sorted(rows, key=lambda row: row in best):
         y = _shares(row, ends) + [style.position(*pair) if pair else None for pair in map(known[row.number].get, axes)]
-        look = {"mode": "lines", "connectgaps": True, "opacity": 0.75, "showlegend": False}
-        look["line"] = _look(row, window, best=row in best, maximize=evidence.maximize)
+        name = None if row.ending.ranks else str(row.ending)
+        look = {"mode": "lines", "connectgaps": True, "opacity": 0.75, "name": name, "legendgroup": name}
+        look |= {
+            "showlegend": name not in {None, *named},
+            "line": _look(row, window, best=row in best, maximize=evidence.maximize),
+        }
+        named.add(name)
         drawn.add_trace(style.dots([row] * len(y), range(len(y)), y, **look))
     worst_and_best = sorted(window, reverse=not evidence.maximize)
     drawn.add_trace(style.colorbar(metrics[0], [0, 1], list(map(words.value, worst_and_best))))
@@ -212,7 +222,7 @@ def _look(row: Trial, window: tuple[float, float], *, best: bool, maximize: bool
         return {"color": style.ACCENT, "width": 3}
     if not row.ending.ranks or not row.values:
         return {"color": style.ENDINGS[row.ending], "width": 1.3, "dash": "dot"}
-    part = (row.values[0] - window[0]) / (window[1] - window[0])
+    part = (row.values[0] - window[0]) / (window[1] - window[0] or 1.0)
     return {"color": style.shade(part if maximize else 1 - part), "width": 1.3}
 
 

@@ -17,12 +17,12 @@ from plotly.offline import get_plotlyjs
 
 from sweepkit.check.study_file import to_yaml
 from sweepkit.report import figures, panels
-from sweepkit.report.evidence import Evidence, configuration
-from sweepkit.report.health import findings, unchecked
+from sweepkit.report.evidence import Evidence, configuration, configurations
+from sweepkit.report.health import UNCHECKED, findings
 from sweepkit.report.rows import endings, hours_by_ending
 from sweepkit.report.style import ENDINGS
 from sweepkit.study import words
-from sweepkit.study.parameters import Choice
+from sweepkit.study.parameters import Choice, Scalar
 from sweepkit.study.secrets import of_url, scrub
 from sweepkit.study.space import Dimension
 from sweepkit.trial.trial import Trial
@@ -47,16 +47,18 @@ def html(evidence: Evidence) -> str:
         finalize=lambda value: clean(value) if type(value) is str and len(value) >= SHORTEST_SECRET else value,
     )
     environment.filters |= {"value": words.value, "setting": words.setting, "span": words.span}
+    found = findings(evidence)
     return environment.get_template("page.html.j2").render(
         study=study,
         evidence=evidence,
         answer=_answer(evidence),
         facts=list(_facts(evidence)),
         settings=list(_settings(evidence)),
-        findings=findings(evidence),
-        unchecked=unchecked(evidence),
+        findings=[finding for finding in found if finding.check != UNCHECKED],
+        unchecked=[finding for finding in found if finding.check == UNCHECKED],
         comparisons=list(_comparisons(evidence)),
-        plates=list(_plates(evidence, clean)),
+        plates=dict(_plates(evidence, clean)),
+        nuisance=any(getattr(parameter, "role", "") == "nuisance" for parameter in study.space.values()),
         trials=_trials(evidence),
         left_out=max(0, len(evidence.rows) - MOST_TRIALS),
         baseline=evidence.baseline,
@@ -69,35 +71,21 @@ def html(evidence: Evidence) -> str:
 
 
 def _answer(evidence: Evidence) -> dict[str, Any]:
-    """Return the headline: a number, its unit, and one sentence."""
-    chosen, ended, front = evidence.chosen, evidence.ended, evidence.answer.front
-    if evidence.answer.several and front:
-        says = f"{words.plural(len(front), 'trial')} of {len(ended)}: none is as good in every goal and better in one."
-        return {"number": str(len(front)), "unit": "on the Pareto front", "says": says}
+    """Return the headline: a number, its unit, and what is to be said about it."""
+    chosen, ended, front = evidence.chosen, words.plural(len(evidence.ended), "trial"), evidence.front
+    if evidence.several and front:
+        what = f"{'is' if len(front) == 1 else 'are'} Pareto-optimal: none is as good in every goal and better in one."
+        return {"number": str(len(front)), "unit": "on the Pareto front", "says": f"{len(front)} of {ended} {what}"}
     if chosen is None:
-        state = "No trial is complete yet." if evidence.running else "No trial was completed."
-        return {"number": "–", "unit": "no answer yet", "says": state if evidence.rows else "No trial has started yet."}
-    number, says = words.value(chosen.value), f"Reached by trial {chosen.number} of {len(ended)}."
-    if evidence.verdict and (estimate := evidence.verdict.estimate(chosen.number)):
-        number = f"{words.value(estimate.mean)} ± {words.value(estimate.std)}"
-        says = f"Trial {chosen.number}, mean ± standard deviation over {len(estimate.values)} new seeds."
-    return {"number": number, "unit": evidence.goal.metric, "says": f"{says} {_gain(evidence, chosen)}".strip()}
-
-
-def _gain(evidence: Evidence, chosen: Trial) -> str:
-    """Return the gain over the baseline, of the means over new seeds where both have one."""
-    baseline, verdict, gain = evidence.baseline, evidence.verdict, evidence.answer.gain(chosen)
-    if baseline is None or gain is None:
-        return ""
-    if baseline.number == chosen.number:
-        return f"This is the baseline: nothing beat it{' over new seeds' if verdict else ''}."
-    pairs = verdict.comparisons if verdict else ()
-    pair = next((p for p in pairs if (p.better, p.worse) == (chosen.number, baseline.number)), None)
-    if verdict and pair and (estimate := verdict.estimate(baseline.number)):
-        but = "" if pair.distinguishable else ", a difference that may be chance"
-        return f"That is {words.value(pair.gain)} better than the baseline's mean ({words.value(estimate.mean)}){but}."
-    how, in_search = "better" if gain >= 0 else "worse", " in the search" if verdict else ""
-    return f"That is {words.value(abs(gain))} {how} than the baseline ({words.value(baseline.value)}){in_search}."
+        running = evidence.state.status == "running"
+        state = "No trial is complete yet." if running else f"No trial was completed ({endings(evidence.rows)})."
+        return {"number": "–", "unit": "no answer", "says": state if evidence.rows else "No trial has started."}
+    number, says = words.value(chosen.value), f"Trial {chosen.number}, the best of {ended}"
+    if estimate := evidence.estimate:
+        number, says = words.value(estimate.mean), f"Trial {chosen.number}, {estimate.text}"
+    versus = f": {clause}" if (clause := evidence.versus()) else ""
+    ties = "" if evidence.estimate else evidence.ties()
+    return {"number": number, "unit": evidence.goal.metric, "says": f"{says}{versus}. {ties}".strip()}
 
 
 def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -114,7 +102,7 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
         yield "peak memory", f"{peak / 1000:.1f} GB"
     if evidence.test:
         yield "on the test split", words.metrics(evidence.test.get("metrics", {})) or "evaluated once"
-    yield "state", "running" if evidence.running else "not running"
+    yield "state", str(evidence.state)
 
 
 def _settings(evidence: Evidence) -> Iterator[dict[str, str]]:
@@ -143,70 +131,45 @@ def _domain(dimension: Dimension) -> str:
 
 
 def _comparisons(evidence: Evidence) -> Iterator[dict[str, Any]]:
-    """Yield for each scientific choice the best value reached with each of its options."""
+    """Yield for each scientific choice the best value reached with each of its options, and how its trials ended."""
+    evidence, known = evidence.of_goal(0), configurations(evidence)
     for dimension, points in panels.panels(evidence):
-        if dimension.parameter.role != "scientific" or not isinstance(dimension.parameter, Choice):
+        key, parameter = dimension.key, dimension.parameter
+        if parameter.role != "scientific" or not isinstance(parameter, Choice):
             continue
-        tops = panels.reached(evidence, dimension, points)
-        counts = {label: sum(1 for _, other in points if other == label) for _, label in tops}
-        order = sorted(tops, key=lambda top: -evidence.better(top[0].values[0], 0.0))
-        yield {
-            "name": dimension.key,
-            "lines": [(words.setting(label), row.values[0], row.number, counts[label]) for row, label in order],
-        }
+        best: dict[Scalar, Trial] = {}
+        for row, label in points:  # the best come first
+            best.setdefault(label, row)
+        lines = []
+        for label in [*best, *(label for label in parameter.labels if label not in best)]:
+            rows = [row for row in evidence.ended if key in known[row.number] and known[row.number][key][1] == label]
+            lines.append((words.setting(label), best.get(label), endings(rows) or "not tried"))
+        yield {"name": key, "lines": lines}
 
 
 def _trials(evidence: Evidence) -> list[Trial]:
-    ranked = evidence.answer.ranked
+    ranked = evidence.ranked
     there = {row.number for row in ranked}
     return [*ranked, *(row for row in evidence.rows if row.number not in there)][:MOST_TRIALS]
 
 
-CAPTIONS = {
-    "front": ("Pareto front", "Pareto-optimal trials: none is as good in every goal and better in one."),
-    "history": (
-        "Optimization history",
-        "{goal} of every trial in the order tried; the line is the best so far. Crosses are incomplete trials; those at "
-        "the edge have no value, or one far outside the range.",
-    ),
-    "importances": (
-        "Hyperparameter importances",
-        "How much each decides which trials are good (PED-ANOVA). They add up to one, however small the effects.",
-    ),
-    "isolation": ("Isolation plots", "The best {goal} at each value, over all other hyperparameters."),
-    "slices": (
-        "Slices",
-        "{goal} against each hyperparameter over its whole range; later trials are darker. Crosses are incomplete "
-        "trials; the best is marked.",
-    ),
-    "parallel": (
-        "Parallel coordinates",
-        "One line per trial; darker is better, dotted lines are incomplete trials, and the best is marked.",
-    ),
-    "curves": (
-        "Learning curves",
-        "{goal} at each evaluation. A cross ends incomplete ones; the thick one is the best.",
-    ),
-    "losses": ("Training loss", "As logged by the Trainer."),
-    "timeline": ("Slots", "When and where each trial ran, by its number."),
-    "ledger": ("Where the hours went", "Slot hours by how the trials ended."),
-}
-"""Figure → its title and caption, in the order of the page."""
-
-
-def _plates(evidence: Evidence, clean: Callable[[str], str]) -> Iterator[dict[str, Any]]:
-    """Yield each figure with its title and caption."""
-    hidden = {
-        "front": not evidence.answer.several,
-        "losses": not any(course.losses for course in evidence.courses.values()),
-    }
-    nuisance = any(getattr(parameter, "role", "") == "nuisance" for parameter in evidence.study.space.values())
-    for name, (title, caption) in CAPTIONS.items():
-        if hidden.get(name):
-            continue
-        text = caption.format(goal=evidence.goal.metric)
-        if name == "isolation" and nuisance:
-            text += " Nuisance hyperparameters are optimized over and not shown."
+def _plates(evidence: Evidence, clean: Callable[[str], str]) -> Iterator[tuple[str, Markup]]:
+    """Yield the names and the HTML of the page's figures, in its order."""
+    goals = ["front"] if evidence.several else []
+    losses = ["losses"] if any(course.losses for course in evidence.courses.values()) else []
+    names = [
+        *goals,
+        "history",
+        "importances",
+        "isolation",
+        "slices",
+        "parallel",
+        "curves",
+        *losses,
+        "timeline",
+        "ledger",
+    ]
+    for name in names:
         drawn = figures.curves(evidence, of="training") if name == "losses" else figures.FIGURES[name](evidence)
         plot = drawn.to_html(
             full_html=False,
@@ -216,5 +179,4 @@ def _plates(evidence: Evidence, clean: Callable[[str], str]) -> Iterator[dict[st
             default_width="100%",
             default_height=f"{drawn.layout.height}px",
         )
-        html = Markup(clean(plot))  # plotly escapes < and > in its data
-        yield {"name": name, "title": title, "caption": text, "html": html}
+        yield name, Markup(clean(plot))  # plotly escapes < and > in its data

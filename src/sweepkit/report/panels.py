@@ -33,37 +33,58 @@ def slices(about: StudyData | Evidence) -> go.Figure:
     Trials without a final value are crosses: at the value they had, or at the edge.
     """
     evidence = evidence_of(about).of_goal(0)
-    drawable, known = panels(evidence), configurations(evidence)
+    drawable = panels(evidence)
     if not drawable:
-        return style.nothing("Slices need complete trials that differ.")
-    window = _window(evidence, drawable)
+        return style.nothing("Slices need trials with values, and that differ.")
     traces = []
     for dimension, points in drawable:
-        key, numbers = dimension.key, [row.number for row, _ in points]
-        shades = {"color": numbers, "colorscale": style.SCALE, "size": 6}
-        places = [(row, style.mark(*known[row.number][key])) for row in evidence.rows if key in known[row.number]]
-        crosses = style.incomplete(places, window, maximize=evidence.maximize)
-        traces.append([_dots(dimension, points, marker=shades), *crosses, *_ring(evidence, dimension, points)])
+        shades = {"color": [row.number for row, _ in points], "colorscale": style.SCALE, "size": 6}
+        traces.append([_dots(dimension, points, marker=shades)])
     return _drawn(evidence, drawable, traces)
 
 
 def isolation(about: StudyData | Evidence) -> go.Figure:
     """Return, for each scientific hyperparameter, the best value over all others at each of its values.
 
-    Numeric ranges are divided into parts of equal width. This is the comparison that a study asks for: what each value can
-    reach when everything else is tuned for it (Godbole et al. 2023, Deep Learning Tuning Playbook).
+    Numeric ranges are divided into parts of equal width, each with a line at the best value measured there; crosses are
+    trials without a final value, whose values count. This is the comparison that a study asks for: what each value can reach
+    when everything else is tuned for it (Godbole et al. 2023, Deep Learning Tuning Playbook).
     """
     evidence = evidence_of(about).of_goal(0)
     drawable = [panel for panel in panels(evidence) if panel[0].parameter.role == "scientific"]
     if not drawable:
-        return style.nothing("Isolation plots need scientific hyperparameters in which complete trials differ.")
-    traces, blue = [], style.ENDINGS[Ending.complete]
-    look: dict[str, Any] = {"marker": {"color": blue, "size": 8}, "line": {"color": blue, "width": 2}}
+        return style.nothing("Isolation plots need scientific hyperparameters in which trials with values differ.")
+    traces, blue, known = [], style.ENDINGS[Ending.complete], configurations(evidence)
     for dimension, points in drawable:
+        key, measured = dimension.key, [row for row in evidence.ended if row.values]
+        bins, reachable = (
+            _bins(points),
+            [(row, known[row.number][key][1]) for row in measured if key in known[row.number]],
+        )
+        tops = reached(evidence, dimension, reachable, bins)
         every = _dots(dimension, points, marker={"color": style.NOWHERE, "size": 6})
-        best = _dots(dimension, reached(evidence, dimension, points), mode="lines+markers", **look)
-        traces.append([every, best, *_ring(evidence, dimension, points)])
+        best = _dots(dimension, tops, marker={"color": blue, "size": 8})
+        traces.append([every, *_steps(dimension, tops, bins), best])
     return _drawn(evidence, drawable, traces)
+
+
+def _steps(dimension: Dimension, tops: Sequence[Point], bins: int) -> Iterator[go.Scatter]:
+    """Yield a line over each part of a numeric range that has trials, at their best value; choices are not joined."""
+    parameter = dimension.parameter
+    if isinstance(parameter, Choice):
+        return
+    x, y = list[float | None](), list[float | None]()
+    for row, label in tops:
+        part = min(bins - 1, int(style.position(dimension, label) * bins))
+        x += [*(parameter.scaled(edge / bins) for edge in (part, part + 1)), None]
+        y += [row.values[0], row.values[0], None]
+    line = {"color": style.ENDINGS[Ending.complete], "width": 2}
+    yield go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip")
+
+
+def _bins(points: Sequence[Point]) -> int:
+    """Return into how many parts a numeric range with these points is divided."""
+    return min(BINS, max(3, round(math.sqrt(len(points)))))
 
 
 def importances(about: StudyData | Evidence) -> go.Figure:
@@ -72,11 +93,10 @@ def importances(about: StudyData | Evidence) -> go.Figure:
     Withheld with fewer than ten complete trials.
     """
     evidence = evidence_of(about)
-    goals, trials = evidence.study.objective.goals, len(evidence.answer.ranked)
+    goals, trials = evidence.study.objective.goals, len(evidence.ranked)
     if trials < FEWEST:
         return style.nothing(f"Importances need {FEWEST} complete trials; this study has {trials}.")
-    study = mirror.optuna_study(evidence)
-    shares = [mirror.importances(study, goal) for goal in range(len(goals))]
+    shares = [mirror.importances(evidence, goal) for goal in range(len(goals))]
     if not any(shares):
         return style.nothing(f"No hyperparameter sets the good ones of {trials} complete trials apart.")
     look = {"orientation": "h", "texttemplate": "%{x:.0%}", "hovertemplate": "%{y}: %{x:.1%}<extra></extra>"}
@@ -105,19 +125,22 @@ def differing(configured: Iterable[Configuration]) -> dict[str, Dimension]:
 
 
 def panels(evidence: Evidence) -> list[Panel]:
-    """Return each dimension in which complete trials differ, with the complete trials that have a value of it."""
-    known = configurations(evidence)
-    able = [row for row in evidence.rows if row.ending.ranks and row.values and math.isfinite(row.values[0])]
+    """Return each dimension in which ended trials differ, with the complete trials that have a value of it.
+
+    Nothing where no ended trial has a value.
+    """
+    known, ended = configurations(evidence), evidence.ended
+    if not any(row.values for row in ended):
+        return []
     return [
-        (dimension, [(row, known[row.number][key][1]) for row in able if key in known[row.number]])
-        for key, dimension in differing(known[row.number] for row in able).items()
+        (dimension, [(row, known[row.number][key][1]) for row in evidence.ranked if key in known[row.number]])
+        for key, dimension in differing(known[row.number] for row in ended).items()
     ]
 
 
-def reached(evidence: Evidence, dimension: Dimension, points: Sequence[Point]) -> list[Point]:
+def reached(evidence: Evidence, dimension: Dimension, points: Sequence[Point], bins: int) -> list[Point]:
     """Return the best trial at each choice, or in each part of a numeric range, in the order of the axis."""
     parameter, tops = dimension.parameter, dict[int, Point]()
-    bins = min(BINS, max(3, round(math.sqrt(len(points)))))
     for row, label in points:
         place = style.position(dimension, label)
         part = round(place * 1000) if isinstance(parameter, Choice) else min(bins - 1, int(place * bins))
@@ -126,22 +149,23 @@ def reached(evidence: Evidence, dimension: Dimension, points: Sequence[Point]) -
     return [tops[part] for part in sorted(tops)]
 
 
-def _window(evidence: Evidence, drawable: Sequence[Panel]) -> tuple[float, float]:
-    values = [row.values[0] for _, points in drawable for row, _ in points]
-    return style.window(values, maximize=evidence.maximize) or (0.0, 1.0)
-
-
 def _drawn(evidence: Evidence, drawable: Sequence[Panel], traces: Sequence[Sequence[go.Scatter]]) -> go.Figure:
-    """Return the panels with their traces, x over the whole range of each dimension; each ending once in the legend."""
+    """Return the panels with their traces, the incomplete trials and the best, x over each dimension's whole range.
+
+    Each ending is in the legend once.
+    """
     columns, lines = min(COLUMNS, len(drawable)), math.ceil(len(drawable) / COLUMNS)
     space = {"horizontal_spacing": 0.03, "vertical_spacing": 0.28 / lines if lines > 1 else 0.1}
     drawn = style.dressed(make_subplots(lines, columns, shared_yaxes=True, **space), 60 + 250 * lines)
-    window, seen = _window(evidence, drawable), {None}
-    for index, (dimension, _) in enumerate(drawable):
+    window, known, seen = style.window_of(evidence.rows, maximize=evidence.maximize), configurations(evidence), {None}
+    assert window is not None, "panels are of trials with values"
+    for index, (dimension, points) in enumerate(drawable):
         at, key = {"row": index // COLUMNS + 1, "col": index % COLUMNS + 1}, dimension.key
         drawn.update_xaxes(title_text=key if len(key) <= 34 else f"…{key[-33:]}", **style.axis(dimension), **at)
         drawn.update_yaxes(range=window, title_text=evidence.goal.metric if at["col"] == 1 else None, **at)
-        for trace in traces[index]:
+        places = [(row, style.mark(*known[row.number][key])) for row in evidence.ended if key in known[row.number]]
+        crosses = style.incomplete(places, window, maximize=evidence.maximize)
+        for trace in [*traces[index], *crosses, *_ring(evidence, dimension, points)]:
             drawn.add_trace(trace.update(showlegend=trace.name not in seen, legendgroup=trace.name), **at)
             seen.add(trace.name)
     return drawn

@@ -19,7 +19,7 @@ from rich.text import Text
 from sweepkit.report import terminal
 from sweepkit.report.answer import Answer
 from sweepkit.report.rows import CONFIRM, Reader, endings, hours_by_ending, slot_hours
-from sweepkit.report.watch import BEST_SHOWN, Board, Outcome, Quiet, read_moment
+from sweepkit.report.watch import BEST_SHOWN, Board, Outcome, Watcher, read_moment, read_state
 from sweepkit.study import words
 from sweepkit.study.files import first_line
 from sweepkit.study.locks import lock_owner, lock_since
@@ -36,7 +36,7 @@ def watcher() -> Lines | Picture:
     return Picture() if sys.stdout.isatty() else Lines()
 
 
-class Lines(Quiet):
+class Lines(Watcher):
     """Prints a line with the time of day per start, evaluation and end, and flushes it at once."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Lines(Quiet):
         self._print(" · ".join(fact for fact in facts if fact))
 
 
-class Picture(Quiet):
+class Picture(Watcher):
     """A live picture on a terminal; trials that went wrong stay above it."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -149,10 +149,12 @@ class _TimeLeft(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Return the column for one task."""
-        left = task.time_remaining
-        spent = words.span(int(task.elapsed or 0))
-        text = spent if left is None or task.total is None else f"{spent}, {words.span(int(left))} left"
-        return Text(text, style="dim")
+        left = (
+            ""
+            if task.time_remaining is None or task.total is None
+            else f", {words.span(int(task.time_remaining))} left"
+        )
+        return Text(words.span(int(task.elapsed or 0)) + left, style="dim")
 
 
 def progress_bar() -> Progress:
@@ -181,8 +183,7 @@ def picture(board: Board, bar: Progress) -> RenderableType:
     if moments := dict(sorted(board.running.items())):
         parts.append(Padding(terminal.running(board.study, moments), (1, 0, 0, 0)))
     if top := board.top:
-        table = terminal.trials(board.study, top, against=board.answer.baseline)
-        parts.append(Padding(table, (1, 0, 0, 0)))
+        parts.append(Padding(terminal.trials(board.answer, top), (1, 0, 0, 0)))
     return Group(*parts)
 
 
@@ -194,27 +195,26 @@ def snapshot(study: StudyData, *, every: bool = False) -> RenderableType:
     reader = Reader(study)
     rows, confirmations = reader.rows(), reader.beside(CONFIRM).rows()
     answer = Answer.read(study, rows)
-    verdict = answer.verdict
     parts: list[RenderableType] = [terminal.heading(study), _state(study, rows, confirmations)]
     if every:
-        parts += _section("every trial", terminal.trials(study, rows, against=answer.baseline, endings=True))
+        parts += _section("every trial", terminal.trials(answer, rows, endings=True))
     elif top := answer.top(BEST_SHOWN):
-        title = "Pareto front" if answer.several else "best in the search" if verdict else "best"
-        parts += _section(title, terminal.trials(study, top, against=answer.baseline))
+        title = "Pareto front" if answer.several else "best in the search" if answer.verdict else "best"
+        said = [f"trial {answer.chosen.number}: {answer.versus()}."] if answer.chosen and answer.versus() else []
+        parts += _section(title, Group(terminal.trials(answer, top), *map(Text, [*said, *answer.notes()])))
     moments = {row.number: read_moment(study.place, row) for row in rows if row.ending is Ending.running}
     if moments and not every:
         parts += _section("running", terminal.running(study, moments))
-    if verdict and not every:
-        parts += _section("confirmed", Group(*map(Text, verdict.sentences())))
+    if answer.verdict and not every:
+        parts += _section("over new seeds", Group(*map(Text, answer.verdict.sentences())))
     if (wrong := terminal.failures(study, rows)) is not None:
         parts += _section("went wrong", wrong)
     if rows:
         spent = hours_by_ending(rows, confirmed=confirmations, slot_hours=slot_hours(study.place))
         parts += [Text(), terminal.hours(spent)]
-    best = answer.winners
-    if len(best) == 1 and best[0].checkpoint is not None:
-        path = terminal.short_path(best[0].checkpoint)
-        parts.append(Text.assemble(("model  ", "dim"), path, f" (trial {best[0].number})"))
+    if (best := answer.chosen) and best.checkpoint is not None:
+        path = terminal.short_path(best.checkpoint)
+        parts.append(Text.assemble(("model  ", "dim"), path, f" (trial {best.number})"))
     return Group(*parts)
 
 
@@ -260,18 +260,17 @@ def _section(title: str, content: RenderableType) -> list[RenderableType]:
 
 
 def _state(study: StudyData, rows: list[Trial], confirmations: list[Trial]) -> Text:
-    """Return how far the search and its confirmation are, and which process runs them."""
-    owner = lock_owner(study.place)
-    ended = [row for row in rows if row.ending.counts]
+    """Return how far the search and its confirmation are, and which process runs them or how that ended."""
+    ended, state = [row for row in rows if row.ending.counts], read_state(study, rows)
     total = f" of {study.budget.trials}" if study.budget.trials is not None else ""
     text = Text(f"{len(ended)}{total} trials")
     text.append(f" ({endings(rows)})" if rows else "")
     text.append(f", {_confirmed(confirmations)}" if confirmations else "")
-    if owner:
+    if owner := lock_owner(study.place) if state.status == "running" else None:
         text.append(f" · running, process {owner[0]} on {owner[1]}", style="cyan")
     else:
-        left = study.budget.trials is not None and len(ended) < study.budget.trials
-        text.append(" · not running" + ("; sweep run continues it" if left else ""), style="dim")
+        left = study.budget.trials is not None and len(ended) < study.budget.trials and state.status != "done"
+        text.append(f" · {state}" + ("; sweep run continues it" if left else ""), style="dim")
     return text
 
 

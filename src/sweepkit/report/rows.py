@@ -22,19 +22,11 @@ if TYPE_CHECKING:
 
     from sweepkit.search.search import Search
 
-LEDGER = {
-    Ending.complete: "won",
-    Ending.pruned: "pruned",
-    Ending.infeasible: "infeasible",
-    Ending.diverged: "diverged",
-    Ending.failed: "failed",
-    Ending.stopped: "stopped",
-    Ending.running: "running",
-}
-"""Ending → its name in the hours by ending, in the order shown."""
+WON = "won"
+"""Name of the complete trials' hours; those of other endings have the ending's name."""
 CONFIRM = "/confirm"
 """Suffix of the search beside the study's own that holds its confirmation runs."""
-CONFIRMED = "confirmed"
+CONFIRMED = "confirmation"
 """Name of the confirmation runs' hours."""
 
 
@@ -67,10 +59,10 @@ def hours_by_ending(
 
     ``confirmed`` are confirmation runs, whose hours are their own; ``slot_hours`` is driver time times the number of slots.
     """
-    hours = dict.fromkeys(("won", "pruned", "infeasible", "diverged", "failed"), 0.0)
+    hours = dict.fromkeys((WON, "pruned", "infeasible", "diverged", "failed"), 0.0)
     for row in rows:
-        if row.ending in LEDGER and row.seconds:
-            name = LEDGER[row.ending]
+        if row.seconds:
+            name = WON if row.ending is Ending.complete else row.ending.value
             hours[name] = hours.get(name, 0.0) + row.seconds / 3600
     hours[CONFIRMED] = sum(row.seconds or 0.0 for row in confirmed) / 3600
     if slot_hours is not None:

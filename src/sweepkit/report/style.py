@@ -129,7 +129,7 @@ def shade(part: float) -> str:
 
 def colorbar(title: str, marks: Sequence[float], texts: Sequence[str]) -> go.Scatter:
     """Return an invisible trace that adds the scale of colours, with texts at marks from 0 to 1."""
-    bar = {"title": {"text": title}, "thickness": 12, "outlinewidth": 0, "len": 0.9, "tickfont": SMALL}
+    bar = {"title": {"text": title, "side": "right"}, "thickness": 12, "outlinewidth": 0, "len": 0.9, "tickfont": SMALL}
     bar |= {"tickvals": marks, "ticktext": texts}
     marker = {"color": [0], "cmin": 0, "cmax": 1, "colorscale": SCALE, "colorbar": bar}
     return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, showlegend=False)
@@ -154,6 +154,14 @@ def window(values: Iterable[float], *, maximize: bool) -> tuple[float, float] | 
             low, high = (max(low, lower - far), high) if maximize else (low, min(high, upper + far))
     pad = 0.06 * (high - low) or abs(high) * 0.05 or 0.05
     return low - pad, high + pad
+
+
+def window_of(rows: Iterable[Trial], *, maximize: bool) -> tuple[float, float] | None:
+    """Return the range worth drawing of these trials: that of the complete ones, up to the best value of any trial."""
+    valued = [(row.values[0], row.ending.ranks) for row in rows if row.values]
+    every, complete = [value for value, _ in valued], [value for value, ranks in valued if ranks]
+    best = {(max if maximize else min)(every)} if every else set()
+    return window([*complete, *best.difference(complete)] if complete else every, maximize=maximize)
 
 
 def axis(dimension: Dimension) -> dict[str, Any]:

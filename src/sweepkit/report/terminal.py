@@ -19,11 +19,9 @@ from rich.text import Text
 from sweepkit.report.answer import Answer
 from sweepkit.report.rows import endings as counted
 from sweepkit.report.rows import failed
-from sweepkit.report.verdict import Verdict
-from sweepkit.report.watch import Moment, Outcome, fraction
+from sweepkit.report.watch import Moment, Outcome, fraction, read_state
 from sweepkit.study import words
 from sweepkit.study.files import first_line
-from sweepkit.study.locks import lock_owner
 from sweepkit.study.paths import CONSOLE, Place, project_root
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending, Trial, lineage
@@ -84,51 +82,38 @@ def argument(place: Place) -> str:
     return place.name if project_root(Path.cwd()) == place.root else quote(short_path(place.folder))
 
 
-def trials(study: StudyData, rows: Sequence[Trial], *, against: Trial | None = None, endings: bool = False) -> Table:
-    """Return a table of trials; with ``against`` (the baseline) a column for the gain over it."""
-    goals = study.objective.goals
-    against = against if len(goals) == 1 else None
+def trials(answer: Answer, rows: Sequence[Trial], *, endings: bool = False) -> Table:
+    """Return a table of some of a study's trials; where it has a baseline and one goal, with the gain over it."""
+    gains = answer.baseline is not None and not answer.several
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", padding=(0, 1, 0, 0))
-    heads = ["trial", *(["ending"] * endings), *(goal.metric for goal in goals), *(["gain"] if against else []), "time"]
-    for head in heads:
+    metrics = [goal.metric for goal in answer.study.objective.goals]
+    for head in ["trial", *["ending"] * endings, *metrics, *["gain"] * gains, "time"]:
         table.add_column(head, justify="left" if head == "ending" else "right", no_wrap=True)
     names = list(dict.fromkeys(name for row in rows for name in row.params))
-    single = len(names) > COLUMNS_MOST or sum(_width(name, rows) for name in names) > PARAMETERS_WIDTH
-    for name in ["parameters"] if single else names:
+    texts = {name: [words.setting(row.params[name]) if name in row.params else "" for row in rows] for name in names}
+    wide = sum(2 + max(len(words.name(name)), *map(len, cells)) for name, cells in texts.items()) > PARAMETERS_WIDTH
+    if len(names) > COLUMNS_MOST or wide:
+        texts = {"parameters": [words.settings(row.params) for row in rows]}
+    for name in texts:
         # On a narrow terminal these shrink first: rich narrows columns that may wrap.
         table.add_column(Text(words.name(name), no_wrap=True, overflow="ellipsis"))
-    for row in rows:
-        settings = [words.settings(row.params)] if single else [_setting(name, row) for name in names]
-        cells = [Text(text, no_wrap=True, overflow="ellipsis") for text in settings]
-        table.add_row(*_facts(study, row, against, endings=endings), *cells)
-    if rows and against:
+    for index, row in enumerate(rows):
+        cells = [Text(column[index], no_wrap=True, overflow="ellipsis") for column in texts.values()]
+        ending = [Text(row.ending, style=STYLES[row.ending])] * endings
+        values = [Text(words.value(value)) for value in [*row.values, *[None] * len(metrics)][: len(metrics)]]
+        time = Text("–" if row.seconds is None else words.span(row.seconds))
+        table.add_row(Text(str(row.number)), *ending, *values, *[Text(gain(answer, row))] * gains, time, *cells)
+    if rows and gains and not endings:
         table.rows[0].style = "bold"
     return table
 
 
-def _facts(study: StudyData, row: Trial, against: Trial | None, *, endings: bool) -> list[Text]:
-    """Return a trial's cells up to its hyperparameters."""
-    cells = [Text(str(row.number)), *([Text(row.ending, style=STYLES[row.ending])] if endings else [])]
-    values = [*row.values, *[None] * len(study.objective.goals)][: len(study.objective.goals)]
-    cells += [Text(words.value(value)) for value in values]
-    cells += [Text(_gain(study, row, against))] if against else []
-    return [*cells, Text("–" if row.seconds is None else words.span(row.seconds))]
-
-
-def _setting(name: str, row: Trial) -> str:
-    return words.setting(row.params[name]) if name in row.params else ""
-
-
-def _width(name: str, rows: Sequence[Trial]) -> int:
-    """Return the characters that a hyperparameter's column takes, with the gap to the next."""
-    return 2 + max(len(words.name(name)), *(len(_setting(name, row)) for row in rows))
-
-
-def _gain(study: StudyData, row: Trial, against: Trial) -> str:
-    if row.number == against.number:
+def gain(answer: Answer, row: Trial) -> str:
+    """Return a trial's gain over the baseline as a table has it."""
+    if answer.baseline and row.number == answer.baseline.number:
         return "baseline"
-    gain = Answer(study, (row, against)).gain(row)
-    return "" if gain is None else words.difference(gain)
+    amount = answer.gain(row)
+    return "" if amount is None else words.difference(amount)
 
 
 def running(study: StudyData, moments: Mapping[int, Moment]) -> Table:
@@ -137,23 +122,19 @@ def running(study: StudyData, moments: Mapping[int, Moment]) -> Table:
     for column in range(6):
         # On a narrow terminal the parameters shrink first: rich narrows columns that may wrap.
         table.add_column(justify="left" if column else "right", no_wrap=column != 1, overflow="ellipsis")
-    single = len(study.objective.goals) == 1
+    best = max if study.objective.goals[0].direction == "maximize" else min
     for number, moment in moments.items():
         done, last = fraction(study, moment), ", ".join(map(words.value, moment.values))
+        several = len(moment.history) > 1 and len(study.objective.goals) == 1  # several goals have no best evaluation
         table.add_row(
             Text(str(number), style="cyan"),
             Text(words.settings(moment.params), no_wrap=True, overflow="ellipsis"),
             Text() if done is None else ProgressBar(1.0, done, width=12, complete_style="cyan", finished_style="cyan"),
             Text(f"step {moment.step} epoch {moment.epoch:.3g}" if moment.step else "starting", style="dim"),
             Text(f"last {last}" if last else ""),
-            # With several goals there is no best evaluation.
-            Text(f"best {words.value(_best(study, moment))}" if single and len(moment.history) > 1 else ""),
+            Text(f"best {words.value(best(moment.history))}" if several else ""),
         )
     return table
-
-
-def _best(study: StudyData, moment: Moment) -> float:
-    return (max if study.objective.goals[0].direction == "maximize" else min)(moment.history)
 
 
 def parameters(trial: Trial, rows: Iterable[Trial] = ()) -> Table:
@@ -197,48 +178,27 @@ def hours(ledger: Mapping[str, float]) -> Text:
     return Text.assemble(("spent  ", "dim"), " · ".join(spent) or "nothing yet")
 
 
-def answer(study: StudyData, rows: Sequence[Trial]) -> RenderableType | None:
-    """Return the best trial with its gain, parameters and checkpoint or, with several goals, the Pareto front."""
-    found = Answer.read(study, rows)
+def answer(found: Answer) -> RenderableType | None:
+    """Return the chosen trial, what it gained, its parameters and checkpoint; with several goals the Pareto front."""
     best_trials = found.winners
     if not best_trials:
         return None
     if found.several:
         count = words.plural(len(best_trials), "trial")
-        return Group(Text(f"Pareto front: {count}", style="bold"), trials(study, best_trials))
+        return Group(Text(f"Pareto front: {count}", style="bold"), trials(found, best_trials))
     [best] = best_trials
-    line = Text.assemble(("best  ", "dim"), (f"trial {best.number}", "bold"), f"  {study.objective.goals[0].metric} ")
-    line += _over_new_seeds(found.verdict, best) if found.verdict else _over_the_baseline(found, best)
-    lines: list[RenderableType] = [line, Padding(parameters(best, rows), (0, 0, 0, 6))]
+    value = found.estimate.text if found.estimate else words.value(best.value)
+    line = Text.assemble(
+        ("best  ", "dim"), (f"trial {best.number}", "bold"), f"  {found.goal.metric} ", (value, "bold green")
+    )
+    line.append(f"  {found.versus()}".rstrip())
+    if found.estimate:
+        line.append(f"\n      {words.value(best.value)} in the search", style="dim")
+    lines: list[RenderableType] = [line, Padding(parameters(best, found.rows), (0, 0, 0, 6))]
     if best.checkpoint is not None:
         lines.append(Text.assemble(("      checkpoint  ", "dim"), short_path(best.checkpoint)))
-    return Group(*lines)
-
-
-def _over_the_baseline(found: Answer, best: Trial) -> Text:
-    """Return the best trial's value in the search, and its gain."""
-    against, gain = found.baseline, found.gain(best)
-    line = Text(words.value(best.value), style="bold green")
-    if against is not None and best.number == against.number:
-        return Text.assemble(line, "  the baseline itself; no trial beat it")
-    if against is None or gain is None:
-        return line
-    source = f" (trial {against.number}: {words.value(against.value)})"
-    return Text.assemble(line, f"  {words.difference(gain)} over the baseline", (source, "dim"))
-
-
-def _over_new_seeds(verdict: Verdict, best: Trial) -> Text:
-    """Return the best trial's mean over new seeds, its gain, and its value in the search."""
-    mine, baseline = verdict.estimate(best.number), next((e for e in verdict.estimates if e.baseline), None)
-    assert mine is not None  # the chosen one has the best mean
-    value = f"{words.value(mine.mean)} ± {words.value(mine.std)}"
-    line = Text.assemble((value, "bold green"), f" over {words.plural(len(mine.values), 'new seed')}")
-    if baseline is mine:
-        line.append("  the baseline itself; nothing beat it")
-    elif baseline is not None:
-        line.append(f"  {words.difference(abs(mine.mean - baseline.mean))} over the baseline")
-        line.append(f" (trial {baseline.number}: {words.value(baseline.mean)})", style="dim")
-    return line.append(f"\n      {words.value(best.value)} in the search", style="dim")
+    said = [found.verdict.conclusion()] if found.verdict else []
+    return Group(*lines, *(Padding(Text(note), (0, 0, 0, 6)) for note in [*said, *found.notes()]))
 
 
 def overview(studies: Sequence[tuple[StudyData, Sequence[Trial]]]) -> Table:
@@ -247,17 +207,17 @@ def overview(studies: Sequence[tuple[StudyData, Sequence[Trial]]]) -> Table:
     for title in ("study", "trials", "objective", "best", "started", "state"):
         table.add_column(title, justify="right" if title in ("trials", "best") else "left", no_wrap=True)
     for study, rows in studies:
-        found = Answer.read(study, rows)
-        best = found.winners
-        ended = sum(row.ending.counts for row in rows)
+        found, state = Answer.read(study, rows), read_state(study, rows).status
+        best, ended = found.winners, len(found.ended)
+        value = found.estimate.mean if found.estimate else best[0].value if best else None
         started = min((row.started for row in rows if row.started), default="–")
         table.add_row(
             Text(study.name, style="bold"),
             f"{ended}/{study.budget.trials}" if study.budget.trials is not None else str(ended),
             goals(study),
-            words.value(best[0].value if best else None) if not found.several else f"front of {len(best)}",
+            words.value(value) if not found.several else f"front of {len(best)}",
             started.replace("T", " ")[:16],
-            Text("running", style="cyan") if lock_owner(study.place) else Text("–", style="dim"),
+            Text(state, style="cyan" if state == "running" else "dim"),
         )
     return table
 
@@ -280,7 +240,8 @@ def commands(study: StudyData, rows: Sequence[Trial]) -> RenderableType:
 def summary(outcome: Outcome, study: StudyData) -> RenderableType:
     """Return the summary of a run: the best trial and its gain, what went wrong, and the next commands."""
     styles = {"done": "green", "failed": "red", "interrupted": "yellow"}
-    ended = [row for row in outcome.rows if row.ending.counts]
+    found = Answer.read(study, outcome.rows)
+    ended = found.ended
     counts = f" ({counted(ended)})" if ended else ""
     head = Text.assemble(
         (study.name, "bold"),
@@ -293,7 +254,7 @@ def summary(outcome: Outcome, study: StudyData) -> RenderableType:
         parts.append(Text(outcome.reason, style="" if outcome.status == "done" else styles[outcome.status]))
     if outcome.status == "interrupted":
         parts.append(Text("Nothing finished is lost: the same command resumes the study."))
-    if (best := answer(study, outcome.rows)) is not None:
+    if (best := answer(found)) is not None:
         parts += [Text(), best]
     elif ended:
         parts += [Text(), Text("No trial completed, so there is no best one.")]

@@ -9,10 +9,10 @@ import plotly.graph_objects as go
 
 from sweepkit.report import style
 from sweepkit.report.evidence import Evidence, Stint, evidence_of
-from sweepkit.report.rows import CONFIRMED, LEDGER, hours_by_ending
+from sweepkit.report.rows import CONFIRMED, WON, hours_by_ending
 from sweepkit.study import words
 from sweepkit.study.study import StudyData
-from sweepkit.trial.trial import Trial
+from sweepkit.trial.trial import Ending, Trial
 
 INSIDE = {"textposition": "inside", "insidetextanchor": "middle"}
 PAUSE_SECONDS = 60.0
@@ -26,8 +26,8 @@ def ledger(about: StudyData | Evidence) -> go.Figure:
     total = sum(spent.values())
     if not total:
         return style.nothing("No hours are recorded yet.")
-    colors = {name: style.ENDINGS[ending] for ending, name in LEDGER.items()}
-    colors |= {CONFIRMED: style.ACCENT, "idle": style.IDLE}
+    colors = {ending.value: color for ending, color in style.ENDINGS.items()}
+    colors |= {WON: style.ENDINGS[Ending.complete], CONFIRMED: style.ACCENT, "idle": style.IDLE}
     drawn = go.Figure()
     for name, hours in spent.items():
         if hours > 0:

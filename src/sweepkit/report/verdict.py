@@ -1,15 +1,16 @@
 """The verdict over confirmation runs: means, intervals, which configurations differ, and how much was luck.
 
-Intervals of a mean are Student's t over the seeds. Configurations are compared in pairs by Welch's two-sided t-test with
-Holm's correction over all pairs: where nothing differs, at least 95 of 100 studies find nothing. Where neither of a pair
-varies between its seeds, the exact permutation test replaces the t-test. SciPy computes.
+Intervals of a mean are Student's t over the seeds, within the metric's range; values that do not vary between seeds have
+none. Configurations are compared in pairs by Welch's two-sided t-test with Holm's correction over all pairs: where nothing
+differs, at least 95 of 100 studies find nothing. Where neither of a pair varies between its seeds, the exact permutation
+test replaces the t-test. SciPy computes.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from statistics import fmean, stdev
@@ -21,6 +22,7 @@ from sweepkit.study import words
 from sweepkit.study.files import write_whole
 from sweepkit.study.objective import Direction
 from sweepkit.study.paths import Place
+from sweepkit.tasks.metrics import limits
 
 CONFIDENCE = 0.95
 TEST = "Welch's t-test between the seeds' values, two-sided, with Holm's correction over all pairs, at 5 %"
@@ -38,16 +40,29 @@ class Candidate:
     lost: int = 0
     """Seeds without a value: the training failed, diverged or ran out of memory."""
 
+    @property
+    def title(self) -> str:
+        """The trial's number, and whether it is the baseline."""
+        return f"trial {self.number}" + (" (the baseline)" if self.baseline else "")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate(Candidate):
-    """One configuration over new seeds. ``low`` to ``high`` is the 95 % interval of the mean."""
+    """One configuration over new seeds."""
 
     mean: float
     std: float
     """Standard deviation between seeds (n - 1)."""
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    """95 % interval of the mean, from ``low`` to ``high``; None where all seeds have the same value."""
+
+    @property
+    def text(self) -> str:
+        """Mean and standard deviation, or the one value of all seeds, with their number."""
+        if not self.std:
+            return f"{words.value(self.mean)} with each of {words.plural(len(self.values), 'new seed')}"
+        return f"{words.value(self.mean)} ± {words.value(self.std)} over {words.plural(len(self.values), 'new seed')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +72,9 @@ class Comparison:
     better: int
     worse: int
     gain: float
-    low: float
-    high: float
-    """95 % interval of the gain, of this pair alone."""
+    low: float | None
+    high: float | None
+    """95 % interval of the gain, of this pair alone; None where neither varies between its seeds."""
     p: float
     """After Holm's correction."""
     distinguishable: bool
@@ -72,9 +87,9 @@ class Luck:
     number: int
     searched: float
     amount: float
-    low: float
-    high: float
-    """95 % interval of the amount."""
+    low: float | None
+    high: float | None
+    """95 % interval of the amount; None where all seeds have the same value."""
     promised: float | None
     """Its gain over the baseline in the search."""
     confirmed: float | None
@@ -112,54 +127,69 @@ class Verdict:
     def sentences(self) -> list[str]:
         """Return the verdict as sentences, the most important first."""
         if not self.estimates:
-            return ["No configuration could be confirmed: each has fewer than two new seeds with a value."]
-        seeds = sorted({len(estimate.values) for estimate in self.estimates})
-        counted = f"Over {' to '.join(map(str, seeds[:1] + seeds[1:][-1:]))} new seeds each"
-        lines = [f"{counted}, {self.metric} as mean ± standard deviation (95 % interval of the mean):"]
-        lines += [f"  {_estimate(estimate)}" for estimate in self.estimates]
+            return [self.conclusion()]
+        lines = [self.conclusion(), f"{self.metric} as mean ± standard deviation (95 % interval of the mean):"]
+        lines += [f"  {_in_words(estimate)}" for estimate in self.estimates]
         lines += [f"Trial {number} cannot be judged: fewer than two of its seeds have a value." for number in self.lost]
-        lines += self._against_baseline()
-        lines += self._among_each_other()
-        lines += self._luck_in_words()
-        name = f"trial {self.chosen}" + " (the baseline)" * self.estimates[0].baseline
-        lines.append(f"Chosen: {name}, which has the best mean.")
+        lines += [*self._others(), *self._luck_in_words()]
         return [*lines, f"Test: {self.test}."] if self.comparisons else lines
 
-    def _against_baseline(self) -> list[str]:
-        baseline = next((e.number for e in self.estimates if e.baseline), None)
-        if baseline is None:
-            return []
-        lines = []
-        for pair in [pair for pair in self.comparisons if baseline in (pair.better, pair.worse)]:
-            other, how = (pair.better, "better") if pair.worse == baseline else (pair.worse, "worse")
-            apart = f"is {how} than the baseline by {_gain(pair)}"
-            alike = f"is not distinguishable from the baseline (p = {pair.p:.2g})"
-            lines.append(f"Trial {other} {apart if pair.distinguishable else alike}.")
-        return lines
+    def conclusion(self) -> str:
+        """Return what to do, in a sentence."""
+        if not self.estimates:
+            return "Nothing can be concluded from new seeds: no configuration has two with a value."
+        first, baseline = self.estimates[0], next((e for e in self.estimates if e.baseline), None)
+        more = f"compare with more seeds, for example confirm: {{seeds: {2 * len(first.values)}}}"
+        if len(self.estimates) == 1:
+            return f"Trial {first.number} has {first.text}; no other configuration was judged that it could be compared with."
+        if first is baseline:
+            return f"Keep the baseline (trial {first.number}): no other configuration has a better mean over new seeds."
+        if baseline is not None:
+            [pair] = [p for p in self.comparisons if (p.better, p.worse) == (first.number, baseline.number)]
+            if pair.distinguishable:
+                return f"Take trial {first.number}: over new seeds it is better than the baseline by {_gain(pair)}."
+            return (
+                f"Keep the baseline, or {more}: trial {first.number} has the best mean, but it is not distinguishable from "
+                f"the baseline (p = {pair.p:.2g})."
+            )
+        rivals = [str(p.worse) for p in self.comparisons if p.better == first.number and not p.distinguishable]
+        if not rivals:
+            return f"Take trial {first.number}: over new seeds it is better than every other one that was judged."
+        return (
+            f"Take the cheapest of trials {words.listed([str(first.number), *rivals])}, or {more}: trial {first.number} has "
+            "the best mean, but they are not distinguishable."
+        )
 
-    def _among_each_other(self) -> list[str]:
-        tuned = {e.number for e in self.estimates if not e.baseline}
-        pairs = [pair for pair in self.comparisons if pair.better in tuned and pair.worse in tuned]
-        apart = [pair for pair in pairs if pair.distinguishable]
-        lines = [f"Trial {pair.better} is better than trial {pair.worse} by {_gain(pair)}." for pair in apart]
-        if pairs and not apart:
-            numbers = listed([str(number) for number in sorted(tuned)])
-            return [f"Trials {numbers} are not distinguishable from each other."]
-        alike = [f"{p.better} from {p.worse}" for p in pairs if not p.distinguishable]
-        return [*lines, f"Not distinguishable: trial {listed(alike)}."] if alike else lines
+    def _others(self) -> Iterator[str]:
+        """Yield every comparison that the conclusion does not already state."""
+        baseline = next((e.number for e in self.estimates if e.baseline), None)
+        known = (self.chosen, baseline)
+        for pair in self.comparisons:
+            if (pair.better, pair.worse) == known:
+                continue
+            worse = f"the baseline (trial {pair.worse})" if pair.worse == baseline else f"trial {pair.worse}"
+            better = f"The baseline (trial {pair.better})" if pair.better == baseline else f"Trial {pair.better}"
+            apart = f"{better} is better than {worse} by {_gain(pair)}."
+            yield apart if pair.distinguishable else f"{better} is not distinguishable from {worse} (p = {pair.p:.2g})."
 
     def _luck_in_words(self) -> list[str]:
         luck = self.luck
         if luck is None:
             return []
         reached = f"{words.value(luck.searched)} that trial {luck.number} reached in the search"
-        interval = f"95 % interval {words.value(luck.low)} to {words.value(luck.high)}"
-        if luck.low > 0:
-            line = f"Of the {reached}, {words.value(luck.amount)} was luck ({interval})."
+        if luck.low is None or luck.high is None:
+            how = (
+                f"{words.value(abs(luck.amount))} {'better' if luck.amount > 0 else 'worse'} than"
+                if luck.amount
+                else "also"
+            )
+            line = f"The {reached} is {how} the value of each new seed."
+        elif luck.low > 0:
+            line = f"Of the {reached}, {words.value(luck.amount)} was luck ({_interval(luck)})."
         elif luck.high < 0:
             line = f"The {reached} was bad luck: the mean over new seeds is better by {words.value(-luck.amount)}."
         else:
-            line = f"The {reached} may owe nothing to luck ({interval}); more seeds would narrow this."
+            line = f"The {reached} may owe nothing to luck ({_interval(luck)}); more seeds would narrow this."
         if luck.promised is None or luck.confirmed is None:
             return [line]
         gain = f"{words.difference(luck.promised)} over the baseline; over new seeds it is {words.difference(luck.confirmed)}"
@@ -188,25 +218,40 @@ def judge(candidates: Iterable[Candidate], *, metric: str, direction: Direction,
     sign = 1.0 if direction == "maximize" else -1.0
     known = list(candidates)
     able = [candidate for candidate in known if len(candidate.values) >= 2]
-    estimates = sorted(map(_estimated, able), key=lambda e: (-sign * e.mean, e.number))
+    bounds = _bounds(metric, able)
+    estimates = sorted((_estimated(each, bounds) for each in able), key=lambda e: (-sign * e.mean, e.number))
     return Verdict(
         metric=metric,
         direction=direction,
         estimates=tuple(estimates),
-        comparisons=_compared(estimates, sign),
+        comparisons=_compared(estimates, sign, bounds),
         chosen=estimates[0].number if estimates else None,
         luck=_luck(estimates, sign, best),
         lost=tuple(candidate.number for candidate in known if candidate not in able),
     )
 
 
-def _estimated(candidate: Candidate) -> Estimate:
+def _bounds(metric: str, candidates: Sequence[Candidate]) -> tuple[float, float]:
+    """Return the metric's range; unlimited where a measured value shows that the name means another metric."""
+    low, high = limits(metric)
+    measured = [value for each in candidates for value in (*each.values, each.searched) if value is not None]
+    return (low, high) if all(low <= value <= high for value in measured) else (-math.inf, math.inf)
+
+
+def _estimated(candidate: Candidate, bounds: tuple[float, float]) -> Estimate:
+    values, (least, most) = candidate.values, bounds
+    std = _deviation(values)
+    mean = fmean(values) if std else values[0]
+    half = _quantile(len(values) - 1) * std / math.sqrt(len(values))
+    low, high = (max(least, mean - half), min(most, mean + half)) if std else (None, None)
+    return Estimate(**asdict(candidate), mean=mean, std=std, low=low, high=high)
+
+
+def _quantile(degrees: float) -> float:
+    """Return the half-width of Student's t interval, in standard errors."""
     from scipy import stats
 
-    values = candidate.values
-    mean, std = fmean(values), _deviation(values)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * std / math.sqrt(len(values))
-    return Estimate(**asdict(candidate), mean=mean, std=std, low=mean - half, high=mean + half)
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
 
 
 def _deviation(values: Sequence[float]) -> float:
@@ -215,37 +260,33 @@ def _deviation(values: Sequence[float]) -> float:
     return 0.0 if found <= 1e-12 * max(map(abs, values)) else found
 
 
-def _compared(estimates: Sequence[Estimate], sign: float) -> tuple[Comparison, ...]:
+def _compared(estimates: Sequence[Estimate], sign: float, bounds: tuple[float, float]) -> tuple[Comparison, ...]:
     pairs = list(combinations(estimates, 2))  # the better mean first, as they are sorted
     raw = [_welch(better, worse, sign) for better, worse in pairs]
-    adjusted = _holm([p for p, _, _ in raw])
-    return tuple(
-        Comparison(
-            better=better.number,
-            worse=worse.number,
-            gain=sign * (better.mean - worse.mean),
-            low=low,
-            high=high,
-            p=p,
-            distinguishable=p <= 1 - CONFIDENCE,
+    adjusted, widest = _holm([p for p, _ in raw]), bounds[1] - bounds[0]
+    found = []
+    for (better, worse), (_, half), p in zip(pairs, raw, adjusted, strict=True):
+        gain = sign * (better.mean - worse.mean)
+        low, high = (max(-widest, gain - half), min(widest, gain + half)) if half else (None, None)
+        apart = p <= 1 - CONFIDENCE
+        pair = Comparison(
+            better=better.number, worse=worse.number, gain=gain, low=low, high=high, p=p, distinguishable=apart
         )
-        for (better, worse), (_, low, high), p in zip(pairs, raw, adjusted, strict=True)
-    )
+        found.append(pair)
+    return tuple(found)
 
 
-def _welch(better: Estimate, worse: Estimate, sign: float) -> tuple[float, float, float]:
-    """Return p and the 95 % interval of the gain."""
+def _welch(better: Estimate, worse: Estimate, sign: float) -> tuple[float, float]:
+    """Return p and half the 95 % interval of the gain, 0 where neither varies."""
     from scipy import stats
 
-    gain = sign * (better.mean - worse.mean)
     if better.std == 0 and worse.std == 0:
         alike = math.isclose(better.mean, worse.mean, rel_tol=1e-12)
-        return (1.0 if alike else 2 / math.comb(len(better.values) + len(worse.values), len(better.values))), gain, gain
+        return (1.0 if alike else 2 / math.comb(len(better.values) + len(worse.values), len(better.values))), 0.0
     # By the Welch–Satterthwaite equation. scipy.stats.ttest_ind warns where one of the two does not vary.
     (v, m), (w, n) = ((e.std**2 / len(e.values), len(e.values) - 1) for e in (better, worse))
     error, degrees = math.sqrt(v + w), (v + w) ** 2 / (v**2 / m + w**2 / n)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) * error
-    return 2 * float(stats.t.sf(gain / error, degrees)), gain - half, gain + half
+    return 2 * float(stats.t.sf(sign * (better.mean - worse.mean) / error, degrees)), _quantile(degrees) * error
 
 
 def _holm(ps: Sequence[float]) -> list[float]:
@@ -266,35 +307,30 @@ def _luck(estimates: Sequence[Estimate], sign: float, best: int | None) -> Luck 
     if found is None or found.searched is None:
         return None
     baseline = next((e for e in estimates if e.baseline and e is not found), None)
-    ends = sorted(sign * (found.searched - edge) for edge in (found.low, found.high))
+    known = [edge for edge in (found.low, found.high) if edge is not None]
+    low, high = sorted(sign * (found.searched - edge) for edge in known) if known else (None, None)
     return Luck(
         number=found.number,
         searched=found.searched,
         amount=sign * (found.searched - found.mean),
-        low=ends[0],
-        high=ends[1],
+        low=low,
+        high=high,
         promised=sign * (found.searched - baseline.searched) if baseline and baseline.searched is not None else None,
         confirmed=sign * (found.mean - baseline.mean) if baseline else None,
     )
 
 
-def _estimate(estimate: Estimate) -> str:
-    name = f"trial {estimate.number}" + (" (baseline)" if estimate.baseline else "")
-    noise = f"{words.value(estimate.mean)} ± {words.value(estimate.std)}"
+def _in_words(estimate: Estimate) -> str:
+    interval = f" ({words.value(estimate.low)} to {words.value(estimate.high)})" if estimate.std else ""
     searched = f", {words.value(estimate.searched)} in the search" if estimate.searched is not None else ""
     lost = f", {words.plural(estimate.lost, 'seed')} without a value" if estimate.lost else ""
-    return f"{name}: {noise} ({words.value(estimate.low)} to {words.value(estimate.high)}){searched}{lost}"
+    return f"{estimate.title}: {estimate.text}{interval}{searched}{lost}"
+
+
+def _interval(of: Luck | Comparison) -> str:
+    return f"95 % interval {words.value(of.low)} to {words.value(of.high)}"
 
 
 def _gain(pair: Comparison) -> str:
-    interval = f"{words.value(pair.low)} to {words.value(pair.high)}"
-    return f"{words.value(pair.gain)} ({interval}, p = {pair.p:.2g})"
-
-
-def listed(parts: Sequence[str]) -> str:
-    """Return the parts as a list in words.
-
-    >>> listed(["1", "2", "3"])
-    '1, 2 and 3'
-    """
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    interval = f"{_interval(pair)}, " if pair.low is not None else ""
+    return f"{words.value(pair.gain)} ({interval}p = {pair.p:.2g})"

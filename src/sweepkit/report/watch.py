@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, Self
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Self
 
 from sweepkit.report.answer import Answer
 from sweepkit.study import words
+from sweepkit.study.files import write_whole
+from sweepkit.study.locks import lock_owners
 from sweepkit.study.paths import SPEC, Place
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Logged, Started
@@ -18,6 +22,38 @@ from sweepkit.trial.trial import Ending, Trial
 BEST_SHOWN = 5
 """Trials that views list as the best."""
 Status = Literal["done", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a study stands, and why it ended in words.
+
+    A study that ended before this was recorded is ``done`` if its trials show it, else ``not running``.
+    """
+
+    status: Status | Literal["running", "not running"]
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}" if self.reason and self.reason != self.status else self.status
+
+
+def write_state(place: Place, state: State) -> None:
+    """Record where the study stands; a driver that dies leaves it ``running`` without a lock, which is ``interrupted``."""
+    write_whole(place.outcome_json, json.dumps(asdict(state)))
+
+
+def read_state(study: StudyData, rows: Sequence[Trial]) -> State:
+    """Return where the study stands now; a driver that has ended its run but still holds the lock does not run it."""
+    place = study.place
+    owners = set(lock_owners(place))
+    known = State(**json.loads(place.outcome_json.read_text())) if place.outcome_json.exists() else None
+    if owners - {(os.getpid(), socket.gethostname())} or (owners and (known is None or known.status == "running")):
+        return State("running")
+    if known is not None:
+        return State("interrupted", "the run ended without closing the study") if known.status == "running" else known
+    ended, total = [row for row in rows if row.ending.counts], study.budget.trials
+    return State("done" if total is not None and len(ended) >= total and len(ended) == len(rows) else "not running")
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,32 +94,23 @@ class Switch:
             interrupt()
 
 
-class Watcher(Protocol):
+class Watcher:
     """Follows a run in the driver's process; the driver calls its hooks, which do nothing by themselves."""
 
     def on_open(self, study: StudyData, rows: list[Trial]) -> None:
         """The study is open; ``rows`` are the trials of earlier runs."""
-        return
 
     def on_note(self, text: str) -> None:
         """A sentence about the study as a whole."""
-        return
 
     def on_event(self, event: Event) -> None:
         """An event of a trial."""
-        return
 
     def on_trial_end(self, row: Trial) -> None:
         """A trial ended and will not be retried."""
-        return
 
     def on_close(self, outcome: Outcome) -> None:
         """The run is over."""
-        return
-
-
-class Quiet(Watcher):
-    """Ignores everything; the base of watchers that need a few hooks only."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,8 @@ class History:
         """Trials hidden from samplers, as they lack parameters of the space."""
         self.listed: list[str] = []
         """Keys of the configurations that the study file enqueued."""
-        self.has_baseline = False
+        self.baselines: set[int] = set()
+        """The baseline and its retries."""
         self.point = 0
         """Next position in the sampler's sequence (qmc, grid)."""
 
@@ -90,7 +91,8 @@ class History:
     def _update(self, trials: Sequence[FrozenTrial]) -> None:
         for trial in trials[self._seen :]:
             row = row_of(trial)
-            self.has_baseline |= row.origin == "baseline"
+            if row.origin == "baseline" or row.retry_of in self.baselines:
+                self.baselines.add(row.number)
             if row.retry_of is not None:
                 self.replaced.add(row.retry_of)
             if "listed" in trial.user_attrs:

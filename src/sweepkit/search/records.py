@@ -163,6 +163,7 @@ def row_of(trial: FrozenTrial) -> Trial:
         params=dict(facts.get("hyperparameters", facts.get("fixed", trial.params))),
         drawn=dict(trial.params),
         values=values if all(map(math.isfinite, values)) else (),
+        metrics=dict(facts.get("metrics", {})),
         intermediate=dict(sorted(trial.intermediate_values.items())),
         started=trial.datetime_start.astimezone().isoformat(timespec="seconds") if trial.datetime_start else None,
         seconds=facts.get("seconds"),

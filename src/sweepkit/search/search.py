@@ -123,7 +123,11 @@ class Search:
         return row_of(trial)
 
     def report(self, event: Evaluated) -> bool:
-        """Store an evaluation; return whether to prune the trial. The same evaluation may be reported again."""
+        """Store an evaluation; return whether to prune the trial. The same evaluation may be reported again.
+
+        The baseline is never pruned, as its value is what others are compared with, nor a trial at its final evaluation.
+        The pruner is asked about them all the same, as it compares other trials with them.
+        """
         trial = self.records.get(event.trial)
         evaluations = self._evaluated(trial)
         evaluations.add(event)
@@ -136,13 +140,14 @@ class Search:
         if not prunes or (self._objective.metrics is not None and self._objective.prune_on is None):
             return False
         # A pruner that stores its decision (asha) must decide only once: asked again, it would read that as a pass.
+        spared = event.final or event.trial in self._history.baselines
         if event.number >= trial.user_attrs.get("pruned_at", math.inf):
-            return True
+            return not spared
         trial = self.records.get(event.trial)
         view = ReadOnlyStorage(self.records.storage, trial, goal=self._objective.deciding)
         with quiet_optuna():
             pruner = self._pruner or make_pruner(self._study.pruner.type, self._study.pruner.options)
-            prune = pruner.prune(self.records.study(view), trial)
+            prune = pruner.prune(self.records.study(view), trial) and not spared
         self.records.note(trial, pruned_at=event.number if prune else None)
         self.records.attach(trial, view.written)
         return prune
@@ -227,7 +232,7 @@ class Search:
         """Add the baseline and the enqueued configurations of the study file, unless an earlier run did."""
         if self._added:
             return
-        if self._study.baseline is not None and not self._history.has_baseline:
+        if self._study.baseline is not None and not self._history.baselines:
             self._add(self._proposer.configurations.baseline(self._study.baseline), origin="baseline")
         present = list(self._history.listed)
         for entry in self._study.enqueue:

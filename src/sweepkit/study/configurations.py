@@ -132,6 +132,19 @@ class Configurations:
             for text in broken
         ]
 
+    def baseline_notes(self) -> Iterator[str]:
+        """Yield which values of the study's baseline lie outside of their choices, and what follows from it."""
+        if self._study.baseline is None:
+            return
+        values, _, missing = self._completed(self._study.baseline)
+        for each in missing:
+            if isinstance(each.parameter, Choice):
+                choices, given = ", ".join(map(str, each.parameter.choices)), values.get(each.name, "none of them")
+                yield (
+                    f"{each.name} is {given}, and its choices are {choices}; the baseline is trained as it is, but "
+                    f"samplers do not learn from it, and figures of {each.name} leave it out"
+                )
+
     def problems(self, values: Mapping[str, Any], path: str) -> list[Problem]:
         """Return the problems of hand-picked values for some of the searched names; the others are sampled."""
         found = ((name, self._problem(name, value, values)) for name, value in values.items())

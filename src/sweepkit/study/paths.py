@@ -126,6 +126,10 @@ class Place:
     """What was delivered to MLflow: run ids and offsets."""
     spent_json = _Under("folder", "spent.json")
     """Seconds of driver and slots, summed over resumes."""
+    outcome_json = _Under("folder", "outcome.json")
+    """How the last run ended, ``running`` until then."""
+    data_json = _Under("folder", "data.json")
+    """What is known of the prepared data that the last run's first trial was built with."""
     verdict_json = _Under("folder", f"{CONFIRM}/verdict.json")
     """The result of the confirmation."""
     test_json = _Under("folder", "test.json")

@@ -11,7 +11,8 @@ def evaluations(values: Mapping[str, Any], *, steps: int | None = None, epochs: 
     """Return how often a trial with these TrainingArguments evaluates; None if that depends on its data.
 
     ``steps`` and ``epochs`` are the trial's length, once its data is known. ``eval_steps`` below 1 is a share of all steps,
-    the last step always evaluates, and evaluations before ``eval_delay`` are skipped.
+    the last step always evaluates, and evaluations before ``eval_delay`` are skipped. One before the first step
+    (``eval_on_start``) does not count.
 
     >>> evaluations({"eval_strategy": "epoch", "num_train_epochs": 2.5})
     3
@@ -23,12 +24,10 @@ def evaluations(values: Mapping[str, Any], *, steps: int | None = None, epochs: 
     >>> evaluations({"eval_strategy": "steps", "eval_steps": 40}, steps=100)
     3
     """
-    first = 1 if values.get("eval_on_start") else 0
     strategy = values.get("eval_strategy")
     if strategy == "no":
-        return first
-    following = _by_epoch(values, epochs) if strategy == "epoch" else _by_step(values, steps)
-    return None if following is None else first + following
+        return 0
+    return _by_epoch(values, epochs) if strategy == "epoch" else _by_step(values, steps)
 
 
 def _by_epoch(values: Mapping[str, Any], epochs: float | None) -> int | None:

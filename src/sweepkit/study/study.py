@@ -72,7 +72,8 @@ class SamplerSpec(_Open):
 
 
 class PrunerSpec(_Open):
-    """When a hopeless trial is stopped. Further keys are the Optuna pruner's own options; they count evaluations."""
+    """When a hopeless trial is stopped; the baseline never is. Further keys are the Optuna pruner's own options; they count
+    evaluations."""
 
     type: PrunerName = Field(
         default="none",
@@ -140,8 +141,8 @@ class Confirm(Section):
 
     top: int = Field(default=3, ge=1)
     """Number of best trials to train again, in addition to the baseline."""
-    seeds: int = Field(default=5, ge=2)
-    """New seeds per trial."""
+    seeds: int = Field(default=5, ge=2, json_schema_extra={"minimum": 3})  # earlier versions' studies may have 2
+    """New seeds per trial, at least 3."""
     test: Literal["never", "once"] = "never"
     """``once``: evaluate the chosen model on the test split, and never evaluate another one on it."""
 

@@ -6,6 +6,8 @@ Imports nothing heavy until a metric is loaded.
 from __future__ import annotations
 
 import importlib
+import math
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +50,14 @@ ON_NUMBERS = frozenset({"mse", "rmse", "mae", "pearsonr", "spearmanr"})
 """Bundled metrics that compare numbers; the others compare classes."""
 LOWER_IS_BETTER = frozenset({"loss", "mse", "rmse", "mae", "perplexity"})
 """Metrics to be minimized."""
+_AVERAGE = r"(_(binary|macro|micro|weighted|samples))?$"
+_LIMITS = {
+    rf"(accuracy|f1|precision|recall|(roc_)?auc|average_precision|iou){_AVERAGE}": (0.0, 1.0),
+    r"(matthews(_correlation)?|mcc|(cohen_)?kappa|pearson(r|_correlation)?|spearman(r|_correlation)?)$": (-1.0, 1.0),
+    r"(loss|mse|rmse|mae|perplexity|wer|cer)$": (0.0, math.inf),
+    r"r2(_score)?$": (-math.inf, 1.0),
+}
+_NO_LIMITS = r"(^|_)(delta|diff|difference|gain|neg|negative|log|percent)_"
 IGNORED = -100
 """Label that losses in transformers ignore."""
 
@@ -91,6 +101,16 @@ class _Bundled:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NearConstantInputWarning)  # an untrained model is nearly constant
             return float(score(predicted, true).statistic)
+
+
+def limits(name: str) -> tuple[float, float]:
+    """Return the lowest and highest value that a reported metric can have, by its name; infinite where unknown.
+
+    >>> limits("eval_f1_macro"), limits("eval_news_matthews_correlation"), limits("eval_loss"), limits("eval_score")
+    ((0.0, 1.0), (-1.0, 1.0), (0.0, inf), (-inf, inf))
+    """
+    known = (bounds for pattern, bounds in _LIMITS.items() if re.search(rf"(^|_){pattern}", name))
+    return (-math.inf, math.inf) if re.search(_NO_LIMITS, name) else next(known, (-math.inf, math.inf))
 
 
 def label(name: str) -> str:

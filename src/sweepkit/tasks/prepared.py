@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -22,7 +23,7 @@ from sweepkit.tasks.private import temporary_files_in
 from sweepkit.tasks.task import Task
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import Dataset, DatasetDict
 
 LIBRARIES = ("datasets", "transformers", "tokenizers")
 """Libraries whose versions are part of the digest: they too decide what the prepared rows look like."""
@@ -67,7 +68,7 @@ def load_prepared(path: Path) -> DatasetDict:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """Return ``digest``, ``task``, ``rows`` (by split) and ``columns`` of prepared data without opening it."""
+    """Return ``digest``, ``task``, ``columns``, and by split ``rows`` and ``classes`` of prepared data without opening it."""
     known: dict[str, Any] = json.loads((path / ABOUT).read_text())
     return known
 
@@ -125,11 +126,20 @@ def _write(task: Task, place: Path) -> None:
             "task": f"{type(task).__module__}:{type(task).__qualname__}",
             "rows": {split: len(part) for split, part in splits.items()},
             "columns": splits["train"].column_names,
+            "classes": {split: _classes(part) for split, part in splits.items()},
         }
         (whole / ABOUT).write_text(json.dumps(known, indent=2) + "\n")
         os.replace(whole, place)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _classes(part: Dataset) -> list[int]:
+    """Return how many rows each class has; empty where the labels are not class ids, one a row."""
+    from datasets import ClassLabel
+
+    column = next((name for name in ("labels", "label") if isinstance(part.features.get(name), ClassLabel)), None)
+    return sorted(Counter(part[column]).values()) if column else []
 
 
 def _checked(task: Task) -> DatasetDict:

@@ -64,8 +64,9 @@ class Tracker:
     def close(self, answer: Mapping[str, Any]) -> None:
         """End the study's own run with its answer.
 
-        Keys: ``best`` (trial number), ``value``, ``baseline`` (their values), ``status`` (``done``, the default, ``failed``
-        or ``interrupted``) and ``reason``. A winner is registered only when the status is ``done``.
+        Keys: ``best`` (trial number), ``value``, ``baseline`` (their values), ``gain`` (positive: better than the baseline),
+        ``verdict`` (the conclusion of a confirmation), ``status`` (``done``, the default, ``failed`` or ``interrupted``) and
+        ``reason``. A winner is registered only when the status is ``done``.
         """
 
     def behind(self) -> int:

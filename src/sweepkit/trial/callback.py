@@ -112,11 +112,12 @@ class TrialCallback(TrainerCallback):
         if self._main and metrics and not any(name.startswith("eval_") for name in metrics):
             self._send(Logged, step=state.global_step, epoch=state.epoch or 0.0, metrics=metrics)
 
-    def read(self, metrics: Mapping[str, Any], on_start: bool = False) -> None:
+    def read(self, metrics: Mapping[str, Any], on_start: bool = False, *, final: bool = False) -> None:
         """Send an evaluation, act on the answer, keep the best model, and request a resumable checkpoint.
 
         ``metrics`` are what ``Trainer.evaluate`` returned. An evaluation ``on_start``, before the first step of this
-        attempt, is only logged: it says nothing about what was trained.
+        attempt, is only logged: it says nothing about what was trained. ``final``: training is over, which is also read from
+        the Trainer, where it has taken all steps or a callback stopped it.
         """
         state, control = self.trainer.state, self.trainer.control
         reading = read(metrics, (goal.metric for goal in self._objective.goals))
@@ -136,6 +137,7 @@ class TrialCallback(TrainerCallback):
             epoch=state.epoch or 0.0,
             metrics=reading.numbers,
             values=values,
+            final=final or control.should_training_stop or state.global_step >= state.max_steps,
         )
         answer = self._agreed(self._line.ask(event) if self._main else None)
         if answer == "prune":

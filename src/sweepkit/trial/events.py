@@ -61,6 +61,8 @@ class Evaluated(Event):
     epoch: float
     metrics: Mapping[str, float]
     values: tuple[float, ...]
+    final: bool = False
+    """Whether the training is over; False in logs of versions that did not record it."""
 
 
 @dataclass(frozen=True, kw_only=True)

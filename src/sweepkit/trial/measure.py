@@ -136,7 +136,7 @@ class _Course(TrainerCallback):
     ) -> None:
         """Record the length of the whole trial."""
         counted = evaluations(vars(args), steps=state.max_steps, epochs=state.num_train_epochs)
-        self._whole = {"steps": state.max_steps, "evaluations": max(1, counted or 0)}
+        self._whole = {"steps": state.max_steps, "evaluations": max(1, counted or 0) + bool(args.eval_on_start)}
         self._warm_up = min(self._warm_up, state.max_steps - 1)
         self._steps = min(self._steps, state.max_steps - self._warm_up)
 

@@ -179,7 +179,7 @@ def run_trial(
             before(trainer)
         trainer.train(resume_from_checkpoint=spec.resume_from)
         if not callback.evaluations:
-            callback.read(trainer.evaluate())
+            callback.read(trainer.evaluate(), final=True)
         ending, reason, cause = Ending.complete, None, ""
     except (TrialInterrupted, *FOREIGN) as error:
         ending, reason, cause = _end_of(error)

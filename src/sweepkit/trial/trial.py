@@ -153,6 +153,8 @@ class Trial:
     drawn: Mapping[str, Any] = field(default_factory=dict)
     """Sampler's dimension → number or label."""
     values: tuple[float, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """All metrics of the evaluation that decides the values."""
     intermediate: Mapping[int, float] = field(default_factory=dict)
     """Evaluation number (from 1) → value the pruner saw."""
     started: str | None = None

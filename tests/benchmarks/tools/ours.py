@@ -10,11 +10,11 @@ from pathlib import Path
 import psutil
 from studies import digits_study
 
-from sweepkit.driver.run import Quiet, run
+from sweepkit.driver.run import Watcher, run
 from sweepkit.trial.trial import Trial
 
 
-class Ended(Quiet):
+class Ended(Watcher):
     """Notes when the last trial's end was recorded; what follows is taking down, which counts for no tool."""
 
     def on_trial_end(self, row: Trial) -> None:

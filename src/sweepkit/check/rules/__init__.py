@@ -28,7 +28,7 @@ class Checked:
     known: Mapping[str, Any]
     """Name → value that the study fixes, or the default of what consumes the name; see :func:`known_values`."""
     warnings: tuple[Problem, ...] = ()
-    """What the study needs and this machine lacks."""
+    """What the study needs and this machine lacks, and what breaks no rule but is worth knowing."""
 
 
 def check(study: StudyData) -> Checked:
@@ -66,7 +66,8 @@ def examine(study: StudyData) -> tuple[list[Problem], Checked]:
     problems += check_backend(study)
     misplaced = {problem.path: problem for problem in check_misplaced(study)}
     problems = [misplaced.get(problem.path, problem) for problem in problems] + list(misplaced.values())
-    return list(dict.fromkeys(problems)), Checked(study, known, tuple(find_shortages(study)))
+    notes = [] if problems else [Problem("baseline", note) for note in configurations.baseline_notes()]
+    return list(dict.fromkeys(problems)), Checked(study, known, (*find_shortages(study), *notes))
 
 
 def wrong_values(study: StudyData, values: Mapping[str, Any]) -> list[Problem]:

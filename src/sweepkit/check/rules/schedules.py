@@ -18,7 +18,6 @@ _SCHEDULE = (
     "eval_strategy",
     "eval_steps",
     "eval_delay",
-    "eval_on_start",
     "logging_steps",
     "max_steps",
     "num_train_epochs",

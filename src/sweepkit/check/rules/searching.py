@@ -20,13 +20,16 @@ _WITHOUT_EFFECT = frozenset({"restart_strategy", "inc_popsize"})  # optuna 5: Cm
 _LEAST = {"n_startup_trials": 0, "n_ei_candidates": 1, "popsize": 2}
 """Lower limits that Optuna's constructors do not check."""
 
+FEWEST_SEEDS = 3
+"""Seeds from which on a confirmation may be judged."""
+
 Make = Callable[[Mapping[str, Any]], object]
 """Constructs a sampler or a pruner from its options; raises ValueError or TypeError."""
 
 
 def check_searching(study: StudyData) -> list[Problem]:
-    """Return what is wrong with the sampler, the budget and the goals together."""
-    return [*_sampler(study), *_budget(study)]
+    """Return what is wrong with the sampler, the budget, the goals and the confirmation."""
+    return [*_sampler(study), *_budget(study), *_confirmation(study)]
 
 
 def options_of(cls: type | None) -> dict[str, Field]:
@@ -152,6 +155,12 @@ def _budget(study: StudyData) -> Iterator[Problem]:
         yield Problem("budget", "has no end; give trials, hours, gpu_hours or target")
     if budget.target is not None and study.objective.metrics is not None:
         yield Problem("budget.target", "belongs to studies with one metric; leave it out")
+
+
+def _confirmation(study: StudyData) -> Iterator[Problem]:
+    if study.confirm is not None and study.confirm.seeds < FEWEST_SEEDS:
+        got = f"expected {FEWEST_SEEDS} or more, got {study.confirm.seeds}"
+        yield Problem("confirm.seeds", f"{got}; fewer seeds do not show how much they differ")
 
 
 def grid_size(study: StudyData) -> int | None:

@@ -284,14 +284,17 @@ class MLflowTracker(Tracker):
 
     def _answer_tags(self, answer: Mapping[str, Any]) -> dict[str, str]:
         tags = {"sweepkit.status": str(answer.get("status", "done")), "reason": str(answer.get("reason", ""))}
-        best, value, baseline = (answer.get(name) for name in ("best", "value", "baseline"))
+        best = answer.get("best")
         if best is not None:
             run_id = self._state.trials.get(int(best), Delivered()).run_id
             tags |= {"sweepkit.best_trial": str(best), "sweepkit.best_run": run_id}
-            if isinstance(value, float):
-                tags["sweepkit.best_value"] = f"{value:g}"
-            if isinstance(value, float) and isinstance(baseline, float):
-                tags |= {"sweepkit.baseline_value": f"{baseline:g}", "sweepkit.gain": f"{value - baseline:+g}"}
+            for tag, name, form in (
+                ("best_value", "value", "g"),
+                ("baseline_value", "baseline", "g"),
+                ("gain", "gain", "+g"),
+            ):
+                tags[f"sweepkit.{tag}"] = format(answer[name], form) if isinstance(answer.get(name), float) else ""
+            tags["sweepkit.verdict"] = str(answer.get("verdict", ""))
         return tags
 
     def _models(self) -> Models:
