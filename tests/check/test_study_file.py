@@ -21,7 +21,7 @@ from sweepkit.check import known_values
 from sweepkit.check.schema import explain, schema
 from sweepkit.check.study_file import load_study, read_study, same, to_yaml
 from sweepkit.check.yaml import dotted, read, split
-from sweepkit.study.errors import Problem, StudyFileError
+from sweepkit.study.errors import StudyFileError
 from sweepkit.study.formulas import derive
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData, TaskSpec
@@ -406,34 +406,6 @@ def test_a_shipped_study_that_is_written_and_read_again_is_the_same(file: Path, 
     folder = shutil.copytree(ROOT / "studies", tmp_path / "studies") / file.parent.name
     (folder / "again.yaml").write_text(to_yaml(study), encoding="utf-8")
     assert same(load_study(folder / "again.yaml").study, study)
-
-
-@given(some.data())
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
-def test_a_study_file_with_anything_in_it_is_loaded_or_refused_but_never_a_crash(
-    home: Path, data: some.DataObject
-) -> None:
-    plain = YAML(typ="safe").load(
-        STUDY + "baseline: {learning_rate: 1e-4}\nconstraints: [learning_rate < 1]\npruner: {type: asha}\n"
-    )
-    plain["space"]["optim"] = {"choices": {"adamw_torch": {"adam_beta2": {"low": 0.9, "high": 0.99}}, "adafactor": {}}}
-    node: Any = plain
-    while True:
-        key = data.draw(some.sampled_from(list(node) if isinstance(node, dict) else list(range(len(node)))))
-        if not isinstance(node[key], (dict, list)) or not node[key] or data.draw(some.booleans()):
-            break
-        node = node[key]
-    node[key] = data.draw(values)
-    if isinstance(node, dict) and data.draw(some.booleans()):
-        node[data.draw(texts)] = data.draw(values)
-    with (home / "study.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe").dump(plain, file)
-    problems: tuple[Problem, ...] = ()
-    try:
-        load_study("study.yaml")
-    except StudyFileError as error:
-        problems = error.problems
-    assert all(problem.message and problem.file for problem in problems)
 
 
 # Reference

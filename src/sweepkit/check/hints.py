@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from sweepkit.check.fields.arguments import SHORTHANDS
+from sweepkit.check.fields.installed import installed
 from sweepkit.check.wandb_parameters import Fixed, Multiples, convert
 from sweepkit.study import messages, words
 from sweepkit.study.parameters import Choice
@@ -60,16 +61,19 @@ WAYS = ("low", "high", "choices", "expression")
 
 def meant(keys: Sequence[str | int], error: ErrorDetails) -> str:
     """Return ``"; did you mean X?"`` or what to write for an unknown key or a wrong value; empty without a guess."""
-    key = str(keys[-1]) if keys else ""
-    if error["type"] == "extra_forbidden":
-        return _question(_PARAMETER.get(key, "") if keys[0] == "space" else _elsewhere(keys))
     value, head = error["input"], str(keys[0]) if keys else ""
+    if error["type"] == "extra_forbidden":
+        path, home = elsewhere(keys, value), ".".join(map(str, keys[:-1]))
+        return _question(path.removeprefix(f"{home}.") if keys[0] == "space" or home in _PARTS else path)
     if not isinstance(value, str) or len(value) > 50:
         return _section(head, value) if len(keys) == 1 else ""
     known = _VALUES.get(head, {}).get(value.lower().replace("-", "_"), "")
     if keys[1:] == ("type",):
         return _question(known)
     return _section(head, known.partition(" ")[0] or value) if len(keys) == 1 else ""
+
+
+_PARTS = {"sampler", "pruner", "backend", "objective", "budget", "checkpoints", "retries", "confirm", "tracking"}
 
 
 def _question(name: str) -> str:
@@ -80,6 +84,10 @@ def _section(name: str, value: Any) -> str:
     """Return how a section is written whose value was given instead."""
     if name in ("sampler", "pruner", "backend", "task") and isinstance(value, str):
         return f"; write {name}: {{{'path' if '.py' in value else 'type'}: {value}}}"
+    if name == "tracking" and isinstance(value, str):
+        return f"; write tracking: {{uri: {value}}}"
+    if name == "confirm" and isinstance(value, int):
+        return f"; write confirm: {{seeds: {value}}}"
     if name == "objective" and isinstance(value, str):
         return f"; write objective: {{metric: {value}, direction: maximize}}"
     if name == "budget" and isinstance(value, int):
@@ -87,23 +95,30 @@ def _section(name: str, value: Any) -> str:
     return ""
 
 
-def _elsewhere(keys: Sequence[str | int]) -> str:
-    """Return where an unknown key belongs."""
+def elsewhere(keys: Sequence[str | int], value: Any) -> str:
+    """Return the path that was meant by an unknown key; empty without a guess."""
     key, home = str(keys[-1]), ".".join(map(str, keys[:-1]))
-    beside = messages.keys(messages.section(StudyData, keys[:-1]) or StudyData)
+    if keys[0] == "space":
+        near = [_PARAMETER.get(key) or next(iter(get_close_matches(key, _PARAMETER_KEYS, n=1)), "")]
+        return f"{home}.{near[0]}" if near[0] else ""
     known: dict[str, str] = {}
     for path in (*_paths(StudyData), *(f"task.{option}" for option in _options())):
         known.setdefault(path.rpartition(".")[2], path)
+    beside = messages.keys(messages.section(StudyData, keys[:-1]) or StudyData)
     if key in _KEYS and _KEYS[key] != home:
         return _KEYS[key]
     if key in known and key not in ("type", "path"):
         return known[key]
     if near := get_close_matches(key, beside, n=1):
-        return near[0]
-    if name := SHORTHANDS.get(key):
-        return name if "." in name else f"training.{name}"
+        return f"{home}.{near[0]}".strip(".")
+    name = SHORTHANDS.get(key, key)
+    if name in installed().training:
+        return f"{'space' if isinstance(value, dict) else 'training'}.{name}"
     near = get_close_matches(key, known, n=1, cutoff=0.75)
-    return known[near[0]] if near else ""
+    return name if "." in name else known[near[0]] if near else ""
+
+
+_PARAMETER_KEYS = ("low", "high", "step", "log", "choices", "expression", "role")
 
 
 def _paths(model: type[BaseModel], home: str = "") -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sweepkit.check.yaml import Document, Keys, Origin, dotted, read, read_file, split
 from sweepkit.study.errors import Problem, StudyFileError, nearest
+from sweepkit.study.files import exists
 from sweepkit.study.names import UNSET, find, is_inside
 from sweepkit.study.parameters import flatten, is_parameter
 from sweepkit.study.paths import project_root
@@ -45,12 +46,12 @@ def find_recipe(name: str, home: Path) -> Path:
     """Return the file of a recipe given by name or by path (relative to ``home``). Raises ValueError."""
     if "/" in name or name.endswith((".yaml", ".yml")):
         path = (home / Path(name).expanduser()).resolve()
-        if not path.is_file():
+        if not exists(path) or not path.is_file():
             raise ValueError(f"there is no file {name} (looked in {home})")
         return path
     folders = recipe_folders(home)
     for folder in folders:
-        if (folder / f"{name}.yaml").is_file():
+        if exists(folder / f"{name}.yaml"):
             return folder / f"{name}.yaml"
     known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
     raise ValueError(f"there is no recipe {name}{nearest(name, known) or '; there are ' + ', '.join(known)}")

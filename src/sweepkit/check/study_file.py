@@ -101,10 +101,14 @@ class _StudyFile:
             try:
                 return StudyData.model_validate(self._data)
             except ValidationError as error:
-                before = self._hidden - unreadable
-                for keys, (errors, model, whole) in _broken(error, self._data).items():
+                before, broken = self._hidden - unreadable, _broken(error, self._data)
+                unknown = {keys: errors[0] for keys, (errors, *_) in broken.items() if _is(errors, "extra_forbidden")}
+                guessed = {hints.elsewhere(keys, each["input"]) for keys, each in unknown.items()} - {""}
+                self._hidden |= {path for path in guessed if path.partition(".")[0] not in self._data}
+                for keys, (errors, model, whole) in broken.items():
                     path = dotted(keys)
-                    if path not in unreadable and not _overlap(path, before):
+                    misspelled = _is(errors, "missing") and any(_within(each, path) for each in guessed)
+                    if path not in unreadable and not _overlap(path, before) and not misspelled:
                         hint = hints.meant(keys, errors[0])
                         self.problems.append(Problem(path, messages.sentence(errors, model, hint)))
                     # The options of an unknown sampler or pruner cannot be judged.
@@ -158,9 +162,13 @@ def _shortened(problem: Problem) -> Problem:
         return problem
     path = problem.path if len(problem.path) <= 100 else f"{problem.path[:99]}…"
     cut = replace(problem, path=path, message="")
-    room = max(100, _LENGTH - len(str(cut)))
+    room = max(100, _LENGTH - len(str(cut)) - 1)
     message = problem.message if len(problem.message) <= room else f"{problem.message[: room - 1]}…"
     return replace(cut, message=message)
+
+
+def _is(errors: list[ErrorDetails], kind: str) -> bool:
+    return errors[0]["type"] == kind
 
 
 def _overlap(path: str, others: Iterable[str]) -> bool:

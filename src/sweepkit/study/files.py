@@ -37,6 +37,14 @@ def text_of(error: BaseException) -> str:
     return text if text.strip() else name
 
 
+def exists(path: Path) -> bool:
+    """Return whether a file or folder exists; False also for a name that no file system takes."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def first_line(message: str | BaseException) -> str:
     """Return the first non-blank line, at most 500 printable characters; for an exception, that of :func:`text_of`.
 

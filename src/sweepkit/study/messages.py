@@ -145,6 +145,10 @@ def sentence(errors: list[ErrorDetails], model: type[BaseModel] | None, meant: s
         return f"keys are text, got {show(error['input'])}; put it in quotes"
     value = error["input"]
     words = [expected(each) for each in errors]
+    if "a list" in words and isinstance(value, (str, Mapping)):
+        meant = meant or (f"; write [{value}]" if isinstance(value, str) and len(value) < 80 else "; put it in a list")
+    if "a whole number" in words and isinstance(value, float) and value.is_integer():
+        meant = meant or f"; write {value:.0f}"
     message = f"expected {either(words)}, got {show(value)}{meant}"
     if isinstance(value, str) and not meant:
         members = [word for each in errors for word in expected(each).replace(" or ", ", ").split(", ")]

@@ -88,8 +88,11 @@ class _Numeric(Section):
 
     def random(self, dice: Random) -> float:
         """Return a value drawn uniformly (in the logarithm with ``log``)."""
-        values = None if self.log else self.values
-        return dice.choice(values) if values else self._made(self.scaled(dice.random()))
+        if self.log or self.step is None:
+            return self._made(self.scaled(dice.random()))
+        low, high, step = (Decimal(repr(number)) for number in (self.low, self.high, self.step))
+        value = low + step * dice.randrange(int((high - low) // step) + 1)
+        return int(value) if self._type is int else float(value)
 
     def label(self, value: Any) -> float:
         """Return the value as a plain number of the range's type."""
@@ -178,8 +181,9 @@ class Choice(Section):
     @property
     def labels(self) -> list[Scalar]:
         """All labels, in order."""
+        plain = (bool, int, float, str, type(None))
         return [
-            value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value, sort_keys=True)
+            value if isinstance(value, plain) else json.dumps(value, sort_keys=True, default=str)
             for value in self.choices
         ]
 

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from sweepkit.study import messages
 from sweepkit.study.errors import InputError, nearest
-from sweepkit.study.files import first_line
+from sweepkit.study.files import exists, first_line
 from sweepkit.study.names import nest
 from sweepkit.study.study import StudyData, TaskSpec
 from sweepkit.tasks.by_value import loads
@@ -45,7 +45,7 @@ def task_file(path: str, home: Path) -> tuple[Path, str]:
     if not where.endswith(".py") or not name.isidentifier():
         raise InputError(f"expected file.py:Class, got {path}")
     file = (home / Path(where).expanduser()).resolve()
-    if not file.is_file():
+    if not exists(file) or not file.is_file():
         raise InputError(f"there is no file {where} (looked in {home})")
     return file, name
 
@@ -146,7 +146,10 @@ def option_problems(cls: type[Task], values: Mapping[str, Any], error: Validatio
         groups.setdefault(keys, []).append(each)
     problems = {}
     for keys, errors in groups.items():
-        message = messages.sentence(errors, messages.section(cls, keys[:-1]))
+        value, meant = errors[0]["input"], ""
+        if keys == ("data",) and isinstance(value, str):
+            meant = f"; write data: {{{'path' if '.' in value else 'name'}: {value}}}"
+        message = messages.sentence(errors, messages.section(cls, keys[:-1]), meant)
         if errors[0]["type"] == "extra_forbidden" and len(keys) == 1:
             name, known = str(keys[0]), option_names(cls)
             message = f"{label} has no option {name}{nearest(name, known) or '; its options are ' + ', '.join(known)}"

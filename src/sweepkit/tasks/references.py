@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sweepkit.study.errors import InputError, nearest
+from sweepkit.study.files import exists
 
 PACKAGE = "package:"
 """``package:NAME/sub/path`` is a file or folder in a pip package."""
@@ -32,7 +33,7 @@ def package_path(text: str) -> Path:
         hint = f"pip install {name.replace('_', '-')}" if name else "write package:NAME/sub/path"
         raise InputError(f"{text}: package {name or '(no name)'} is not installed; {hint}")
     for folder in folders:
-        if (path := folder / inside).exists():
+        if exists(path := folder / inside):
             return path
     raise InputError(f"{text}: package {name} has no {inside}{_nearest_beside(folders[0] / inside)}")
 
@@ -42,7 +43,7 @@ def find(text: str, home: Path) -> Path:
     if text.startswith(PACKAGE):
         return package_path(text)
     path = (home / Path(text).expanduser()).resolve()
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{text}: there is no file or folder {path}{_nearest_beside(path)}")
     return path
 
@@ -55,7 +56,10 @@ def find_all(texts: list[str], home: Path) -> list[Path]:
             path = Path(text).expanduser()
             root = Path(path.anchor) if path.anchor else home
             pattern = path.relative_to(path.anchor) if path.anchor else path
-            matches = sorted(file for file in root.glob(str(pattern)) if file.is_file())
+            try:
+                matches = sorted(file for file in root.glob(str(pattern)) if file.is_file())
+            except OSError:  # a name that no file system takes
+                matches = []
             if not matches:
                 raise InputError(f"{text}: no file in {root} matches this pattern")
             found += matches
@@ -69,7 +73,7 @@ def find_model(ref: str, home: Path) -> Path | None:
 
     Raises InputError for a path that is not a folder with a model.
     """
-    if not (looks_local(ref) or (home / ref).is_dir()):
+    if not (looks_local(ref) or (exists(home / ref) and (home / ref).is_dir())):
         return None
     folder = find(ref, home)
     if not folder.is_dir():

@@ -141,5 +141,5 @@ def _communicate(process: subprocess.Popen[bytes], questions: Sequence[Question]
         return process.communicate(json.dumps(questions).encode(), timeout=SILENT_SECONDS)
     except subprocess.TimeoutExpired:
         names = ", ".join(str(question[1]) if len(question) > 1 else question[0] for question in questions)
-        sys.stderr.write(f"importing what the check does not know yet ({names}); it is remembered for the next time\n")
+        sys.stderr.write(f"importing {names} to see what they accept; this is remembered until they change …\n")
         return process.communicate(timeout=DEADLINE_SECONDS - SILENT_SECONDS)

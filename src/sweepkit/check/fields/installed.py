@@ -37,17 +37,18 @@ def installed(
     model_types: Collection[str] = (), arguments_type: str = TRAINING_ARGUMENTS, home: Path | None = None
 ) -> Installed:
     """Return what the installed libraries accept; ``home`` is the folder of the task's file."""
-    arguments = _arguments(arguments_type, home)
-    questions = [arguments, ("lora",), *(("configuration", model_type) for model_type in dict.fromkeys(model_types))]
+    arguments, plain = _arguments(arguments_type, home), _arguments(TRAINING_ARGUMENTS, None)
+    questions = [
+        *dict.fromkeys((arguments, plain)),
+        ("lora",),
+        *(("configuration", model_type) for model_type in dict.fromkeys(model_types)),
+    ]
     if package_folder("peft") is None:
         questions.remove(("lora",))
     found = dict(zip(questions, ask(*questions), strict=True))
     problem = found[arguments]
-    if isinstance(problem, InputError):
-        plain = _arguments(TRAINING_ARGUMENTS, None)
-        found[arguments] = ask(plain)[0] if arguments != plain else problem
     return Installed(
-        _fields(found[arguments]) or {},
+        _fields(found[plain] if isinstance(problem, InputError) else problem) or {},
         None if ("lora",) not in found else _fields(found["lora",], LORA_OWNED) or {},
         {question[1]: _fields(facts) for question, facts in found.items() if question[0] == "configuration"},
         str(problem) if isinstance(problem, InputError) else "",

@@ -6,6 +6,7 @@ Configurations are drawn at random to see the latter.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -41,6 +42,7 @@ class Formula:
 
 def read(path: str, text: str, known: set[str] | None) -> Formula:
     """Return the formula in a text, its functions checked, and its names against the known ones unless None."""
+    hint = "; write == to compare" if re.search(r"[^<>=!]=[^=]", text) else ""
     if len(text) > _LENGTH:
         return Formula(path, text, problem=f"is longer than {_LENGTH} characters")
     try:
@@ -48,7 +50,7 @@ def read(path: str, text: str, known: set[str] | None) -> Formula:
         called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
         functions, names = sorted(map(ast.unparse, called)), frozenset(_names(tree.body, called))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return Formula(path, text, problem=f"is not an arithmetic expression, got {text[:80]!r}")
+        return Formula(path, text, problem=f"is not an arithmetic expression, got {text[:80]!r}{hint}")
     for function in functions:
         if function not in FUNCTIONS:
             return Formula(path, text, problem=f"there is no function {function}; there are {', '.join(FUNCTIONS)}")
@@ -91,7 +93,7 @@ def draws(study: StudyData, known: Mapping[str, Any], count: int = DRAWS) -> lis
 def check_formulas(study: StudyData, consumers: Consumers, known: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with the study's expressions and constraints."""
     places = list(visit(study.space))
-    names = {*known, *inner_names(known), *(place.name for place in places)}
+    names = None if consumers.open else {*known, *inner_names(known), *(place.name for place in places)}
     derived = [
         (place, read(place.path, place.parameter.expression, names))
         for place in places
@@ -110,6 +112,8 @@ def check_formulas(study: StudyData, consumers: Consumers, known: Mapping[str, A
         values = draws(study, relevant)
         return [*_results(derived, consumers, values)] or list(_unmet(study, constraints, relevant, values))
     except FormulaError as error:
+        if error.missing and consumers.open:
+            return []  # it may be one of the arguments that cannot be imported
         return [_incomputable(formulas, relevant, error)]
 
 

@@ -18,6 +18,7 @@ from sweepkit.check.rules.values import mismatch
 from sweepkit.study import messages
 from sweepkit.study.backends import backends_with, gpus_here
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
+from sweepkit.study.files import exists
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import references
@@ -102,10 +103,13 @@ def _data(task: Any, home: Path, searched: set[str]) -> Iterator[Problem]:
             missing = [each for each in ([wanted] if isinstance(wanted, str) else wanted or ()) if each not in names]
             if missing and f"task.{option}" not in searched and not (split == "test" and option == "label"):
                 shown = os.path.relpath(file, home)
-                advice = nearest(missing[0], names) or f"; write task.{option}: with the name of one of them"
+                advice = nearest(missing[0], names) or f"; name one of them in task.{option}"
                 listed = ", ".join(map(str, names[:20]))
                 yield Problem(f"task.{option}", f"{shown} has no column {missing[0]}; its columns are {listed}{advice}")
                 break
+
+
+_SHORT = {"mcc": "matthews_correlation", "r2": "r_squared", "rouge1": "rouge", "rougeL": "rouge"}
 
 
 def _metrics(study: StudyData, task: TaskFacts) -> Iterator[Problem]:
@@ -115,7 +119,7 @@ def _metrics(study: StudyData, task: TaskFacts) -> Iterator[Problem]:
         return  # then metrics are whatever the task's own method returns
     for index, entry in enumerate(metrics):
         name = next(iter(entry), None) if isinstance(entry, Mapping) else entry
-        if not isinstance(name, str) or name in BUNDLED or (study.home / Path(name).expanduser()).exists():
+        if not isinstance(name, str) or name in BUNDLED or exists(study.home / Path(name).expanduser()):
             continue
         path, variable = f"task.metrics[{index}]", references.offline()
         if name.endswith(".py"):
@@ -124,7 +128,7 @@ def _metrics(study: StudyData, task: TaskFacts) -> Iterator[Problem]:
             known = (*BUNDLED, *ON_THE_HUB)
             average = next((part for part in name.split("_") if part in ("macro", "micro", "weighted", "binary")), None)
             base = next((part for part in name.split("_") if part in AVERAGED), None)
-            hint = messages.near(name, known) or f"; bundled are {', '.join(BUNDLED)}"
+            hint = messages.near(_SHORT.get(name, name), known) or f"; bundled are {', '.join(BUNDLED)}"
             hint = f"; write {{{base}: {{average: {average}}}}}" if base and average else hint
             yield Problem(path, f"there is no metric {name}{hint}")
         elif variable and not references.downloaded_metric(name):
@@ -176,5 +180,7 @@ def check_backend(study: StudyData) -> list[Problem]:
         problems.append(Problem("backend.type", str(MissingExtra(f"the {backend.type} backend", backend.kind.needs))))
     if study.storage != "journal" and "://" not in study.storage:
         hint = nearest(study.storage, ["journal"])
+        if study.storage.endswith((".db", ".sqlite", ".sqlite3")):
+            hint = f"; write sqlite:///{study.storage}"
         problems.append(Problem("storage", f"expected journal or an Optuna storage URL, got {study.storage}{hint}"))
     return problems

@@ -1,0 +1,177 @@
+"""Whatever a study file holds, it is loaded or refused: soon, with a line for every message, and without a traceback."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+from ruamel.yaml import YAML
+
+from sweepkit.check.fields.installed import installed
+from sweepkit.check.study_file import load_study
+from sweepkit.study.errors import StudyFileError
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted((ROOT / "studies").rglob("*.yaml"))
+EXAMPLES = 2000 if settings.default.max_examples > 100 else 25
+SECONDS, LENGTH = 2.0, 600
+
+BASE = """\
+name: reviews
+task: {type: text-classification, model: model, data: {path: data.csv}}
+training: {num_train_epochs: 3}
+objective: {metric: eval_accuracy, direction: maximize}
+space:
+  learning_rate: {low: 1e-6, high: 1e-3, log: true}
+  weight_decay: {low: 0.0, high: 0.1}
+budget: {trials: 20}
+"""
+EPOCHS, WEIGHT = "num_train_epochs: 3", "{low: 0.0, high: 0.1}"
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
+)
+NASTY: dict[str, tuple[str, str]] = {
+    "a list for a number": (EPOCHS, "eval_strategy: steps, eval_steps: []"),
+    "thousands of not": ("budget", f"constraints: ['{'not ' * 5000} learning_rate < 1']\nbudget"),
+    "hundreds of minus": ("budget", f"constraints: ['{'-' * 900}learning_rate < 1']\nbudget"),
+    "deep lists": ("budget", f"question: {'[' * 5000}{']' * 5000}\nbudget"),
+    "deep branches": (WEIGHT, "{choices: {a: {x: " * 50 + "1" + "}}}" * 50),
+    "NUL in a path": ("data.csv", '"a\\0b"'),
+    "half a character": ("name: reviews", 'name: reviews\nquestion: "\\ud800"'),
+    "a long path": ("data.csv", "a" * 5000 + ".csv"),
+    "a long pattern": ("data.csv", "a" * 300 + "*.csv"),
+    "a long model": ("model: model", "model: " + "a" * 5000),
+    "a long recipe": ("budget", f"sweep: {'a' * 5000}\nbudget"),
+    "a long name": ("weight_decay", "a" * 5000),
+    "a billion laughs": ("budget", f"{LAUGHS}enqueue: *a8\nbudget"),
+    "a million values": ("budget", f"enqueue: [{'1,' * 1_000_000}1]\nbudget"),
+    "thousands of mistakes": ("budget", f"constraints: [{'x, ' * 4000}x]\nbudget"),
+    "1e30 epochs with a pruner": (EPOCHS, "num_train_epochs: 1e30, eval_steps: 1}\npruner: {type: asha"),
+    "an int of 400 digits": (EPOCHS, f"num_train_epochs: 1{'0' * 400}"),
+    "a tiny ratio": (EPOCHS, "eval_strategy: steps, eval_steps: 1e-320, x: 1"),
+    "formatting": ("budget", "constraints: [\"'%1000000000d' % 1 == 1\"]\nbudget"),
+    "an f-string": ("budget", "constraints: [\"f'{1:>2000000000}' == 1\"]\nbudget"),
+    "a power": ("budget", "constraints: [3999999 ** 3999999 > learning_rate]\nbudget"),
+    "a range of 1e40": (WEIGHT, "{low: 1, high: 1" + "0" * 40 + "}"),
+    "keys of two kinds": (WEIGHT, "{choices: [{1: 2, a: 3}]}"),
+    "a set": ("budget", "baseline: !!set {a, b}\nbudget"),
+}
+FINE: dict[str, tuple[str, str]] = {
+    "3,000,000 evaluations": (
+        EPOCHS,
+        "eval_strategy: steps, eval_steps: 1, max_steps: 3000000}\npruner: {type: median",
+    ),
+    "1e30 epochs": (EPOCHS, "num_train_epochs: 1e30"),
+    "1e15 steps of a range": (WEIGHT, "{low: 0.0, high: 1e9, step: 1e-6}\nconstraints: [weight_decay > 1]"),
+    "dates": (WEIGHT, "{choices: [0.1]}\nquestion: '2020-01-01'"),
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a model, data and all that the shipped studies refer to."""
+    folder = tmp_path_factory.mktemp("nasty")
+    (folder / "pyproject.toml").touch()
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (folder / "data.csv").write_text("text,label\ngood,1\nbad,0\n")
+    for file in (each for study in STUDIES for each in study.parent.iterdir()):
+        link = folder / file.relative_to(ROOT)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists() and file not in STUDIES:
+            link.symlink_to(file)
+    installed(["bert"])
+    return folder
+
+
+def problems(file: Path, text: str) -> list[str]:
+    """Return what is said about a study file, having made sure that it was said soon, briefly and with a line."""
+    file.write_text(text, encoding="utf-8")
+    before = sorted(file.parent.iterdir())
+    started = time.process_time()
+    said: list[str] = []
+    try:
+        load_study(file)
+    except StudyFileError as error:
+        said = [str(problem) for problem in error.problems]
+        unplaced = [str(problem) for problem in error.problems if problem.line is None]
+        assert [each for each in unplaced if " more" not in each and "too large" not in each] == []
+    assert time.process_time() - started < SECONDS
+    assert all(len(each) <= LENGTH for each in said)
+    assert sorted(file.parent.iterdir()) == before
+    return said
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_what_is_nasty_is_refused_soon(name: str, home: Path) -> None:
+    old, new = NASTY[name]
+    assert problems(home / "study.yaml", BASE.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_what_is_large_but_right_is_loaded_soon(name: str, home: Path) -> None:
+    old, new = FINE[name]
+    assert problems(home / "study.yaml", BASE.replace(old, new, 1)) == []
+
+
+KNOWN = (
+    "",
+    "low",
+    "high",
+    "choices",
+    "expression",
+    "learning_rate",
+    "model.x",
+    "task.text",
+    "./a",
+    "task.py:A",
+    "auto",
+)
+texts = some.text(some.characters(codec="utf-8"), max_size=12) | some.sampled_from(KNOWN)
+numbers = some.integers(-(2**70), 2**70) | some.floats() | some.integers(-3, 3)
+values = some.recursive(
+    some.none() | some.booleans() | numbers | texts,
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.mark.usefixtures("in_this_process")
+@given(some.data())
+@settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+def test_a_shipped_study_with_anything_in_it_is_loaded_or_refused_soon(home: Path, data: some.DataObject) -> None:
+    original = data.draw(some.sampled_from(STUDIES))
+    plain = YAML(typ="safe").load(original.read_text())
+    for _ in range(data.draw(some.integers(1, 3))):
+        _mutate(plain, data)
+    file = home / original.relative_to(ROOT)
+    with file.open("w", encoding="utf-8") as stream:
+        YAML(typ="safe").dump(plain, stream)
+    problems(file, file.read_text(encoding="utf-8"))
+
+
+def _mutate(plain: dict[str, Any], data: some.DataObject) -> None:
+    """Replace, add, remove or move one thing somewhere."""
+    node: Any = plain
+    while True:
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        if not keys:
+            break
+        key = data.draw(some.sampled_from(keys))
+        if not isinstance(node[key], (dict, list)) or not node[key] or data.draw(some.integers(0, 3)) == 0:
+            action = data.draw(some.sampled_from(["replace", "remove", "wrap", "rename"]))
+            if action == "remove":
+                del node[key]
+            elif action == "rename" and isinstance(node, dict):
+                node[data.draw(texts)] = node.pop(key)
+            else:
+                node[key] = [node[key]] if action == "wrap" else data.draw(values)
+            return
+        node = node[key]
+    if isinstance(node, dict):
+        node[data.draw(texts)] = data.draw(values)
