@@ -23,7 +23,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answer here, where it is faster, what a check would ask a child process."""
 
     def answers(questions: Sequence[tuple[str, ...]], environment: str) -> list[Any]:
-        found = [child._answer(*question) for question in questions]
+        found = [child.answer(*question) for question in questions]
         return [InputError(each["error"]) if "error" in each else each["facts"] for each in found]
 
     monkeypatch.setattr(facts, "_from_child", answers)

@@ -21,15 +21,17 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     sys.dont_write_bytecode = True
-    found = [_answer(*question) for question in json.load(sys.stdin)]
-    json.dump({"answers": found, "files": _own_files()}, answers)
+    found = [answer(*question) for question in json.load(sys.stdin)]
+    json.dump(found, answers)
     answers.close()
     os._exit(0)  # threads and exit handlers of what was imported do not matter
 
 
-def _answer(kind: str, *arguments: Any) -> dict[str, Any]:
+def answer(kind: str, *arguments: Any) -> dict[str, Any]:
+    """Return the facts and the files they depend on, or the error."""
     try:
-        return {"facts": _QUESTIONS[kind](*arguments)}
+        facts = _QUESTIONS[kind](*arguments)
+        return {"facts": facts, "files": _own_files(sweepkit="tasks" if kind == "task" else "none of it")}
     except InputError as error:
         return {"error": str(error)}
     except BaseException as error:  # noqa: BLE001  # what is imported may raise anything, SystemExit included
@@ -85,13 +87,18 @@ def _plain(fields: Mapping[str, Field]) -> dict[str, Any]:
     return {name: field.plain() for name, field in fields.items()}
 
 
-def _own_files() -> dict[str, list[int]]:
-    """Return the loaded source files that no installed version stands for → modification time (ns) and size."""
+def _own_files(sweepkit: str) -> dict[str, list[int]]:
+    """Return the loaded source files that no installed version stands for → modification time (ns) and size.
+
+    Of sweepkit, only the files of this package count.
+    """
     library = sysconfig.get_paths()["stdlib"]
     found: dict[str, list[int]] = {}
-    for module in list(sys.modules.values()):
+    for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if not isinstance(file, str) or "-packages" in file or file.startswith(library):
+            continue
+        if name.startswith("sweepkit") and not name.startswith(f"sweepkit.{sweepkit}"):
             continue
         try:
             stat = Path(file).stat()

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweepkit.check.fields import child
+from sweepkit.check.fields import child, describe
 from sweepkit.study.errors import InputError
 
 DEADLINE_SECONDS = 300.0
@@ -45,7 +45,8 @@ def _environment() -> str:
     """Return a digest of the interpreter and the versions of the installed packages."""
     folders = {Path(folder) for folder in sys.path if "-packages" in folder}
     installed = {each.name for folder in folders if folder.is_dir() for each in folder.glob("*-info")}
-    return _digest(sys.version, _stamp(child.__file__), sorted(installed))
+    reader = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in (child, describe)]
+    return _digest(sys.version, reader, sorted(installed))
 
 
 def _digest(*parts: Any) -> str:
@@ -97,16 +98,13 @@ def _remember(question: Question, entry: dict[str, Any]) -> None:
 
 def _from_child(questions: Sequence[Question], environment: str) -> list[Any]:
     began = time.time_ns()
-    answer = _run_child(questions)
-    if isinstance(answer, InputError):
-        return [answer] * len(questions)
-    found: list[Any] = []
-    settled = all(stamp[0] < began for stamp in answer["files"].values())
-    for question, each in zip(questions, answer["answers"], strict=True):
-        found.append(InputError(each["error"]) if "error" in each else each["facts"])
-        if settled and "facts" in each:
-            _remember(question, {"environment": environment, "files": answer["files"], "facts": each["facts"]})
-    return found
+    answers = _run_child(questions)
+    if isinstance(answers, InputError):
+        return [answers] * len(questions)
+    for question, answer in zip(questions, answers, strict=True):
+        if "facts" in answer and all(stamp[0] < began for stamp in answer["files"].values()):
+            _remember(question, {"environment": environment, **answer})
+    return [InputError(answer["error"]) if "error" in answer else answer["facts"] for answer in answers]
 
 
 _PROGRAM = (
