@@ -78,7 +78,8 @@ def test_a_line_to_type_exists(line: str) -> None:
 
 
 @pytest.mark.parametrize("text", blocks("yaml"), ids=lambda text: text.splitlines()[0])
-def test_a_study_of_the_readme_loads(text: str, project: Path) -> None:
+def test_a_study_of_the_readme_loads(text: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE")
     (project / "study.yaml").write_text(text)
     assert load_study(project / "study.yaml").study.name in text
 

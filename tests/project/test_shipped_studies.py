@@ -45,7 +45,8 @@ SHORTER["imdb/study.yaml"] = ("budget.trials=2", "confirm=null")
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_shipped_study_has_no_mistake(file: str) -> None:
+def test_a_shipped_study_has_no_mistake(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE")  # imdb's model and data lie on the hub
     done = CliRunner().invoke(app, ["check", str(STUDIES / file)])
     assert done.exit_code == 0, done.output
 

@@ -19,6 +19,7 @@ from sweepkit.study import messages
 from sweepkit.study.backends import backends_with, gpus_here
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
 from sweepkit.study.files import exists
+from sweepkit.study.paths import project_root
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import references
@@ -90,7 +91,8 @@ _COLUMNS = ("text", "label", "image")
 def _data(task: Any, home: Path, searched: set[str]) -> Iterator[Problem]:
     """Yield data sets that cannot be loaded without the network, and columns that the files do not have."""
     name, variable = task.source.name, references.offline("HF_DATASETS_OFFLINE")
-    if name is not None and variable and not references.downloaded_data(name):
+    beside = any(exists(folder / name) for folder in (Path.cwd(), home, project_root(home))) if name else False
+    if name is not None and variable and not beside and not references.downloaded_data(name):
         where = references.cache("datasets", "HF_DATASETS_CACHE")
         yield Problem("task.data.name", f"{name} is not in {where}, and {variable} forbids to download it")
     try:
