@@ -62,7 +62,7 @@ class MLflowTracker(Tracker):
         down. Errors of the store are reported by the first delivery. Raises InputError for an impossible URI.
         """
         uri = tracking_uri(self._study)
-        _import_store()
+        _import_mlflow()
         if sqlite_file(uri):
             threading.Thread(target=_create_tables, args=(uri, self._place), name="sweepkit-store").start()
 
@@ -187,7 +187,8 @@ class MLflowTracker(Tracker):
 
     @cached_property
     def _store(self) -> Store:
-        return _import_store()(tracking_uri(self._study), self._place, of_url(self._study.storage))
+        store, _ = _import_mlflow()
+        return store(tracking_uri(self._study), self._place, of_url(self._study.storage))
 
     @cached_property
     def _state(self) -> State:
@@ -298,9 +299,8 @@ class MLflowTracker(Tracker):
         return tags
 
     def _models(self) -> Models:
-        from sweepkit.trackers.mlflow.models import Models
-
-        return Models(self._store, self._study, self._place, self._state)
+        _, models = _import_mlflow()
+        return models(self._store, self._study, self._place, self._state)
 
     def _send(self, path: str, content: str) -> None:
         content = self._store.clean(content)
@@ -319,15 +319,17 @@ class MLflowTracker(Tracker):
         return done.gone
 
 
-def _import_store() -> type[Store]:
-    """Import mlflow with the settings that it reads when it is imported."""
+def _import_mlflow() -> tuple[type[Store], type[Models]]:
+    """Return the classes that import mlflow, which finds its settings in the environment."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    from sweepkit.trackers.mlflow.models import Models
     from sweepkit.trackers.mlflow.store import Store
 
-    return Store
+    return Store, Models
 
 
 def _create_tables(uri: str, place: Place) -> None:
+    store, _ = _import_mlflow()
     with suppress(Exception):
-        _import_store()(uri, place)
+        store(uri, place)
