@@ -102,7 +102,21 @@ def test_what_is_known_of_the_data_lies_beside_it(tmp_path: Path) -> None:
     place = prepare(own(tmp_path), tmp_path / "data")
     known = about(place)
     assert known.pop("task").endswith(":Counted")
+    assert known.pop("classes") == {"train": [], "validation": []}, "the labels are no whole numbers"
     assert known == {"digest": place.name, "rows": {"train": 3, "validation": 3}, "columns": ["x", "labels"]}
+
+
+@pytest.mark.parametrize("labels", ["[0, 1, 0, 2, 0]", "ClassLabel"])
+def test_how_many_rows_each_class_has_is_known_of_the_data(tmp_path: Path, labels: str) -> None:
+    text = OWN_TASK.replace("[0.0] * self.rows", "[0, 1, 0, 2, 0]")
+    if labels == "ClassLabel":
+        text = text.replace(
+            "        return DatasetDict",
+            "        split = split.class_encode_column('labels')\n        return DatasetDict",
+        )
+    (tmp_path / "task.py").write_text(text)
+    place = prepare(own(tmp_path, rows=5), tmp_path / "data")
+    assert about(place)["classes"] == {"train": [1, 1, 3], "validation": [1, 1, 3]}
 
 
 def test_loading_is_quick_and_maps_memory(tmp_path: Path) -> None:

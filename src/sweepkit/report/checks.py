@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from sweepkit.report import style
 from sweepkit.report.answer import PAST, numbered
 from sweepkit.report.classes import one_class
 from sweepkit.report.evidence import Evidence, configuration
@@ -228,17 +229,15 @@ def pruned_winner(evidence: Evidence) -> Said:
 
 def at_an_edge(evidence: Evidence) -> Said:
     """The best value of a hyperparameter lies at an end of its range."""
-    top = evidence.ranked[:TOP]
-    for dimension, label in configuration(evidence.study, _best(evidence)).values():
+    top = [configuration(evidence.study, row) for row in evidence.ranked[:TOP]]
+    for key, (dimension, label) in top[0].items():
         parameter, name = dimension.parameter, dimension.name
         if isinstance(parameter, Choice) or not isinstance(label, (int, float)):
             continue
         if isinstance(parameter, Int) and len(parameter.values) < FEW_VALUES:
             continue
         share = parameter.share(label)
-        middle = statistics.median(
-            parameter.share(row.params[name]) for row in top if parameter.contains(row.params.get(name))
-        )
+        middle = statistics.median(style.position(*each[key]) for each in top if key in each)
         upper = share >= 1 - EDGE and middle >= 1 - NEAR
         if not upper and not (share <= EDGE and middle <= NEAR):
             continue

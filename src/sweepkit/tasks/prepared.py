@@ -135,10 +135,9 @@ def _write(task: Task, place: Path) -> None:
 
 
 def _classes(part: Dataset) -> list[int]:
-    """Return how many rows each class has; empty where the labels are not class ids, one a row."""
-    from datasets import ClassLabel
-
-    column = next((name for name in ("labels", "label") if isinstance(part.features.get(name), ClassLabel)), None)
+    """Return how many rows each class has; empty where the labels are not whole numbers, one a row."""
+    kinds = {name: getattr(part.features.get(name), "dtype", "") for name in ("labels", "label")}
+    column = next((name for name, kind in kinds.items() if kind.startswith(("int", "uint"))), None)
     return sorted(Counter(part[column]).values()) if column else []
 
 
