@@ -125,6 +125,8 @@ class StudySession:
                 if spec is not None:
                     return spec
             trial = self._search.ask()
+            for note in self._search.news():
+                self._watch.on_note(note)
             if trial is not None:
                 return self._spec(trial)
             self._left = self._take_over()  # of a driver that died meanwhile

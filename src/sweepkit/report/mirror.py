@@ -56,17 +56,17 @@ def pruned_at(evidence: Evidence, row: Trial) -> int | None:
         study = _empty(evidence.study.name, evidence.goal)
         trials = [study.ask() for _ in range(max(ended) + 1)]  # Hyperband's brackets go by name and number
         for number in [*(number for number in sorted(ended) if number != row.number), row.number]:
-            for step, value in ended[number].intermediate.items():
+            reached = evidence.study.objective.course(ended[number].intermediate)
+            for step, value in reached.items():
                 trials[number].report(value, step)
                 study.pruner = make_pruner(spec.type, spec.options)
                 if trials[number].should_prune() and number == row.number and step < max(row.intermediate):
                     return step
-            reached = list(ended[number].intermediate.values())
             if ended[number].ending is Ending.pruned or not reached:
                 state = TrialState.PRUNED if ended[number].ending is Ending.pruned else TrialState.FAIL
                 study.tell(trials[number], state=state)
             else:
-                study.tell(trials[number], reached[-1])
+                study.tell(trials[number], list(reached.values())[-1])
     return None
 
 

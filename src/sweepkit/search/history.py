@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sweepkit.search.records import EVALUATION, Records, row_of
+from sweepkit.search.records import EVALUATION, FIXED, Records, is_ours, row_of
 from sweepkit.study.configurations import key_of
 from sweepkit.study.objective import Goal, Objective
 from sweepkit.trial.events import Evaluated
@@ -64,6 +64,8 @@ class History:
         """Keys of the configurations that the study file enqueued."""
         self.baselines: set[int] = set()
         """The baseline and its retries."""
+        self.foreign: dict[int, str] = {}
+        """Trials in the storage that are not this study's → why they are left out of everything."""
         self.point = 0
         """Next position in the sampler's sequence (qmc, grid)."""
 
@@ -74,7 +76,8 @@ class History:
 
     def trials(self) -> list[Trial]:
         """Return all trials by number."""
-        return [self._ended.get(trial.number) or row_of(trial) for trial in self.read()]
+        stored = self.read()
+        return [self._ended.get(trial.number) or row_of(trial) for trial in stored if trial.number not in self.foreign]
 
     def read(self) -> list[FrozenTrial]:
         """Return all trials as stored now, by number, after updating the history from them."""
@@ -88,8 +91,17 @@ class History:
         known = self._worst or [(-math.inf, math.inf)] * len(goals)
         return [low if goal.direction == "maximize" else high for goal, (low, high) in zip(goals, known, strict=True)]
 
+    def refuse(self, number: int, why: str) -> None:
+        """Leave a waiting trial out of everything from now on."""
+        self.foreign[number] = why
+        self._open.discard(number)
+        self.waiting.discard(number)
+
     def _update(self, trials: Sequence[FrozenTrial]) -> None:
         for trial in trials[self._seen :]:
+            if not is_ours(trial) and not (trial.state == TrialState.WAITING and FIXED in trial.system_attrs):
+                self.foreign[trial.number] = "it was made by plain Optuna, so that nothing is known of what it trained"
+                continue
             row = row_of(trial)
             if row.origin == "baseline" or row.retry_of in self.baselines:
                 self.baselines.add(row.number)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from bisect import insort
-from collections.abc import Collection, Container
+from collections.abc import Callable, Collection, Container
 from typing import Any, NoReturn
 
 from optuna.storages import BaseStorage
@@ -27,17 +27,24 @@ class ReadOnlyStorage(BaseStorage):
     """A storage as seen by the sampler or pruner of the trial ``own``.
 
     ``hidden`` trials are left out: they lack parameters of the space, which several samplers cannot handle. ``goal`` shows
-    only one goal of several, as pruners support only one.
+    only one goal of several, as pruners support only one. ``judged`` returns a trial with the values that count.
     """
 
     def __init__(
-        self, storage: BaseStorage, own: FrozenTrial, *, hidden: Collection[int] = (), goal: int | None = None
+        self,
+        storage: BaseStorage,
+        own: FrozenTrial,
+        *,
+        judged: Callable[[FrozenTrial], FrozenTrial],
+        hidden: Collection[int] = (),
+        goal: int | None = None,
     ) -> None:
         self._storage = storage
         self.own = own
         """The trial that is being proposed or judged."""
         self._hidden = frozenset(hidden)
         self._goal = goal
+        self._judged = judged
         self.written: dict[str, Any] = {}
         """System attributes set on the own trial."""
 
@@ -53,7 +60,7 @@ class ReadOnlyStorage(BaseStorage):
         trials = [t for t in self._storage.get_all_trials(study_id, deepcopy, states) if t.number not in left_out]
         if states is None or self.own.state in states:
             insort(trials, self.own, key=lambda trial: trial.number)
-        return [self._seen(trial) for trial in trials] if self._goal is not None or self.written else trials
+        return [self._seen(trial) for trial in trials]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Collect an attribute of the own trial; refuse any other trial's."""
@@ -98,6 +105,7 @@ class ReadOnlyStorage(BaseStorage):
 
     def _seen(self, trial: FrozenTrial) -> FrozenTrial:
         own = trial.number == self.own.number
+        trial = self._judged(trial)
         if not (own and self.written) and (self._goal is None or not trial.values):
             return trial
         seen = copy.copy(trial)

@@ -8,6 +8,7 @@ alone ``fixed``, ``listed``, ``point``, ``partial``, ``driver``, ``pruned_at``. 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -20,13 +21,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweepkit.search.private import trial_id
 from sweepkit.study.configurations import Configuration
 from sweepkit.study.errors import StudyNotFound
-from sweepkit.study.objective import Direction
+from sweepkit.study.objective import Goal
 from sweepkit.trial.trial import Ending, Reason, Trial, Turn
 
 EVALUATION = "evaluation:"
 """Prefix of a trial's attribute for one evaluation; its number follows."""
 MEETING = "meeting:"
 """Prefix of the study's attribute for one meeting; the number of the evaluation at which it was held follows."""
+FIXED = "fixed_params"
+"""System attribute in which ``study.enqueue_trial`` of plain Optuna keeps its values."""
 FITS = "fits"
 """Name of the constraint that infeasible and diverged trials violate."""
 _BY_STATE = {
@@ -41,10 +44,10 @@ _BY_STATE = {
 class Records:
     """The Optuna study ``name``, created when its first trial is added."""
 
-    def __init__(self, name: str, storage: BaseStorage, directions: Sequence[Direction]) -> None:
+    def __init__(self, name: str, storage: BaseStorage, goals: Sequence[Goal]) -> None:
         self.name = name
         self.storage = storage
-        self._directions = directions
+        self._goals = goals
 
     def all(self) -> list[FrozenTrial]:
         """Return all trials by number, as stored now; not to be modified."""
@@ -70,9 +73,12 @@ class Records:
         """Create the study unless it exists; return its id."""
         study_id = self._id()
         if study_id is None:
-            optuna.create_study(
-                storage=self.storage, study_name=self.name, directions=self._directions, load_if_exists=True
+            directions = [goal.direction for goal in self._goals]
+            made = optuna.create_study(
+                storage=self.storage, study_name=self.name, directions=directions, load_if_exists=True
             )
+            with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+                made.set_metric_names([goal.metric for goal in self._goals])
             study_id = self.storage.get_study_id_from_name(self.name)
         return study_id
 
@@ -127,6 +133,10 @@ class Records:
         self.storage.set_trial_state_values(trial_id(trial), TrialState.RUNNING)
         return self.storage.get_trial(trial_id(trial))
 
+    def refuse(self, trial: FrozenTrial) -> None:
+        """Fail a waiting trial that is not this study's, so that nobody waits for it."""
+        self.storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
+
     def close(
         self, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None, *, fits: bool = True
     ) -> None:
@@ -144,6 +154,11 @@ class Records:
             return self.storage.get_study_id_from_name(self.name)
         except KeyError:
             return None
+
+
+def is_ours(trial: FrozenTrial) -> bool:
+    """Whether sweepkit stored the trial; ``study.ask()`` and ``study.optimize()`` of plain Optuna leave others."""
+    return not trial.user_attrs.keys().isdisjoint(("origin", "retry_of", "confirm_of", "hyperparameters", "fixed"))
 
 
 def ending_of(trial: FrozenTrial) -> Ending:

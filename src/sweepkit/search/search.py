@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import repeat
 from typing import Any
@@ -23,15 +24,16 @@ from sweepkit.search.history import Evaluations, History
 from sweepkit.search.private import trial_id
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.read_only import ReadOnlyStorage
-from sweepkit.search.records import EVALUATION, Records, blank, ending_of, row_of, whole
+from sweepkit.search.records import EVALUATION, FIXED, Records, blank, ending_of, is_ours, row_of, whole
 from sweepkit.search.samplers import Grid, combinations, make_sampler, quiet_optuna
 from sweepkit.search.storage import together
 from sweepkit.study.configurations import Configuration, key_of
 from sweepkit.study.errors import InputError
+from sweepkit.study.files import first_line
 from sweepkit.study.parameters import Scalar
 from sweepkit.study.paths import Place
 from sweepkit.study.samplers import make_pruner
-from sweepkit.study.space import trial_seed
+from sweepkit.study.space import dimensions, trial_seed
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
 from sweepkit.trial.trial import Ending, Reason, Trial
@@ -67,11 +69,13 @@ class Search:
         """Whether it proposes new configurations; False for confirmation runs."""
         self.exhausted = False
         """Whether an ask found that every configuration was tried."""
-        self.records = Records(name, storage, [goal.direction for goal in study.objective.goals])
+        self.records = Records(name, storage, study.objective.goals)
         self._history = History(self.records)
         self._drivers = drivers_of(study, name)
         self._evaluations: dict[int, Evaluations] = {}
+        self._judged_trials: dict[int, FrozenTrial] = {}
         self._mine: set[int] = set()
+        self._announced: set[int] = set()
         self._added = not self.proposes  # whether the study file's own configurations were added
         self._combinations = combinations(study) if study.sampler.kind.enumerates else None
         make_sampler(study, 0, grid=self._combinations)
@@ -90,7 +94,7 @@ class Search:
         left = []
         with self._drivers.turn():
             for trial in self._history.read():
-                if trial.state != TrialState.RUNNING or trial.number in self._mine:
+                if trial.state != TrialState.RUNNING or trial.number in self._mine | self._history.foreign.keys():
                     continue
                 if self._drivers.alive(trial.user_attrs.get("driver")):
                     continue
@@ -111,8 +115,9 @@ class Search:
             budget = self._study.budget.trials if self.proposes else None
             if budget is not None and self._history.spent >= budget:
                 return None
+            self._adopt_enqueued(trials)
             if self._history.waiting:
-                trial: FrozenTrial | None = self._start(trials[min(self._history.waiting)])
+                trial: FrozenTrial | None = self._start(self.records.get(min(self._history.waiting)))
             elif not self.proposes or self.exhausted:
                 return None
             else:
@@ -121,6 +126,12 @@ class Search:
             return None
         self._mine.add(trial.number)
         return row_of(trial)
+
+    def news(self) -> list[str]:
+        """Return a sentence on each trial, found since the last call, that plain Optuna added and that is left out."""
+        new = {number: why for number, why in self._history.foreign.items() if number not in self._announced}
+        self._announced |= new.keys()
+        return [f"trial {number} is left out: {why}" for number, why in new.items()]
 
     def report(self, event: Evaluated) -> bool:
         """Store an evaluation; return whether to prune the trial. The same evaluation may be reported again.
@@ -132,7 +143,7 @@ class Search:
         evaluations = self._evaluated(trial)
         evaluations.add(event)
         stored = {"values": list(event.values), "metrics": dict(event.metrics)}
-        value = self._objective.values_of(evaluations.values())[self._objective.deciding]
+        value = event.values[self._objective.deciding]
         with together(self.records.storage):
             self.records.note(trial, **{f"{EVALUATION}{event.number}": stored})
             self.records.storage.set_trial_intermediate_value(trial_id(trial), event.number, value)
@@ -143,8 +154,9 @@ class Search:
         spared = event.final or event.trial in self._history.baselines
         if event.number >= trial.user_attrs.get("pruned_at", math.inf):
             return not spared
-        trial = self.records.get(event.trial)
-        view = ReadOnlyStorage(self.records.storage, trial, goal=self._objective.deciding)
+        trial = self._judged(self.records.get(event.trial))
+        storage, hidden = self.records.storage, self._history.foreign.keys()
+        view = ReadOnlyStorage(storage, trial, judged=self._judged, hidden=hidden, goal=self._objective.deciding)
         with quiet_optuna():
             pruner = self._pruner or make_pruner(self._study.pruner.type, self._study.pruner.options)
             prune = pruner.prune(self.records.study(view), trial) and not spared
@@ -212,6 +224,18 @@ class Search:
         trial = self.records.get(number)
         return Configuration(trial.params, trial.user_attrs["hyperparameters"])
 
+    def _judged(self, trial: FrozenTrial) -> FrozenTrial:
+        """Return a trial as samplers and pruners see it: its intermediate values by the objective's rule."""
+        if (known := self._judged_trials.get(trial.number)) is not None:
+            return known
+        if len(trial.intermediate_values) < 2 or self._objective.value == "last":
+            return trial
+        seen = copy(trial)
+        seen.intermediate_values = self._objective.course(trial.intermediate_values)
+        if trial.state.is_finished():
+            self._judged_trials[trial.number] = seen
+        return seen
+
     def _evaluated(self, trial: FrozenTrial) -> Evaluations:
         return self._evaluations.setdefault(trial.number, Evaluations(trial.user_attrs))
 
@@ -243,6 +267,21 @@ class Search:
                 self._add(Configuration({}, {}), origin="enqueued", fixed=entry, listed=key_of(entry))
         self._added = True
 
+    def _adopt_enqueued(self, trials: Sequence[FrozenTrial]) -> None:
+        """Take over what ``study.enqueue_trial`` of plain Optuna added, or refuse it."""
+        names = {key: dimension.name for key, dimension in dimensions(self._study.space).items()}
+        for trial in [trials[number] for number in sorted(self._history.waiting)]:
+            if is_ours(trial):
+                continue
+            fixed = {names.get(key, key): value for key, value in trial.system_attrs[FIXED].items()}
+            try:
+                self._proposer.configurations.ensure_possible(fixed)
+            except InputError as error:
+                self.records.refuse(trial)
+                self._history.refuse(trial.number, f"plain Optuna enqueued it with {fixed}: {first_line(error)}")
+            else:
+                self.records.note(trial, origin="enqueued", fixed=fixed)
+
     def _add(self, configuration: Configuration, **attributes: Any) -> int:
         """Store a waiting trial; return its number."""
         domains = self._proposer.distributions
@@ -268,7 +307,8 @@ class Search:
 
     def _propose(self, own: FrozenTrial, fixed: Mapping[str, Any], state: TrialState) -> FrozenTrial | None:
         """Return a whole trial, ready to be stored; one with ``fixed`` values may repeat an earlier configuration."""
-        view = ReadOnlyStorage(self.records.storage, own, hidden=self._history.partial)
+        hidden = self._history.partial | self._history.foreign.keys()
+        view = ReadOnlyStorage(self.records.storage, own, judged=self._judged, hidden=hidden)
         repeats = bool(fixed) or (self._study.duplicates == "train" and not self._study.sampler.kind.enumerates)
         for configuration, point in self._draws(view, fixed):
             if repeats or configuration.key not in self._history.tried:

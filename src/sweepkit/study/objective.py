@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import field_validator, model_validator
@@ -106,6 +106,24 @@ class Objective(Section):
             last = evaluations[-self.mean_of :]
             return tuple(math.fsum(values) / len(last) for values in zip(*last, strict=True))
         return tuple(evaluations[self.decisive(evaluations)])
+
+    def course(self, evaluated: Mapping[int, float]) -> dict[int, float]:
+        """Return the deciding goal's value by the rule after each evaluation; ``evaluated``: number → its own value.
+
+        >>> Objective(metric="eval_loss", direction="minimize").course({1: 0.5, 2: 0.3, 3: 0.4})
+        {1: 0.5, 2: 0.3, 3: 0.3}
+        """
+        found: dict[int, float] = {}
+        values: list[float] = []
+        for number, value in sorted(evaluated.items()):
+            values.append(value)
+            if self.mean_of is not None:
+                last = values[-self.mean_of :]
+                value = math.fsum(last) / len(last)
+            elif self.value == "best" and found:
+                value = max(found[max(found)], value, key=self.key_of)
+            found[number] = value
+        return found
 
     def decisive(self, evaluations: Sequence[Sequence[float]]) -> int:
         """Return the index of the evaluation whose model and metrics are the trial's; the last one for ``mean(k)``."""
