@@ -6,6 +6,7 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
@@ -29,6 +30,7 @@ from transformers.trainer_utils import BestRun
 
 import sweepkit
 from sweepkit import InputError, StudyFailed
+from sweepkit.api import trainer_search
 from sweepkit.trial.events import Evaluated, from_json
 
 pytestmark = pytest.mark.real
@@ -400,3 +402,20 @@ def test_ray_tunes_distributions_are_searched_on_ray(project: Path) -> None:
     (experiment,) = [e for e in client.search_experiments() if e.name == "named"]
     names = {run.info.run_name for run in client.search_runs([experiment.experiment_id])}
     assert f"mine-{best.hyperparameters['seed']}" in names
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, {}),
+        ({"lr_scheduler_kwargs": {"min_lr_rate": 0.0}}, {"lr_scheduler_kwargs": {"min_lr_rate": 0.0}}),
+        ({"accelerator_config": {"split_batches": True}}, {"accelerator_config": {"split_batches": True}}),
+        ({"fsdp_config": {"min_num_params": 3}}, {"fsdp_config": {"min_num_params": 3}}),
+    ],
+)
+def test_the_trials_keep_the_mappings_of_the_trainers_arguments(
+    tmp_path: Path, given: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", **given)
+    found = trainer_search._training(SimpleNamespace(args=arguments))  # type: ignore[arg-type]  # its args alone are read
+    assert {name: value for name, value in found.items() if isinstance(value, dict)} == kept

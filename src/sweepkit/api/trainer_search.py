@@ -35,10 +35,8 @@ from sweepkit.tasks.task import Task
 from sweepkit.trial.trial import Trial
 
 _OPTIONS = "study_name, storage, timeout, n_jobs, sampler, pruner, load_if_exists, gc_after_trial, catch"
-_FILLED_IN = frozenset(
-    {"accelerator_config", "fsdp_config", "parallelism_config", "debug", "lr_scheduler_kwargs", "project"}
-)
-"""Fields that TrainingArguments replaces by something other than what was written; trials get the Trainer's own."""
+_FILLED_IN = frozenset({"parallelism_config", "debug", "project"})
+"""Fields that TrainingArguments replaces by something other than what was written."""
 
 
 def hyperparameter_search(  # the signature of Trainer.hyperparameter_search
@@ -224,11 +222,23 @@ def _training(trainer: Trainer) -> dict[str, Any]:
     for entry in fields(trainer.args):
         if not entry.init or owned(entry.name) or entry.name in _FILLED_IN:
             continue
-        value = _plain(getattr(trainer.args, entry.name))
+        value = _written(entry.name, _plain(getattr(trainer.args, entry.name)))
         default = entry.default_factory() if callable(entry.default_factory) else entry.default
-        if value != _plain(default) and (value is None or isinstance(value, (bool, int, float, str, list, dict))):
+        if (
+            value != _plain(default)
+            and value != {}
+            and (value is None or isinstance(value, (bool, int, float, str, list, dict)))
+        ):
             result[entry.name] = value
     return result
+
+
+def _written(name: str, value: Any) -> Any:
+    """Return a value without the keys that TrainingArguments filled in."""
+    if name == "accelerator_config" and value is not None:
+        filled = vars(type(value)())
+        return {key: inner for key, inner in vars(value).items() if inner != filled.get(key)}
+    return {key: inner for key, inner in value.items() if inner} if name == "fsdp_config" and value else value
 
 
 def _plain(value: Any) -> Any:
