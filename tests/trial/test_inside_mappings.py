@@ -69,7 +69,7 @@ def test_a_study_searches_the_schedules_own_values(project: Path) -> None:
             return made
 
     rows = run_checked(check(study), instead=Replacements(task=Kept)).rows
-    assert [row.ending for row in rows] == ["complete"] * 3
+    assert [(row.ending, row.cause) for row in rows] == [("complete", "")] * 3
     for row, trial in zip(rows, trained.values(), strict=True):
         asked = {key.partition(".")[2]: value for key, value in row.params.items() if "lr_scheduler_kwargs." in key}
         factor = trial["trainer"].lr_scheduler.lr_lambdas[0]
