@@ -201,3 +201,25 @@ tracking: {{uri: none}}
     sweep("best", "floor", "--export", str(exported))
     script = (exported / "train.py").read_text()
     assert "'lr_scheduler_kwargs': {'num_cycles': 0.25, 'min_lr_rate': " in script
+
+
+@pytest.mark.real
+def test_a_scheduler_that_got_another_value_fails_the_trial(project: Path) -> None:
+    study = check(toy_study(project, training=COSINE, space={"lr_scheduler_kwargs.min_lr_rate": RATE})).study
+
+    class Careless(task_class(study.task, study.home)):  # type: ignore[misc]  # the toy task's class
+        def trainer(self, **given: Any) -> Trainer:
+            made: Trainer = super().trainer(**given)
+            plain = made.create_scheduler
+
+            def create(*arguments: Any, **options: Any) -> Any:
+                made.args.lr_scheduler_kwargs = {"num_cycles": 0.25, "min_lr_rate": 0.5}
+                scheduler = plain(*arguments, **options)
+                made.args.lr_scheduler_kwargs = {"num_cycles": 0.25, "min_lr_rate": 0.1}
+                return scheduler
+
+            made.create_scheduler = create  # type: ignore[method-assign]  # of this one Trainer
+            return made
+
+    end = run_trial(study, spec(project, 0, {"lr_scheduler_kwargs.min_lr_rate": 0.1}), Heard(), kind=Careless)
+    assert (end.ending, "what is trained is not what was sampled: lr_scheduler_kwargs" in end.cause) == ("failed", True)

@@ -28,6 +28,7 @@ from sweepkit.study.files import first_line, text_of
 from sweepkit.study.paths import LAST_NEW
 from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS as DEFAULTS
+from sweepkit.tasks.kinds import KINDS, kind_class
 from sweepkit.tasks.load import arguments_class, task_of
 from sweepkit.tasks.prepared import prepare
 from sweepkit.tasks.task import Task
@@ -59,7 +60,7 @@ def build_model(task: Task, values: Values) -> Any:
     Raises InputError for a key inside a mapping of which a user's ``model_init`` would have to know the other keys.
     """
     inside = [name for name in values.model if "." in name]
-    if inside and not type(task).model_init.__module__.startswith("sweepkit.tasks."):
+    if inside and all(type(task).model_init is not kind_class(kind).model_init for kind in KINDS):
         field = inside[0].partition(".")[0]
         raise InputError(
             f"model.{inside[0]} needs model.{field} in training with all its keys, for model_init takes it whole"

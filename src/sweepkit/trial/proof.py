@@ -80,6 +80,8 @@ def prove(trainer: Trainer, task: Task, values: Values, spec: TrialSpec) -> tupl
 def same(expected: Any, found: Any) -> bool:
     """Whether two values are equal: enums by value, numbers to a relative 1e-12, a bool only to a bool."""
     expected, found = _plain(expected), _plain(found)
+    if isinstance(expected, Mapping) and not isinstance(found, Mapping) and hasattr(found, "__dict__"):
+        found = vars(found)  # an AcceleratorConfig, made of the mapping
     if isinstance(expected, bool) or isinstance(found, bool):
         return expected is found
     if isinstance(expected, (int, float)) and isinstance(found, (int, float)):
@@ -245,6 +247,13 @@ def _warmup(trainer: Trainer) -> list[Any]:
     return [trainer.args.warmup_steps if peaks else f"a peak that is not at step {steps}"]
 
 
+def _schedule_options(trainer: Trainer) -> list[Any]:
+    """Return what the scheduler's factor was made with, if that has every key of the argument under its name."""
+    factors = getattr(trainer.lr_scheduler, "lr_lambdas", None)
+    held = getattr(factors[0], "keywords", {}) if factors else {}
+    return [held] if (trainer.args.lr_scheduler_kwargs or {}).keys() <= held.keys() else []
+
+
 _ACTING: Mapping[str, Callable[[Trainer], list[Any]]] = {
     "learning_rate": _learning_rates,
     "weight_decay": _weight_decays,
@@ -253,4 +262,5 @@ _ACTING: Mapping[str, Callable[[Trainer], list[Any]]] = {
     "adam_epsilon": _epsilons,
     "per_device_train_batch_size": _batch_sizes,
     "warmup_steps": _warmup,
+    "lr_scheduler_kwargs": _schedule_options,
 }
