@@ -250,8 +250,9 @@ def _warmup(trainer: Trainer) -> list[Any]:
 def _schedule_options(trainer: Trainer) -> list[Any]:
     """Return what the scheduler's factor was made with, if that has every key of the argument under its name."""
     factors = getattr(trainer.lr_scheduler, "lr_lambdas", None)
-    held = getattr(factors[0], "keywords", {}) if factors else {}
-    return [held] if (trainer.args.lr_scheduler_kwargs or {}).keys() <= held.keys() else []
+    held: dict[str, Any] = getattr(factors[0], "keywords", {}) if factors else {}
+    asked: Any = trainer.args.lr_scheduler_kwargs or {}
+    return [held] if asked.keys() <= held.keys() else []
 
 
 _ACTING: Mapping[str, Callable[[Trainer], list[Any]]] = {
