@@ -102,18 +102,18 @@ class _Import:
         study = StudyData.model_validate({**whole, "space": self.space}).at(self.home)
         return Imported(study, self.notes, self.warnings)
 
-    def remark(self, keys: Keys, message: str) -> Problem:
+    def remark(self, where: list[Problem], keys: Keys, message: str) -> None:
         origin = self.document.origin(keys)
-        return Problem(dotted(keys), message, self.label, origin.line if origin else None)
+        where.append(Problem(dotted(keys), message, self.label, origin.line if origin else None))
 
     def note(self, keys: Keys, message: str) -> None:
-        self.notes.append(self.remark(keys, message))
+        self.remark(self.notes, keys, message)
 
     def warn(self, keys: Keys, message: str) -> None:
-        self.warnings.append(self.remark(keys, message))
+        self.remark(self.warnings, keys, message)
 
     def refuse(self, keys: Keys, message: str) -> None:
-        self.refused.append(self.remark(keys, message))
+        self.remark(self.refused, keys, message)
 
     def name(self) -> str:
         written = str(self.given.get("name") or Path(self.label).stem)

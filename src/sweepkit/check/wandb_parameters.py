@@ -60,30 +60,19 @@ def _consumed(name: str, consumers: Consumers) -> tuple[str | None, str]:
     return (name, "") if field is not None else (None, why)
 
 
-_ENDS: tuple[tuple[str, ...], Mapping[str, float]] = (("min", "max"), {})
-_Q_ENDS: tuple[tuple[str, ...], Mapping[str, float]] = (("min", "max"), {"q": 1.0})
-_BELL: tuple[tuple[str, ...], Mapping[str, float]] = ((), {"mu": 0.0, "sigma": 1.0})
-_Q_BELL: tuple[tuple[str, ...], Mapping[str, float]] = ((), {"mu": 0.0, "sigma": 1.0, "q": 1.0})
+_ENDS, _BELL, _BETA, _STEP = ("min", "max"), {"mu": 0.0, "sigma": 1.0}, {"a": 1.0, "b": 1.0}, {"q": 1.0}
+_RANGES = ("uniform", "log_uniform", "log_uniform_values")
 DISTRIBUTIONS: Mapping[str, tuple[tuple[str, ...], Mapping[str, float]]] = MappingProxyType(
     {
         "constant": (("value",), {}),
         "categorical": (("values",), {}),
         "categorical_w_probabilities": (("values", "probabilities"), {}),
-        "int_uniform": _ENDS,
-        "uniform": _ENDS,
-        "q_uniform": _Q_ENDS,
-        "log_uniform": _ENDS,
-        "log_uniform_values": _ENDS,
-        "q_log_uniform": _Q_ENDS,
-        "q_log_uniform_values": _Q_ENDS,
-        "inv_log_uniform": _ENDS,
-        "inv_log_uniform_values": _ENDS,
-        "normal": _BELL,
-        "q_normal": _Q_BELL,
-        "log_normal": _BELL,
-        "q_log_normal": _Q_BELL,
-        "beta": ((), {"a": 1.0, "b": 1.0}),
-        "q_beta": ((), {"a": 1.0, "b": 1.0, "q": 1.0}),
+        **dict.fromkeys(("int_uniform", *_RANGES, "inv_log_uniform", "inv_log_uniform_values"), (_ENDS, {})),
+        **{f"q_{name}": (_ENDS, _STEP) for name in _RANGES},
+        **dict.fromkeys(("normal", "log_normal"), ((), _BELL)),
+        **dict.fromkeys(("q_normal", "q_log_normal"), ((), {**_BELL, **_STEP})),
+        "beta": ((), _BETA),
+        "q_beta": ((), {**_BETA, **_STEP}),
     }
 )
 """Distribution → (keys it requires, defaults of its other keys)."""

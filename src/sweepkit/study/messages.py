@@ -145,16 +145,20 @@ def sentence(errors: list[ErrorDetails], model: type[BaseModel] | None, meant: s
         return f"keys are text, got {show(error['input'])}; put it in quotes"
     value = error["input"]
     words = [expected(each) for each in errors]
+    return f"expected {either(words)}, got {show(value)}{meant or _hint(value, words, errors)}"
+
+
+def _hint(value: Any, words: Sequence[str], errors: list[ErrorDetails]) -> str:
+    """Return what to write instead of a value, or the nearest right one; empty without an idea."""
     if "a list" in words and isinstance(value, (str, Mapping)):
-        meant = meant or (f"; write [{value}]" if isinstance(value, str) and len(value) < 80 else "; put it in a list")
+        return f"; write [{value}]" if isinstance(value, str) and len(value) < 80 else "; put it in a list"
     if "a whole number" in words and isinstance(value, float) and value.is_integer():
-        meant = meant or f"; write {value:.0f}"
-    message = f"expected {either(words)}, got {show(value)}{meant}"
-    if isinstance(value, str) and not meant:
-        members = [word for each in errors for word in expected(each).replace(" or ", ", ").split(", ")]
-        closed = any(each["type"] == "literal_error" for each in errors)
-        message += (near(value, members) if closed else "") or ("" if "text" in words else unquoted(value))
-    return message
+        return f"; write {value:.0f}"
+    if not isinstance(value, str):
+        return ""
+    members = [member for word in words for member in word.replace(" or ", ", ").split(", ")]
+    closed = any(each["type"] == "literal_error" for each in errors)
+    return (near(value, members) if closed else "") or ("" if "text" in words else unquoted(value))
 
 
 def keys(model: type[BaseModel]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -135,16 +135,22 @@ def consumers_of(study: StudyData) -> tuple[Consumers, list[Problem]]:
     found = installed(types, *([task.arguments_type, task.folder] if task else ()))
     if found.problem and task:
         problems.append(Problem("task", f"arguments_type of {task.label}: {found.problem}"))
-    known = [
-        with_values(fields, values)
-        for values in models
-        if values is not None and (fields := found.configurations[values["model_type"]]) is not None
-    ]
-    shared = None
-    if known and len(known) == len(models):
-        shared = {name: field for name, field in known[0].items() if all(name in other for other in known)}
-    unknown = task is None and bool(problems)
-    return Consumers(found.training, shared, found.lora, task, open=unknown or bool(found.problem)), problems
+    unknown = bool(found.problem) or (task is None and bool(problems))
+    model = _shared(models, found.configurations)
+    return Consumers(found.training, model, found.lora, task, open=unknown), problems
+
+
+def _shared(
+    models: Sequence[Mapping[str, Any] | None], configurations: Mapping[str, Mapping[str, Field] | None]
+) -> Mapping[str, Field] | None:
+    """Return the fields that the configurations of all models have, with the first one's defaults; None where unknown."""
+    known = []
+    for values in models:
+        fields = configurations[values["model_type"]] if values is not None else None
+        if values is None or fields is None:
+            return None
+        known.append(with_values(fields, values))
+    return {n: field for n, field in known[0].items() if all(n in other for other in known)} if known else None
 
 
 def models_of(study: StudyData, task: TaskFacts | None) -> list[tuple[str, Any]]:

@@ -49,23 +49,26 @@ def check_task(study: StudyData, consumers: Consumers) -> list[Problem]:
             for name, field in task.options.items()
             if field.required and name not in given and name not in searched
         ]
-    for path, model in models_of(study, task):
-        reference: Any = model.get("tokenizer") if isinstance(model, Mapping) else model
-        if not isinstance(reference, str):
-            continue
-        folder, missing = locate(reference, study.home)
-        if missing:
-            problems.append(Problem(path, missing))
-        elif folder is not None and reference == model and not (folder / "config.json").is_file():
-            problems.append(Problem(path, f"there is no config.json in {model}"))
-        elif folder is None and study.task.type is not None and (variable := references.offline()):
-            where = references.cache("hub", "HF_HUB_CACHE")
-            problems.append(Problem(path, f"{reference} is not in {where}, and {variable} forbids to download it"))
+    problems += _models(study, task)
     problems += _metrics(study, task)
     for name, value in given.items():
         if name != "model":
             problems += _files(f"task.{name}", value, study.home)
     return problems
+
+
+def _models(study: StudyData, task: TaskFacts) -> Iterator[Problem]:
+    """Yield models, or tokenizers of models from scratch, that are not where they should be."""
+    for path, model in models_of(study, task):
+        reference: Any = model.get("tokenizer") if isinstance(model, Mapping) else model
+        folder, missing = locate(reference, study.home) if isinstance(reference, str) else (None, None)
+        if missing:
+            yield Problem(path, missing)
+        elif folder is not None and reference == model and not (folder / "config.json").is_file():
+            yield Problem(path, f"there is no config.json in {model}")
+        elif folder is None and isinstance(reference, str) and study.task.type and (variable := references.offline()):
+            where = references.cache("hub", "HF_HUB_CACHE")
+            yield Problem(path, f"{reference} is not in {where}, and {variable} forbids downloading it")
 
 
 def _built_in(study: StudyData, consumers: Consumers) -> Iterator[Problem]:
@@ -94,7 +97,7 @@ def _data(task: Any, home: Path, searched: set[str]) -> Iterator[Problem]:
     beside = any(exists(folder / name) for folder in (Path.cwd(), home, project_root(home))) if name else False
     if name is not None and variable and not beside and not references.downloaded_data(name):
         where = references.cache("datasets", "HF_DATASETS_CACHE")
-        yield Problem("task.data.name", f"{name} is not in {where}, and {variable} forbids to download it")
+        yield Problem("task.data.name", f"{name} is not in {where}, and {variable} forbids downloading it")
     try:
         found = columns(task.source, home)
     except (InputError, OSError, ValueError, csv.Error):
@@ -116,8 +119,8 @@ _SHORT = {"mcc": "matthews_correlation", "r2": "r_squared", "rouge1": "rouge", "
 
 def _metrics(study: StudyData, task: TaskFacts) -> Iterator[Problem]:
     """Yield metrics that cannot be loaded."""
-    metrics = study.task.options.get("metrics", ())
-    if "compute_metrics" in task.overridden or not isinstance(metrics, (list, tuple)):
+    metrics = study.task.options.get("metrics", task.options["metrics"].default)
+    if {"compute_metrics", "trainer"} & task.overridden or not isinstance(metrics, (list, tuple)):
         return  # then metrics are whatever the task's own method returns
     for index, entry in enumerate(metrics):
         name = next(iter(entry), None) if isinstance(entry, Mapping) else entry
@@ -134,7 +137,7 @@ def _metrics(study: StudyData, task: TaskFacts) -> Iterator[Problem]:
             hint = f"; write {{{base}: {{average: {average}}}}}" if base and average else hint
             yield Problem(path, f"there is no metric {name}{hint}")
         elif variable and not references.downloaded_metric(name):
-            yield Problem(path, f"{name} is not bundled, and {variable} forbids to download it")
+            yield Problem(path, f"{name} is not bundled, and {variable} forbids downloading it")
 
 
 def _files(path: str, value: Any, home: Path) -> Iterator[Problem]:
