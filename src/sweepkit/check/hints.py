@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from sweepkit.check.fields.arguments import SHORTHANDS
 from sweepkit.check.fields.installed import installed
 from sweepkit.check.wandb_parameters import Fixed, Multiples, convert
+from sweepkit.check.yaml import dotted
 from sweepkit.study import messages, words
 from sweepkit.study.parameters import Choice
 from sweepkit.study.study import StudyData
@@ -63,17 +64,14 @@ def meant(keys: Sequence[str | int], error: ErrorDetails) -> str:
     """Return ``"; did you mean X?"`` or what to write for an unknown key or a wrong value; empty without a guess."""
     value, head = error["input"], str(keys[0]) if keys else ""
     if error["type"] == "extra_forbidden":
-        path, home = elsewhere(keys, value), ".".join(map(str, keys[:-1]))
-        return _question(path.removeprefix(f"{home}.") if keys[0] == "space" or home in _PARTS else path)
+        home, _, name = (path := elsewhere(keys, value)).rpartition(".")
+        return _question(name if home == dotted(tuple(keys[:-1])) else path)
     if not isinstance(value, str) or len(value) > 50:
         return _section(head, value) if len(keys) == 1 else ""
     known = _VALUES.get(head, {}).get(value.lower().replace("-", "_"), "")
     if keys[1:] == ("type",):
         return _question(known)
     return _section(head, known.partition(" ")[0] or value) if len(keys) == 1 else ""
-
-
-_PARTS = {"sampler", "pruner", "backend", "objective", "budget", "checkpoints", "retries", "confirm", "tracking"}
 
 
 def _question(name: str) -> str:
@@ -97,7 +95,7 @@ def _section(name: str, value: Any) -> str:
 
 def elsewhere(keys: Sequence[str | int], value: Any) -> str:
     """Return the path that was meant by an unknown key; empty without a guess."""
-    key, home = str(keys[-1]), ".".join(map(str, keys[:-1]))
+    key, home = str(keys[-1]), dotted(tuple(keys[:-1]))
     if keys[0] == "space":
         near = [_PARAMETER.get(key) or next(iter(get_close_matches(key, _PARAMETER_KEYS, n=1)), "")]
         return f"{home}.{near[0]}" if near[0] else ""

@@ -30,6 +30,10 @@ from sweepkit.tasks.metrics import AVERAGED, BUNDLED, ON_THE_HUB
 _DATA_FILES = (*SUFFIXES, ".csv.gz", ".json.gz", ".jsonl.gz")
 
 
+HUB_ID = 96
+"""Characters of the longest name on the hub."""
+
+
 def check_task(study: StudyData, consumers: Consumers) -> list[Problem]:
     """Return what is wrong with the task's fixed options, its model's folder and its data files."""
     task, given = consumers.task, study.task.options
@@ -66,6 +70,10 @@ def _models(study: StudyData, task: TaskFacts) -> Iterator[Problem]:
             yield Problem(path, missing)
         elif folder is not None and reference == model and not (folder / "config.json").is_file():
             yield Problem(path, f"there is no config.json in {model}")
+        elif folder is None and isinstance(reference, str) and len(reference) > HUB_ID:
+            yield Problem(
+                path, f"is no folder, and a name on the hub has at most {HUB_ID} characters, got {len(reference)}"
+            )
         elif folder is None and isinstance(reference, str) and study.task.type and (variable := references.offline()):
             where = references.cache("hub", "HF_HUB_CACHE")
             yield Problem(path, f"{reference} is not in {where}, and {variable} forbids downloading it")
