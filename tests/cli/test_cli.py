@@ -380,16 +380,28 @@ def test_retry_makes_new_trials_of_failed_ones_once(ran: StudyData) -> None:
     assert sweep("retry", "toy", "--failed").output == "toy has no failed trial that was not retried\n"
 
 
-def run_as(monkeypatch: pytest.MonkeyPatch, status: Any, rows: list[Trial]) -> list[tuple[Any, ...]]:
+def run_as(
+    monkeypatch: pytest.MonkeyPatch, status: Any, rows: list[Trial], undelivered: str = ""
+) -> list[tuple[Any, ...]]:
     """Have ``sweep run`` end like this without running anything; return what it was asked to run."""
     asked: list[tuple[Any, ...]] = []
 
     def run_checked(checked: Checked, *, fresh: bool, watch: Watcher) -> Outcome:
         asked.append((checked.study.backend.type, checked.study.backend.parallel, checked.study.budget.trials, fresh))
-        return Outcome(status, rows, None, None, "so it ended", 1.0)
+        return Outcome(status, rows, None, None, "so it ended", 1.0, undelivered)
 
     monkeypatch.setattr("sweepkit.driver.run.run_checked", run_checked)
     return asked
+
+
+def test_what_mlflow_lacks_is_the_last_line_and_has_its_own_exit_code(
+    study: StudyData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = "tracking: 2 trial(s) are not delivered yet (no answer); `sweep sync` delivers the rest"
+    run_as(monkeypatch, "done", [Trial(number=0, ending=Ending.complete, values=(0.5,))], missing)
+    done = sweep("run", "studies/toy")
+    assert done.exit_code == 3
+    assert " ".join(done.output.split()).endswith(missing)
 
 
 def test_options_of_run_win_over_the_file(study: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def sweep(
 
 
 def main() -> NoReturn:
-    """Run the command line, print errors, and exit: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    """Run the command line, print errors, and exit: 0 done, 1 failed, 2 bad input, 3 undelivered, 130 interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(

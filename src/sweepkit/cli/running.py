@@ -11,7 +11,7 @@ from sweepkit.cli import studies
 from sweepkit.study.backends import BACKENDS, meanings
 from sweepkit.study.errors import InputError
 
-EXIT_CODES = {"done": 0, "failed": 1, "interrupted": 130}
+EXIT_CODES = {"done": 0, "failed": 1, "undelivered": 3, "interrupted": 130}
 
 
 def run(
@@ -39,7 +39,8 @@ def run(
 
     Ctrl-C lets running trials checkpoint first; pressed twice, it ends them at once.
 
-    Exit codes: 0 done, 1 failed (the study, or a trial that no retry mended), 2 bad input, 130 interrupted.
+    Exit codes: 0 done, 1 failed (the study, or a trial that no retry mended), 2 bad input, 3 done, but the tracker has not
+    received everything, 130 interrupted.
     """
     from sweepkit.check.find import find_study
     from sweepkit.driver.run import run_checked
@@ -53,8 +54,10 @@ def run(
     with watcher() as view:
         outcome = run_checked(checked, fresh=fresh, watch=view)
     terminal.show(terminal.summary(outcome, checked.study))
-    broken = outcome.status == "done" and failed(outcome.rows)
-    raise typer.Exit(EXIT_CODES["failed" if broken else outcome.status])
+    ended = str(outcome.status)
+    if ended == "done":
+        ended = "failed" if failed(outcome.rows) else "undelivered" if outcome.undelivered else "done"
+    raise typer.Exit(EXIT_CODES[ended])
 
 
 def try_(
@@ -205,6 +208,8 @@ def sync(study: studies.Argument) -> None:
             tracker = tracker_of(data, reader.rows, place=reader.place)
             behind += tracker.behind()
             tracker.open()
+            if tracker.note:
+                typer.echo(tracker.note)
             tracker.sync()
         tracker.close(Answer.read(data, rows).record(status=state.status, reason=state.reason))
     typer.echo(f"delivered {words.plural(behind, 'trial')}" if behind else "nothing was missing")

@@ -216,8 +216,7 @@ class _Run:
         if status == "done" and not answer.ranked:
             status, reason = "failed", f"no trial completed ({reason})"
         write_state(study.place, State(status, reason))
-        if undelivered := self._courier.close(answer.record(status=status, reason=reason)):
-            self._watch.on_note(undelivered)
+        undelivered = self._courier.close(answer.record(status=status, reason=reason))
         seconds = time.monotonic() - self._began
         if status == "done" and seconds >= REPORT_AFTER_SECONDS:
             self._watch.on_note(report.conclude(study))
@@ -228,6 +227,7 @@ class _Run:
             baseline=answer.baseline,
             reason=reason,
             seconds=time.monotonic() - self._began,
+            undelivered=undelivered,
         )
         self._watch.on_close(outcome)
         return outcome

@@ -260,4 +260,5 @@ def summary(outcome: Outcome, study: StudyData) -> RenderableType:
         parts += [Text(), Text("No trial completed, so there is no best one.")]
     if (wrong := failures(study, outcome.rows)) is not None:
         parts += [Text(), Text("went wrong", style="dim"), Padding(wrong, (0, 0, 0, 2))]
-    return Group(*parts, Text(), commands(study, outcome.rows))
+    last = [Text(), Text(outcome.undelivered, style="yellow")] if outcome.undelivered else []
+    return Group(*parts, Text(), commands(study, outcome.rows), *last)

@@ -67,11 +67,14 @@ class Outcome:
     reason: str
     """Why the run ended, in words: the budget, the space, an interruption or a failure."""
     seconds: float
+    undelivered: str = ""
+    """What the tracker has not received yet and why, in words; empty where it has everything."""
 
     def __repr__(self) -> str:
         ended = sum(row.ending.counts for row in self.rows)
         best = f", best {self.best.value:.5g} (trial {self.best.number})" if self.best and self.best.values else ""
-        return f"<{self.status}: {ended} trials{best}; {self.reason}>"
+        missing = f"; {self.undelivered}" if self.undelivered else ""
+        return f"<{self.status}: {ended} trials{best}; {self.reason}{missing}>"
 
 
 class Switch:

@@ -37,6 +37,9 @@ class Tracker:
     name = ""
     """What users call it; empty where nothing is recorded."""
 
+    note = ""
+    """A sentence about what was found wrong in the store when it was opened, and mended."""
+
     def __init__(
         self, study: StudyData, rows: Rows = list, *, place: Place | None = None, data: Path | None = None
     ) -> None:

@@ -100,6 +100,8 @@ class Courier:
         if not self._opened:
             self._tracker.open()
             self._opened = True
+            if self._tracker.note:
+                self._warn(f"tracking: {self._tracker.note}")
         self._tracker.sync()
         while self._work:
             self._work[0]()

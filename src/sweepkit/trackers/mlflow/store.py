@@ -6,8 +6,13 @@ import fcntl
 import json
 import logging
 import re
+import shutil
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
@@ -46,9 +51,11 @@ class Store:
         self.uri = uri
         self._secrets = {*secrets, *of_url(uri)}
         self._root = artifact_root(uri, place.root)
+        self.note = ""
+        """A sentence about a broken database that was set aside; empty where there was none."""
         with _only_one(uri, place):
             if file := sqlite_file(uri):
-                file.parent.mkdir(parents=True, exist_ok=True)
+                self.note = _ensure_whole(file)
             self.client = MlflowClient(uri, registry_uri=uri)
             self.client.search_experiments(max_results=1)
 
@@ -174,6 +181,50 @@ def _cut(text: str) -> str:
     """Return text that fits into a tag, its middle cut out where it is too long."""
     room = MAX_TAG_VAL_LENGTH
     return text if len(text) <= room else f"{text[: room // 2 - 10]} [ … ] {text[-(room // 2 - 10) :]}"
+
+
+def _ensure_whole(file: Path) -> str:
+    """Make an SQLite file with its tables, unless there is one; return a sentence where a broken one was set aside.
+
+    The tables are made in a folder beside it and the file is moved to its name when it is complete, so that a killed process
+    leaves no file with half of them.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for left in file.parent.glob(f".{file.name}-*"):  # of a killed process; the caller holds the lock
+        shutil.rmtree(left, ignore_errors=True)
+    note = ""
+    if _is_broken(file):
+        aside = f"{file.name}.broken-{datetime.now():%Y%m%d-%H%M%S}"
+        for ending in ("-wal", "-shm", "-journal", ""):
+            with suppress(FileNotFoundError):
+                file.with_name(file.name + ending).rename(file.with_name(aside + ending))
+        note = f"{file.name} was not a whole database; it is now {aside}, and everything is delivered to a new one"
+    if file.exists() and file.stat().st_size:
+        return note
+    with TemporaryDirectory(dir=file.parent, prefix=f".{file.name}-") as folder:
+        draft, whole = Path(folder) / "draft.db", Path(folder) / "whole.db"
+        MlflowClient(f"sqlite:///{draft}").search_experiments(max_results=1)
+        # mlflow keeps its connection to the draft, hence a copy.
+        with closing(sqlite3.connect(draft)) as made, closing(sqlite3.connect(whole)) as copy:
+            made.backup(copy)
+        whole.replace(file)
+    return note
+
+
+def _is_broken(file: Path) -> bool:
+    """Whether a file is no database, or one of mlflow's whose making was cut off: it lacks even the default experiment."""
+    if not file.exists() or not file.stat().st_size:
+        return False
+    try:
+        with closing(sqlite3.connect(file, timeout=60)) as database:
+            tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
+            if tables.isdisjoint(("experiments", "alembic_version")):
+                return False  # empty, or another program's
+            return "experiments" not in tables or not database.execute("select 1 from experiments").fetchone()
+    except sqlite3.OperationalError:  # locked by another program, or not to be read: mlflow has the better words
+        return False
+    except sqlite3.DatabaseError:
+        return True
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from filelock import FileLock
 
-from sweepkit.study.paths import Place
 from sweepkit.study.secrets import of_url
 from sweepkit.trackers import Tracker, Ui
 from sweepkit.trackers.mlflow import provenance, records
@@ -64,7 +63,7 @@ class MLflowTracker(Tracker):
         uri = tracking_uri(self._study)
         _import_mlflow()
         if sqlite_file(uri):
-            threading.Thread(target=_create_tables, args=(uri, self._place), name="sweepkit-store").start()
+            threading.Thread(target=self._create_tables, args=(uri,), name="sweepkit-store").start()
 
     def open(self) -> None:
         """Create the tables, the experiment and the parent run, or find them; describe the study."""
@@ -187,8 +186,15 @@ class MLflowTracker(Tracker):
 
     @cached_property
     def _store(self) -> Store:
-        store, _ = _import_mlflow()
-        return store(tracking_uri(self._study), self._place, of_url(self._study.storage))
+        made, _ = _import_mlflow()
+        store = made(tracking_uri(self._study), self._place, of_url(self._study.storage))
+        self.note = store.note or self.note
+        return store
+
+    def _create_tables(self, uri: str) -> None:
+        made, _ = _import_mlflow()
+        with suppress(Exception):
+            self.note = made(uri, self._place).note
 
     @cached_property
     def _state(self) -> State:
@@ -327,9 +333,3 @@ def _import_mlflow() -> tuple[type[Store], type[Models]]:
     from sweepkit.trackers.mlflow.store import Store
 
     return Store, Models
-
-
-def _create_tables(uri: str, place: Place) -> None:
-    store, _ = _import_mlflow()
-    with suppress(Exception):
-        store(uri, place)
