@@ -343,3 +343,5 @@ def test_no_secret_is_in_anything_the_study_wrote(ran: Ran, tmp_path: Path) -> N
     for secret in (TOKEN, KEY):
         assert secret not in ran.said
         assert [path for path in files if secret.encode() in path.read_bytes()] == []
+    private = {"study.json", "spec.json", "events.jsonl", "console.log", "warm.log", "inspect.log"}
+    assert {oct(path.stat().st_mode & 0o777) for path in files if path.name in private} == {"0o600"}

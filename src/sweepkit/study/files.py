@@ -10,6 +10,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from sweepkit.study.secrets import scrub
+
+PRIVATE = 0o600
+"""Mode of a study's files: its owner reads and writes them, nobody else does."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 """A terminal's escape sequences (ECMA-48): CSI, OSC and those of two characters."""
 
@@ -17,10 +21,11 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file atomically: a reader, also after a crash, sees the old content or all of the new.
 
-    The folder must exist. Hard links to the old file keep its content.
+    The folder must exist. Hard links to the old file keep its content. The file is its owner's alone, as logs and studies
+    may hold what others should not read.
     """
     draft = path.with_name(f"{path.name}.new")
-    with draft.open("wb") as file:
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE), "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
@@ -46,14 +51,14 @@ def exists(path: Path) -> bool:
 
 
 def first_line(message: str | BaseException) -> str:
-    """Return the first non-blank line, at most 500 printable characters; for an exception, that of :func:`text_of`.
+    """Return the first non-blank line, at most 500 printable characters, without secrets; of an exception :func:`text_of`.
 
     >>> first_line("\\n  no \\x1b[31msuch\\x1b[0m file\\nhint: …"), first_line(KeyError()), first_line("\\ud800\\t!")
     ('no such file', 'KeyError', '? !')
     """
     text = _ESCAPES.sub("", text_of(message) if isinstance(message, BaseException) else message)
     lines = ("".join(c if c.isprintable() else " " if c.isspace() else "?" for c in line) for line in text.splitlines())
-    return next((line.strip() for line in lines if line.strip()), "")[:500]
+    return scrub(next((line.strip() for line in lines if line.strip()), ""))[:500]
 
 
 def jsonable(value: Any) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from sweepkit.study.files import PRIVATE
 from sweepkit.study.paths import EVENTS
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Logged, Scheduled, Started, from_json
 from sweepkit.trial.trial import Ending, Reason
@@ -198,7 +199,7 @@ class TrialLog:
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.refresh()
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, PRIVATE)
         if os.fstat(self._file).st_size > self._offset:
             os.ftruncate(self._file, self._offset)
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import FOREIGN
-from sweepkit.study.files import text_of
+from sweepkit.study.files import PRIVATE, text_of
 from sweepkit.study.study import StudyData
 from sweepkit.trial import linux
 from sweepkit.trial.jobs import JOBS, read_request
@@ -270,7 +270,7 @@ def _become_child(server: int) -> None:
 def _set_up(request: Mapping[str, Any]) -> None:
     """Set the name, console, environment and threads that a child's job asks for."""
     linux.set_process(comm=f"sweep {request['job']}")
-    console = os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    console = os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
     for target in (1, 2):
         os.dup2(console, target)
     os.close(console)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import StudyFailed
+from sweepkit.study.files import PRIVATE
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Finished
 from sweepkit.trial.trial import Ending, Reason
@@ -44,7 +45,7 @@ class WarmProcess:
             "HF_HUB_DISABLE_TELEMETRY": os.environ.get("HF_HUB_DISABLE_TELEMETRY", "1"),
         }
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as console:
+        with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE), "ab") as console:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", f"from sweepkit.trial.worker import serve; serve({theirs.fileno()})"],
                 pass_fds=[theirs.fileno()],

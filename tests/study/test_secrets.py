@@ -1,0 +1,74 @@
+"""What is a secret and what only looks like one; the formats are those that the services document."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweepkit.study.files import first_line
+from sweepkit.study.secrets import HIDDEN, scrub
+
+S = "Zq8vK2mX7tRw4Yb1"
+LONG = "aB3" * 14
+SECRETS = [
+    f"tool --password {S} --user ann",
+    f"--api-key={S}",
+    f"Authorization: Token {S}",
+    f"Authorization: Basic {S}==",
+    f'{{"password": "{S}"}}',
+    f'{{\\"api_key\\": \\"{S}\\"}}',
+    f"{{'headers': {{'Authorization': 'Bearer {S}'}}}}",
+    f"https://x.y/z?password={S}&a=1",
+    f"http://{S}@host/x",
+    f"https://acc.blob.core.windows.net/x?sv=2020&sig={S}%3D",
+    f"https://b.s3.amazonaws.com/k?X-Amz-Signature={S}&X-Amz-Credential={S}",
+    f"https://hooks.slack.com/services/T00000000/B00000000/{S}abcdefgh",
+    f"password='{S} and more words'",
+    f"PGPASSWORD={S}",
+    f"postgresql://ann:{S}@db/x",
+    f"curl -u ann:{S} https://x",
+    f"AccountKey={S}==;EndpointSuffix",
+    f"client_secret={S}",
+    f"Bearer {S}",
+]
+KEYS = [
+    *("ASIAABCDEFGH12345678", "AKIAABCDEFGH12345678", f"npm_{LONG[:36]}", f"r8_{LONG[:37]}", f"SG.{LONG[:22]}.{LONG}"),
+    *(f"ya29.{LONG}", f"hf_{LONG[:34]}", f"sk-ant-api03-{LONG}", f"sk_live_{LONG[:24]}", f"glpat-{LONG[:20]}"),
+    *(f"xapp-1-A1-{LONG}", f"xoxb-{LONG}", f"dckr_pat_{LONG[:27]}", f"ghp_{LONG[:36]}", f"AIza{LONG[:35]}"),
+    "eyJhbGciOiJI.eyJzdWIiOiIx.SflKxwRJSM",
+]
+HARMLESS = [
+    "learning_rate=3e-5 max_new_tokens: 128 pad_token: [PAD]",
+    "https://huggingface.co/bert-base-uncased/resolve/main/config.json",
+    "/home/ann/secret-project/data.csv",
+    "tokens per second: 12345, --num-tokens 512, per_token_loss: 0.5",
+    "the token type ids are missing; tokenizer=bert-base",
+    "git@github.com:org/repo.git at 3f2a9c1b7d8e9f0a1b2c3d4e5f60718293a4b5c6",
+]
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_a_secret_is_hidden_wherever_it_stands(text: str) -> None:
+    hidden = scrub(text)
+    assert S not in hidden and HIDDEN in hidden
+    assert scrub(hidden) == hidden
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_keys_are_known_by_their_format(key: str) -> None:
+    assert scrub(f"refused: {key}, sorry") == f"refused: {HIDDEN}, sorry"
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_what_only_looks_like_a_secret_stays(text: str) -> None:
+    assert scrub(text) == text
+
+
+def test_values_of_secret_variables_are_hidden_short_ones_only_as_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_PASSWORD", "horse")
+    monkeypatch.setenv("SERVICE_TOKEN", "opaque-77aa88bb")
+    assert scrub("horse in seahorses, (horse)") == "*** in seahorses, (***)"
+    assert scrub("xopaque-77aa88bby") == "x***y"
+
+
+def test_the_message_of_an_exception_is_scrubbed_where_it_is_taken() -> None:
+    assert first_line(ConnectionError(f"401 for https://x/?token={S}")) == "401 for https://x/?token=***"
