@@ -120,7 +120,7 @@ def test_values_inside_a_mapping_leave_its_fixed_keys_as_they_are() -> None:
     assert found.model == {"rope": {"type": "yarn", "factor": 2.0}, "other.x": 1}
     assert found.task == {"data.y": 3}
     assert found.peft == {"rank_pattern": {"encoder.layer.0": 8}}
-    assert made.training == fixed
+    assert made.training == {"lr_scheduler_kwargs": {"num_cycles": 0.5}, "model.rope": {"type": "yarn"}}
 
 
 def test_the_baseline_and_queued_configurations_take_both_spellings() -> None:
