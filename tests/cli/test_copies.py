@@ -44,7 +44,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     study = toy_study(top, tracking={"uri": "sqlite:///mlflow.db"}, budget={"trials": 2}, backend={"parallel": 1})
     (top / "a/b/study.yaml").write_text(to_yaml(study))
     sweep("run", "a/b/study.yaml", cwd=top)
-    assert json.loads(sweep("list", "--json", cwd=top))["studies"][0]["study"] == "toy"
+    assert json.loads(sweep("list", "--json", cwd=top))["studies"][0]["name"] == "toy"
     before = fingerprint(top)
     yield top
     assert fingerprint(top) == before

@@ -87,7 +87,7 @@ def test_a_study_searches_the_schedules_own_values(project: Path) -> None:
         ("lr_scheduler_kwargs.min_lr_rate", 0.1, lambda args: args.lr_scheduler_kwargs),
         ("accelerator_config.split_batches", True, lambda args: vars(args.accelerator_config)),
         ("fsdp_config.min_num_params", 7, lambda args: args.fsdp_config),
-        ("gradient_checkpointing_kwargs.use_reentrant", False, lambda args: args.gradient_checkpointing_kwargs),
+        ("activation_checkpointing_kwargs.use_reentrant", False, lambda args: args.activation_checkpointing_kwargs),
         ("liger_kernel_config.rope", True, lambda args: args.liger_kernel_config),
     ],
 )
@@ -188,8 +188,6 @@ tracking: {{uri: none}}
 
     tried = sweep("try", "study.yaml", "-p", "lr_scheduler_kwargs.min_lr_rate=0.15", "-p", "learning_rate=0.002")
     assert "complete" in tried
-    (event,) = (project / "runs/floor/try").rglob("events.jsonl")
-    assert '"min_lr_rate":0.15' in event.read_text().replace(": ", ":")
     sweep("enqueue", "study.yaml", "lr_scheduler_kwargs={min_lr_rate: 0.25}")
     sweep("run", "study.yaml", "--set", "space.lr_scheduler_kwargs.min_lr_rate.high=0.28")
     rows = json.loads(sweep("show", "floor", "--json"))["trials"]
