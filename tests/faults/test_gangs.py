@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from making import finished, follow, spec, toy_study
+from making import finished, follow, spec, toy_study, wait_until
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Slot
 from sweepkit.trial.events import Evaluated, Event, Finished
@@ -57,6 +57,23 @@ def test_every_rank_trains_the_same_parameters(executor: Executor, project: Path
     assert said[0] == said[1]
     assert (said[0]["learning_rate"], said[0]["x"]) == (3e-3, 0.25)
     assert [event.number for event in events if isinstance(event, Evaluated)] == [1, 2, 3]
+
+
+def test_ranks_listen_on_the_loopback_interface_alone(executor: Executor, project: Path) -> None:
+    gate = project / "gate"
+    executor.start(spec(project, 9, {"task.wait_at_step": 2, "task.wait_for": str(gate)}))
+    wait_until(lambda: executor.poll(0.1) is not None and len(list(project.glob("gate.here-*"))) == 2, 60, "both train")
+    pids = [int(path.name.rpartition("-")[2]) for path in project.glob("gate.here-*")]
+    listening = {
+        connection.laddr.ip
+        for pid in pids
+        for connection in psutil.Process(pid).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    gate.touch()
+    events = follow(executor, lambda event: "continue")[9]
+    assert finished(events).ending == "complete"
+    assert listening == {"127.0.0.1"}
 
 
 def test_every_rank_is_pruned(executor: Executor, project: Path) -> None:

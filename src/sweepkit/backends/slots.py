@@ -40,6 +40,8 @@ class Slot:
                 "LOCAL_WORLD_SIZE": str(self.ranks),
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
+                "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 hosts the store as torchrun would, see trial.worker
+                "GLOO_SOCKET_IFNAME": "lo",
             }
         return result
 

@@ -275,6 +275,22 @@ def _set_up(request: Mapping[str, Any]) -> None:
         os.dup2(console, target)
     os.close(console)
     os.environ.update(request.get("environment", {}))
+    if os.environ.get("RANK") == "0":
+        _host_store(int(os.environ["MASTER_PORT"]))
     import torch
 
     torch.set_num_threads(max(1, int(request.get("threads", 1))))
+
+
+_HOSTED: list[Any] = []
+"""The store of this trial's ranks, which lives as long as the process."""
+
+
+def _host_store(port: int) -> None:
+    """Host the store at which the ranks meet, on the loopback interface; torch's own listens on every interface."""
+    from torch.distributed import TCPStore
+
+    listener = socket.create_server(("127.0.0.1", port))
+    _HOSTED.append(
+        TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
+    )
