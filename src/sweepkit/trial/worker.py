@@ -288,9 +288,11 @@ _HOSTED: list[Any] = []
 
 def _host_store(port: int) -> None:
     """Host the store at which the ranks meet, on the loopback interface; torch's own listens on every interface."""
-    from torch.distributed import TCPStore
+    import torch
 
     listener = socket.create_server(("127.0.0.1", port))
     _HOSTED.append(
-        TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
+        torch.distributed.TCPStore(  # type: ignore[attr-defined]  # torch does not list it in __all__
+            "127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
+        )
     )
