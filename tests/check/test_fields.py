@@ -17,7 +17,7 @@ import pytest
 from sweepkit.check.fields import UNKNOWN, Field, facts
 from sweepkit.check.fields.arguments import RATIOS, REMOVED, RENAMED, SHORTHANDS
 from sweepkit.check.fields.describe import fields_of
-from sweepkit.check.fields.installed import installed
+from sweepkit.check.fields.installed import _arguments, installed
 from sweepkit.check.rules.searching import options_of
 from sweepkit.study.errors import InputError
 from sweepkit.study.samplers import PRUNERS, SAMPLERS
@@ -245,11 +245,11 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         paths = [*FOUND, *LOST, "transformers:TrainingArguments"]
-        found = facts.ask(*(("arguments", path, None, None) for path in paths))
+        found = facts.ask(*(_arguments(path, None) for path in paths))
         patch.setattr(facts, "_from_child", lambda questions, environment: [questions] * len(questions))
-        assert facts.ask(("arguments", FOUND[0], None, None)) == found[:1], "what was found is remembered"
-        (folder / "aliased.py").write_text(PACKAGE["aliased.py"] + "\n")
-        assert facts.ask(("arguments", FOUND[0], None, None)) != found[:1], "until a file changes"
+        assert facts.ask(_arguments(FOUND[0], None)) == found[:1], "what was found is remembered"
+        (folder / "trlike" / "trainer" / "config.py").write_text(CONFIG + "\n")
+        assert facts.ask(_arguments(FOUND[0], None)) != found[:1], "until a file changes"
     return dict(zip(paths, found, strict=True))
 
 
@@ -274,7 +274,7 @@ def test_a_path_that_cannot_be_imported_is_one_sentence(path: str, answers: dict
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("import time\nwhile True: time.sleep(1)", "importing it did not end within 2 seconds"),
+        ("import time\nwhile True: time.sleep(1)", "importing it did not end within 3 seconds"),
         ("import os\nos._exit(7)", "importing it ended the process (exit code 7)"),
         ("import os\nos.abort()", "importing it ended the process (signal 6)"),
     ],
@@ -282,7 +282,7 @@ def test_a_path_that_cannot_be_imported_is_one_sentence(path: str, answers: dict
 def test_a_file_that_hangs_or_ends_its_process_is_reported(
     code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facts, "DEADLINE_SECONDS", 2.0)
+    monkeypatch.setattr(facts, "DEADLINE_SECONDS", 3.0)
     (tmp_path / "task.py").write_text(code)
     [found] = facts.ask(("task", str(tmp_path / "task.py"), "Mine"))
     assert str(found).startswith(message)

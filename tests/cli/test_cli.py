@@ -473,7 +473,7 @@ def test_check_tells_what_a_study_will_do(study: StudyData) -> None:
 
 def test_a_command_to_type_next_can_be_typed_as_it_stands(study: StudyData) -> None:
     study.home.rename(study.home.with_name("my toy"))
-    assert sweep("check", "studies/my toy").output.endswith("next  sweep run 'studies/my toy'\n")
+    assert sweep("check", "studies/my toy").stdout.endswith("next  sweep run 'studies/my toy'\n")
 
 
 def test_check_forecasts_the_disk_from_the_weights_the_study_begins_with(study: StudyData, tiny_bert: Path) -> None:
@@ -493,11 +493,11 @@ def test_check_forecasts_the_disk_from_the_weights_the_study_begins_with(study: 
 
 
 def test_check_as_json_has_the_resolved_study_or_every_problem(study: StudyData) -> None:
-    fine = json.loads(sweep("check", "studies/toy", "--set", "budget.trials=3", "--json").output)
+    fine = json.loads(sweep("check", "studies/toy", "--set", "budget.trials=3", "--json").stdout)
     assert (fine["ok"], fine["problems"], fine["study"]["budget"]["trials"]) == (True, [], 3)
     (study.home / "study.yaml").write_text(STUDY.replace("question", "questoin").replace("low: 1e-6", "low: 1"))
     wrong = sweep("check", "studies/toy", "--json")
-    found = json.loads(wrong.output)
+    found = json.loads(wrong.stdout)
     assert (wrong.exit_code, found["ok"]) == (2, False)
     assert [(p["path"], p["line"]) for p in found["problems"]] == [("questoin", 2), ("space.learning_rate", 6)]
 

@@ -19,7 +19,7 @@ from sweepkit.study.errors import InputError
 
 DEADLINE_SECONDS = 300.0
 """How long importing may take; on a network file system, torch takes minutes."""
-SILENT_SECONDS = 1.0
+SILENT_SECONDS = 2.0
 """How long it may take before the user is told what takes long."""
 
 Question = tuple[Any, ...]

@@ -130,9 +130,10 @@ def _metrics(study: StudyData, task: TaskFacts) -> Iterator[Problem]:
     metrics = study.task.options.get("metrics", task.options["metrics"].default)
     if {"compute_metrics", "trainer"} & task.overridden or not isinstance(metrics, (list, tuple)):
         return  # then metrics are whatever the task's own method returns
+    own = (*BUNDLED, *task.built_in.model_fields["metrics"].default)
     for index, entry in enumerate(metrics):
         name = next(iter(entry), None) if isinstance(entry, Mapping) else entry
-        if not isinstance(name, str) or name in BUNDLED or exists(study.home / Path(name).expanduser()):
+        if not isinstance(name, str) or name in own or exists(study.home / Path(name).expanduser()):
             continue
         path, variable = f"task.metrics[{index}]", references.offline()
         if name.endswith(".py"):
