@@ -110,3 +110,18 @@ def test_where_there_is_no_room_to_resume_the_best_is_still_written(tmp_path: Pa
     write(tmp_path, 0, "best")
     there = checkpoints(tmp_path, limit_bytes=2 * MODEL, model_bytes=MODEL)
     assert there.before_writing(1, [0], 3) == ([], False)
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["MLflow's model", "anything else"])
+@pytest.mark.parametrize("inside", [True, False], ids=["inside the project", "outside"])
+def test_only_what_mlflow_stored_in_the_project_goes_through_a_link(tmp_path: Path, stored: bool, inside: bool) -> None:
+    project = tmp_path / "project"
+    target = (project if inside else tmp_path) / "kept" / "artifacts"
+    target.mkdir(parents=True)
+    (target / ("MLmodel" if stored else "notes.txt")).write_text("")
+    folder = project / "runs/toy/trials/0000"
+    folder.mkdir(parents=True)
+    (folder / "best").symlink_to(target)
+    checkpoints(project).ended(0, keeps_best=False)
+    assert not (folder / "best").is_symlink(), "the link goes"
+    assert target.exists() is not (stored and inside)

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import written_trials as trials
+from sweepkit.study.errors import StudyFailed
 from sweepkit.trial.events import Evaluated, Finished, Logged, Scheduled
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Reason
@@ -29,6 +30,14 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     events, offset = TrialLog(tmp_path).events()
     assert events == said
     assert offset == log.size
+
+
+def test_a_link_in_the_place_of_a_log_is_refused_and_what_it_leads_to_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "events.jsonl").symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(StudyFailed, match=r"events\.jsonl is a link; .*remove the link"):
+        TrialLog(tmp_path).append(logged(1, loss=1.0))
+    assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 def test_reading_goes_on_from_an_offset(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class Checkpoints:
         remove(folder / LAST)
         if not keeps_best:
             best = folder / BEST
-            if best.is_symlink() and number not in self._pinned:
+            if best.is_symlink() and number not in self._pinned and _is_stored_model(best.resolve(), self._place):
                 remove(best.resolve())
             remove(best)
             self._holding.discard(number)
@@ -134,6 +134,11 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     else:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_stored_model(folder: Path, place: Place) -> bool:
+    """Whether a link leads to a model that MLflow keeps within the project, not to anything else."""
+    return folder.is_relative_to(place.root.resolve()) and (folder / "MLmodel").is_file()
 
 
 def _link(source: str, target: str) -> None:

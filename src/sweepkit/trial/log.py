@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from sweepkit.study.errors import StudyFailed
 from sweepkit.study.files import PRIVATE
 from sweepkit.study.paths import EVENTS
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Logged, Scheduled, Started, from_json
@@ -199,6 +200,8 @@ class TrialLog:
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.refresh()
+        if self.path.is_symlink():
+            raise StudyFailed(f"{self.path} is a link; a trial's log is a file of its own: remove the link")
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, PRIVATE)
         if os.fstat(self._file).st_size > self._offset:
             os.ftruncate(self._file, self._offset)
