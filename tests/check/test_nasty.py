@@ -38,6 +38,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 NASTY: dict[str, tuple[str, str]] = {
     "a list for a number": (EPOCHS, "eval_strategy: steps, eval_steps: []"),
+    "a list for a number, and a pruner": (EPOCHS, "eval_strategy: steps, eval_steps: []}\npruner: {type: median"),
     "thousands of not": ("budget", f"constraints: ['{'not ' * 5000} learning_rate < 1']\nbudget"),
     "hundreds of minus": ("budget", f"constraints: ['{'-' * 900}learning_rate < 1']\nbudget"),
     "deep lists": ("budget", f"question: {'[' * 5000}{']' * 5000}\nbudget"),

@@ -73,7 +73,7 @@ def _uneven(study: StudyData, drawn: list[dict[str, Any]]) -> Iterator[Problem]:
 
     def plan(values: Mapping[str, Any]) -> tuple[Any, ...]:
         count = evaluations(values)
-        return (count,) if count is not None else (None, *(values.get(name) for name in by_data))
+        return (count,) if count is not None else (None, *(repr(values.get(name)) for name in by_data))
 
     if len({plan(values) for values in drawn}) == 1:
         return
