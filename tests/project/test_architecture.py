@@ -18,7 +18,7 @@ import sweepkit
 SOURCE = Path(__file__).parents[2] / "src" / "sweepkit"
 
 # Which packages may import a heavy library, anywhere in their code.
-TRAINING = ("tasks", "trial", "api")
+TRAINING = ("tasks", "trial", "api", "check.fields.child")  # the last one runs in a process of its own
 HEAVY = {
     "torch": TRAINING,
     "transformers": TRAINING,

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweepkit.check.fields import child, describe
 from sweepkit.study.errors import InputError
 
 DEADLINE_SECONDS = 300.0
@@ -45,7 +44,9 @@ def _environment() -> str:
     """Return a digest of the interpreter and the versions of the installed packages."""
     folders = {Path(folder) for folder in sys.path if "-packages" in folder}
     installed = {each.name for folder in folders if folder.is_dir() for each in folder.glob("*-info")}
-    reader = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in (child, describe)]
+    reader = [
+        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("child.py", "describe.py", "tasks.py")
+    ]
     return _digest(sys.version, reader, sorted(installed))
 
 
