@@ -61,6 +61,28 @@ def spec(project: Path, number: int, hyperparameters: Mapping[str, Any] | None =
     )
 
 
+class Kept:
+    """A trial's line that keeps the events and gives one answer to every evaluation."""
+
+    def __init__(self, answer: str = "continue") -> None:
+        self.events: list[Event] = []
+        self._answer = answer
+
+    def send(self, event: Event) -> None:
+        self.events.append(event)
+
+    def ask(self, event: Evaluated) -> str:
+        self.send(event)
+        return self._answer
+
+    def poll(self) -> str | None:
+        return None
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        """Return the events of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+
 def finished(events: list[Event]) -> Finished:
     """Return the last event, which must be the only Finished."""
     assert [isinstance(event, Finished) for event in events] == [False] * (len(events) - 1) + [True]

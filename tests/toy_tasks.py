@@ -249,7 +249,7 @@ class Recording(Quadratic):
     """Keeps the Trainers it made, and what optimizer and scheduler held at the first step of each training."""
 
     meddle: str = ""
-    """Name of a param group's value that is changed behind everybody's back."""
+    """Name of a training argument that the Trainer overwrites."""
 
     trainers: ClassVar[list[Trainer]] = []
     first_steps: ClassVar[list[tuple[list[dict[str, Any]], list[float]]]] = []
@@ -257,16 +257,8 @@ class Recording(Quadratic):
     def trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().trainer(**kwargs)
         self.trainers.append(trainer)
-        create_optimizer = trainer.create_optimizer
-
-        def meddling(model: Any = None) -> Any:
-            optimizer = create_optimizer(model)
-            if self.meddle:
-                for group in optimizer.param_groups:
-                    group[self.meddle] = 0.1234
-            return optimizer
-
-        trainer.create_optimizer = meddling
+        if self.meddle:
+            setattr(trainer.args, self.meddle, 0.1234)
         trainer.add_callback(_FirstStep(self.first_steps))
         trainer.steps = _Steps()
         trainer.add_callback(trainer.steps)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from sweepkit.study.errors import InputError
-from sweepkit.tasks.data import DataSpec, choose, complete, read
+from sweepkit.tasks.data import DataSpec, as_text, choose, complete, read
 from sweepkit.tasks.labels import encode_labels, notes
 
 CODES = ["01", "1", "007", "01", "1", "007"]
@@ -180,6 +180,75 @@ def test_labels_of_pictures_that_would_be_read_as_numbers_are_refused(tmp_path: 
     (folder / "metadata.csv").write_text("file_name,label\na.png,01\nb.png,1\n")
     with pytest.raises(InputError, match=r"metadata\.csv: label holds 01, which would be read as numbers"):
         read(DataSpec(path=str(folder)), tmp_path, ["image", "label"])
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        (pa.array([b"pos", b"neg"]), ["pos", "neg"]),
+        (pa.array([b"pos", b"neg"], pa.binary(3)), ["pos", "neg"]),
+        (pa.array([True, False]), ["True", "False"]),
+        (pa.array([1, 10]).dictionary_encode(), ["1", "10"]),
+        (pa.array([1.0, 2.0], pa.float16()), ["1", "2"]),
+        (pa.array([2**63 + 1, 5], pa.uint64()), ["9223372036854775809", "5"]),
+    ],
+    ids=["bytes", "fixed bytes", "bool", "dictionary", "half", "unsigned"],
+)
+def test_every_type_of_parquet_names_its_classes(values: pa.Array, names: list[str], tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"text": ["a", "b"], "label": values}), tmp_path / "rows.parquet")
+    assert classes(DataSpec(path="rows.parquet"), tmp_path)[1] == names
+
+
+@pytest.mark.parametrize("text", ["text,label\na,x,more\nb,y,more\n", "text,label\na,x,more\nb,y\n"])
+def test_rows_with_more_fields_than_the_header_are_refused_and_not_shifted(text: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(InputError, match=r"rows\.csv cannot be read: ParserWarning: Length of header or names"):
+        read(DataSpec(path="rows.csv"), tmp_path)
+
+
+def test_a_comma_at_the_end_of_each_row_shifts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,x,\nb,y,\n")
+    assert read(DataSpec(path="rows.csv"), tmp_path)["train"][:] == {"text": ["a", "b"], "label": ["x", "y"]}
+
+
+def test_nan_of_json_is_a_missing_label(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "x", "label": NaN}\n{"text": "y", "label": "NaN"}\n')
+    with pytest.raises(InputError, match="1 of 2 rows of train have no label, the first is row 1"):
+        classes(DataSpec(path="rows.jsonl"), tmp_path)
+
+
+def test_what_a_folders_readme_declares_decides(tmp_path: Path) -> None:
+    declared = "dataset_info:\n  features:\n  - name: text\n    dtype: string\n  - name: label\n    dtype:"
+    names = '\n      class_label:\n        names:\n          "0": "2"\n          "1": "1"\n'
+    for name, kind, rows, found in (
+        ("texts", " string\n", "a,01\nb,1\n", ["01", "1"]),
+        ("ids", names, "a,0\nb,1\n", ["2", "1"]),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "README.md").write_text(f"---\n{declared}{kind}---\n")
+        (folder / "train.csv").write_text(f"text,label\n{rows}")
+        assert classes(DataSpec(name=str(folder)), tmp_path)[1] == found
+
+
+@pytest.mark.parametrize("texts", [[["hello"], ["x"]], [{"en": "hello"}, {"en": "x"}]], ids=["lists", "mappings"])
+def test_a_text_that_is_several_is_refused(texts: list[Any]) -> None:
+    rows = DatasetDict(train=Dataset.from_dict({"text": texts}))
+    with pytest.raises(InputError, match=r"task\.text: expected one text per row, but review of train holds .*hello"):
+        as_text(rows, {"text": "review"})
+
+
+def test_text_that_its_writer_did_not_mark_as_text_is_decoded() -> None:
+    rows = DatasetDict(train=Dataset.from_dict({"text": ["é".encode(), b"x"]}))
+    assert as_text(rows, {"text": "text"})["train"]["text"][:] == ["é", "x"]
+
+
+def test_classes_that_look_alike_are_noted() -> None:
+    rows = DatasetDict(train=Dataset.from_dict({"labels": ["1", "01", "1.0", "a", " A", "b"]}))
+    assert notes(encode_labels(rows)[0]) == [
+        "'01', '1', '1.0' are different classes",
+        "' A', 'a' are different classes",
+    ]
 
 
 def test_unusual_classes_are_noted_with_counts() -> None:

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,34 @@ def test_of_a_tuple_of_outputs_the_first_counts() -> None:
 def test_outputs_that_fit_no_label_are_refused(labels: Any) -> None:
     with pytest.raises(ValueError, match="override compute_metrics"):
         decide(np.zeros((2, 3, 4)), labels)
+
+
+def test_batches_in_a_list_are_joined() -> None:
+    decided = decide([(LOGITS[:40], None), (LOGITS[40:], None)], [TOPICS[:40], TOPICS[40:]])
+    assert decided.rule == "threshold 0 on 3 logits" and decided.references.tolist() == TOPICS.tolist()
+
+
+def test_one_metric_of_several_arrays_of_labels_is_refused() -> None:
+    with pytest.raises(ValueError, match="there are 2 arrays of labels; override compute_metrics"):
+        decide((LOGITS, LOGITS), (CLASSES, CLASSES))
+
+
+def test_outputs_of_a_model_trained_on_numbers_are_no_logits() -> None:
+    scored = Scored(metrics=["accuracy"])
+    scored._config = SimpleNamespace(problem_type="regression")
+    with pytest.raises(ValueError, match="accuracy compares classes, but outputs and labels are numbers as they are"):
+        scored.compute_metrics(EvalPrediction(LOGITS[:, :1], ANSWERS.astype(float)))
+
+
+def test_outputs_that_may_be_probabilities_are_named() -> None:
+    assert decide(1 / (1 + np.exp(-LOGITS)), TOPICS).rule.endswith("as probabilities do, whose threshold would be 0.5")
+
+
+def test_several_numbers_per_row_are_averaged_as_in_scikit_learn_and_have_no_correlation() -> None:
+    labels = DICE.normal(size=(60, 3)) * [1, 5, 25]
+    assert value("rmse", LOGITS, labels) == root_mean_squared_error(labels, LOGITS)
+    with pytest.raises(ValueError, match="a correlation compares one number per row"):
+        value("pearsonr", LOGITS, labels)
 
 
 DICE = np.random.default_rng(0)

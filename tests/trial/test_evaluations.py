@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from transformers import EvalPrediction, Trainer, TrainerCallback
 
-from making import spec, toy_study
+from making import Kept, spec, toy_study
 from sweepkit.study.schedule import evaluations
-from sweepkit.trial.events import Evaluated, Event, Logged
+from sweepkit.trial.events import Evaluated, Logged
 from sweepkit.trial.inspect import inspect
 from sweepkit.trial.objective import run_trial
 from toy_tasks import Quadratic, QuadraticTrainer
@@ -20,26 +20,6 @@ from toy_tasks import Quadratic, QuadraticTrainer
 pytestmark = pytest.mark.real
 
 TRAINING = {"max_steps": 4, "eval_strategy": "steps", "eval_steps": 2}
-
-
-class Kept:
-    """A line that keeps the events."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def send(self, event: Event) -> None:
-        self.events.append(event)
-
-    def ask(self, event: Evaluated) -> str:
-        self.events.append(event)
-        return "continue"
-
-    def poll(self) -> str | None:
-        return None
-
-    def of(self, kind: type[Event]) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
 
 
 class Several(Quadratic):

@@ -208,9 +208,7 @@ def _script(exported: _Exported) -> str:
         arguments=arguments,
         training=_with_best_checkpoint(exported, goal),
         values=exported.values,
-        lora_type=task.peft_task_type,
         seed=exported.seed,
-        measured=bool(task.metrics) or type(task).compute_metrics is not Task.compute_metrics,
         objective={**goal.model_dump(), "value": study.objective.value},
     )
 

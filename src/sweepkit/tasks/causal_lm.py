@@ -12,7 +12,7 @@ from pydantic import Field
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.built_in import TokenizedTask
-from sweepkit.tasks.data import DataSpec, choose, complete, read, rows_aside
+from sweepkit.tasks.data import DataSpec, as_text, choose, complete, read, rows_aside
 from sweepkit.tasks.task import ALWAYS_REPORTED, Template
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class CausalLM(TokenizedTask):
 
     def rows(self) -> DatasetDict:
         """Return the text by split in a column ``text``; override it for files of another format."""
-        return choose(read(self.source, self.home), {"text": self.text})
+        columns = {"text": self.text}
+        return as_text(choose(read(self.source, self.home, columns.values()), columns), columns)
 
     def model_init(self, **config: Any) -> PreTrainedModel:
         """Return the model."""

@@ -5,6 +5,7 @@ Values of untyped sources (csv, tsv, json) stay the text that was written: ``01`
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -108,13 +109,16 @@ def read(spec: DataSpec, home: Path, columns: Collection[str] = ()) -> DatasetDi
     Raises InputError, also where files of one split hold a column as different types.
     """
     from datasets import DatasetDict
+    from pandas.errors import ParserWarning
 
     try:
-        if spec.name is not None:
-            return _from_hub(spec)
-        files = spec.files(home)
-        builder, options = _builder(spec, [file for listed in files.values() for file in listed])
-        return DatasetDict({split: _from_files(builder, listed, options, columns) for split, listed in files.items()})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ParserWarning)  # rows of a csv file with more fields than its header
+            if spec.name is not None:
+                return _from_hub(spec)
+            files = spec.files(home)
+            builder, options = _builder(spec, [file for listed in files.values() for file in listed])
+            return DatasetDict({split: _from_files(builder, each, options, columns) for split, each in files.items()})
     except InputError:
         raise
     except Exception as error:  # pandas, pyarrow and the hub each fail in their own way
@@ -175,7 +179,7 @@ def _from_hub(spec: DataSpec) -> DatasetDict:
     from datasets import DatasetDict, get_dataset_split_names, load_dataset
 
     hub = {"path": spec.name, "name": spec.config, "revision": spec.revision}
-    hub |= sources.hub_features(hub)
+    hub |= sources.hub_options(hub)
     wanted = {split: getattr(spec, split) for split in SPLITS if getattr(spec, split) is not None}
     if not wanted:
         loaded = load_dataset(**hub)
@@ -214,7 +218,7 @@ def _builder(spec: DataSpec, files: list[str]) -> tuple[str, dict[str, Any]]:
         return str(format_), {}
     separator = spec.separator or ("\t" if format_ == "tsv" else ",")
     # Only an empty field is missing: "NA", "null" and "None" occur as text.
-    options: dict[str, Any] = {"sep": separator, "keep_default_na": False, "na_values": [""]}
+    options: dict[str, Any] = {"sep": separator, "keep_default_na": False, "na_values": [""], "index_col": False}
     if separator == "\t":
         options["quoting"] = 3  # csv.QUOTE_NONE: tab-separated text does not quote
     if spec.columns is not None:
@@ -259,6 +263,24 @@ def choose(rows: DatasetDict, columns: dict[str, str]) -> DatasetDict:
         if new != old:
             chosen = chosen.rename_column(old, new)
     return chosen
+
+
+def as_text(rows: DatasetDict, columns: dict[str, str]) -> DatasetDict:
+    """Return the rows if ``columns``, new name → name in the source, hold one value each; bytes are decoded as UTF-8.
+
+    Raises InputError for lists, mappings, images and the like.
+    """
+    from datasets import Value
+
+    for new, old in columns.items():
+        for split, part in rows.items():
+            kind = part.features[new]
+            if not isinstance(kind, Value):
+                found = str(part[0][new])[:60] if len(part) else kind
+                raise InputError(f"task.text: expected one text per row, but {old} of {split} holds {found}")
+            if "binary" in kind.dtype:
+                rows[split] = part.cast_column(new, Value("string"))
+    return rows
 
 
 def complete(rows: DatasetDict, *, label: str | None, drop_duplicates: bool = False) -> DatasetDict:

@@ -56,10 +56,14 @@ def unlabelled(part: Dataset, column: str, classes: Iterable[str] = ()) -> bool:
 
 
 def notes(rows: DatasetDict, column: str = "labels") -> list[str]:
-    """Return sentences, with counts, about classes that are missing from a split, alone in it, or rare."""
+    """Return sentences about classes that look alike, and, with counts, that are missing from a split, alone or rare."""
     names: list[str] = rows["train"].features[column].names
     counts = {split: Counter(part[column]) for split, part in rows.items()}
-    found = []
+    alike: dict[str | float, list[str]] = {}
+    for name in names:
+        plain = name.strip().casefold()
+        alike.setdefault(float(plain) if _number(plain) else plain, []).append(name)
+    found = [f"{_listed(map(repr, group))} are different classes" for group in alike.values() if len(group) > 1]
     for split, count in counts.items():
         if len(count) == 1 and len(names) > 1:
             number = next(iter(count))
@@ -101,6 +105,8 @@ def _texts(part: Dataset, split: str, column: str) -> pyarrow.Array:
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
+    if "binary" in str(values.type):  # text that its writer did not mark as such
+        values = pc.cast(pc.cast(values, pa.binary()), pa.string())
     kind = values.type
     if isinstance(feature, ClassLabel):
         names = pa.array(feature.names, pa.string())
@@ -133,8 +139,9 @@ def _of_floats(values: pyarrow.Array, split: str, column: str) -> pyarrow.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    values = pc.cast(values, pa.float64())
     values = pc.if_else(pc.is_nan(values), None, values)
-    whole = pc.and_(pc.is_finite(values), pc.equal(pc.floor(values), values))
+    whole = pc.and_(pc.less(pc.abs(values), 2.0**53), pc.equal(pc.floor(values), values))
     broken = pc.index(whole, False).as_py()
     if broken >= 0:
         raise _measurement(repr(values[broken].as_py()), split, broken)

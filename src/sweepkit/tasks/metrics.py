@@ -96,6 +96,8 @@ class _Bundled:
         import numpy as np
         from scipy.stats import NearConstantInputWarning
 
+        if true.ndim > 1:
+            raise ValueError("a correlation compares one number per row; override compute_metrics for several")
         if len(true) < 2 or np.ptp(true) == 0 or np.ptp(predicted) == 0:
             return 0.0
         with warnings.catch_warnings():
@@ -173,16 +175,17 @@ class Decided:
         return np.issubdtype(self.references.dtype, np.floating)
 
 
-def decide(outputs: Any, labels: Any) -> Decided:
+def decide(outputs: Any, labels: Any, *, regression: bool = False) -> Decided:
     """Return predictions and labels without labels of -100, flattened unless rows have several labels.
 
     - One output per class, whole-numbered labels: the most likely class (argmax).
     - One output for each of several labels that are 0 or 1 (multi-label): 1 where the logit is above 0.
     - One output, labels of 0 and 1: the same for metrics of classes; the number itself for metrics of numbers.
-    - One output, other labels (regression): the number itself.
+    - One output, other labels, or a model trained for ``regression``: the number itself.
     - Whole-numbered outputs, which ``preprocess_logits_for_metrics`` has decided: as they are.
 
-    Of a tuple of outputs the first counts, as in the Trainer. Raises ValueError for any other shape.
+    Of a tuple of outputs the first counts; batches in a list are joined. Raises ValueError for any other shape, and for
+    several labels per row that are not one array.
 
     >>> import numpy as np
     >>> decided = decide(np.array([[0.1, 2.0], [3.0, 0.0]]), np.array([1, 0]))
@@ -191,8 +194,9 @@ def decide(outputs: Any, labels: Any) -> Decided:
     """
     import numpy as np
 
-    scores = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
-    references = np.asarray(labels[0] if isinstance(labels, tuple) else labels)
+    scores, references = _joined(outputs), _joined(labels)
+    if isinstance(labels, tuple) and len(labels) > 1:
+        raise ValueError(f"there are {len(labels)} arrays of labels; override compute_metrics to score them all")
     whole = np.issubdtype(references.dtype, np.integer) or references.dtype == bool
     if scores.ndim == references.ndim + 1 and scores.shape[-1] == 1:
         scores = scores[..., 0]
@@ -210,10 +214,19 @@ def decide(outputs: Any, labels: Any) -> Decided:
     if not np.issubdtype(scores.dtype, np.floating):
         counts = references != IGNORED
         return Decided("class numbers as they are", references[counts], classes=scores[counts])
-    return _thresholded(scores, references)
+    return _thresholded(scores, references, regression)
 
 
-def _thresholded(scores: NDArray[Any], references: NDArray[Any]) -> Decided:
+def _joined(found: Any) -> NDArray[Any]:
+    """Return the first of several arrays; a list holds one entry per batch (``eval_do_concat_batches: false``)."""
+    import numpy as np
+
+    if isinstance(found, list) and found and isinstance(found[0], (tuple, np.ndarray)):
+        return np.concatenate([_joined(batch) for batch in found])
+    return np.asarray(found[0] if isinstance(found, tuple) else found)
+
+
+def _thresholded(scores: NDArray[Any], references: NDArray[Any], regression: bool) -> Decided:
     """Decide one float per label: a logit where the labels are 0 and 1, else a number."""
     import numpy as np
 
@@ -221,14 +234,17 @@ def _thresholded(scores: NDArray[Any], references: NDArray[Any]) -> Decided:
         references != IGNORED if not np.issubdtype(references.dtype, np.floating) else np.ones_like(references, bool)
     )
     several = references.ndim == 2 and references.shape[-1] > 1 and bool(counts.all())
-    if not np.isin(references[counts], (0, 1)).all():
-        return Decided("numbers as they are", references[counts], numbers=scores[counts])
+    if regression or not np.isin(references[counts], (0, 1)).all():
+        kept = slice(None) if counts.all() else counts
+        return Decided("numbers as they are", references[kept], numbers=scores[kept])
     if not several:
         scores, references = scores[counts], references[counts]
     kept = references.astype(np.int64) if np.isin(references, (0, 1)).all() else references
-    logits = f"threshold 0 on {scores.shape[-1]} logits" if several else "threshold 0 on one logit"
+    rule = f"threshold 0 on {scores.shape[-1]} logits" if several else "threshold 0 on one logit"
+    if scores.size and scores.min() >= 0 and scores.max() <= 1:
+        rule += "; all outputs lie between 0 and 1, as probabilities do, whose threshold would be 0.5"
     average = "macro" if several else "binary"
-    return Decided(logits, kept, classes=(scores > 0).astype(np.int64), numbers=scores, average=average)
+    return Decided(rule, kept, classes=(scores > 0).astype(np.int64), numbers=scores, average=average)
 
 
 def check_types(metric: Any, predictions: NDArray[Any]) -> None:

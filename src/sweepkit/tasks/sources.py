@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -113,7 +114,9 @@ def _column(name: str, values: list[Any], file: str) -> pyarrow.Array:
 def _written(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value.written if isinstance(value, _Number) else None if value is None else str(value)
+    if isinstance(value, _Number):
+        return None if math.isnan(value) else value.written
+    return None if value is None else str(value)
 
 
 def check_types(builder: str, files: Sequence[str], columns: Collection[str]) -> None:
@@ -174,19 +177,21 @@ def check_metadata(folder: str, columns: Collection[str]) -> None:
                 )
 
 
-def hub_features(hub: dict[str, Any]) -> dict[str, Any]:
-    """Return ``features`` for ``load_dataset`` that keep an untyped csv or JSON data set as text; else nothing."""
-    from datasets import Features, Value, load_dataset, load_dataset_builder
+def hub_options(hub: dict[str, Any]) -> dict[str, Any]:
+    """Return options for ``load_dataset`` that keep the values of a csv or JSON data set as text, or as it declares them."""
+    from datasets import ClassLabel, Features, Value, load_dataset, load_dataset_builder
 
     builder = load_dataset_builder(**hub)
-    if builder.info.builder_name not in ("csv", "json") or builder.info.features is not None:
+    if builder.info.builder_name not in ("csv", "json"):
         return {}
-    inferred = next(iter(load_dataset(**hub).values())).features
-    return {
-        "features": Features(
-            {name: Value("string") if isinstance(kind, Value) else kind for name, kind in inferred.items()}
-        )
-    }
+    options = {"index_col": False} if builder.info.builder_name == "csv" else {}
+    if (declared := builder.info.features) is not None:
+        # Numbers in a column of class labels are ids, which a column read as text would take for names.
+        named = any(isinstance(kind, ClassLabel) for kind in declared.values())
+        return options if named else {"features": declared, **options}
+    inferred = next(iter(load_dataset(**hub, **options).values())).features
+    texts = {name: Value("string") if isinstance(kind, Value) else kind for name, kind in inferred.items()}
+    return {"features": Features(texts), **options}
 
 
 def columns(builder: str, file: str, options: dict[str, Any]) -> list[str] | None:

@@ -65,6 +65,8 @@ class Task(BaseModel):
     _splits: DatasetDict | None = PrivateAttr(default=None)
     _rule: str = PrivateAttr(default="")
     """See :attr:`decision_rule`."""
+    _config: Any = PrivateAttr(default=None)
+    """Configuration of the model that is being trained, if it has one."""
     _spec: Any = PrivateAttr(default=None)
     """The TrialSpec, for tasks made from a Trainer whose ``model_init`` takes a trial."""
 
@@ -170,7 +172,8 @@ class Task(BaseModel):
 
     def _score(self, metrics: list[str | dict[str, dict[str, Any]]], prediction: EvalPrediction) -> dict[str, float]:
         """Return name → value of each of these metrics."""
-        decided = metric_modules.decide(prediction.predictions, prediction.label_ids)
+        regression = getattr(self._config, "problem_type", None) == "regression"  # set by the model's first loss
+        decided = metric_modules.decide(prediction.predictions, prediction.label_ids, regression=regression)
         self._rule = decided.rule
         result: dict[str, float] = {}
         for name, options in _entries(metrics):

@@ -11,7 +11,7 @@ from pydantic import Field
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import labels, models
 from sweepkit.tasks.built_in import TokenizedTask
-from sweepkit.tasks.data import choose, complete, pair, read, with_validation
+from sweepkit.tasks.data import as_text, choose, complete, pair, read, with_validation
 from sweepkit.tasks.task import ALWAYS_REPORTED, Template
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class _TextTask(TokenizedTask):
         if len(columns) != (1 if isinstance(self.text, str) else len(self.text)):
             raise InputError(f"task.text: expected one column or a list of two, got {self.text}")
         used = {**columns, "labels": self.label}
-        rows = choose(read(self.source, self.home, used.values()), used)
+        rows = as_text(choose(read(self.source, self.home, used.values()), used), columns)
         return complete(rows, label="labels", drop_duplicates=self.source.drop_duplicates)
 
     def _split(self, rows: DatasetDict, *, stratify: str | None = None) -> DatasetDict:

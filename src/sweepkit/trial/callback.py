@@ -18,7 +18,7 @@ from sweepkit.study.paths import BEST, BEST_NEW, BEST_OLD, LAST
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Logged
 from sweepkit.trial.private import training_loss
-from sweepkit.trial.reading import Reading, plain, read
+from sweepkit.trial.reading import NOT_METRICS, Reading, as_number, plain, read
 from sweepkit.trial.trial import TrialSpec
 
 
@@ -108,8 +108,8 @@ class TrialCallback(TrainerCallback):
         """Send training metrics; :meth:`read` sends evaluations."""
         if state.log_history:
             state.log_history[-1] = plain(state.log_history[-1])
-        metrics = _numbers(logs)
-        if self._main and metrics and not any(name.startswith("eval_") for name in metrics):
+        metrics = _training_metrics(logs or {})
+        if self._main and metrics:
             self._send(Logged, step=state.global_step, epoch=state.epoch or 0.0, metrics=metrics)
 
     def read(self, metrics: Mapping[str, Any], on_start: bool = False, *, final: bool = False) -> None:
@@ -203,6 +203,7 @@ class TrialCallback(TrainerCallback):
         return answers[int(urgency.item())]
 
 
-def _numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return what the Trainer logs without the epoch and whatever is not a number."""
-    return {k: float(v) for k, v in (metrics or {}).items() if isinstance(v, (int, float)) and k != "epoch"}
+def _training_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers among what the Trainer logs, without the epoch and evaluations."""
+    numbers = {name: as_number(value) for name, value in logs.items() if name not in NOT_METRICS}
+    return {k: v for k, v in numbers.items() if v is not None and not k.startswith("eval_")}

@@ -13,7 +13,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer
+from transformers import PreTrainedConfig, Trainer
 
 from sweepkit.study.errors import FOREIGN, InputError, nearest
 from sweepkit.study.files import first_line
@@ -112,17 +112,18 @@ def _with_note(found: Inspected, failure: str, error: BaseException) -> Inspecte
 def _unknown_configuration(study: StudyData, task: Task, trainer: Trainer) -> list[tuple[str, str]]:
     """Return a problem for each ``model.*`` name that neither the model's configuration nor ``model_init`` has.
 
-    A model without a configuration has what ``model_init`` accepts.
+    A model without a configuration of transformers has what ``model_init`` accepts.
     """
     arguments = signature(task.model_init).parameters
-    config = getattr(trainer.accelerator.unwrap_model(trainer.model), "config", None)
+    found = getattr(trainer.accelerator.unwrap_model(trainer.model), "config", None)
+    config = found if isinstance(found, PreTrainedConfig) else None
     if config is None and any(each.kind is each.VAR_KEYWORD for each in arguments.values()):
         return []
     names = [(each.path, each.name) for each in visit(study.space)]
     names += [(f"training.{name}", name) for name in study.training]
-    known = list(config.to_dict()) if config is not None else []
+    known = [*arguments, *(config.to_dict() if config else ())]
     return [
         (path, f"the model's configuration has no {name}{nearest(name, known)}")
         for path, (namespace, (name, *_)) in ((path, parts(name)) for path, name in names)
-        if namespace == "model" and name not in arguments and not hasattr(config, name)
+        if namespace == "model" and name not in known and not hasattr(config, name)
     ]

@@ -6,12 +6,13 @@ It is the same in a forked child, a Ray actor's child and a debugger. A trial's 
 from __future__ import annotations
 
 import os
+import random
 import resource
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from enum import Enum
@@ -19,9 +20,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
-from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from sweepkit.study.errors import FOREIGN, FULL_DISK, InputError, SweepError, TrialFailed, TrialInterrupted
 from sweepkit.study.files import first_line, text_of
@@ -54,10 +56,36 @@ def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingA
     return training
 
 
-def build_model(task: Task, values: Values) -> Any:
-    """Return the task's fresh model, with a LoRA adapter where the trial has ``peft.*`` values.
+def build_trainer(
+    study: StudyData, spec: TrialSpec, task: Task, values: Values, callback: TrialCallback | None
+) -> Trainer:
+    """Return a fresh Trainer with every hyperparameter applied. Raises TrialFailed where the task returns another class."""
+    prepare(task, study.place.data)
+    task._spec = spec
+    trainer = fresh_trainer(task, training_arguments(task, spec, values), values, [callback] if callback else [])
+    if not isinstance(trainer, Trainer):
+        raise TrialFailed(
+            f"{type(task).__name__}.trainer must return a transformers.Trainer, got {type(trainer).__name__}"
+        )
+    proof.observe(trainer)
+    _load_by_the_models_names(trainer)
+    if callback:
+        if callback in trainer.callback_handler.callbacks:
+            trainer.remove_callback(callback)
+        trainer.add_callback(callback)  # after the task's own, which may change the optimizer or the control
+        callback.trainer = trainer
+        after_evaluations(trainer, callback.read)
+    return trainer
 
-    Raises InputError for a key inside a mapping of which a user's ``model_init`` would have to know the other keys.
+
+def fresh_trainer(
+    task: Task, arguments: TrainingArguments, values: Values, callbacks: Sequence[TrainerCallback] = ()
+) -> Trainer:
+    """Return the task's Trainer with a fresh model, and a LoRA adapter where there are ``peft.*`` values.
+
+    Seeds are set where a Trainer with ``model_init`` sets them: right before the model is made, and not again after it, as
+    the Trainer's constructor does with a model that exists. Its training therefore draws the same random numbers. Raises
+    InputError for a key inside a mapping of which a user's ``model_init`` would have to know the other keys.
     """
     inside = [name for name in values.model if "." in name]
     if inside and all(type(task).model_init is not kind_class(kind).model_init for kind in KINDS):
@@ -65,64 +93,35 @@ def build_model(task: Task, values: Values) -> Any:
         raise InputError(
             f"model.{inside[0]} needs model.{field} in training with all its keys, for model_init takes it whole"
         )
-    model = task.model_init(**values.model)
+    overridden = type(task).compute_metrics is not Task.compute_metrics
+    parts = {
+        "args": arguments,
+        "train_dataset": task.splits["train"],
+        "eval_dataset": task.splits["validation"],
+        "processing_class": task.processing_class(),
+        "data_collator": task.data_collator(),
+        "compute_metrics": task.compute_metrics if task.metrics or overridden else None,
+        "callbacks": list(callbacks),
+    }
+    set_seed(arguments.seed)
+    model: Any = task.model_init(**values.model)
     if values.peft:
         from peft import LoraConfig, get_peft_model
 
-        return get_peft_model(model, LoraConfig(**{"task_type": task.peft_task_type, **values.peft}))
-    return model
+        model = get_peft_model(model, LoraConfig(**{"task_type": task.peft_task_type, **values.peft}))
+    task._config = getattr(model, "config", None)
+    with _random_state_kept():
+        return task.trainer(model=model, **parts)
 
 
-def build_trainer(
-    study: StudyData, spec: TrialSpec, task: Task, values: Values, callback: TrialCallback | None
-) -> Trainer:
-    """Return a fresh Trainer with every hyperparameter applied. Raises TrialFailed where the task returns another class."""
-    prepare(task, study.place.data)
-    arguments = training_arguments(task, spec, values)
-    task._spec = spec
-    set_seed(arguments.seed)
-    overridden = type(task).compute_metrics is not Task.compute_metrics
-    trainer = task.trainer(
-        model=build_model(task, values),
-        args=arguments,
-        train_dataset=task.splits["train"],
-        eval_dataset=task.splits["validation"],
-        processing_class=task.processing_class(),
-        data_collator=task.data_collator(),
-        compute_metrics=task.compute_metrics if task.metrics or overridden else None,
-        callbacks=[callback] if callback else [],
-    )
-    if not isinstance(trainer, Trainer):
-        raise TrialFailed(
-            f"{type(task).__name__}.trainer must return a transformers.Trainer, got {type(trainer).__name__}"
-        )
-    proof.remember_own(trainer)
-    _resume_with_own_values(trainer)
-    _load_by_the_models_names(trainer)
-    if callback:
-        callback.trainer = trainer
-        after_evaluations(trainer, callback.read)
-    return trainer
-
-
-def _resume_with_own_values(trainer: Trainer) -> None:
-    """Keep the fresh optimizer's values for :func:`proof.restore`, which puts them back after a resume.
-
-    Loading a checkpoint restores learning rate, decay, betas and so on of the param groups, which would silently undo a
-    change that population-based training made.
-    """
-    create_scheduler = trainer.create_scheduler
-
-    def remembering(num_training_steps: int, optimizer: Any = None) -> Any:
-        scheduler = create_scheduler(num_training_steps, optimizer)
-        own = trainer.optimizer or optimizer
-        trainer._sweepkit_fresh = (  # type: ignore[attr-defined]  # carried to proof.restore on the Trainer itself
-            [{key: value for key, value in group.items() if key not in ("params", "lr")} for group in own.param_groups],
-            list(getattr(scheduler, "base_lrs", [])),
-        )
-        return scheduler
-
-    trainer.create_scheduler = remembering  # type: ignore[method-assign]  # public hook, wrapped for this one Trainer
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Leave the random numbers of Python, NumPy and torch, on the GPU too, as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)
 
 
 def _load_by_the_models_names(trainer: Trainer) -> None:

@@ -1,52 +1,131 @@
 """Reads every hyperparameter back from where it acts and compares it with the sampled value.
 
-A difference fails the trial; a value that cannot be read back is listed as unproved.
+Another value fails the trial where transformers itself put it there. In param groups, schedulers and data loaders made by
+the user's code or another library it may be intended, so the hyperparameter is listed as unproved, as is one that cannot
+be read back.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from transformers import Trainer
 
 from sweepkit.study.errors import TrialFailed
 from sweepkit.study.study import Values
 from sweepkit.trial.trial import TrialSpec
 
 if TYPE_CHECKING:
-    from transformers import Trainer
-
     from sweepkit.tasks.task import Task
 
-_UNREADABLE = object()
+Groups = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A place where a hyperparameter acts."""
+
+    found: Sequence[Any]
+    """The values there; empty where none can be read."""
+    ours: bool = True
+    """Whether they were put there by transformers, which knows only the sampled value."""
+
+    def holds(self, expected: Any) -> bool | None:
+        """Whether all values are the expected one; None where only some are, or others may be intended."""
+        equal = [same(expected, each) for each in self.found]
+        if equal and all(equal):
+            return True
+        return False if self.ours and equal and all(each is False for each in equal) else None
+
+
+class _Wrong(str):
+    """Words for what is found in place of the expected value."""
+
+
+@dataclass
+class _Made:
+    """What transformers' own code makes for a Trainer, and what it first holds."""
+
+    optimizer: bool
+    scheduler: bool
+    loader: bool
+    groups: Groups = field(default_factory=list)
+    """Hyperparameters of the fresh optimizer's param groups."""
+    rates: list[float] = field(default_factory=list)
+    """Base learning rates of the fresh scheduler."""
+
+
+_MADE: WeakKeyDictionary[Trainer, _Made] = WeakKeyDictionary()
+
+
+def observe(trainer: Trainer) -> None:
+    """Note, for :func:`restore` and :func:`prove`, who makes a new Trainer's optimizer, scheduler and data loader."""
+    made = _MADE[trainer] = _Made(
+        optimizer=trainer.optimizer is None
+        and trainer.optimizer_cls_and_kwargs is None
+        and _stock(trainer, "create_optimizer", "get_optimizer_cls_and_kwargs", "get_decay_parameter_names"),
+        scheduler=trainer.lr_scheduler is None and _stock(trainer, "create_scheduler"),
+        loader=_stock(trainer, "get_train_dataloader"),
+    )
+    create_scheduler = trainer.create_scheduler
+
+    def observing(num_training_steps: int, optimizer: Any = None) -> Any:
+        scheduler = create_scheduler(num_training_steps, optimizer)
+        made.groups = _hyperparameters(optimizer or trainer.optimizer)
+        made.rates = list(getattr(scheduler, "base_lrs", []))
+        return scheduler
+
+    trainer.create_scheduler = observing  # type: ignore[method-assign]  # public hook, wrapped for this one Trainer
+
+
+def _stock(trainer: Trainer, *methods: str) -> bool:
+    """Whether a Trainer's methods are transformers' own."""
+    own = [getattr(trainer, name) for name in methods]
+    return [getattr(each, "__func__", each) for each in own] == [getattr(Trainer, name) for name in methods]
+
+
+def _hyperparameters(optimizer: Any) -> Groups:
+    """Return what the optimizer's constructor takes, by param group, without the learning rate that schedulers change.
+
+    Anything else in a group may be state, such as the step counter of schedule-free optimizers.
+    """
+    names = {"initial_lr", *inspect.signature(type(getattr(optimizer, "optimizer", optimizer)).__init__).parameters}
+    return [{key: group[key] for key in names - {"lr", "params"} if key in group} for group in _groups(optimizer)]
+
+
+def _groups(optimizer: Any) -> Groups:
+    return list(getattr(optimizer, "param_groups", ()))
 
 
 def restore(trainer: Trainer) -> None:
     """After a checkpoint was loaded, give optimizer and scheduler this trial's values again.
 
-    Equal values stay untouched, so that a plain resume is exact. A changed base learning rate is scaled by the schedule's
-    current factor.
+    Loading restores the param groups as they were saved, which would silently undo a change that population-based training
+    made. Equal values stay untouched, so that a plain resume is exact. A changed base learning rate is scaled by the
+    schedule's current factor.
     """
-    fresh: tuple[list[dict[str, Any]], list[float]] | None = getattr(trainer, "_sweepkit_fresh", None)
-    optimizer = trainer.optimizer
-    scheduler: Any = trainer.lr_scheduler
-    if fresh is None or optimizer is None or trainer.state.global_step == 0:
+    made, optimizer, scheduler = _MADE[trainer], trainer.optimizer, trainer.lr_scheduler
+    if trainer.state.global_step == 0 or not made.groups:
         return
-    groups, base_rates = fresh
-    for group, own in zip(optimizer.param_groups, groups, strict=True):
-        for key, value in own.items():
-            if group.get(key) != value:
-                group[key] = value
+    groups = _groups(optimizer)
+    for group, own in zip(groups, made.groups, strict=True):
+        group.update({key: value for key, value in own.items() if group.get(key) != value})
     old_rates = list(getattr(scheduler, "base_lrs", []))
-    if not base_rates or old_rates == base_rates:
+    if not made.rates or old_rates == made.rates:
         return
-    scheduler.base_lrs = list(base_rates)
+    scheduler.base_lrs = list(made.rates)  # type: ignore[union-attr]  # a scheduler with base rates is one
     factors = getattr(scheduler, "lr_lambdas", None)
-    for index, (group, old, new) in enumerate(zip(optimizer.param_groups, old_rates, base_rates, strict=True)):
-        factor = factors[index](scheduler.last_epoch) if factors else (group["lr"] / old if old else 1.0)
+    for index, (group, old, new) in enumerate(zip(groups, old_rates, made.rates, strict=True)):
+        factor = factors[index](scheduler.last_epoch) if factors else (group["lr"] / old if old else 1.0)  # type: ignore[union-attr]  # see above
         group["lr"] = new * factor
-    scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+    scheduler._last_lr = [group["lr"] for group in groups]  # type: ignore[union-attr]  # see above
 
 
 def prove(trainer: Trainer, task: Task, values: Values, spec: TrialSpec) -> tuple[list[str], list[str]]:
@@ -57,194 +136,191 @@ def prove(trainer: Trainer, task: Task, values: Values, spec: TrialSpec) -> tupl
     differences: list[str] = []
     proved: list[str] = []
     unproved: list[str] = []
-    arguments = _expected_arguments(values.training, spec)
-    places: list[tuple[str, Mapping[str, Any], Callable[[str], list[Any]]]] = [
-        ("", arguments, lambda name: _actual_arguments(trainer, name, arguments[name])),
-        ("model.", values.model, lambda name: [_read(_configuration(trainer), name)]),
-        ("peft.", values.peft, lambda name: _actual_adapter(trainer, name, values.peft[name])),
-        ("task.", values.task, lambda name: [_read(task, name)]),
-    ]
-    for prefix, expected, read in places:
-        for name, value in expected.items():
-            readable = [each for each in read(name) if each is not _UNREADABLE]
-            wrong = [each for each in readable if not same(value, each)]
-            if wrong:
-                differences.append(f"{prefix}{name}: expected {value!r}, found {_plain(wrong[0])!r}")
-            else:
-                (proved if readable else unproved).append(f"{prefix}{name}")
+    for name, expected, places in _places(trainer, task, values, spec):
+        verdicts = [place.holds(expected) for place in places]
+        if False in verdicts:
+            wrong = places[verdicts.index(False)].found[0]
+            shown = wrong if isinstance(wrong, _Wrong) else repr(_plain(wrong))
+            differences.append(f"{name}: expected {expected!r}, found {shown}")
+        else:
+            (proved if all(verdicts) else unproved).append(name)
     if differences:
         raise TrialFailed("what is trained is not what was sampled: " + "; ".join(differences))
     return sorted(proved), sorted(unproved)
 
 
-def same(expected: Any, found: Any) -> bool:
-    """Whether two values are equal: enums by value, numbers to a relative 1e-12, a bool only to a bool."""
+def _places(
+    trainer: Trainer, task: Task, values: Values, spec: TrialSpec
+) -> Iterator[tuple[str, Any, Sequence[_Place]]]:
+    """Yield name, expected value and places of every hyperparameter, fixed ones included."""
+    arguments = {**values.training, **spec.batch(values.training)}
+    if spec.seed is not None:
+        arguments["seed"] = spec.seed
+    for name, value in arguments.items():
+        yield name, value, [_Place([_read(trainer.args, name)]), *_acting(trainer, name, value)]
+    model = trainer.accelerator.unwrap_model(trainer.model) if trainer.model is not None else None
+    accepted = inspect.signature(task.model_init).parameters
+    for name, value in values.model.items():
+        found = _readable(_read(getattr(model, "config", None), name))
+        yield f"model.{name}", value, [_Place(found, ours=name not in accepted)]
+    for name, value in values.peft.items():
+        yield f"peft.{name}", value, list(_adapter_places(model, name, value))
+    fields = {option.alias: name for name, option in type(task).model_fields.items()}
+    for name, value in values.task.items():
+        yield f"task.{name}", value, [_Place(_readable(_read(task, fields.get(name, name))))]
+
+
+def same(expected: Any, found: Any) -> bool | None:
+    """Whether two values are equal: enums by value, numbers to a relative 1e-12.
+
+    None where they are of different kinds, as after a conversion, and cannot be compared.
+    """
     expected, found = _plain(expected), _plain(found)
-    if isinstance(expected, Mapping) and not isinstance(found, Mapping) and hasattr(found, "__dict__"):
-        found = vars(found)  # an AcceleratorConfig, made of the mapping
-    if isinstance(expected, bool) or isinstance(found, bool):
+    if isinstance(found, _Wrong):
+        return False
+    if expected is None or found is None:
         return expected is found
-    if isinstance(expected, (int, float)) and isinstance(found, (int, float)):
+    if isinstance(found, (list, tuple)) and isinstance(expected, str):
+        return [_plain(each) for each in found] in ([expected], expected.split()) or None
+    if isinstance(expected, Mapping) and not isinstance(found, Mapping) and hasattr(found, "__dict__"):
+        found = vars(found)
+    kind = next((kind for kind in _KINDS if isinstance(expected, kind)), type(expected))
+    if not isinstance(found, kind) or isinstance(found, bool) != isinstance(expected, bool):
+        return None
+    if isinstance(expected, (bool, str)) or kind not in _KINDS:
+        return bool(expected == found)
+    if isinstance(expected, (int, float)):
         return math.isclose(expected, found, rel_tol=1e-12, abs_tol=0.0) or (math.isnan(expected) and math.isnan(found))
-    if isinstance(expected, (list, tuple)) and isinstance(found, (list, tuple)):
-        return len(expected) == len(found) and all(map(same, expected, found))
-    if isinstance(found, (set, frozenset)) and isinstance(expected, (list, tuple, set)):
+    if isinstance(expected, Mapping):
+        found = {str(key): value for key, value in found.items()}
+        pairs = [(value, found.get(str(key))) for key, value in expected.items()]
+    elif isinstance(found, (set, frozenset)) or isinstance(expected, (set, frozenset)):
         return set(expected) == set(found)
-    if isinstance(expected, Mapping) and isinstance(found, Mapping):
-        return expected.keys() <= found.keys() and all(same(value, found[key]) for key, value in expected.items())
-    return bool(expected == found)
+    else:
+        pairs = list(zip(expected, found, strict=False)) if len(expected) == len(found) else [(0, 1)]
+    verdicts = [same(one, other) for one, other in pairs]
+    return False if False in verdicts else None if None in verdicts else True
+
+
+_MISSING = object()
+_KINDS: tuple[Any, ...] = (bool, (int, float), str, Mapping, (list, tuple, set, frozenset))
+"""Values of one kind can be compared."""
 
 
 def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Enum) else value
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def _read(owner: Any, name: str) -> Any:
     for part in name.split("."):
-        owner = owner.get(part, _UNREADABLE) if isinstance(owner, Mapping) else getattr(owner, part, _UNREADABLE)
+        owner = owner.get(part, _MISSING) if isinstance(owner, Mapping) else getattr(owner, part, _MISSING)
     return owner
 
 
-def _expected_arguments(training: Mapping[str, Any], spec: TrialSpec) -> dict[str, Any]:
-    """Return the sampled values, with the divided micro-batch and the trial's own seed."""
-    return {**training, **spec.batch(training), **({} if spec.seed is None else {"seed": spec.seed})}
+def _readable(value: Any) -> list[Any]:
+    return [] if value is _MISSING else [value]
 
 
-def _configuration(trainer: Trainer) -> Any:
-    model = trainer.accelerator.unwrap_model(trainer.model) if trainer.model is not None else None
-    return getattr(model, "config", None)
-
-
-def _adapter(trainer: Trainer) -> Any:
-    adapters = getattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config", {})
-    return next(iter(adapters.values()), None)
-
-
-def _actual_adapter(trainer: Trainer, name: str, expected: Any) -> list[Any]:
-    """Return an adapter's value from its configuration and from the adapted model."""
+def _adapter_places(model: Any, name: str, expected: Any) -> Iterator[_Place]:
+    """Yield an adapter's value in its configuration and in the adapted model."""
+    adapter = next(iter(getattr(model, "peft_config", {}).values()), None)
+    found = _read(adapter, name)
     if name == "target_modules" and str(expected).lower() == "all-linear":
-        return [_without_adapter(trainer) or expected]  # PEFT replaces the word by names of layers
-    return [_read(_adapter(trainer), name), *_actual_rank(trainer, name)]
+        bare = _without_adapter(model)  # PEFT replaces the word by names of layers
+        yield _Place([_Wrong(f"no adapter on {', '.join(bare)}") if bare else expected])
+        return
+    if name == "modules_to_save" and found:
+        found = [each for each in found if each in expected]  # PEFT adds the heads of classifiers
+    yield _Place(_readable(found))
+    if name == "r" and not getattr(adapter, "rank_pattern", None):
+        ranks = [p.shape[0] for key, p in model.named_parameters() if "lora_A" in key and p.dim() == 2]
+        yield from [_Place(ranks)] if ranks else []
 
 
-def _without_adapter(trainer: Trainer) -> list[str]:
+def _without_adapter(model: Any) -> list[str]:
     """Return the linear layers that have no adapter and belong to no head, which is trained whole."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
-    from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    model = trainer.accelerator.unwrap_model(trainer.model)
     left_out = [model.get_output_embeddings()]
     left_out += [part for part in model.modules() if isinstance(part, (BaseTunerLayer, AuxiliaryTrainingWrapper))]
     below = {id(module) for part in left_out if part is not None for module in part.modules()}
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and id(module) not in below
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and id(module) not in below
     ]
 
 
-def _actual_rank(trainer: Trainer, name: str) -> list[Any]:
-    """Return the rows of every lora_A matrix for ``r``."""
-    if name != "r" or trainer.model is None:
-        return []
-    adapter = _adapter(trainer)
-    if getattr(adapter, "rank_pattern", None):
-        return []
-    return [p.shape[0] for key, p in trainer.model.named_parameters() if "lora_A" in key and p.dim() == 2]
+def _acting(trainer: Trainer, name: str, value: Any) -> Iterator[_Place]:
+    """Yield where a training argument acts, if that is in the optimizer, the scheduler or the data loader."""
+    made, optimizer = _MADE[trainer], trainer.optimizer
+    if name in _IN_LOADER:
+        yield _Place(_IN_LOADER[name](trainer), made.loader)
+    elif name in _IN_SCHEDULER:
+        read = _IN_SCHEDULER[name]
+        yield _Place(read(trainer) if read else [value] if made.scheduler else [], made.scheduler)
+    elif name in _IN_OPTIMIZER:
+        own = made.optimizer and (made.scheduler or name != "learning_rate")
+        changed = made.groups != _hyperparameters(optimizer)  # by a callback
+        in_groups = _IN_OPTIMIZER[name]
+        found = in_groups(trainer, _groups(optimizer)) if in_groups else [value] if made.optimizer else []
+        yield _Place(found, own and not changed)
 
 
-def _actual_arguments(trainer: Trainer, name: str, value: Any) -> list[Any]:
-    """Return the argument, and what optimizer, scheduler or data loader hold of it.
-
-    Where the optimizer or the scheduler is the task's own, other values there are its own business: the argument then
-    counts as read only if every place that shows it agrees.
-    """
-    argument = _read(trainer.args, name)
-    acting = _ACTING.get(name) if trainer.optimizer is not None else None
-    found = acting(trainer) if acting else []
-    if same(value, argument) and _own(trainer, name) and not (found and all(same(value, each) for each in found)):
-        return [_UNREADABLE]
-    return [argument, *found]
+def _learning_rates(trainer: Trainer, groups: Groups) -> list[Any]:
+    key = "initial_lr" if any("initial_lr" in group for group in groups) else "lr"
+    return [] if key == "lr" and trainer.state.global_step else [group[key] for group in groups if key in group]
 
 
-def remember_own(trainer: Trainer) -> None:
-    """Note on a new Trainer whether it was given an optimizer or a scheduler, before it makes those it was not given."""
-    given = (
-        trainer.optimizer is not None or trainer.optimizer_cls_and_kwargs is not None,
-        trainer.lr_scheduler is not None,
-    )
-    trainer._sweepkit_own = given  # type: ignore[attr-defined]  # carried to the proof on the Trainer itself
+def _weight_decays(trainer: Trainer, groups: Groups) -> list[Any]:
+    """Return the decay of the groups that have one: transformers gives biases and norms a decay of 0."""
+    decays = [(group["weight_decay"], bool(group["params"])) for group in groups if "weight_decay" in group]
+    used = {decay for decay, filled in decays if filled}
+    empty = {decay for decay, filled in decays if not filled} - {0.0}
+    return sorted(used - {0.0}) or ([] if empty else sorted(used))
 
 
-def _own(trainer: Trainer, name: str) -> bool:
-    """Whether the argument acts in an optimizer or scheduler that is not made by the Trainer's own code."""
-    from transformers import Trainer
-
-    optimizer, scheduler = getattr(trainer, "_sweepkit_own", (False, False))
-    if name in _OF_OPTIMIZER:
-        return optimizer or type(trainer).create_optimizer is not Trainer.create_optimizer
-    return name in _OF_SCHEDULER and (scheduler or type(trainer).create_scheduler is not Trainer.create_scheduler)
-
-
-_OF_OPTIMIZER = frozenset(
-    {"learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args"}
-)
-_OF_SCHEDULER = frozenset({"lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio"})
-
-
-def _groups(trainer: Trainer) -> list[dict[str, Any]]:
-    """Return the optimizer's param groups."""
-    return [] if trainer.optimizer is None else list(trainer.optimizer.param_groups)
-
-
-def _learning_rates(trainer: Trainer) -> list[Any]:
-    return [group["initial_lr"] for group in _groups(trainer) if "initial_lr" in group]
-
-
-def _weight_decays(trainer: Trainer) -> list[Any]:
-    """Return the decay of the first group; the Trainer puts biases and norms into a second one without decay."""
-    if trainer.args.weight_decay == 0.0:
-        return []
-    decays = [group["weight_decay"] for group in _groups(trainer) if "weight_decay" in group]
-    return [max(decays)] if decays else []
-
-
-def _betas(index: int) -> Callable[[Trainer], list[Any]]:
-    def read(trainer: Trainer) -> list[Any]:
-        return [group["betas"][index] for group in _groups(trainer) if "betas" in group]
+def _betas(index: int) -> Callable[[Trainer, Groups], list[Any]]:
+    def read(trainer: Trainer, groups: Groups) -> list[Any]:
+        of_adam = any(word in _plain(trainer.args.optim) for word in ("adam", "lion", "ademamix"))
+        return [group["betas"][index] for group in groups if of_adam and "betas" in group]
 
     return read
 
 
-def _epsilons(trainer: Trainer) -> list[Any]:
-    if "adam" not in str(_plain(trainer.args.optim)):
-        return []
-    return [group["eps"] for group in _groups(trainer) if isinstance(group.get("eps"), float)]
+def _epsilons(trainer: Trainer, groups: Groups) -> list[Any]:
+    of_adam = "adam" in _plain(trainer.args.optim)
+    return [group["eps"] for group in groups if of_adam and isinstance(group.get("eps"), float)]
 
 
 def _batch_sizes(trainer: Trainer) -> list[Any]:
     loader = trainer.callback_handler.train_dataloader
-    total = getattr(loader, "total_batch_size", None) or getattr(loader, "batch_size", None)
-    if total is None:
+    if (total := getattr(loader, "total_batch_size", None)) is not None:
+        split = getattr(trainer.args.accelerator_config, "split_batches", False)
+        size = total if split else total // max(1, trainer.args.world_size)
+    elif (size := getattr(loader, "batch_size", None)) is None:
         return []
-    shown = total // max(1, trainer.args.world_size) if getattr(loader, "total_batch_size", None) else total
-    return [shown // max(1, trainer.args.n_gpu)] if trainer.args.n_gpu > 1 else [shown]
+    return [size // max(1, trainer.args.n_gpu)]
 
 
-def _warmup(trainer: Trainer) -> list[Any]:
-    """Return the warm-up if the scheduler's factor first reaches 1 at its end."""
-    from transformers import Trainer as Plain
-
-    factors = getattr(trainer.lr_scheduler, "lr_lambdas", None)
-    total = trainer.state.max_steps
+def _warmups(trainer: Trainer) -> list[Any]:
+    """Return the warm-up if a schedule that rises first reaches 1 at its end, and that of a schedule-free optimizer."""
+    total, given = trainer.state.max_steps, trainer.args.warmup_steps
     steps = trainer.args.get_warmup_steps(total)
-    if not factors or steps <= 0 or steps >= total or type(trainer).create_scheduler is not Plain.create_scheduler:
-        return []
+    inside = {group["warmup_steps"] for group in _groups(trainer.optimizer) if "warmup_steps" in group}
+    found = [given if each == steps else _Wrong(f"{each} steps in the optimizer") for each in inside]
+    factors = getattr(trainer.lr_scheduler, "lr_lambdas", None)
+    if not factors or steps >= total or (steps and factors[0](0) == factors[0](steps)):
+        return found
     rising = all(factors[0](step) < 1.0 for step in range(max(0, steps - 2), steps))
     peaks = rising and math.isclose(factors[0](steps), 1.0, abs_tol=1e-6)
-    return [trainer.args.warmup_steps if peaks else f"a peak that is not at step {steps}"]
+    return [*found, given if peaks else _Wrong(f"a peak that is not at step {steps}")]
 
 
 def _schedule_options(trainer: Trainer) -> list[Any]:
@@ -255,13 +331,17 @@ def _schedule_options(trainer: Trainer) -> list[Any]:
     return [held] if asked.keys() <= held.keys() else []
 
 
-_ACTING: Mapping[str, Callable[[Trainer], list[Any]]] = {
+_IN_OPTIMIZER: Mapping[str, Callable[[Trainer, Groups], list[Any]] | None] = {
     "learning_rate": _learning_rates,
     "weight_decay": _weight_decays,
     "adam_beta1": _betas(0),
     "adam_beta2": _betas(1),
     "adam_epsilon": _epsilons,
-    "per_device_train_batch_size": _batch_sizes,
-    "warmup_steps": _warmup,
-    "lr_scheduler_kwargs": _schedule_options,
+    **dict.fromkeys(("optim", "optim_args", "optim_target_modules")),
 }
+_IN_SCHEDULER: Mapping[str, Callable[[Trainer], list[Any]] | None] = {
+    "warmup_steps": _warmups,
+    "lr_scheduler_kwargs": _schedule_options,
+    "lr_scheduler_type": None,
+}
+_IN_LOADER: Mapping[str, Callable[[Trainer], list[Any]]] = {"per_device_train_batch_size": _batch_sizes}

@@ -44,7 +44,7 @@ def read(metrics: Mapping[str, Any], goals: Iterable[str]) -> Reading:
     for name, value in metrics.items():
         if name in NOT_METRICS:
             continue
-        number = _number(value)
+        number = as_number(value)
         if number is None:
             others[name] = _described(value)
         elif math.isfinite(number) or name in wanted:
@@ -54,8 +54,8 @@ def read(metrics: Mapping[str, Any], goals: Iterable[str]) -> Reading:
     return Reading(numbers, others)
 
 
-def _number(value: Any) -> float | None:
-    """The value as a float where it is one number: Python's, NumPy's, or an array or tensor without axes."""
+def as_number(value: Any) -> float | None:
+    """Return the value as a float where it is one number: Python's, NumPy's, or an array or tensor without axes."""
     if isinstance(value, (int, float)):
         return float(value)
     if getattr(value, "shape", None) == () and hasattr(value, "item"):

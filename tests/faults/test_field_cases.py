@@ -1,0 +1,232 @@
+"""What people report about tools of this kind, from a study file in an empty folder to the record of its trials.
+
+All trials run in this process; other tests hold the same studies to their own processes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from making import spec
+from sweepkit.check.study_file import load_study
+from sweepkit.driver.run import Replacements, run_checked
+from sweepkit.study.study import StudyData
+from sweepkit.tasks.load import task_class
+from sweepkit.trial.events import Checkpointed
+from sweepkit.trial.inspect import inspect
+from sweepkit.trial.log import TrialLog
+from sweepkit.trial.trial import Trial
+
+pytestmark = pytest.mark.real
+
+STUDY = """name: case
+task: {task}
+training: {{num_train_epochs: 2, per_device_train_batch_size: 16, use_cpu: true{training}}}
+objective: {{metric: {metric}, direction: {direction}}}
+space:
+  learning_rate: {{low: {rate}, high: {rate}1, log: true}}{space}
+sampler: {{type: random, seed: 0}}
+budget: {{trials: 1}}
+tracking: {{uri: none}}
+"""
+TASK = """
+import numpy as np
+import torch
+from torch import nn
+from transformers import Trainer
+from sweepkit import Task
+
+
+class Net(nn.Module):
+    def __init__(self, outputs, dropout=0.0):
+        super().__init__()
+        self.body, self.dropout, self.head = nn.Linear(4, 4), nn.Dropout(dropout), nn.Linear(4, outputs)
+
+    def forward(self, inputs, labels=None):
+        logits = self.head(self.dropout(self.body(inputs)))
+        loss = nn.functional.binary_cross_entropy_with_logits if logits.shape == labels.shape else nn.functional.cross_entropy
+        return {"loss": loss(logits, labels), "logits": logits}
+
+
+class Mine(Task):
+    metrics: list = ["accuracy"]
+
+    def labels(self, inputs):
+        return (inputs[:, 0] > 0).long()
+
+    def data(self):
+        from datasets import Dataset, DatasetDict
+
+        def split(rows):
+            inputs = torch.randn(rows, 4, generator=torch.Generator().manual_seed(rows))
+            return Dataset.from_dict({"inputs": inputs.tolist(), "labels": self.labels(inputs).tolist()})
+
+        return DatasetDict(train=split(64), validation=split(24), hard=split(12))
+
+    def model_init(self, **config):
+        return Net(2, **config)
+"""
+
+
+def written(
+    project: Path,
+    metric: str,
+    task: str = "",
+    *,
+    training: str = "",
+    space: str = "",
+    rate: float = 0.01,
+    code: str = "",
+) -> Path:
+    """Write a study, and its task unless it names one; return the study file."""
+    if not task:
+        (project / "task.py").write_text(f"{TASK}\n{code}")
+    file = project / "study.yaml"
+    task = task or "{path: task.py:Mine}"
+    direction = "minimize" if metric == "eval_loss" else "maximize"
+    values = {
+        "task": task,
+        "metric": metric,
+        "direction": direction,
+        "training": training,
+        "space": space,
+        "rate": rate,
+    }
+    file.write_text(STUDY.format(**values))
+    return file
+
+
+def ran(file: Path) -> tuple[StudyData, Trial, TrialLog]:
+    """Check and run a study of one trial; return it, the trial and its log."""
+    checked = load_study(file)
+    study = checked.study
+    [row] = run_checked(checked, instead=Replacements(task=task_class(study.task, study.home))).rows
+    return study, row, TrialLog(study.place.trial(0))
+
+
+def problems(file: Path) -> Sequence[tuple[str, str]]:
+    """What the look before the first trial finds."""
+    study = load_study(file).study
+    return inspect(study, spec(study.home, 0)).problems
+
+
+def of_rows(project: Path, model: Path, rows: Sequence[tuple[str, Any]], name: str = "rows.csv") -> str:
+    """Write (text, label) rows and return the built-in task that reads them."""
+    if name.endswith(".csv"):
+        (project / name).write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    else:
+        (project / name).write_text("".join(json.dumps({"text": t, "label": each}) + "\n" for t, each in rows))
+    return f"{{type: text-classification, model: {model}, data: {{path: {name}}}, metrics: [accuracy]}}"
+
+
+SETS = """
+    def trainer(self, **kwargs):
+        kwargs["eval_dataset"] = {"easy": self.splits["validation"], "hard": self.splits["hard"]}
+        return Trainer(**kwargs)
+"""
+
+
+def test_several_evaluation_sets_are_one_evaluation(project: Path) -> None:
+    _, row, log = ran(written(project, "eval_hard_accuracy", code=SETS))
+    assert row.ending == "complete"
+    assert [(event.number, event.step) for event in log.evaluations] == [(1, 4), (2, 8)]
+    assert row.value == max(event.metrics["eval_hard_accuracy"] for event in log.evaluations)
+
+
+@pytest.mark.parametrize(
+    ("texts", "classes"),
+    [(("01", "1", "007"), {"01", "1", "007"}), (("-1", "0", "1", "na"), {"-1", "0", "1", "na"})],
+    ids=["leading zeros", "numbers and words"],
+)
+def test_each_row_is_trained_as_the_class_its_text_says(
+    texts: Sequence[str], classes: set[str], project: Path, tiny_bert: Path
+) -> None:
+    rows = [(f"free prize {n}", texts[n % len(texts)]) for n in range(48)]
+    study, row, _ = ran(written(project, "eval_accuracy", of_rows(project, tiny_bert, rows)))
+    assert row.ending == "complete"
+    model = json.loads((study.place.trial(0) / "best" / "config.json").read_text())
+    assert set(model["id2label"].values()) == classes
+
+
+def test_several_labels_per_text_are_decided_by_a_threshold(project: Path) -> None:
+    code = """
+    def labels(self, inputs):
+        return (inputs[:, :3] > 0).float()
+
+    def model_init(self, **config):
+        return Net(3, **config)
+
+    metrics: list = ["f1", "right"]
+
+    def compute_metrics(self, prediction):
+        from sklearn.metrics import f1_score
+
+        found = self._score(["f1"], prediction)
+        return {**found, "right": f1_score(prediction.label_ids, prediction.predictions > 0, average="macro")}
+"""
+    _, row, log = ran(written(project, "eval_f1", code=code))
+    assert row.ending == "complete"
+    assert [event.metrics["eval_f1"] for event in log.evaluations] == [e.metrics["eval_right"] for e in log.evaluations]
+
+
+def test_an_evaluation_before_training_is_no_candidate(project: Path) -> None:
+    _, row, log = ran(written(project, "eval_loss", training=", eval_on_start: true", rate=50.0))
+    assert [event.step for event in log.evaluations] == [4, 8]
+    assert row.value == min(event.metrics["eval_loss"] for event in log.evaluations)
+    assert {event.step for event in log.refresh() if isinstance(event, Checkpointed)} <= {4, 8}
+
+
+def test_two_learning_rates_are_listed_as_unproved(project: Path) -> None:
+    code = """
+    ratio: float = 1.0
+
+    def trainer(self, **kwargs):
+        model, rate = kwargs["model"], kwargs["args"].learning_rate
+        groups = [{"params": model.body.parameters(), "lr": rate}, {"params": model.head.parameters(), "lr": rate * self.ratio}]
+        return Trainer(**kwargs, optimizers=(torch.optim.AdamW(groups), None))
+"""
+    _, row, log = ran(written(project, "eval_accuracy", code=code, space="\n  task.ratio: {choices: [4.0, 16.0]}"))
+    assert row.ending == "complete"
+    assert log.started is not None and "learning_rate" in log.started.unproved and "task.ratio" in log.started.proved
+
+
+NESTED = """
+    metrics: list = []
+
+    def compute_metrics(self, prediction):
+        return {"PER": {"f1": 0.5, "number": 3}, "per_class": np.asarray([0.5, 0.25]), "overall": np.float32(0.375)}
+"""
+
+
+def test_a_nested_metric_is_named_before_anything_runs(project: Path) -> None:
+    assert problems(written(project, "eval_PER", code=NESTED)) == (
+        ("objective.metric", "eval_PER is a mapping (f1, number), not a number"),
+    )
+
+
+def test_nested_metrics_beside_the_objective_harm_nothing(project: Path) -> None:
+    _, row, log = ran(written(project, "eval_overall", code=NESTED))
+    assert (row.ending, row.value) == ("complete", 0.375)
+    assert {"eval_PER", "eval_per_class"}.isdisjoint(log.evaluations[0].metrics)
+
+
+def test_a_model_without_a_configuration_is_trained(project: Path) -> None:
+    file = written(project, "eval_accuracy", space="\n  model.dropout: {low: 0.1, high: 0.5}")
+    assert problems(file) == ()
+    _, row, log = ran(file)
+    assert row.ending == "complete"
+    assert log.started is not None and "model.dropout" in log.started.unproved
+
+
+def test_list_labels_are_refused_with_the_way_out(project: Path, tiny_bert: Path) -> None:
+    rows = [("free prize", ["a", "b"]), ("mother late", ["a"])] * 8
+    [(where, message)] = problems(written(project, "eval_accuracy", of_rows(project, tiny_bert, rows, "rows.jsonl")))
+    assert where == "task"
+    assert (
+        "expected one value per row, got ['a', 'b'] in row 1 of train; several labels per row need your own" in message
+    )
