@@ -19,7 +19,7 @@ from sweepkit.report.watch import Watcher
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.study.errors import StudyFailed
-from sweepkit.study.paths import Place
+from sweepkit.study.paths import LAST, Place
 from sweepkit.trackers import tracker_of
 from sweepkit.trackers.courier import Courier
 from sweepkit.trial.events import Evaluated, Finished, Started
@@ -104,6 +104,19 @@ def test_how_often_a_failed_trial_is_retried_depends_on_the_reason(
     assert numbers == [0] * attempts + [1]
 
 
+def test_a_resumed_trial_knows_the_evaluations_up_to_its_checkpoint_only(project: Path) -> None:
+    session = session_of(project, retries={"crash": 1})
+    started(session)
+    for number in (1, 2, 3):
+        session.handle(evaluated(number))
+    checkpoint = session._study.place.trial(0) / LAST / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    session.handle(failed(0, Reason.crash))
+    resumed = started(session)
+    assert (resumed.number, resumed.resume_from) == (0, str(checkpoint))
+    assert [event["step"] for event in resumed.evaluations] == [1, 2]
+
+
 def test_trials_that_fail_with_the_same_cause_stop_the_study_and_others_do_not(project: Path) -> None:
     session = session_of(project, retries={"crash": 0}, budget={"trials": 9})
     for number, cause in enumerate(["a", "a", "b", "b"]):
@@ -182,4 +195,7 @@ def test_every_confirmation_run_has_a_seed_of_its_own_that_the_search_never_used
     runs = list(iter(confirmation.search.ask, None))
     seeds = {asked.seed for asked in runs}
     assert [confirmation.search.row(asked.number).confirm_of for asked in runs] == [2, 1] * 3
-    assert len(seeds) == 6 and min(seed for seed in seeds if seed is not None) > 7 + 3
+    first = min(seed for seed in seeds if seed is not None)
+    assert len(seeds) == 6 and first > 7 + 100_000, (
+        "with seed_per_trial, a longer search of the same study comes this far"
+    )
