@@ -12,7 +12,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 
 from making import Kept, spec, toy_study
 from sweepkit.study.schedule import evaluations
-from sweepkit.trial.events import Evaluated, Logged
+from sweepkit.trial.events import Evaluated, Logged, Started
 from sweepkit.trial.inspect import inspect
 from sweepkit.trial.objective import run_trial
 from toy_tasks import Quadratic, QuadraticTrainer
@@ -54,6 +54,30 @@ class Nested(Quadratic):
     def compute_metrics(self, prediction: EvalPrediction) -> dict[str, Any]:
         scores = np.asarray([0.25, 0.75])
         return {"PER": {"f1": scores[1], "number": 3}, "per_class": scores, "mean": float(scores.mean())}
+
+
+class Forgetting(Quadratic):
+    """Makes a Trainer without the callbacks it was given."""
+
+    def trainer(self, **kwargs: Any) -> Trainer:
+        return super().trainer(**{**kwargs, "callbacks": []})
+
+
+class _Logging(TrainerCallback):
+    trainer: Trainer
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.trainer.log({"half": np.float32(0.5), "nested": {"a": 1}, "eval_gap": 0.25})
+
+
+class Logging(Quadratic):
+    """A callback of its own logs numbers of NumPy, mappings and what looks like an evaluation."""
+
+    def trainer(self, **kwargs: Any) -> Trainer:
+        trainer, callback = super().trainer(**kwargs), _Logging()
+        callback.trainer = trainer
+        trainer.add_callback(callback)
+        return trainer
 
 
 def trained(project: Path, kind: type[Quadratic], metric: str, **training: Any) -> tuple[str, Kept]:
@@ -135,6 +159,15 @@ def test_the_last_evaluation_of_a_training_and_no_other_is_final(
     values = {"eval_strategy": "steps", **TRAINING, **training}
     counted = evaluations(values, steps=steps[-1], epochs=steps[-1] / 4)
     assert kind is Impatient or counted == len(steps) - (values["eval_strategy"] == "no"), "check counts the same"
+def test_a_trainer_without_the_callbacks_it_was_given_is_proved_and_evaluated_all_the_same(project: Path) -> None:
+    end, line = trained(project, Forgetting, "eval_score")
+    assert (end, len(line.of(Started)), len(line.of(Evaluated))) == ("complete", 1, 2)
+
+
+def test_numbers_that_a_callback_logs_are_recorded_beside_what_is_none(project: Path) -> None:
+    end, line = trained(project, Logging, "eval_score")
+    assert end == "complete"
+    assert [event.metrics for event in line.of(Logged) if event.step == 1] == [{"half": 0.5}]
 
 
 def test_values_that_are_no_numbers_are_left_out_and_harm_no_checkpoint(project: Path) -> None:
