@@ -165,11 +165,12 @@ def test_metrics_of_numbers_are_a_plain_trainers(format_: str, project: Path, ti
         assert found[f"eval_{name}"] == pytest.approx(wanted[f"eval_{name}"], abs=1e-6), name
 
 
-def test_perplexity_is_a_plain_trainers(project: Path, tiny_gpt2: Path) -> None:
+def test_perplexity_is_a_plain_trainers(project: Path) -> None:
+    model = toys.tiny_gpt2(project / "gpt2")
     rows = {"train": [{"text": "in the beginning was the word " * 20}], "validation": [{"text": "the word was " * 20}]}
     data = written(project, "json", rows)
-    found = reported(project, {"type": "causal-lm", "model": str(tiny_gpt2), "data": data, "block_size": 16})
-    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    found = reported(project, {"type": "causal-lm", "model": str(model), "data": data, "block_size": 16})
+    tokenizer = AutoTokenizer.from_pretrained(model)
     splits = {}
     for split, [row] in rows.items():
         tokens = [*tokenizer(row["text"], verbose=False)["input_ids"], tokenizer.eos_token_id]
@@ -177,7 +178,7 @@ def test_perplexity_is_a_plain_trainers(project: Path, tiny_gpt2: Path) -> None:
         splits[split] = Dataset.from_list([{"input_ids": block, "labels": block} for block in blocks])
 
     def model_init() -> Any:
-        return AutoModelForCausalLM.from_pretrained(tiny_gpt2)
+        return AutoModelForCausalLM.from_pretrained(model)
 
     wanted = plain(project, model_init, splits, default_data_collator, None)
     assert found["eval_loss"] == pytest.approx(wanted["eval_loss"], abs=1e-6)
