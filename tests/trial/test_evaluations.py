@@ -159,6 +159,8 @@ def test_the_last_evaluation_of_a_training_and_no_other_is_final(
     values = {"eval_strategy": "steps", **TRAINING, **training}
     counted = evaluations(values, steps=steps[-1], epochs=steps[-1] / 4)
     assert kind is Impatient or counted == len(steps) - (values["eval_strategy"] == "no"), "check counts the same"
+
+
 def test_a_trainer_without_the_callbacks_it_was_given_is_proved_and_evaluated_all_the_same(project: Path) -> None:
     end, line = trained(project, Forgetting, "eval_score")
     assert (end, len(line.of(Started)), len(line.of(Evaluated))) == ("complete", 1, 2)
