@@ -56,6 +56,25 @@ def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingA
     return training
 
 
+def build_model(task: Task, values: Values) -> Any:
+    """Return the task's fresh model, with a LoRA adapter where the trial has ``peft.*`` values.
+
+    Raises InputError for a key inside a mapping of which a user's ``model_init`` would have to know the other keys.
+    """
+    inside = [name for name in values.model if "." in name]
+    if inside and all(type(task).model_init is not kind_class(kind).model_init for kind in KINDS):
+        field = inside[0].partition(".")[0]
+        raise InputError(
+            f"model.{inside[0]} needs model.{field} in training with all its keys, for model_init takes it whole"
+        )
+    model = task.model_init(**values.model)
+    if values.peft:
+        from peft import LoraConfig, get_peft_model
+
+        return get_peft_model(model, LoraConfig(**{"task_type": task.peft_task_type, **values.peft}))
+    return model
+
+
 def build_trainer(
     study: StudyData, spec: TrialSpec, task: Task, values: Values, callback: TrialCallback | None
 ) -> Trainer:
@@ -84,15 +103,8 @@ def fresh_trainer(
     """Return the task's Trainer with a fresh model, and a LoRA adapter where there are ``peft.*`` values.
 
     Seeds are set where a Trainer with ``model_init`` sets them: right before the model is made, and not again after it, as
-    the Trainer's constructor does with a model that exists. Its training therefore draws the same random numbers. Raises
-    InputError for a key inside a mapping of which a user's ``model_init`` would have to know the other keys.
+    the Trainer's constructor does with a model that exists. Its training therefore draws the same random numbers.
     """
-    inside = [name for name in values.model if "." in name]
-    if inside and all(type(task).model_init is not kind_class(kind).model_init for kind in KINDS):
-        field = inside[0].partition(".")[0]
-        raise InputError(
-            f"model.{inside[0]} needs model.{field} in training with all its keys, for model_init takes it whole"
-        )
     overridden = type(task).compute_metrics is not Task.compute_metrics
     parts = {
         "args": arguments,
@@ -104,11 +116,7 @@ def fresh_trainer(
         "callbacks": list(callbacks),
     }
     set_seed(arguments.seed)
-    model: Any = task.model_init(**values.model)
-    if values.peft:
-        from peft import LoraConfig, get_peft_model
-
-        model = get_peft_model(model, LoraConfig(**{"task_type": task.peft_task_type, **values.peft}))
+    model = build_model(task, values)
     task._config = getattr(model, "config", None)
     with _random_state_kept():
         return task.trainer(model=model, **parts)
