@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers.trainer
 from transformers import Trainer
 
 import toys
@@ -202,22 +203,13 @@ tracking: {{uri: none}}
 
 
 @pytest.mark.real
-def test_a_scheduler_that_got_another_value_fails_the_trial(project: Path) -> None:
+def test_a_scheduler_that_got_another_value_fails_the_trial(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = check(toy_study(project, training=COSINE, space={"lr_scheduler_kwargs.min_lr_rate": RATE})).study
+    plain, other = transformers.trainer.get_scheduler, {"num_cycles": 0.25, "min_lr_rate": 0.5}
 
-    class Careless(task_class(study.task, study.home)):  # type: ignore[misc]  # the toy task's class
-        def trainer(self, **given: Any) -> Trainer:
-            made: Trainer = super().trainer(**given)
-            plain = made.create_scheduler
+    def careless(*arguments: Any, **options: Any) -> Any:
+        return plain(*arguments, **{**options, "scheduler_specific_kwargs": other})
 
-            def create(*arguments: Any, **options: Any) -> Any:
-                made.args.lr_scheduler_kwargs = {"num_cycles": 0.25, "min_lr_rate": 0.5}
-                scheduler = plain(*arguments, **options)
-                made.args.lr_scheduler_kwargs = {"num_cycles": 0.25, "min_lr_rate": 0.1}
-                return scheduler
-
-            made.create_scheduler = create  # type: ignore[method-assign]  # of this one Trainer
-            return made
-
-    end = run_trial(study, spec(project, 0, {"lr_scheduler_kwargs.min_lr_rate": 0.1}), Heard(), kind=Careless)
+    monkeypatch.setattr(transformers.trainer, "get_scheduler", careless)
+    end = run_trial(study, spec(project, 0, {"lr_scheduler_kwargs.min_lr_rate": 0.1}), Heard())
     assert (end.ending, "what is trained is not what was sampled: lr_scheduler_kwargs" in end.cause) == ("failed", True)
