@@ -186,10 +186,7 @@ def parallel(about: StudyData | Evidence) -> go.Figure:
     whole = [row.values for row in rows if len(row.values) == len(metrics)]
     ends = [(min(values), max(values)) for values in zip(*whole, strict=True)]
     best = [evidence.best] if evidence.best else evidence.front
-    values = [row.values[0] for row in ranked]
-    low, high = style.window(values, maximize=evidence.maximize) or (0.0, 1.0)
-    inside = [value for value in values if low <= value <= high]
-    window = min(inside), max(inside)
+    window = _window([row.values[0] for row in ranked], maximize=evidence.maximize)
     drawn = go.Figure()
     named: set[str | None] = set()
     for row in sorted(rows, key=lambda row: row in best):
@@ -207,6 +204,13 @@ def parallel(about: StudyData | Evidence) -> go.Figure:
     ticks = [([0.0, 1.0], [f"{end:.4g}" for end in pair]) for pair in ends]
     ticks += [style.ticks(dimension) for dimension in axes.values()]
     return _with_axes(drawn, [*metrics, *axes], ticks)
+
+
+def _window(values: Sequence[float], *, maximize: bool) -> tuple[float, float]:
+    """Return the ends of the values that the colours tell apart."""
+    low, high = style.window(values, maximize=maximize) or (0.0, 1.0)
+    inside = [value for value in values if low <= value <= high]
+    return min(inside), max(inside)
 
 
 def _shares(row: Trial, ends: Sequence[tuple[float, float]]) -> list[float | None]:

@@ -89,11 +89,7 @@ def trials(answer: Answer, rows: Sequence[Trial], *, endings: bool = False) -> T
     metrics = [goal.metric for goal in answer.study.objective.goals]
     for head in ["trial", *["ending"] * endings, *metrics, *["gain"] * gains, "time"]:
         table.add_column(head, justify="left" if head == "ending" else "right", no_wrap=True)
-    names = list(dict.fromkeys(name for row in rows for name in row.params))
-    texts = {name: [words.setting(row.params[name]) if name in row.params else "" for row in rows] for name in names}
-    wide = sum(2 + max(len(words.name(name)), *map(len, cells)) for name, cells in texts.items()) > PARAMETERS_WIDTH
-    if len(names) > COLUMNS_MOST or wide:
-        texts = {"parameters": [words.settings(row.params) for row in rows]}
+    texts = _parameters(rows)
     for name in texts:
         # On a narrow terminal these shrink first: rich narrows columns that may wrap.
         table.add_column(Text(words.name(name), no_wrap=True, overflow="ellipsis"))
@@ -106,6 +102,16 @@ def trials(answer: Answer, rows: Sequence[Trial], *, endings: bool = False) -> T
     if rows and gains and not endings:
         table.rows[0].style = "bold"
     return table
+
+
+def _parameters(rows: Sequence[Trial]) -> dict[str, list[str]]:
+    """Return the columns of the trials' parameters: one for each, or one for all where they would take too much room."""
+    names = list(dict.fromkeys(name for row in rows for name in row.params))
+    texts = {name: [words.setting(row.params[name]) if name in row.params else "" for row in rows] for name in names}
+    wide = sum(2 + max(len(words.name(name)), *map(len, cells)) for name, cells in texts.items()) > PARAMETERS_WIDTH
+    if len(names) > COLUMNS_MOST or wide:
+        return {"parameters": [words.settings(row.params) for row in rows]}
+    return texts
 
 
 def gain(answer: Answer, row: Trial) -> str:

@@ -191,6 +191,11 @@ def same(expected: Any, found: Any) -> bool | None:
         return bool(expected == found)
     if isinstance(expected, (int, float)):
         return math.isclose(expected, found, rel_tol=1e-12, abs_tol=0.0) or (math.isnan(expected) and math.isnan(found))
+    return _same_parts(expected, found)
+
+
+def _same_parts(expected: Any, found: Any) -> bool | None:
+    """The same for two mappings, sets or sequences: False if a part differs, None if one cannot be compared."""
     if isinstance(expected, Mapping):
         found = {str(key): value for key, value in found.items()}
         pairs = [(value, found.get(str(key))) for key, value in expected.items()]
