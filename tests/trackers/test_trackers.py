@@ -522,6 +522,8 @@ def test_drivers_may_start_at_once_ten_times_over(project: Path) -> None:
 class _Away:
     """A tracker whose store is away for the first calls."""
 
+    note = ""
+
     def __init__(self, failures: int) -> None:
         self.failures = failures
         self.done: list[str] = []
