@@ -29,7 +29,7 @@ from sweepkit.study.words import span
 from sweepkit.trackers.mlflow import link
 from sweepkit.trackers.mlflow.address import tracking_uri
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 
 TOKEN, KEY = "opaque-0a1b2c3d4e5f6071", "sk-abcdefghijklmnopqrstuv"
@@ -103,7 +103,7 @@ class Ran:
 def swept(*arguments: str, cwd: Path) -> str:
     """Return what a command said that must succeed."""
     process = sweep(*arguments, cwd=cwd, env={**os.environ, **SECRETS})
-    said, _ = process.communicate(timeout=280)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     return said
 
