@@ -17,7 +17,7 @@ from sweepkit.driver.run import run
 from sweepkit.report.answer import Answer
 from sweepkit.report.watch import Outcome, Watcher
 from sweepkit.search.storage import open_storage
-from sweepkit.study.errors import StudyFileError, StudyLocked
+from sweepkit.study.errors import StudyFailed, StudyFileError, StudyLocked
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Started
 from sweepkit.trial.log import TrialLog
@@ -75,12 +75,17 @@ def test_every_ending_has_its_name_and_cause_and_the_others_finish(project: Path
         10: ("failed", "KeyboardInterrupt: KeyboardInterrupt"),
         11: ("failed", "Mute: Mute, whose message cannot be shown"),
         12: ("failed", "RuntimeError: red ?? café"),
-        13: ("failed", r"wrote bytes to sweepkit's socket that are no message: b'\xff\x00 not a message'"),
+        13: ("failed", r"wrote bytes that are not a message to sweepkit's socket: b'\xff\x00 not a message'"),
     }
     assert outcome.best is not None and outcome.best.number == 0
     kept = sorted(path.parent.name for path in (project / "runs/toy/trials").glob("*/best"))
     assert kept == ["0000"]
     assert not list((project / "runs/toy/trials").glob("*/last"))
+
+
+def test_stray_bytes_in_the_look_before_the_first_trial_end_the_study_in_words(project: Path) -> None:
+    with pytest.raises(StudyFailed, match="the task cannot be trained: wrote bytes that are not a message"):
+        run(toy_study(project, task={"hostile": "stray"}))
 
 
 def test_out_of_memory_is_tried_again_at_the_same_effective_batch(project: Path) -> None:

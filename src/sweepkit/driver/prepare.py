@@ -15,7 +15,7 @@ from typing import Any
 from sweepkit.backends.local.executor import Executor
 from sweepkit.report.watch import Watcher
 from sweepkit.study.configurations import Configurations
-from sweepkit.study.errors import InputError, Problem, StudyFileError
+from sweepkit.study.errors import InputError, Problem, StudyFailed, StudyFileError
 from sweepkit.study.files import write_whole
 from sweepkit.study.formulas import derive
 from sweepkit.study.paths import SPEC
@@ -77,6 +77,8 @@ def _inspect(study: StudyData, known: Mapping[str, Any], executor: Executor, con
         path = Path(temporary) / SPEC
         path.write_text(spec.to_json())
         answer = executor.job("inspect", console=console, spec=str(path))
+    if "error" in answer:
+        raise StudyFailed(f"the task cannot be trained: {answer['error']} (log: {console})")
     executor.preload(answer.pop("imported"))
     inspected = Inspected(**answer)
     if inspected.problems:

@@ -38,9 +38,9 @@ LOSSES = 20
 
 
 ABANDONED = 5
-"""Starts of a trial in a row at each of which its driver died before the trial got any further.
+"""Consecutive starts without progress, each ended by the driver's death, after which a trial fails.
 
-Drivers also die of other causes (a job that is preempted), and at random ones a trial seldom stands still so often.
+Drivers also die for other reasons, such as preemption; at random moments that rarely happens to one trial so often.
 """
 
 

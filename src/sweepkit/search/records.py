@@ -134,7 +134,7 @@ class Records:
         return self.storage.get_trial(trial_id(trial))
 
     def refuse(self, trial: FrozenTrial) -> None:
-        """Fail a waiting trial that is not this study's, so that nobody waits for it."""
+        """Mark a waiting trial from elsewhere as failed, so that it is not picked up again."""
         self.storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
 
     def close(

@@ -220,12 +220,13 @@ class Executor:
         return [event for event in events if not isinstance(event, Finished)]
 
     def _refuse(self, child: Child, line: bytes) -> None:
-        """End a child whose code wrote something else than messages to its socket."""
-        cause = f"wrote bytes to sweepkit's socket that are no message: {line[:80]!r}"
+        """End a child whose code wrote something other than messages to its socket."""
+        cause = f"wrote bytes that are not a message to sweepkit's socket: {line[:80]!r}"
         if child.trial is not None:
             self.kill(child.trial, Reason.crash, cause)
         else:
             child.answer = {"error": cause}
+            child.kill()
 
     def _finish(self, running: _Running) -> Finished:
         for child in running.ranks:

@@ -142,7 +142,7 @@ class Child:
             self.sock.sendall(line.encode() + b"\n")
 
     def receive(self) -> list[bytes]:
-        """Return the complete lines that arrived; called when its socket is readable. At the end it is no longer open."""
+        """Return the complete lines that arrived on its readable socket; ``open`` is False once the other end has closed."""
         data = _read(self.sock)
         self.open = bool(data)
         *lines, self._buffer = (self._buffer + data).split(b"\n")

@@ -212,7 +212,7 @@ def _ensure_whole(file: Path) -> str:
 
 
 def _is_broken(file: Path) -> bool:
-    """Whether a file is no database, or one of mlflow's whose making was cut off: it lacks even the default experiment."""
+    """Whether a file is not a database, or is one that MLflow did not finish: it lacks even the default experiment."""
     if not file.exists() or not file.stat().st_size:
         return False
     try:
