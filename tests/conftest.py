@@ -12,6 +12,8 @@ from pathlib import Path
 
 collect_ignore = ["benchmarks"]  # measured by `make bench`; no tests
 CACHE = Path(tempfile.mkdtemp(prefix="sweepkit-tests-"))
+MODEL_TYPES = ("bert", "vit")
+"""The types of model that studies under test search."""
 MARK = "SWEEPKIT_TEST_SESSION"
 # Before anything heavy is imported, and inherited by every process the tests start: nobody is phoned, nothing is
 # downloaded, and nothing that lies in the user's own caches can decide a test.
@@ -35,6 +37,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from sweepkit.check.fields.installed import installed
 from sweepkit.trial.worker import SPARE
 
 # `make test-all` asks for the thorough profile; at every commit a smaller sample is drawn.
@@ -44,6 +47,12 @@ settings.load_profile("commit")
 
 DEADLINE_SECONDS = 10.0
 """How long the processes of a finished test may take to go away by themselves."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Find out once what the installed libraries accept, so that no test's command is the first to ask and says so."""
+    if not hasattr(config, "workerinput"):
+        installed(MODEL_TYPES)
 
 
 def pytest_unconfigure() -> None:

@@ -303,6 +303,17 @@ def test_a_cache_that_cannot_be_written_or_read_is_no_error(tmp_path: Path, monk
     facts._remember(question, {})
 
 
+def test_folders_that_an_imported_package_adds_to_the_path_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray puts a folder of its own packages first, so that a notebook and the command would forget for each other."""
+    folder = tmp_path / "site-packages" / "ray" / "thirdparty_files"
+    (folder / "colorless-1.dist-info").mkdir(parents=True)
+    before = facts._name(("lora",)), facts._environment()
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    assert (facts._name(("lora",)), facts._environment()) == before
+
+
 @pytest.mark.real
 def test_a_check_imports_nothing_of_what_it_asks_about() -> None:
     installed(["bert"])

@@ -40,10 +40,14 @@ def ask(*questions: Question) -> list[Any]:
 _MISSING = object()
 
 
+def _package_folders() -> list[str]:
+    """Return the folders that packages are installed in, without those that a package adds to the path (ray does)."""
+    return sorted({folder for folder in sys.path if folder.endswith("-packages")})
+
+
 def _environment() -> str:
     """Return a digest of the interpreter and the versions of the installed packages."""
-    folders = {Path(folder) for folder in sys.path if "-packages" in folder}
-    installed = {each.name for folder in folders if folder.is_dir() for each in folder.glob("*-info")}
+    installed = {each.name for folder in _package_folders() for each in Path(folder).glob("*-info")}
     reader = [
         Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("child.py", "describe.py", "tasks.py")
     ]
@@ -61,7 +65,7 @@ def _folders() -> Iterator[Path]:
 
 
 def _name(question: Question) -> str:
-    return f"{question[0]}-{_digest(sys.prefix, question)}.json"
+    return f"{question[0]}-{_digest(sys.prefix, _package_folders(), question)}.json"
 
 
 def _remembered(question: Question, environment: str) -> Any:
