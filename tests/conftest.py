@@ -37,6 +37,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+import questions
+from sweepkit.check.fields import facts
 from sweepkit.check.fields.installed import installed
 from sweepkit.trial.worker import SPARE
 
@@ -53,10 +55,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Find out once what the installed libraries accept, so that no test's command is the first to ask and says so."""
     if not hasattr(config, "workerinput"):
         installed(MODEL_TYPES)
+    facts._run_child = questions.in_fork
 
 
 def pytest_unconfigure() -> None:
-    """Remove the session's caches."""
+    """End the process that answers a check's questions, and remove the session's caches."""
+    questions.end()
     shutil.rmtree(CACHE, ignore_errors=True)
 
 
@@ -70,7 +74,7 @@ def _ours() -> set[psutil.Process]:
                 found.add(process)
         except psutil.Error:  # gone meanwhile, or someone else's
             continue
-    return {process for process in found if _alive(process)}
+    return {process for process in found if process.pid not in questions.pids() and _alive(process)}
 
 
 def _alive(process: psutil.Process) -> bool:

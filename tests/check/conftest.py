@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
+import questions
 from sweepkit.check.fields import child, facts
 from sweepkit.study.errors import InputError
 
@@ -16,6 +17,14 @@ from sweepkit.study.errors import InputError
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let names of the hub be downloaded, as far as a check can tell; it asks no network itself."""
     monkeypatch.delenv("HF_HUB_OFFLINE")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def new_children() -> Iterator[None]:
+    """Let a new child process answer, as in a check."""
+    facts._run_child = questions.in_new_child
+    yield
+    facts._run_child = questions.in_fork
 
 
 @pytest.fixture

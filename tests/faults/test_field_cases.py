@@ -1,20 +1,23 @@
 """What people report about tools of this kind, from a study file in an empty folder to the record of its trials.
 
-All trials run in this process; other tests hold the same studies to their own processes.
+At every commit all trials run in this process; the long tests run each study by the commands, from an empty folder.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from making import spec
+from making import spec, sweep
 from sweepkit.check.study_file import load_study
 from sweepkit.driver.run import Replacements, run_checked
+from sweepkit.report.rows import read
+from sweepkit.study.errors import StudyFileError
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.load import task_class
 from sweepkit.trial.events import Checkpointed
@@ -101,18 +104,59 @@ def written(
     return file
 
 
-def ran(file: Path) -> tuple[StudyData, Trial, TrialLog]:
-    """Check and run a study of one trial; return it, the trial and its log."""
-    checked = load_study(file)
-    study = checked.study
-    [row] = run_checked(checked, instead=Replacements(task=task_class(study.task, study.home))).rows
-    return study, row, TrialLog(study.place.trial(0))
+Run = Callable[[Path], tuple[StudyData, Trial, TrialLog]]
+Refuse = Callable[[Path], Sequence[tuple[str, str]]]
 
 
-def problems(file: Path) -> Sequence[tuple[str, str]]:
-    """What the look before the first trial finds."""
-    study = load_study(file).study
-    return inspect(study, spec(study.home, 0)).problems
+@pytest.fixture(params=["here", pytest.param("commands", marks=pytest.mark.slow)])
+def commands(request: pytest.FixtureRequest, project: Path) -> bool:
+    """Whether a study is run by the commands, in a folder that is no project's."""
+    if request.param == "commands":
+        (project / "pyproject.toml").unlink()
+    return bool(request.param == "commands")
+
+
+@pytest.fixture
+def ran(commands: bool) -> Run:
+    """Check and run a study of one trial; the function returns it, the trial and its log."""
+
+    def run(file: Path) -> tuple[StudyData, Trial, TrialLog]:
+        if commands:
+            assert command("check", file)[0] == 0
+            code, output = command("run", file)
+            assert code == 0, output
+            study = load_study(file).study
+            [row] = read(study)
+        else:
+            checked = load_study(file)
+            study = checked.study
+            [row] = run_checked(checked, instead=Replacements(task=task_class(study.task, study.home))).rows
+        return study, row, TrialLog(study.place.trial(0))
+
+    return run
+
+
+@pytest.fixture
+def problems(commands: bool) -> Refuse:
+    """What the look before the first trial finds; by the commands, the run has to end with it and without a trial."""
+
+    def look(file: Path) -> Sequence[tuple[str, str]]:
+        study = load_study(file).study
+        found = inspect(study, spec(study.home, 0)).problems
+        if commands and found:
+            code, output = command("run", file)
+            assert code == 2 and all(message in " ".join(output.split()) for _, message in found), output
+            assert not study.place.trials.exists()
+        return found
+
+    return look
+
+
+def command(name: str, file: Path) -> tuple[int, str]:
+    """Run one command on a study file; return its exit code and what it wrote."""
+    process = sweep(name, file.name, cwd=file.parent)
+    output, _ = process.communicate(timeout=200)
+    return process.returncode, output
 
 
 def of_rows(project: Path, model: Path, rows: Sequence[tuple[str, Any]], name: str = "rows.csv") -> str:
@@ -131,7 +175,7 @@ SETS = """
 """
 
 
-def test_several_evaluation_sets_are_one_evaluation(project: Path) -> None:
+def test_several_evaluation_sets_are_one_evaluation(project: Path, ran: Run) -> None:
     _, row, log = ran(written(project, "eval_hard_accuracy", code=SETS))
     assert row.ending == "complete"
     assert [(event.number, event.step) for event in log.evaluations] == [(1, 4), (2, 8)]
@@ -144,7 +188,7 @@ def test_several_evaluation_sets_are_one_evaluation(project: Path) -> None:
     ids=["leading zeros", "numbers and words"],
 )
 def test_each_row_is_trained_as_the_class_its_text_says(
-    texts: Sequence[str], classes: set[str], project: Path, tiny_bert: Path
+    texts: Sequence[str], classes: set[str], project: Path, tiny_bert: Path, ran: Run
 ) -> None:
     rows = [(f"free prize {n}", texts[n % len(texts)]) for n in range(48)]
     study, row, _ = ran(written(project, "eval_accuracy", of_rows(project, tiny_bert, rows)))
@@ -153,7 +197,7 @@ def test_each_row_is_trained_as_the_class_its_text_says(
     assert set(model["id2label"].values()) == classes
 
 
-def test_several_labels_per_text_are_decided_by_a_threshold(project: Path) -> None:
+def test_several_labels_per_text_are_decided_by_a_threshold(project: Path, ran: Run) -> None:
     code = """
     def labels(self, inputs):
         return (inputs[:, :3] > 0).float()
@@ -174,14 +218,14 @@ def test_several_labels_per_text_are_decided_by_a_threshold(project: Path) -> No
     assert [event.metrics["eval_f1"] for event in log.evaluations] == [e.metrics["eval_right"] for e in log.evaluations]
 
 
-def test_an_evaluation_before_training_is_no_candidate(project: Path) -> None:
+def test_an_evaluation_before_training_is_no_candidate(project: Path, ran: Run) -> None:
     _, row, log = ran(written(project, "eval_loss", training=", eval_on_start: true", rate=50.0))
     assert [event.step for event in log.evaluations] == [4, 8]
     assert row.value == min(event.metrics["eval_loss"] for event in log.evaluations)
     assert {event.step for event in log.refresh() if isinstance(event, Checkpointed)} <= {4, 8}
 
 
-def test_two_learning_rates_are_listed_as_unproved(project: Path) -> None:
+def test_two_learning_rates_are_listed_as_unproved(project: Path, ran: Run) -> None:
     code = """
     ratio: float = 1.0
 
@@ -203,19 +247,84 @@ NESTED = """
 """
 
 
-def test_a_nested_metric_is_named_before_anything_runs(project: Path) -> None:
+def test_a_nested_metric_is_named_before_anything_runs(project: Path, problems: Refuse) -> None:
     assert problems(written(project, "eval_PER", code=NESTED)) == (
         ("objective.metric", "eval_PER is a mapping (f1, number), not a number"),
     )
 
 
-def test_nested_metrics_beside_the_objective_harm_nothing(project: Path) -> None:
+def test_nested_metrics_beside_the_objective_harm_nothing(project: Path, ran: Run) -> None:
     _, row, log = ran(written(project, "eval_overall", code=NESTED))
     assert (row.ending, row.value) == ("complete", 0.375)
     assert {"eval_PER", "eval_per_class"}.isdisjoint(log.evaluations[0].metrics)
 
 
-def test_a_model_without_a_configuration_is_trained(project: Path) -> None:
+def test_a_range_inside_a_mapping_is_searched_and_proved(project: Path, ran: Run) -> None:
+    training = ", lr_scheduler_type: cosine_with_min_lr, lr_scheduler_kwargs: {num_cycles: 0.25}"
+    space = "\n  lr_scheduler_kwargs: {min_lr_rate: {low: 0.1, high: 0.3}}"
+    _, row, log = ran(written(project, "eval_accuracy", training=training, space=space))
+    assert row.ending == "complete"
+    assert set(row.params) == {"learning_rate", "lr_scheduler_kwargs.min_lr_rate"}
+    assert log.started is not None and "lr_scheduler_kwargs" in log.started.proved
+
+
+PACKAGE = """
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .hidden.arguments import MyArguments
+
+
+def __getattr__(name):
+    if name == "MyArguments":
+        from .hidden.arguments import MyArguments
+
+        return MyArguments
+    raise AttributeError(name)
+"""
+ARGUMENTS = """
+from dataclasses import dataclass
+from transformers import TrainingArguments
+
+
+@dataclass
+class MyArguments(TrainingArguments):
+    beta: float = 0.1
+"""
+
+
+@pytest.mark.parametrize("path", ["kit:MyArguments", "kit.hidden.arguments:MyArguments"])
+def test_a_class_is_found_by_every_path_it_can_be_imported_by(project: Path, path: str, ran: Run) -> None:
+    hidden = project / "kit" / "hidden"
+    hidden.mkdir(parents=True)
+    (project / "kit" / "__init__.py").write_text(PACKAGE)
+    (hidden / "__init__.py").touch()
+    (hidden / "arguments.py").write_text(ARGUMENTS)
+    file = written(
+        project, "eval_accuracy", space="\n  beta: {low: 0.1, high: 0.5}", code=f"    arguments_type = '{path}'\n"
+    )
+    _, row, _ = ran(file)
+    assert row.ending == "complete" and "beta" in row.params
+    (project / "task.py").write_text((project / "task.py").read_text().replace("MyArguments'", "MyArgument'"))
+    with pytest.raises(StudyFileError) as refused:
+        load_study(file)
+    [problem] = refused.value.problems
+    assert "MyArgument" in problem.message
+
+
+@pytest.mark.slow
+def test_a_home_that_cannot_be_written_is_named(project: Path, tiny_bert: Path) -> None:
+    rows = [("free prize", "a"), ("mother late", "b")] * 24
+    written(project, "eval_accuracy", of_rows(project, tiny_bert, rows))
+    environment = {"PATH": os.environ["PATH"], "LANG": "C", "HOME": "/proc/nohome", "TMPDIR": str(project)}
+    process = sweep("run", "study.yaml", cwd=project, env=environment)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 2, output
+    assert "the cache folder /proc/nohome/.cache cannot be written" in " ".join(output.split())
+    assert "set HF_HOME" in output
+
+
+def test_a_model_without_a_configuration_is_trained(project: Path, ran: Run, problems: Refuse) -> None:
     file = written(project, "eval_accuracy", space="\n  model.dropout: {low: 0.1, high: 0.5}")
     assert problems(file) == ()
     _, row, log = ran(file)
@@ -223,7 +332,7 @@ def test_a_model_without_a_configuration_is_trained(project: Path) -> None:
     assert log.started is not None and "model.dropout" in log.started.unproved
 
 
-def test_list_labels_are_refused_with_the_way_out(project: Path, tiny_bert: Path) -> None:
+def test_list_labels_are_refused_with_the_way_out(project: Path, tiny_bert: Path, problems: Refuse) -> None:
     rows = [("free prize", ["a", "b"]), ("mother late", ["a"])] * 8
     [(where, message)] = problems(written(project, "eval_accuracy", of_rows(project, tiny_bert, rows, "rows.jsonl")))
     assert where == "task"
