@@ -15,6 +15,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 DEADLINE_SECONDS = 120.0
 
 
@@ -44,6 +46,13 @@ class Server:
             assert self._process.poll() is None, (self.folder / "server.log").read_text()
             assert time.monotonic() < until, "the server did not answer in time"
             threading.Event().wait(0.1)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return its processes; none where it does not run."""
+        if self._process is None or self._process.poll() is not None:
+            return []
+        main = psutil.Process(self._process.pid)
+        return [main, *main.children(recursive=True)]
 
     def kill(self) -> None:
         """Kill it with all its workers, at once."""

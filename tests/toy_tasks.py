@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import random
 import resource
+import shlex
 import signal
 import stat
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -102,6 +105,26 @@ class Mute(Exception):
         raise ValueError("no words")
 
 
+class Odd(BaseException):
+    """None of Python's own kinds, and no words either."""
+
+    def __str__(self) -> str:
+        sys.exit("no words")
+
+    __repr__ = __str__
+
+
+def _raise_from_itself() -> NoReturn:
+    error = RuntimeError("its own cause")
+    raise error from error
+
+
+def _close_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.close()
+    raise RuntimeError("nothing to print to")
+
+
 def _raise(error: BaseException) -> NoReturn:
     raise error
 
@@ -114,10 +137,45 @@ def _write_on_every_socket() -> None:
     threading.Event().wait()
 
 
+def _leave_processes(note: Path) -> None:
+    """Start what outlives its parent: in a session of its own and with nothing in its environment, forked, or forked twice."""
+    said = f"echo $$ >> {shlex.quote(str(note))}; exec sleep 600"
+    subprocess.Popen(["/usr/bin/setsid", "sh", "-c", said], close_fds=False, env={"PATH": os.environ["PATH"]})
+    os.system(f"setsid sh -c {shlex.quote(said)} &")
+    multiprocessing.get_context("fork").Process(target=_stay, args=(note,)).start()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            _stay(note)
+        os._exit(0)
+    while not note.exists() or note.read_bytes().count(b"\n") < 4:
+        threading.Event().wait(0.01)
+
+
+def _stay(note: Path) -> None:
+    with note.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    threading.Event().wait()
+
+
+def _print(what: str) -> None:
+    """Print the beginning, 40 MB in one line (or lines without end), and the end."""
+    sys.stdout.write("the beginning\n")
+    while what == "endless":
+        sys.stdout.write("on and on " * 1000 + "\n")
+    sys.stdout.write("x" * 40_000_000)
+    sys.stdout.write("\nthe end\n")
+
+
 HOSTILE: dict[str, Callable[[], None]] = {
     "exit": lambda: sys.exit(4),
     "interrupt": lambda: _raise(KeyboardInterrupt()),
     "mute": lambda: _raise(Mute()),
+    "odd": lambda: _raise(Odd()),
+    "nameless": lambda: _raise(type("Lines\n\x1b[31m", (Exception,), {})("\n\n")),
+    "cycle": _raise_from_itself,
+    "closed": _close_streams,
+    "huge": lambda: _raise(RuntimeError("x" * 40_000_000)),
     "garbled": lambda: _raise(RuntimeError("\x1b[31mred\x1b[0m \ud800\x07 caf\xe9")),
     "stray": _write_on_every_socket,
 }
@@ -145,9 +203,13 @@ class Quadratic(Task):
     hang: bool = False
     """Fault: never come back."""
     hostile: str = ""
-    """Fault: ``exit`` (sys.exit), ``interrupt``, ``mute`` (an exception without text), ``garbled``, ``stray`` (bytes)."""
+    """Fault: a name in HOSTILE, such as ``exit`` (sys.exit) or ``mute`` (an exception without text)."""
     allocate_mb: int = 0
     """Fault: take (and touch) this much memory and go on."""
+    prints: str = ""
+    """Print 40 MB in one ``line``, or ``endless`` lines."""
+    leaves: str = ""
+    """Start processes that outlive the trial; their process ids are in the file of this name."""
     nan_at_step: int | None = None
     """The training loss of this step is NaN."""
     out_of_memory_above: int | None = None
@@ -180,6 +242,10 @@ class Quadratic(Task):
         """Do what the options ask for at this step."""
         if self.step_seconds:
             threading.Event().wait(self.step_seconds)
+        if self.leaves and step == 1:
+            _leave_processes(Path(self.leaves))
+        if self.prints and step == 1:
+            _print(self.prints)
         if step == self.wait_at_step:
             Path(f"{self.wait_for}.here-{os.getpid()}").touch()
             while not Path(self.wait_for).exists():

@@ -112,9 +112,12 @@ def test_a_killed_nodes_scratch_folder_goes_with_the_next_start_and_a_living_one
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
     left = left.rename(disk / left.name.replace(str(os.getpid()), str(dead.pid)))
+    planted = disk / f"sweepkit-nobodys@{left.name.rpartition('@')[2]}"
+    planted.mkdir()
     living = [NodeFiles(study), NodeFiles(study)]
     assert not left.exists()
-    assert len(list(disk.iterdir())) == len(living)
+    made = {*disk.iterdir()} - {planted}
+    assert len(made) == len(living) and {folder.stat().st_mode & 0o777 for folder in made} == {0o700}
     for node in living:
         node.close()
-    assert not any(disk.iterdir())
+    assert [*disk.iterdir()] == [planted]

@@ -303,6 +303,20 @@ def test_a_cache_that_cannot_be_written_or_read_is_no_error(tmp_path: Path, monk
     facts._remember(question, {})
 
 
+def test_what_others_could_have_written_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    question = ("lora", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(facts.tempfile, "gettempdir", lambda: "/proc/nowhere")
+    facts._remember(question, {"environment": "e", "files": {}, "facts": 1})
+    folder = tmp_path / "sweepkit"
+    assert facts._remembered(question, "e") == 1 and folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    assert facts._remembered(question, "e") is facts._MISSING
+    facts._remember(question, {"environment": "e", "files": {}, "facts": 2})
+    folder.chmod(0o700)
+    assert facts._remembered(question, "e") == 1
+
+
 def test_folders_that_an_imported_package_adds_to_the_path_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,12 +19,15 @@ from sweepkit.study.locks import StudyLock, lock_owner, lock_owners, lock_since
 from sweepkit.study.paths import Place
 
 HOLD = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from sweepkit.study.locks import StudyLock
 from sweepkit.study.paths import Place
 
 with StudyLock(Place.of("toy", Path(sys.argv[1])), shared=len(sys.argv) > 2):
+    if os.fork() == 0:  # as multiprocessing does; it outlives a killed parent
+        time.sleep(1)
+        os._exit(0)
     print("held", flush=True)
     time.sleep(60)
 """

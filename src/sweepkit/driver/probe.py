@@ -27,6 +27,7 @@ from sweepkit.report.watch import Watcher
 from sweepkit.study import words
 from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import StudyFailed
+from sweepkit.study.files import last_line
 from sweepkit.study.locks import StudyLock
 from sweepkit.study.parameters import Choice, Float, Int, Scalar
 from sweepkit.study.paths import CONSOLE, MEASURED
@@ -262,6 +263,5 @@ class _Bench:
 
     def _failure(self, end: Finished, hyperparameters: Mapping[str, Any] | None = None) -> StudyFailed:
         console = self._folder(end.trial) / CONSOLE
-        tail = console.read_text(errors="replace").strip().splitlines()[-1:] if console.exists() else []
         what = f" with {words.settings(hyperparameters)}" if hyperparameters else ""
-        return StudyFailed(f"the first steps{what} ended as {end.ending}: {end.cause or ' '.join(tail)}")
+        return StudyFailed(f"the first steps{what} ended as {end.ending}: {end.cause or last_line(console)}")

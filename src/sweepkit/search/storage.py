@@ -22,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from sweepkit.search.private import journal_backend
 from sweepkit.study.errors import InputError
+from sweepkit.study.files import first_line, text_of
 from sweepkit.study.paths import Place
 from sweepkit.study.secrets import scrub_url
 from sweepkit.study.study import StudyData
@@ -48,7 +49,7 @@ def open_storage(place: Place, study: StudyData, *, repair: bool = False) -> Bas
     try:
         return get_storage(RDBStorage(url, engine_kwargs=engine))
     except (ImportError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0].replace(url, scrub_url(url))
+        reason = first_line(text_of(error.__cause__ or error).replace(url, scrub_url(url)))
         if isinstance(error, ImportError):
             reason = f"{reason} (for PostgreSQL: pip install 'psycopg[binary]' and a URL postgresql+psycopg://…)"
         raise InputError(f"storage {scrub_url(url)} cannot be opened: {reason}") from None

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-FOREIGN = (Exception, SystemExit, KeyboardInterrupt)
+FOREIGN = BaseException
 """What other people's code may raise; ``sys.exit`` in a task ends the trial, not the process that has to report it."""
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)

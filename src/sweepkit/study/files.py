@@ -6,12 +6,16 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from sweepkit.study.errors import FOREIGN, SweepError
 from sweepkit.study.secrets import scrub
 
+_LOOKED_AT = 10_000
+"""Characters from which a line is taken; messages may have millions."""
 PRIVATE = 0o600
 """Mode of a study's files: its owner reads and writes them, nobody else does."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -37,9 +41,20 @@ def text_of(error: BaseException) -> str:
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  # an edge: the exception is another's code
+    except FOREIGN:
         return f"{name}, whose message cannot be shown"
     return text if text.strip() else name
+
+
+def described(error: BaseException) -> str:
+    """Return one of sweepkit's own errors as its message, any other as a line with the name of its type.
+
+    >>> described(KeyError("no\\nsuch"))
+    "KeyError: 'no\\\\nsuch'"
+    """
+    if isinstance(error, SweepError):
+        return str(error)
+    return first_line(f"{type(error).__name__}: {first_line(error)}")
 
 
 def exists(path: Path) -> bool:
@@ -56,9 +71,18 @@ def first_line(message: str | BaseException) -> str:
     >>> first_line("\\n  no \\x1b[31msuch\\x1b[0m file\\nhint: …"), first_line(KeyError()), first_line("\\ud800\\t!")
     ('no such file', 'KeyError', '? !')
     """
-    text = _ESCAPES.sub("", text_of(message) if isinstance(message, BaseException) else message)
+    text = text_of(message) if isinstance(message, BaseException) else message
+    text = _ESCAPES.sub("", text.lstrip()[:_LOOKED_AT])
     lines = ("".join(c if c.isprintable() else " " if c.isspace() else "?" for c in line) for line in text.splitlines())
     return scrub(next((line.strip() for line in lines if line.strip()), ""))[:500]
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log that may be huge, as :func:`first_line` does; empty where there is none."""
+    with suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - (1 << 16)))
+        return first_line("\n".join(reversed(file.read().decode(errors="replace").splitlines())))
+    return ""
 
 
 def jsonable(value: Any) -> Any:

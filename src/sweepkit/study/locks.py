@@ -1,8 +1,8 @@
 """The lock a study's driver holds, and who holds it now.
 
-It is a kernel lock (``flock``) on a file, so it ends with its driver, however that dies. A process forked from the driver
-without exec would keep it; sweepkit starts its processes with exec. Readers test it in shared mode, which filelock does not
-have: two readers must not take each other for a driver, and they may lack write permission.
+It is a kernel lock (``flock``) on a file, so it ends with its driver, however that dies; what is forked from the driver lets go
+of it. Readers test it in shared mode, which filelock does not have: two readers must not take each other for a driver, and
+they may lack write permission.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class StudyLock:
         os.ftruncate(file, 0)
         os.write(file, json.dumps(content).encode())
         self._file = file
+        os.register_at_fork(after_in_child=self._let_go)
         return self
 
     def __exit__(
@@ -70,6 +71,10 @@ class StudyLock:
             os.ftruncate(self._file, 0)
             if self._path != self._place.lock:
                 self._path.unlink(missing_ok=True)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._file is not None:
             os.close(self._file)
             self._file = None
 

@@ -18,6 +18,7 @@ from typing import Any
 import cloudpickle
 
 from sweepkit.study.errors import InputError
+from sweepkit.study.files import text_of
 from sweepkit.tasks.task import Task
 
 _NAMESPACE = "__pydantic_parent_namespace__"
@@ -30,7 +31,7 @@ def dumps(kind: type[Task]) -> bytes:
         return _dumps(kind)
     except Exception as error:  # pickling a person's objects may raise anything
         raise InputError(
-            f"task: {kind.__name__} cannot be sent to the trial processes: {_culprit(kind)}: {error}; "
+            f"task: {kind.__name__} cannot be sent to the trial processes: {_culprit(kind)}: {text_of(error)}; "
             "create it inside the method that needs it, or read it there from a file"
         ) from error
 

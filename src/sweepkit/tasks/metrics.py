@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sweepkit.study.errors import InputError, nearest
+from sweepkit.study.files import described, first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,7 +140,7 @@ def load(name: str) -> Metric:
             return metric
     except Exception as error:  # a hub, a path, a person's module: each fails in its own way
         raise InputError(
-            f"metric {name} cannot be loaded ({type(error).__name__}: {str(error).strip().splitlines()[0]}); "
+            f"metric {name} cannot be loaded ({first_line(described(error))}); "
             f"bundled ones are {', '.join(BUNDLED)}{nearest(name, BUNDLED)}"
         ) from error
 

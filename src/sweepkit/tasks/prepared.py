@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.errors import InputError, SweepError
+from sweepkit.study.files import described
 from sweepkit.study.paths import ABOUT
 from sweepkit.tasks import by_value, files
 from sweepkit.tasks.private import temporary_files_in
@@ -151,7 +152,7 @@ def _checked(task: Task) -> DatasetDict:
     except SweepError:
         raise
     except Exception as error:  # a person's code may raise anything
-        raise InputError(f"{name}.data() raised {type(error).__name__}: {error}") from error
+        raise InputError(f"{name}.data() raised {described(error)}") from error
     if not isinstance(splits, dict) or not all(isinstance(part, Dataset) for part in splits.values()):
         raise InputError(f"{name}.data() must return a datasets.DatasetDict, got {type(splits).__name__}")
     missing = [split for split in ("train", "validation") if split not in splits]

@@ -6,7 +6,6 @@ reported, the memory a trial needs. Records nothing.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from inspect import signature
@@ -15,14 +14,15 @@ from typing import Any
 
 from transformers import PreTrainedConfig, Trainer
 
-from sweepkit.study.errors import FOREIGN, InputError, nearest
-from sweepkit.study.files import first_line
+from sweepkit.study.errors import FOREIGN, nearest
+from sweepkit.study.files import described, first_line
 from sweepkit.study.names import parts
 from sweepkit.study.paths import BEST
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.load import task_of
 from sweepkit.tasks.task import Task
+from sweepkit.trial.console import print_traceback
 from sweepkit.trial.first_steps import Inspected
 from sweepkit.trial.objective import build_trainer, is_out_of_memory, peak_memory_mb
 from sweepkit.trial.reading import Reading, read
@@ -43,9 +43,8 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
         trainer = build_trainer(short, spec, task, values, None)
         facts = tuple(task.data_notes())
     except FOREIGN as error:
-        traceback.print_exc()
-        name = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-        cause = f"{name}{first_line(error)}"
+        print_traceback(error)
+        cause = first_line(described(error))
         if is_out_of_memory(error):
             return Inspected(notes=(f"the first configuration is too big to be built ({cause}); others may fit",))
         return Inspected(problems=(("task", f"a trial cannot be built: {cause}"),))
@@ -63,8 +62,8 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
         if is_out_of_memory(error):
             found = _with_note(found, "a step and an evaluation ran out of memory", error)
         else:
-            traceback.print_exc()
-            cause = f"a step and an evaluation failed: {type(error).__name__}: {first_line(error)}"
+            print_traceback(error)
+            cause = f"a step and an evaluation failed: {first_line(described(error))}"
             found = replace(found, problems=(*found.problems, ("task", cause)))
     else:
         missing = [("objective.metric", why) for goal in study.objective.goals if (why := reading.missing(goal.metric))]
@@ -104,8 +103,8 @@ def _evaluation_facts(task: Task, reading: Reading) -> Iterator[str]:
 
 
 def _with_note(found: Inspected, failure: str, error: BaseException) -> Inspected:
-    traceback.print_exception(error)
-    note = f"{failure} ({type(error).__name__}: {first_line(error)}); trials may fail alike"
+    print_traceback(error)
+    note = f"{failure} ({first_line(described(error))}); trials may fail alike"
     return replace(found, notes=(*found.notes, note))
 
 

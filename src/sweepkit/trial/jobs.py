@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sweepkit.study.errors import FOREIGN, SweepError
-from sweepkit.study.files import text_of
+from sweepkit.study.errors import FOREIGN
+from sweepkit.study.files import described
 from sweepkit.study.study import StudyData
+from sweepkit.trial.console import print_traceback
 from sweepkit.trial.events import Evaluated, Event, Logged
 from sweepkit.trial.trial import TrialSpec
 
@@ -67,8 +67,9 @@ class SocketLine:
     def poll(self) -> str | None:
         """Return an answer that arrived between evaluations, if any, without waiting."""
         self._flush(wait=True)
-        while not self._answers and select.select([self._sock], [], [], 0)[0]:
-            self._receive()
+        with suppress(BlockingIOError):
+            while not self._answers:
+                self._receive(socket.MSG_DONTWAIT)
         return self._answers.pop(0) if self._answers else None
 
     def _flush(self, *, wait: bool) -> None:
@@ -77,8 +78,8 @@ class SocketLine:
             self._sock.sendall(self._gathered)
             self._gathered, self._sent = b"", now
 
-    def _receive(self) -> None:
-        data = self._sock.recv(4096)
+    def _receive(self, flags: int = 0) -> None:
+        data = self._sock.recv(4096, flags)
         if not data:
             os._exit(1)  # the driver is gone; the warm process is about to end this child anyway
         *lines, self._received = (self._received + data).split(b"\n")
@@ -141,10 +142,8 @@ def _answer(sock: socket.socket, job: Callable[[], dict[str, Any]]) -> None:
     try:
         answer = job()
     except FOREIGN as error:
-        traceback.print_exc()
-        answer = {
-            "error": text_of(error) if isinstance(error, SweepError) else f"{type(error).__name__}: {text_of(error)}"
-        }
+        print_traceback(error)
+        answer = {"error": described(error)}
     sock.sendall(json.dumps(answer).encode() + b"\n")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -22,6 +23,22 @@ def adopt_orphans() -> None:
 def die_with_parent(yes: bool = True) -> None:
     """Have this process killed when its parent ends; ``False`` undoes it."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if yes else 0)
+
+
+def children() -> set[int]:
+    """Return the processes whose parent is this one, those it adopted and those it has to wait for included."""
+    found: set[int] = set()
+    for file in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            found.update(map(int, file.read_text().split()))
+    return found
+
+
+def end_of(process: int) -> list[int]:
+    """Return a file descriptor that becomes readable when a process ends; none where the kernel has no such thing."""
+    with suppress(OSError, AttributeError):
+        return [os.pidfd_open(process)]
+    return []
 
 
 def set_process(**values: str) -> None:

@@ -11,7 +11,6 @@ import resource
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -25,8 +24,8 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from sweepkit.study.errors import FOREIGN, FULL_DISK, InputError, SweepError, TrialFailed, TrialInterrupted
-from sweepkit.study.files import first_line, text_of
+from sweepkit.study.errors import FOREIGN, FULL_DISK, InputError, TrialFailed, TrialInterrupted
+from sweepkit.study.files import described, first_line, text_of
 from sweepkit.study.paths import LAST_NEW
 from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS as DEFAULTS
@@ -36,6 +35,7 @@ from sweepkit.tasks.prepared import prepare
 from sweepkit.tasks.task import Task
 from sweepkit.trial import proof
 from sweepkit.trial.callback import Diverged, Line, TrialCallback
+from sweepkit.trial.console import print_traceback
 from sweepkit.trial.events import Finished, Started
 from sweepkit.trial.private import after_evaluations, load_weights, wrap_loading
 from sweepkit.trial.reading import read
@@ -189,7 +189,7 @@ def run_trial(
         if not callback.evaluations:
             callback.read(trainer.evaluate(), final=True)
         ending, reason, cause = Ending.complete, None, ""
-    except (TrialInterrupted, *FOREIGN) as error:
+    except FOREIGN as error:
         ending, reason, cause = _end_of(error)
     return Finished(
         trial=spec.number,
@@ -214,9 +214,8 @@ def _end_of(error: BaseException) -> tuple[Ending, Reason | None, str]:
         return Ending.infeasible, Reason.out_of_memory, f"out of memory: {first_line(error)}"
     if is_full_disk(error):
         return Ending.failed, Reason.disk_full, f"no space left on the disk: {first_line(error)}"
-    traceback.print_exception(error)
-    name = "" if isinstance(error, SweepError) else f"{type(error).__name__}: "
-    return Ending.failed, Reason.crash, f"{name}{first_line(error)}"
+    print_traceback(error)
+    return Ending.failed, Reason.crash, first_line(described(error))
 
 
 def evaluate_on_test(study: StudyData, spec: TrialSpec, model: str) -> dict[str, Any]:
@@ -271,7 +270,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_full_disk(error: BaseException | None) -> bool:
     """Whether an exception, or one behind it, means that a disk or a quota is full."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # an exception may be its own cause
+        seen.add(id(error))
         full = isinstance(error, OSError) and error.errno in FULL_DISK
         # safetensors and torch put it in the message only, and torch without the system's reason.
         words = ("No space left on device", "os error 28", "PytorchStreamWriter failed writing", "unexpected pos ")

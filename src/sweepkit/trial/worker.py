@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import FOREIGN
-from sweepkit.study.files import PRIVATE, text_of
+from sweepkit.study.files import described
 from sweepkit.study.study import StudyData
 from sweepkit.trial import linux
+from sweepkit.trial.console import Console, print_traceback
 from sweepkit.trial.jobs import JOBS, read_request
 
 WARM_PACKAGES = (
@@ -66,10 +67,11 @@ SPARE = "sweep spare"
 
 
 def serve(fd: int) -> None:
-    """Run the warm process until the control socket closes; then kill every child."""
+    """Run the warm process until its driver ends or closes the control socket; then kill all it and its children started."""
     linux.adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=fd)
+    control.set_inheritable(False)
     began = time.monotonic()
     with control.makefile("rb", buffering=0) as lines:
         home = json.loads(lines.readline())
@@ -100,7 +102,7 @@ def _warm(study: StudyData) -> str:
     try:
         task_of(study)
     except FOREIGN as error:
-        return f"{type(error).__name__}: {text_of(error)}"
+        return described(error)
     _hold(study)
     _freeze()
     return ""
@@ -145,7 +147,9 @@ class _Server:
         self._control = control
         self._study = study
         self._driver = driver
-        self._children: dict[int, int] = {}
+        self._driver_ended = linux.end_of(driver)
+        self._children: dict[int, tuple[int, Console]] = {}
+        self._own = linux.children()
         self._oom_kills = linux.OomKills()
         self._wakeup, wake = socket.socketpair()
         for end in (self._wakeup, wake):
@@ -158,19 +162,26 @@ class _Server:
         self._send({"ready": seconds, "failure": failure, "pid": os.getpid()})
 
     def run(self) -> None:
-        """Fork on request and report exits until the driver closes the socket."""
+        """Fork on request, keep what children print and report exits until the driver ends or closes the socket."""
         while True:
-            readable, _, _ = select.select([self._control, self._wakeup], [], [])
+            consoles = [console for _, console in self._children.values() if console.open]
+            readable = _readable(self._control, self._wakeup, *self._driver_ended, *consoles)
+            for console in consoles:
+                if console in readable:
+                    console.read()
             if self._wakeup in readable:
                 self._wakeup.recv(4096)
                 self._reap()
-            if self._control in readable and not self._read():
+            if (self._control in readable and not self._read()) or readable.intersection(self._driver_ended):
                 break
-        for pid in self._children:
-            _kill_group(pid)
-            os.kill(pid, signal.SIGKILL)  # forked a moment ago, it may not yet lead its own group
-        for pid in self._children:
-            os.waitpid(pid, 0)
+        refused: set[int] = set()
+        while left := {*self._children, *linux.children()} - refused:
+            refused |= _kill(left)
+            for pid in left - refused:
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+                if pid in self._children:
+                    self._children.pop(pid)[1].close()
         os._exit(0)
 
     def _read(self) -> bool:
@@ -180,6 +191,8 @@ class _Server:
             return False
         if not data:
             return False
+        for fd in fds:
+            os.set_inheritable(fd, False)
         self._fds.extend(fds)
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
@@ -191,6 +204,7 @@ class _Server:
         return True
 
     def _import(self, names: list[str]) -> None:
+        before = linux.children()
         with _dying_with(self._driver):
             for name in names:
                 if name.partition(".")[0] in WARM_PACKAGES and name not in sys.modules:
@@ -199,9 +213,11 @@ class _Server:
                     except Exception as error:  # noqa: BLE001  # the children import it themselves, as before
                         sys.stderr.write(f"not preloaded: {name}: {error}\n")
             _hold(self._study)
+        self._own |= linux.children() - before
         _freeze()
 
     def _fork(self, number: int, fd: int) -> None:
+        console = Console()
         pid = os.fork()
         if pid == 0:
             status = 70
@@ -210,38 +226,46 @@ class _Server:
                 for sock in (self._control, self._wakeup, self._wake):
                     signal.set_wakeup_fd(-1)
                     sock.close()
+                for other in self._fds:  # of children still to be forked
+                    os.close(other)
                 _become_child(server)
                 sock = socket.socket(fileno=fd)
+                os.register_at_fork(after_in_child=sock.close)
                 request = read_request(sock)
+                console.use(request["console"])
                 _set_up(request)
                 JOBS[request["job"]](self._study, request, sock)
                 status = 0
-            except BaseException:  # noqa: BLE001  # an edge: a child must never return into the warm process's loop
-                import traceback
-
-                traceback.print_exc()
+            except BaseException as error:  # noqa: BLE001  # an edge: a child must never return into the warm process's loop
+                print_traceback(error)
             finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
+                for stream in (sys.stdout, sys.stderr):
+                    with suppress(Exception):  # the task may have closed or replaced them
+                        stream.flush()
                 os._exit(status)
         os.close(fd)
-        self._children[pid] = number
+        os.close(console.writing)
+        self._children[pid] = number, console
         self._send({"forked": number, "pid": pid})
 
     def _reap(self) -> None:
+        """Report the children that exited and end what they left behind, which this process has adopted by then."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
-            if pid == 0:
-                return
-            number = self._children.pop(pid, None)
-            if number is not None:
-                _kill_group(pid)  # what the child left behind, such as data loader workers
+            number, console = self._children.pop(pid, (0, None))
+            if console:
+                _kill_group(pid)
+            _kill(linux.children() - self._children.keys() - self._own)
+            if console:
+                console.close()
                 code = os.waitstatus_to_exitcode(status)
                 oom_killed = self._oom_kills.explains(code)
                 self._send({"exited": number, "status": code, "oom_killed": oom_killed, "pid": pid, "at": time.time()})
+            if pid == 0:
+                return
 
     def _send(self, message: Mapping[str, Any]) -> None:
         try:
@@ -250,16 +274,41 @@ class _Server:
             pass  # the driver is gone; the loop will see the closed socket
 
 
+def _readable(*sources: Any) -> set[Any]:
+    """Wait until there is something to read, and return where; ``select`` takes no descriptor above 1023."""
+    poll, found = select.poll(), {}
+    for source in sources:
+        poll.register(source, select.POLLIN)
+        found[source if isinstance(source, int) else source.fileno()] = source
+    return {found[fd] for fd, _ in poll.poll()}
+
+
+def _kill(processes: set[int]) -> set[int]:
+    """Kill processes and the groups they lead; return those that belong to another user."""
+    refused = set()
+    for pid in processes:
+        _kill_group(pid)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            refused.add(pid)
+    return refused
+
+
 def _kill_group(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def _become_child(server: int) -> None:
-    """Detach a forked process: own session, killed with the server, first choice of the out-of-memory killer."""
+    """Detach a forked process: own session, killed with the server, first choice of the out-of-memory killer.
+
+    It adopts what its processes leave behind, so that the server, which gets it all when it ends, knows whose it is.
+    """
     os.setsid()
+    linux.adopt_orphans()
     linux.die_with_parent()
     if os.getppid() != server:
         os._exit(1)
@@ -268,12 +317,8 @@ def _become_child(server: int) -> None:
 
 
 def _set_up(request: Mapping[str, Any]) -> None:
-    """Set the name, console, environment and threads that a child's job asks for."""
+    """Set the name, environment and threads that a child's job asks for."""
     linux.set_process(comm=f"sweep {request['job']}")
-    console = os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
-    for target in (1, 2):
-        os.dup2(console, target)
-    os.close(console)
     os.environ.update(request.get("environment", {}))
     if os.environ.get("RANK") == "0":
         _host_store(int(os.environ["MASTER_PORT"]))

@@ -92,7 +92,7 @@ class Executor:
         """
         self.wait_ready()
         child = self._do({"job": job, "console": str(console), "threads": os.cpu_count() or 1, **request})
-        while not child.gone:
+        while child.exit is None:
             self._turn(1.0)
         self._forget(child)
         if child.answer is None:
@@ -103,7 +103,6 @@ class Executor:
         """Let the warm process import modules that a child turned out to need."""
         self._warm.request({"import": modules})
         for child in self._spare:  # forked before the imports
-            self._selector.unregister(child.sock)
             self._forget(child)
         self._spare = []
 
@@ -157,8 +156,9 @@ class Executor:
 
     def _do(self, request: dict[str, Any]) -> Child:
         """Let a child do a job: one that was forked ahead, else a new one."""
-        self._spare = [child for child in self._spare if child.open and child.exit is None]
-        child = self._spare.pop(0) if self._spare else self._fork()
+        child = next((child for child in self._spare if child.open), None) or self._fork()
+        if child in self._spare:
+            self._spare.remove(child)
         child.send(json.dumps(request))
         return child
 
@@ -173,6 +173,9 @@ class Executor:
 
     def _forget(self, child: Child) -> None:
         self._children.pop(child.id, None)
+        if child.open:
+            self._selector.unregister(child.sock)
+        child.open = False
         child.sock.close()
 
     def _turn(self, timeout: float) -> list[Event]:
@@ -181,8 +184,8 @@ class Executor:
         for key, _ in self._selector.select(timeout):
             if key.data is None:
                 for message in self._warm.messages():
-                    self._on_message(message)
-            else:
+                    events += self._on_message(message)
+            elif key.data.open:
                 events += self._read(key.data)
         for running in list(self._running.values()):
             if running.over:
@@ -191,7 +194,7 @@ class Executor:
                 running.linger_until = min(running.linger_until, time.monotonic() + LINGER_SECONDS)
         return events
 
-    def _on_message(self, message: dict[str, Any]) -> None:
+    def _on_message(self, message: dict[str, Any]) -> list[Event]:
         if "ready" in message:
             self._ready = message
         child = self._children.get(message.get("forked", message.get("exited", 0)))
@@ -201,6 +204,12 @@ class Executor:
                 child.kill()
         elif child:
             child.exit = message
+            if child in self._spare:
+                self._spare.remove(child)
+                self._forget(child)
+            elif child.open:
+                return self._read(child)
+        return []
 
     def _read(self, child: Child) -> list[Event]:
         lines = child.receive()
@@ -252,12 +261,12 @@ class _Running:
 
     @property
     def over(self) -> bool:
-        return all(child.gone for child in self.ranks)
+        return all(child.exit for child in self.ranks)
 
     @property
     def broken(self) -> bool:
         """Whether a rank has exited or failed, so that the others cannot continue."""
-        return any(child.gone or child.failed for child in self.ranks)
+        return any(child.exit or child.failed for child in self.ranks)
 
     def end(self) -> None:
         for child in self.ranks:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,13 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import StudyFailed
-from sweepkit.study.files import PRIVATE
+from sweepkit.study.files import PRIVATE, last_line
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Finished
 from sweepkit.trial.trial import Ending, Reason
 
 START_SECONDS = 180.0
 """How long the warm process may take to import everything."""
+
+LONGEST_MESSAGE = 16 << 20
+"""Bytes without a line's end that a child may send; more is no message."""
+
+MARK = "SWEEPKIT_WARM"
+"""Environment variable that all a warm process started has: its driver's process id, a token and the study's folder."""
 
 PEACEFUL = (Ending.complete, Ending.pruned, Ending.stopped)
 """Endings that all ranks of a trial reach together; after any other, the remaining ranks have to be killed."""
@@ -32,11 +39,15 @@ class WarmProcess:
     """A process that imported torch, transformers and the task once and forks children on request."""
 
     def __init__(self, study: StudyData, log: Path) -> None:
+        self._folder = str(study.place.folder)
+        self._token = uuid.uuid4().hex
+        self._end_left()
         self._control, theirs = socket.socketpair()
         environment = {
             **os.environ,
             # What the driver can import (a script's own folder), its trials can import.
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            MARK: f"{os.getpid()} {self._token} {self._folder}",
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
@@ -88,8 +99,8 @@ class WarmProcess:
     def died(self) -> StudyFailed:
         """Return the error that says how the warm process ended and where its log is."""
         status = self.process.wait(timeout=30)
-        tail = self.log.read_text(errors="replace").strip().splitlines()[-1:] if self.log.exists() else []
-        return StudyFailed(f"the warm process ended with status {status}: {' '.join(tail)} (log: {self.log})")
+        self._end_left()
+        return StudyFailed(f"the warm process ended with status {status}: {last_line(self.log)} (log: {self.log})")
 
     def close(self) -> None:
         """End it and, with it, all its children; returns when it is gone."""
@@ -99,6 +110,32 @@ class WarmProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        if self.process.returncode:
+            self._end_left()
+
+    def _end_left(self) -> None:
+        """End what a warm process left behind that was killed: this one, or one of this study whose driver is gone, too."""
+        import psutil
+
+        def left() -> list[psutil.Process]:
+            return [
+                p for p in psutil.process_iter(["environ"]) if self._is_left((p.info["environ"] or {}).get(MARK, ""))
+            ]
+
+        for _ in range(5):  # what is forked meanwhile is found the next time
+            if not (found := left()):
+                return
+            for process in found:
+                with suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(found, timeout=1)
+
+    def _is_left(self, mark: str) -> bool:
+        import psutil
+
+        driver, _, of = mark.partition(" ")
+        token, _, folder = of.partition(" ")
+        return token == self._token or (folder == self._folder and not psutil.pid_exists(int(driver)))
 
 
 @dataclass(eq=False)
@@ -122,11 +159,6 @@ class Child:
     _buffer: bytes = b""
 
     @property
-    def gone(self) -> bool:
-        """Whether it has exited and everything it sent was read."""
-        return not self.open and self.exit is not None
-
-    @property
     def failed(self) -> bool:
         """Whether it reported an ending that the other ranks do not share."""
         return self.finished is not None and self.finished.ending not in PEACEFUL
@@ -142,11 +174,13 @@ class Child:
             self.sock.sendall(line.encode() + b"\n")
 
     def receive(self) -> list[bytes]:
-        """Return the complete lines that arrived on its readable socket; ``open`` is False once the other end has closed."""
+        """Return the complete lines that arrived; ``open`` is False once it has exited or closed its end of the socket."""
         data = _read(self.sock)
-        self.open = bool(data)
+        self.open = bool(data) and self.exit is None
+        while self.exit and (more := _read(self.sock)):
+            data += more
         *lines, self._buffer = (self._buffer + data).split(b"\n")
-        return lines
+        return [*lines, self._buffer] if len(self._buffer) > LONGEST_MESSAGE else lines
 
     def kill(self) -> None:
         """Send SIGKILL to it and to everything it started, unless it has exited."""
@@ -171,7 +205,7 @@ def lost(trial: int, child: Child, seconds: float) -> Finished:
 
 
 def _read(sock: socket.socket) -> bytes:
-    """Return what arrived; empty at the end."""
-    with suppress(ConnectionError):
-        return sock.recv(1 << 20)
+    """Return what arrived; empty at the end, or where nothing has arrived."""
+    with suppress(ConnectionError, BlockingIOError):
+        return sock.recv(1 << 20, socket.MSG_DONTWAIT)
     return b""

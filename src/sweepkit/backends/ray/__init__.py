@@ -7,17 +7,15 @@ is what runs on the nodes.
 from __future__ import annotations
 
 import gc
-import hashlib
 import logging
 import os
 import shutil
 import signal
-import tempfile
 import threading
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +41,11 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweepkit.backends import Session
+from sweepkit.backends.checkpoints import remove
 from sweepkit.backends.local.executor import Executor
+from sweepkit.backends.ray import private
 from sweepkit.backends.ray.actor import Actor, Mailbox
-from sweepkit.backends.ray.files import DriverFiles
+from sweepkit.backends.ray.files import DriverFiles, make_scratch
 from sweepkit.backends.ray.tuning import SessionCallback, SessionSearcher, WarmScheduler
 from sweepkit.backends.slots import Machine, Slot, plan
 from sweepkit.study.errors import InputError, StudyFailed
@@ -141,30 +141,30 @@ class RayBackend:
             return
         address = self._study.backend.address
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        temporary = _temporary(self._study)
-        shutil.rmtree(temporary, ignore_errors=True)  # a killed driver's
-        with _own_signals(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Ray's own, about its own
-            if address:
-                try:
-                    ray.init(address=address, **quiet)
-                except (ConnectionError, RayError) as error:
-                    raise InputError(f"backend.address: no Ray cluster answers at {address}: {error}") from error
-            else:
-                machine = Machine.here()
-                ray.init(
-                    num_cpus=machine.cores,
-                    num_gpus=len(machine.gpus),
-                    include_dashboard=False,
-                    _temp_dir=str(temporary),
-                    **quiet,
-                )
-        try:
-            yield
-        finally:
-            with _own_signals(), _references_released():
-                ray.shutdown()
-            shutil.rmtree(temporary, ignore_errors=True)
+        with ExitStack() as resources:
+            with _own_signals(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Ray's own, about its own
+                if address:
+                    try:
+                        ray.init(address=address, **quiet)
+                    except (ConnectionError, RayError) as error:
+                        raise InputError(f"backend.address: no Ray cluster answers at {address}: {error}") from error
+                else:
+                    resources.enter_context(private.own_token())
+                    machine, temporary = Machine.here(), make_scratch()
+                    resources.callback(remove, temporary)
+                    ray.init(
+                        num_cpus=machine.cores,
+                        num_gpus=len(machine.gpus),
+                        include_dashboard=False,
+                        _temp_dir=str(temporary),
+                        **quiet,
+                    )
+            try:
+                yield
+            finally:
+                with _own_signals(), _references_released():
+                    ray.shutdown()
 
     def _shared_paths(self) -> None:
         """Refuse a cluster where some node does not see the study's folder and no path says how files get there."""
@@ -206,12 +206,6 @@ def _sees(node: str, file: Path) -> bool:
 
 def _nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
-
-
-def _temporary(study: StudyData) -> Path:
-    """Return where Ray puts its sockets and logs: a short path (sockets want one), the same for every driver."""
-    digest = hashlib.sha256(str(study.place.folder.resolve()).encode()).hexdigest()[:10]
-    return Path(tempfile.gettempdir()) / f"sweepkit-ray-{digest}"
 
 
 @contextmanager

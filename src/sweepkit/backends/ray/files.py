@@ -7,7 +7,9 @@ study's folder and nothing moves.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,6 @@ from sweepkit.trial.events import Checkpointed, Event, Finished
 from sweepkit.trial.trial import TrialSpec
 
 _SENT_AT_THE_END = (SPEC, CONSOLE)
-_SCRATCH = "sweepkit-"
 _COMPLETE = ".whole"
 """Suffix of the marker that is written once everything under a key is uploaded."""
 
@@ -90,7 +91,7 @@ class NodeFiles:
 
     def __init__(self, study: StudyData) -> None:
         self._depot = Depot.of(study)
-        self._scratch = _make_scratch() if self._depot else None
+        self._scratch = make_scratch() if self._depot else None
 
     def receive(self, spec: TrialSpec) -> TrialSpec:
         """Return the spec with this node's paths, after fetching the checkpoint to resume from."""
@@ -168,13 +169,17 @@ class DriverFiles:
             self._depot.clear()
 
 
-def _make_scratch() -> Path:
-    """Make a scratch folder named after this process, and remove those of processes that were killed."""
-    host = f"@{os.uname().nodename}"  # machines may share the disk
-    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*{host}"):
-        if not psutil.pid_exists(int(folder.name.split("-")[1])):
+def make_scratch() -> Path:
+    """Make a temporary folder that only this user can open, and remove this user's of processes that were killed.
+
+    Its path is short, as the sockets that Ray puts there want it.
+    """
+    host = "@" + hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:4]  # machines may share the disk
+    for folder in Path(tempfile.gettempdir()).glob(f"sweepkit-*{host}"):
+        process = re.fullmatch(r"sweepkit-(\d+)-\w+", folder.name.removesuffix(host))
+        if process and folder.lstat().st_uid == os.getuid() and not psutil.pid_exists(int(process[1])):
             remove(folder)
-    return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", suffix=host))
+    return Path(tempfile.mkdtemp(prefix=f"sweepkit-{os.getpid()}-", suffix=host))
 
 
 def _install(arrived: Path, target: Path, *, alone: bool) -> None:

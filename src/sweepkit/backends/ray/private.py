@@ -1,20 +1,55 @@
-"""The private names of Ray Tune that the backend depends on, all of them; a test holds them to the installed version."""
+"""The private names of Ray that the backend depends on, all of them; a test holds them to the installed version."""
 
 from __future__ import annotations
 
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from ray import _raylet
 from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 from ray.tune.utils import object_cache
 
-__all__ = ["NAMES", "keep_actors", "set_checkpoint", "startable"]
+__all__ = ["NAMES", "keep_actors", "own_token", "set_checkpoint", "startable"]
 
 NAMES = {
     tune_controller.TuneController: ("_actor_cache", "_pending_trials", "_staged_trials", "_pending_trials_list"),
     object_cache._ObjectCache: ("increase_max",),
 }
 """Class → the names it must have. Schedulers get a wrapper that hides the controller as ``_tune_controller``."""
+
+
+_AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+@contextmanager
+def own_token() -> Iterator[None]:
+    """Let a Ray that is started here demand a token that is in no file; where the user set one, or none, that holds.
+
+    Ray's own default token lies in a file that other users of the machine may be able to read.
+    """
+    if any(name in os.environ for name in _AUTHENTICATION):
+        yield
+        return
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    _read_authentication()
+    try:
+        yield
+    finally:
+        for name in _AUTHENTICATION:
+            os.environ.pop(name, None)
+        _read_authentication()
+
+
+def _read_authentication() -> None:
+    """Let Ray read again what it remembers of these variables; versions without tokens have nothing to read."""
+    raylet: Any = _raylet  # compiled, without types
+    with suppress(AttributeError):
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def keep_actors(wrapper: Any, trial: Trial, count: int) -> None:

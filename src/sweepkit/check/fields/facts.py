@@ -58,10 +58,20 @@ def _digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _folders() -> Iterator[Path]:
+def _folders(*, make: bool = False) -> Iterator[Path]:
+    """Return the folders for what is remembered that are this user's, and that nobody else may write to."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    yield Path(cache).expanduser() / "sweepkit"
-    yield Path(tempfile.gettempdir()) / f"sweepkit-{os.getuid()}"
+    for where in (f"{cache}/sweepkit", f"{tempfile.gettempdir()}/sweepkit-{os.getuid()}"):
+        try:
+            folder = Path(where).expanduser()
+            if make:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = folder.stat()
+            if {folder.lstat().st_uid, found.st_uid} != {os.getuid()} or found.st_mode & 0o022:
+                continue
+        except (OSError, RuntimeError):
+            continue
+        yield folder
 
 
 def _name(question: Question) -> str:
@@ -72,8 +82,6 @@ def _remembered(question: Question, environment: str) -> Any:
     for folder in _folders():
         file = folder / _name(question)
         try:
-            if file.stat().st_uid != os.getuid():
-                continue
             entry = json.loads(file.read_bytes())
             if entry["environment"] == environment and all(_stamp(path) == at for path, at in entry["files"].items()):
                 return entry["facts"]
@@ -90,13 +98,12 @@ def _stamp(path: str) -> list[int]:
 def _remember(question: Question, entry: dict[str, Any]) -> None:
     """Write the facts to the first folder that can be written."""
     name = _name(question)
-    for folder in _folders():
+    for folder in _folders(make=True):
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft = folder / f"{name}.{os.getpid()}"
             draft.write_text(json.dumps(entry), encoding="utf-8")
             os.replace(draft, folder / name)
-        except (OSError, RuntimeError):
+        except OSError:
             continue
         return
 

@@ -1,0 +1,85 @@
+"""A child's console: what it prints goes through a pipe to its log, of which the beginning and the end are kept.
+
+The warm process reads the pipe, so that a trial that prints without end fills neither the disk nor anybody's memory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+from contextlib import suppress
+
+from sweepkit.study.files import PRIVATE
+
+PART_BYTES = 2 << 20
+"""How much of the beginning is kept, and at least of the end; a log is at most three times as long."""
+_LEFT_OUT = "\n[sweepkit: {:,} bytes of output left out here]\n"
+_PIPE_BYTES = 1 << 20
+"""More than a pipe holds: one read empties it."""
+
+
+class Console:
+    """The pipe of one child, made before it is forked: the child calls :meth:`use`, the warm process the rest.
+
+    ``writing`` is the child's end, ``open`` whether more may arrive.
+    """
+
+    def __init__(self) -> None:
+        self._reading, self.writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        self._path = b""
+        self._log: int | None = None
+        self.open = True
+
+    def fileno(self) -> int:
+        """The end to read from, for ``select``."""
+        return self._reading
+
+    def use(self, log: str) -> None:
+        """Send this process's standard output and error to a log, from here on."""
+        os.write(self.writing, os.fsencode(log) + b"\0")
+        for target in (1, 2):
+            os.dup2(self.writing, target)
+        os.close(self.writing)
+
+    def read(self) -> None:
+        """Add what arrived to the log; where that cannot be written, the output is lost, not the child."""
+        try:
+            data = os.read(self._reading, _PIPE_BYTES)
+        except BlockingIOError:
+            return
+        self.open = bool(data)
+        with suppress(OSError):
+            if data and not self._path:
+                self._path, _, data = data.partition(b"\0")
+                self._log = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
+            if self._log is not None and data:
+                end = os.fstat(self._log).st_size
+                end += os.pwrite(self._log, data, end)
+                if end > 3 * PART_BYTES:
+                    _shorten(self._log, end)
+
+    def close(self) -> None:
+        """Add what is left in the pipe, once the child has exited."""
+        if self.open:
+            self.read()
+        os.close(self._reading)
+        if self._log is not None:
+            os.close(self._log)
+
+
+def print_traceback(error: BaseException) -> None:
+    """Print an exception to standard error, unless the task has closed or replaced that by something that fails."""
+    with suppress(Exception):
+        traceback.print_exception(error)
+
+
+def _shorten(log: int, end: int) -> None:
+    """Replace the middle of a log by a line that says how much it was, also what earlier calls have taken out."""
+    earlier = re.match(rb"\n\[sweepkit: ([\d,]+) bytes[^\n]*\n", os.pread(log, 100, PART_BYTES))
+    gone = int(earlier[1].replace(b",", b"")) - len(earlier[0]) if earlier else 0
+    tail = os.pread(log, PART_BYTES, end - PART_BYTES)
+    line = _LEFT_OUT.format(gone + end - 2 * PART_BYTES).encode()
+    os.pwrite(log, line + tail, PART_BYTES)
+    os.ftruncate(log, PART_BYTES + len(line) + len(tail))
