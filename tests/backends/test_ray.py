@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from making import sweep, toy_study
+from making import sweep, toy_study, wait_until
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import run
 from sweepkit.report.watch import Outcome
@@ -63,6 +65,31 @@ def test_the_local_backend_works_where_ray_is_not_installed(project: Path, witho
 def test_ray_backend_without_ray_says_what_to_install(project: Path, without_ray: dict[str, str]) -> None:
     code, output = asked(project, without_ray, "--backend", "ray")
     assert (code, "pip install 'sweepkit[ray]'" in output) == (2, True), output
+
+
+def test_a_ray_that_is_started_here_is_closed_to_others(project: Path, tmp_path: Path) -> None:
+    """It listens on the loopback interface alone, its files are the user's, and its token lies in none."""
+    pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
+    (home := tmp_path / "home").mkdir()
+    file = project / "study.yaml"
+    file.write_text(to_yaml(toy_study(project, budget={"trials": 1}, task={"step_seconds": 0.5})))
+    process = sweep("run", str(file), "--backend", "ray", cwd=project, env={**os.environ, "HOME": str(home)})
+    begun = lambda: TrialLog(project / "runs/toy/trials/0000").started  # noqa: E731
+    wait_until(lambda: begun() or process.poll() is not None, 200, "the trial runs")
+    assert begun(), process.communicate()[0]
+    driver = psutil.Process(process.pid)
+    listening = [
+        connection.laddr.ip
+        for each in [driver, *driver.children(recursive=True)]
+        for connection in each.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    [scratch] = Path(tempfile.gettempdir()).glob(f"sweepkit-{process.pid}-*")
+    assert scratch.stat().st_mode & 0o777 == 0o700
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, output
+    assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+    assert not (home / ".ray").exists() and not scratch.exists()
 
 
 @pytest.fixture(scope="module")

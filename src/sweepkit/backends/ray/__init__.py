@@ -150,14 +150,14 @@ class RayBackend:
                     except (ConnectionError, RayError) as error:
                         raise InputError(f"backend.address: no Ray cluster answers at {address}: {error}") from error
                 else:
-                    resources.enter_context(private.own_token())
+                    resources.enter_context(private.closed_to_others())
                     machine, temporary = Machine.here(), make_scratch()
                     resources.callback(remove, temporary)
                     ray.init(
                         num_cpus=machine.cores,
                         num_gpus=len(machine.gpus),
                         include_dashboard=False,
-                        _temp_dir=str(temporary),
+                        _temp_dir=str(temporary / "r"),  # Ray opens its folder to every user
                         **quiet,
                     )
             try:

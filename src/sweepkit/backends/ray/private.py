@@ -9,11 +9,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ray import _raylet
+from ray._private import ray_constants
 from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 from ray.tune.utils import object_cache
 
-__all__ = ["NAMES", "keep_actors", "own_token", "set_checkpoint", "startable"]
+__all__ = ["NAMES", "closed_to_others", "keep_actors", "set_checkpoint", "startable"]
 
 NAMES = {
     tune_controller.TuneController: ("_actor_cache", "_pending_trials", "_staged_trials", "_pending_trials_list"),
@@ -26,20 +27,25 @@ _AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 @contextmanager
-def own_token() -> Iterator[None]:
-    """Let a Ray that is started here demand a token that is in no file; where the user set one, or none, that holds.
+def closed_to_others() -> Iterator[None]:
+    """Let a Ray that is started here listen on the loopback interface alone, and demand a token that is in no file.
 
-    Ray's own default token lies in a file that other users of the machine may be able to read.
+    Where the user has set Ray's variables for tokens, these hold. Ray's own default token lies in a file that other users
+    of the machine may be able to read.
     """
-    if any(name in os.environ for name in _AUTHENTICATION):
-        yield
-        return
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    own = {} if any(name in os.environ for name in _AUTHENTICATION) else {"RAY_AUTH_MODE": "token"}
+    if own:
+        own["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    own[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # one machine, as Ray has it by default on Windows and macOS
+    across_machines = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ |= own
+    ray_constants.ENABLE_RAY_CLUSTER = False
     _read_authentication()
     try:
         yield
     finally:
-        for name in _AUTHENTICATION:
+        ray_constants.ENABLE_RAY_CLUSTER = across_machines
+        for name in own:
             os.environ.pop(name, None)
         _read_authentication()
 
