@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import socket
@@ -12,6 +13,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +78,44 @@ class Server:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+
+class Middle:
+    """Stands between a client and a server, and passes on neither more nor less than ``answers`` lets it.
+
+    ``answers`` gets a request's path and the server's answer, and returns the answer to send, None for none: the connection
+    is closed then, as when a network loses it.
+    """
+
+    def __init__(self, server: Server, answers: Callable[[str, bytes], bytes | None]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                upstream = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+                upstream.request(self.command, self.path, body, dict(self.headers))
+                found = upstream.getresponse()
+                content = answers(self.path, found.read())
+                upstream.close()
+                self.close_connection = True
+                if content is not None:
+                    self.send_response(found.status)
+                    self.send_header("Content-Type", found.getheader("Content-Type", "application/json"))
+                    self.send_header("Content-Length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
+
+            do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = handle_any
+
+            def log_message(self, *args: Any) -> None:
+                """Say nothing."""
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.uri = f"http://127.0.0.1:{self._http.server_port}"
+
+    def __enter__(self) -> Middle:
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from making import toy_study
-from sweepkit.study.errors import InputError, StudyLocked
+from sweepkit.study.errors import StudyFailed, StudyLocked
 from sweepkit.study.locks import StudyLock, lock_owner, lock_owners, lock_since
 from sweepkit.study.paths import Place
 
@@ -92,7 +92,9 @@ def test_readers_do_not_take_each_other_for_a_driver_nor_need_to_write(place: Pl
         assert lock_owner(place) is None
 
 
-def test_a_folder_that_is_not_writable_is_an_input_error(project: Path, place: Place) -> None:
+def test_a_folder_that_is_not_writable_is_said(project: Path, place: Place) -> None:
     (project / "runs").touch()
-    with pytest.raises(InputError, match=r"runs/toy is not writable \(Not a directory\); the study's results go there"):
+    with pytest.raises(
+        StudyFailed, match=r"runs/toy is not writable \(Not a directory\); the study's results go there"
+    ):
         StudyLock(place).__enter__()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from io import StringIO
+
 import pytest
 
 from sweepkit.study.files import first_line
-from sweepkit.study.secrets import HIDDEN, scrub
+from sweepkit.study.secrets import HIDDEN, hide, lost, reveal, scrub
+from sweepkit.study.streams import scrub_output
 
 S = "Zq8vK2mX7tRw4Yb1"
 LONG = "aB3" * 14
@@ -63,11 +67,65 @@ def test_what_only_looks_like_a_secret_stays(text: str) -> None:
     assert scrub(text) == text
 
 
-def test_values_of_secret_variables_are_hidden_short_ones_only_as_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MY_PASSWORD", "horse")
-    monkeypatch.setenv("SERVICE_TOKEN", "opaque-77aa88bb")
-    assert scrub("horse in seahorses, (horse)") == "*** in seahorses, (***)"
-    assert scrub("xopaque-77aa88bby") == "x***y"
+@pytest.mark.parametrize(
+    ("value", "text", "scrubbed"),
+    [
+        ("opaque-77aa88bb", "xopaque-77aa88bby", "x***y"),
+        ("qwertyuiopasdfgh", "xqwertyuiopasdfghy", "x***y"),
+        ("sesameopen", "sesameopen sesameopens (sesameopen)", "*** sesameopens (***)"),
+        ("hunter2", "hunter2 in xhunter2, k_hunter2", "*** in xhunter2, k_***"),
+        (
+            "train",
+            "train on train.csv, MY_TOKEN=train, my-token: train",
+            "train on train.csv, MY_TOKEN=***, my-token: ***",
+        ),
+        ("a", "a banana, MY_TOKEN=a, MY_TOKEN=ab, --my-token a", "a banana, MY_TOKEN=***, MY_TOKEN=ab, --my-token ***"),
+        ("12345678", "12345678 rows", "12345678 rows"),
+    ],
+)
+def test_the_shorter_a_value_the_more_must_show_that_it_is_meant(
+    monkeypatch: pytest.MonkeyPatch, value: str, text: str, scrubbed: str
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", value)
+    assert scrub(text) == scrubbed
+
+
+def test_what_a_study_calls_secret_is_hidden_and_comes_back_from_the_same_study() -> None:
+    whole = {
+        "task": {
+            "api_key": "k",
+            "service": {"password": "p", "retries": 3, "pad_token": "[PAD]"},
+            "endpoints": ["https://ann:pw@host/x?sig=abcdefgh&v=1", "https://host"],
+            "prompt": "token: one of ***",
+        }
+    }
+    hidden = hide(whole)
+    assert hidden == {
+        "task": {
+            "api_key": HIDDEN,
+            "service": {"password": HIDDEN, "retries": 3, "pad_token": "[PAD]"},
+            "endpoints": [f"https://ann:{HIDDEN}@host/x?sig={HIDDEN}&v=1", "https://host"],
+            "prompt": "token: one of ***",
+        }
+    }
+    assert reveal(hidden, whole) == whole
+    assert list(lost(hidden, whole)) == []
+    moved = {"task": {**whole["task"], "endpoints": ["https://ann:pw@elsewhere", "https://host"]}}
+    assert list(lost(hidden, moved)) == ["task.endpoints.0"]
+
+
+def test_output_is_scrubbed_line_by_line_however_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "opaque-77aa88bb")
+    kept = StringIO()
+    monkeypatch.setattr(sys, "stdout", kept)
+    monkeypatch.setattr(sys, "stderr", StringIO())
+    scrub_output()
+    for part in ("password:", " ", S, " opaque-", "77aa88bb", "\n"):
+        sys.stdout.write(part)
+    sys.stdout.writelines(["opaque-77", "aa88bb\n"])
+    sys.stdout.write("no end opaque-77aa88bb")
+    sys.stdout.flush()
+    assert kept.getvalue() == "password: *** ***\n***\nno end ***"
 
 
 def test_the_message_of_an_exception_is_scrubbed_where_it_is_taken() -> None:

@@ -39,7 +39,7 @@ def kept(study: StudyData, numbers: list[int], model: Path) -> MLflowTracker:
     rows = []
     for number in numbers:
         rows.append(trials.whole(study, number))
-        trials.keeps_best(study, number, model)
+        (trials.keeps_best(study, number, model) / "training_args.bin").write_bytes(b"a pickle")
     tracker = MLflowTracker(study, lambda: rows)
     tracker.open()
     tracker.sync()
@@ -85,7 +85,7 @@ class TestAKeptCheckpoint:
         study = trials.toy_study(home, tracking={"register": "toy-model"})
         tracker = kept(study, [0, 1], classifier)
         for _ in range(2):
-            tracker.close({"best": 1, "value": 0.6, "baseline": 0.5})
+            tracker.close({"best": 1, "value": 0.6, "baseline": 0.5, "says": "Trial 1 is best."})
         return study
 
     @pytest.fixture
@@ -138,6 +138,11 @@ class TestAKeptCheckpoint:
         assert version.source == model.artifact_location
         assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "toy-model", "version": version.version}]
         assert client.get_model_version_by_alias("toy-model", "champion").version == version.version
+        assert version.description == "toy, trial 1. Trial 1 is best."
+        assert client.get_registered_model("toy-model").description == "Which learning rate?"
+
+    def test_no_pickle_of_training_arguments_is_in_it(self, home: Path) -> None:
+        assert list(home.rglob("training_args.bin")) == []
 
 
 def test_dropping_takes_the_model_its_files_and_best(home: Path, classifier: Path) -> None:

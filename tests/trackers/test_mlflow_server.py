@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import written_trials as trials
-from mlflow_server import DEADLINE_SECONDS, Server
+from mlflow_server import DEADLINE_SECONDS, Middle, Server
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.courier import Courier
 from sweepkit.trackers.mlflow.store import Store
@@ -122,6 +122,47 @@ def test_an_answer_that_was_lost_makes_no_second_run(server: Server, named: Call
     assert json.loads(study.place.mlflow_json.read_text())["trials"]["1"]["run_id"] == run.info.run_id
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_lost_answer_to_the_parents_creation_makes_no_second_parent(
+    server: Server, project: Path, late: bool
+) -> None:
+    """``late``: the server makes a second one only after the first was found, as one that hung does."""
+    lost: list[str] = []
+
+    def answers(path: str, answer: bytes) -> bytes | None:
+        if not path.endswith("/runs/create") or lost:
+            return answer
+        lost.append(json.loads(answer)["run"]["info"]["run_id"])
+        return None
+
+    with Middle(server, answers) as middle:
+        study = trials.toy_study(project, name=f"parent-{late}", tracking={"uri": middle.uri})
+        rows = [trials.whole(study, number) for number in (0, 1)]
+        tracker = MLflowTracker(study, lambda: rows)
+        with pytest.raises(Exception, match="API request to"):
+            tracker.open()
+        if late:
+            store = Store(server.uri, study.place)
+            made = store.client.get_run(lost[0])
+            store.client.create_run(
+                made.info.experiment_id, made.info.start_time, dict(made.data.tags), made.info.run_name
+            )
+        tracker.open()
+        tracker.sync()
+        tracker.close({"best": 1, "value": 0.6})
+    assert len(lost) == 1
+    kept = server.ask(
+        "select r.name, r.status, r.start_time from runs r join experiments e on e.experiment_id = r.experiment_id "
+        f"where e.name = 'parent-{late}' and r.lifecycle_stage = 'active' order by r.start_time, r.rowid"
+    )
+    assert [(name, status) for name, status, _ in kept] == [
+        (f"parent-{late}", "FINISHED"),
+        ("0000 baseline lr=3e-5 bs=16", "FINISHED"),
+        ("0001 lr=6e-5 bs=16", "FINISHED"),
+    ]
+    assert kept[0][2] <= kept[1][2], "the parent starts before its trials"
+
+
 def test_delivering_twice_to_a_server_doubles_nothing(server: Server, named: Callable[[str], StudyData]) -> None:
     study = named("twice")
     rows = [trials.whole(study, 0), trials.whole(study, 1, Ending.pruned)]
@@ -147,6 +188,7 @@ def test_a_checkpoint_is_uploaded_and_stays_where_it_was(
     rows = [trials.whole(study, 0), trials.whole(study, 1)]
     classifier = trials.tiny_classifier(tmp_path)
     best = [trials.keeps_best(study, number, classifier) for number in (0, 1)]
+    (best[0] / "training_args.bin").write_bytes(b"a pickle")
     tracker = MLflowTracker(study, lambda: rows)
     tracker.open()
     tracker.sync()
@@ -159,6 +201,7 @@ def test_a_checkpoint_is_uploaded_and_stays_where_it_was(
     loaded = flavor.load_model("models:/uploaded-model@champion")
     assert loaded("free prize")[0]["label"] in ("ham", "spam")
     assert len(list((server.folder / "files").rglob("model.safetensors"))) == 2
+    assert list((server.folder / "files").rglob("training_args.bin")) == []
     tracker.drop(0)
     assert not best[0].exists()
     (left,) = (server.folder / "files").rglob("model.safetensors")

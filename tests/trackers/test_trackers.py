@@ -13,6 +13,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def test_one_parent_and_a_child_per_trial_bear_the_searched_values(study: StudyD
         "learning_rate": "0.00024",
         "per_device_train_batch_size": "16",
         "num_train_epochs": "3.0",
+        "log10 learning_rate": "-3.61979",
     }
     assert (child.info.start_time, child.info.end_time) == (int(trials.BEGAN * 1000), int(trials.BEGAN * 1000) + 20_000)
 
@@ -384,7 +386,7 @@ def test_the_parent_says_what_was_asked_and_answered_with_which_code_and_data(ho
     tracker.close({"best": 1, "value": 0.9, "baseline": 0.8, "gain": 0.1, "verdict": "Take trial 1."})
     run = runs(study)["toy"]
     assert run.info.status == "FINISHED"
-    assert run.data.tags["mlflow.note.content"].startswith("Which learning rate?")
+    assert run.data.tags["mlflow.note.content"].startswith("Take trial 1.\n\nWhich learning rate?")
     said = [run.data.tags[f"sweepkit.{name}"] for name in ("best_trial", "best_value", "gain", "verdict")]
     assert said == ["1", "0.9", "+0.1", "Take trial 1."]
     head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, cwd=project, capture_output=True, text=True)
@@ -603,7 +605,7 @@ def saved_view(study: StudyData, link: str) -> Any:
     from mlflow.tracking import MlflowClient
 
     wanted = dict(part.split("=") for part in link.partition("?")[2].split("&"))
-    assert wanted["compareRunsMode"] == "CHART"
+    assert (wanted["compareRunsMode"], wanted["workflowType"]) == ("CHART", "machine_learning")
     tags = MlflowClient(tracking_uri(study)).get_experiment("1").tags
     saved = json.loads(tags[f"mlflow.sharedViewState.{wanted['viewStateShareKey']}"])
     return json.loads(zlib.decompress(base64.b64decode(saved["state"].removeprefix("deflate;"))))
@@ -618,18 +620,30 @@ def test_the_link_shows_this_studys_runs_with_the_searched_values_and_the_object
     assert link.partition("?")[0] == "http://127.0.0.1:5000/#/experiments/1/runs"
     view = saved_view(study, link)
     (chart,) = view["compareRunCharts"]
-    assert chart["selectedParams"] == ["learning_rate", "per_device_train_batch_size"]
+    assert chart["selectedParams"] == ["log10 learning_rate", "per_device_train_batch_size"]
     assert chart["selectedMetrics"] == ["objective"]
     mine = f"tags.`mlflow.parentRunId` = '{runs(study)['toy'].info.run_id}'"
     assert view["searchFilter"] == f"{mine} AND tags.`sweepkit.study` = 'toy'", "confirmation runs have the same parent"
 
 
 def test_the_links_chart_has_no_axis_that_some_trial_lacks_and_would_be_left_out_for(study: StudyData) -> None:
-    trials.write(study, 1, [trials.started(1)], {"learning_rate": 1e-4})
+    trials.write(study, 1, [trials.started(1, effective={})], {"learning_rate": 1e-4})
     tracker = delivered(study, [trials.whole(study, 0), trials.row(1, Ending.running)])
     view = saved_view(study, tracker.link("http://127.0.0.1:5000"))
-    assert view["compareRunCharts"][0]["selectedParams"] == ["learning_rate"]
+    assert view["compareRunCharts"][0]["selectedParams"] == ["log10 learning_rate"]
     assert "params.`per_device_train_batch_size`" in view["selectedColumns"]
+
+
+def test_runs_of_an_earlier_version_lack_logarithms_and_are_drawn_by_their_values(
+    study: StudyData, store: Callable[..., list[Any]], project: Path
+) -> None:
+    tracker = delivered(study, [trials.whole(study, 0), trials.whole(study, 1)])
+    with closing(sqlite3.connect(project / "mlflow.db")) as database, database:
+        database.execute(
+            "delete from params where key like 'log10%' and rowid = (select max(rowid) from params where key like 'log10%')"
+        )
+    view = saved_view(study, tracker.link("http://127.0.0.1:5000"))
+    assert view["compareRunCharts"][0]["selectedParams"] == ["learning_rate", "per_device_train_batch_size"]
 
 
 def test_the_ui_is_served_on_this_machine_only(study: StudyData, project: Path) -> None:

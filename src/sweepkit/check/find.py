@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sweepkit.check import Checked, check
 from sweepkit.check.study_file import load_study
 from sweepkit.check.study_file import read_study as read_study_file
-from sweepkit.study.errors import InputError, StudyNotFound, nearest
-from sweepkit.study.identity import Identity
-from sweepkit.study.paths import RUNS, STUDY, Place, has_runs, project_root
+from sweepkit.study.errors import InputError, StudyNotFound, SweepError, nearest
+from sweepkit.study.identity import Identity, not_recorded, with_secrets
+from sweepkit.study.paths import RUNS, STUDY, Place, has_runs, project_root, study_files
+from sweepkit.study.secrets import lost
 from sweepkit.study.study import StudyData
 
 STUDY_FILE = "study.yaml"
@@ -55,8 +57,9 @@ def find_study(argument: str, overrides: Iterable[str] = ()) -> Checked:
     Those that ran are given by their folder under ``runs/`` or by name; a file wins over a name. Raises StudyNotFound
     and StudyFileError.
     """
-    file = _file(argument)
-    return load_study(file, overrides) if file else check(_recorded(argument, overrides))
+    if file := _file(argument):
+        return load_study(file, overrides)
+    return check(_recorded(argument, overrides, whole=True))
 
 
 def read_study(argument: str, overrides: Iterable[str] = ()) -> StudyData:
@@ -72,7 +75,7 @@ def _file(argument: str) -> str | None:
     return str(path / STUDY_FILE) if (path / STUDY_FILE).is_file() else None
 
 
-def _recorded(argument: str, overrides: Iterable[str]) -> StudyData:
+def _recorded(argument: str, overrides: Iterable[str], *, whole: bool = False) -> StudyData:
     folder = _ran(argument)
     if folder is None:
         known = study_names()
@@ -82,7 +85,7 @@ def _recorded(argument: str, overrides: Iterable[str]) -> StudyData:
         raise StudyNotFound(f"there is no file, folder or study {argument}{nearest(argument, known)} ({listed})")
     if list(overrides):
         raise InputError(f"--set goes with a study file; {argument} is the name of one that ran")
-    return stored_study(folder)
+    return stored_study(folder, whole=whole)
 
 
 def _ran(argument: str) -> Path | None:
@@ -95,13 +98,34 @@ def _ran(argument: str) -> Path | None:
     return next(iter(found), None)
 
 
-def stored_study(folder: Path) -> StudyData:
-    """Return the study as it last ran, from its folder under ``runs/``."""
+def stored_study(folder: Path, written: StudyData | None = None, *, whole: bool = False) -> StudyData:
+    """Return the study as it last ran, from its folder under ``runs/``.
+
+    Its secrets are those of the study as ``written``, by default in the file of this name in its home. ``whole``: raise
+    InputError where a trial would get a value from which a secret was removed.
+    """
     folder = folder.resolve()
     root = folder.parents[1]
     found = Identity.load(Place(root, root, folder.name))
     assert found is not None
-    return StudyData.model_validate_json(json.dumps(found.study)).at(root / found.home)
+    home, plain = root / found.home, found.study
+    known: dict[str, Any] = {}
+    if any(lost(plain, known)) and (written := written or _written(home, folder.name)):
+        known = written.model_dump(mode="json", by_alias=True)
+    gone = [path for path in lost(plain, known) if path.startswith(("task.", "training."))]
+    if whole and gone:
+        raise not_recorded(gone[0])
+    return StudyData.model_validate_json(json.dumps(with_secrets(plain, known))).at(home)
+
+
+def _written(home: Path, name: str) -> StudyData | None:
+    """Return the study of this name that a file in a folder holds; None where none does, or it cannot be read."""
+    for file in study_files(home, name):
+        try:
+            return read_study_file(file)
+        except SweepError:
+            continue
+    return None
 
 
 def find_run(argument: str) -> StudyData:
@@ -110,6 +134,6 @@ def find_run(argument: str) -> StudyData:
     folder = found.place.folder
     if not (folder / STUDY).is_file():
         return found
-    ran = stored_study(folder)
-    # Passwords in addresses are not recorded, so what the file says of them wins.
+    ran = stored_study(folder, found)
+    # What the file says of addresses wins.
     return ran.model_copy(update={"storage": found.storage, "tracking": found.tracking}).at(found.home)

@@ -6,6 +6,7 @@ Commands import what they need when they run, so that ``sweep --help`` and the s
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from sweepkit.cli import looking, running, writing
 from sweepkit.study.errors import StudyFileError, SweepError
+from sweepkit.study.streams import scrub_output
 
 DEBUG = "SWEEPKIT_DEBUG"
 
@@ -111,14 +113,21 @@ def main() -> NoReturn:
             stream.reconfigure(
                 errors="replace"
             )  # text from outside, or ours on an ASCII terminal, never ends a command
+    scrub_output()
     try:
         app()
     except SweepError as error:
         _print_error(error, str(error) if isinstance(error, StudyFileError) else f"error: {error}")
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001  # the last edge: whatever happened, a person gets a sentence
-        hint = f"run the command with {DEBUG}=1 to see where this was raised"
-        _print_error(error, f"error: {type(error).__name__}: {error}\n{hint}")
+        if isinstance(error, shutil.Error):  # what copying a folder met, file by file
+            text = f"error: {error.args[0][0][-1]}"
+        elif isinstance(error, OSError) and error.strerror:  # a disk that is full, read-only or gone
+            text = f"error: {error.filename or 'the disk'}: {error.strerror.lower()}"
+        else:
+            hint = f"run the command with {DEBUG}=1 to see where this was raised"
+            text = f"error: {type(error).__name__}: {error}\n{hint}"
+        _print_error(error, text)
         sys.exit(1)
     sys.exit(0)
 

@@ -171,11 +171,13 @@ def ui(
     """Serve MLflow on this machine and print the link to the study's runs; Ctrl-C ends it."""
     from sweepkit.check.find import find_run
     from sweepkit.trackers import tracker_of
+    from sweepkit.trackers.courier import answering
 
     data = find_run(study)
     tracker = tracker_of(data)
     server = tracker.open_ui(port)
-    link = tracker.link(server.address)
+    with answering(tracker, "the view of the study"):
+        link = tracker.link(server.address)
     if not server.command:
         typer.echo(link)
         return

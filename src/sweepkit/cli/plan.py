@@ -18,7 +18,7 @@ from sweepkit.driver.forecast import Forecast
 from sweepkit.report import terminal
 from sweepkit.study import words
 from sweepkit.study.parameters import Choice, Expression, Float, Int
-from sweepkit.study.secrets import scrub
+from sweepkit.study.secrets import hide
 from sweepkit.study.study import StudyData
 
 
@@ -28,9 +28,9 @@ def plan(study: StudyData, argument: str, forecast: Forecast | None = None) -> R
     if study.question:
         table.add_row(Text("asks", style="dim"), Text(study.question))
     task = study.task
-    table.add_row(Text("task", style="dim"), Text(f"{task.type or task.path} {_options(task.options)}".strip()))
+    table.add_row(Text("task", style="dim"), Text(f"{task.type or task.path} {_options(hide(task.options))}".strip()))
     _rows(table, "searches", _space(study.space))
-    _rows(table, "fixed", [(name, words.setting(value, width=60)) for name, value in study.training.items()])
+    _rows(table, "fixed", [(name, words.setting(value, width=60)) for name, value in hide(study.training).items()])
     _rows(table, "baseline", [(name, words.setting(value)) for name, value in (study.baseline or {}).items()])
     if study.constraints:
         _rows(table, "constraints", [(text, "") for text in study.constraints])
@@ -41,7 +41,7 @@ def plan(study: StudyData, argument: str, forecast: Forecast | None = None) -> R
         table.add_row(Text("disk", style="dim"), Text(disk(study)))
     table.add_row(
         Text("results", style="dim"),
-        Text(f"{terminal.short_path(study.place.folder)}, MLflow {scrub(study.tracking.uri)}"),
+        Text(f"{terminal.short_path(study.place.folder)}, MLflow {study.tracking.uri}"),
     )
     objections = forecast.objections(study) if forecast else []
     verdict = ("do not run it as it is", "red") if objections else ("ready to run", "green")

@@ -192,6 +192,7 @@ def sync(study: studies.Argument) -> None:
     from sweepkit.study import words
     from sweepkit.study.locks import StudyLock
     from sweepkit.trackers import tracker_of
+    from sweepkit.trackers.courier import answering
 
     data = find_run(study)
     if not tracker_of(data).name:
@@ -207,9 +208,11 @@ def sync(study: studies.Argument) -> None:
                 continue
             tracker = tracker_of(data, reader.rows, place=reader.place)
             behind += tracker.behind()
-            tracker.open()
-            if tracker.note:
-                typer.echo(tracker.note)
-            tracker.sync()
-        tracker.close(Answer.read(data, rows).record(status=state.status, reason=state.reason))
+            with answering(tracker, "what it is missing"):
+                tracker.open()
+                if tracker.note:
+                    typer.echo(tracker.note)
+                tracker.sync()
+        with answering(tracker, "the study's answer"):
+            tracker.close(Answer.read(data, rows).record(status=state.status, reason=state.reason))
     typer.echo(f"delivered {words.plural(behind, 'trial')}" if behind else "nothing was missing")

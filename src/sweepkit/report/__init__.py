@@ -8,9 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweepkit.study.errors import StudyFailed
+from sweepkit.study.files import write_whole
+
 if TYPE_CHECKING:
     from sweepkit.report.health import Finding
     from sweepkit.study.study import StudyData
+
+PAGE_MODE = 0o644
+"""A report is made to be passed on; it has no secrets."""
 
 
 def findings(study: StudyData) -> list[Finding]:
@@ -27,26 +33,25 @@ def write(study: StudyData, path: Path | None = None) -> Path:
     from sweepkit.report.page import html
 
     path = path or study.place.report
+    page = html(gather(study))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html(gather(study)), encoding="utf-8")
+    write_whole(path, page, mode=PAGE_MODE)
     return path
 
 
 def record(study: StudyData, path: Path) -> str:
     """Attach a written report to the study's record; return in words how that went.
 
-    Empty where the study is recorded nowhere. Never raises: a store may be unreachable.
+    Empty where the study is recorded nowhere. Raises StudyFailed where the store does not take it.
     """
     from sweepkit.trackers import tracker_of
-    from sweepkit.trackers.courier import summary
+    from sweepkit.trackers.courier import answering
 
     tracker = tracker_of(study)
     if not tracker.name:
         return ""
-    try:
+    with answering(tracker, "the report"):
         attached = tracker.attach(path)
-    except Exception as error:  # noqa: BLE001  # an edge: whatever a store raises, the report is written
-        return f"{tracker.name} did not take it: {summary(error)}"
     return (
         f"logged to {tracker.name} with the study's run" if attached else f"{tracker.name} has no run of the study yet"
     )
@@ -58,4 +63,8 @@ def conclude(study: StudyData) -> str:
         path = write(study)
     except Exception as error:  # noqa: BLE001  # an edge: the study is done, with or without its report
         return f"the report was not written ({type(error).__name__}: {error}); `sweep report` tries again"
-    return ", ".join(part for part in (f"report: {path}", record(study, path)) if part)
+    try:
+        recorded = record(study, path)
+    except StudyFailed as error:
+        recorded = str(error)
+    return ", ".join(part for part in (f"report: {path}", recorded) if part)

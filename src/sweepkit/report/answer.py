@@ -204,6 +204,20 @@ class Answer:
         )
         return (how if gain else f"the same as {name})") + (" in the search" if verdict else "")
 
+    def says(self) -> str:
+        """Return the answer as a sentence; empty while there is none."""
+        ended = words.plural(len(self.ended), "trial")
+        if self.several and self.front:
+            are = "is" if len(self.front) == 1 else "are"
+            return (
+                f"{len(self.front)} of {ended} {are} Pareto-optimal: none is as good in every goal and better in one."
+            )
+        if self.chosen is None:
+            return ""
+        what = self.estimate.text if self.estimate else f"the best of {ended}"
+        versus = f": {clause}" if (clause := self.versus()) else ""
+        return f"Trial {self.chosen.number}, {what}{versus}."
+
     def ties(self) -> str:
         """Return which trials share the best value, as a sentence; empty for a best trial of its own."""
         if not self.tied or self.best is None:
@@ -230,6 +244,7 @@ class Answer:
         if self.verdict and self.estimate:
             base = self.verdict.estimate(self.baseline.number) if self.baseline else None
             value, baseline = self.estimate.mean, (base.mean if base else None)
+        result = "" if value is None else f"{self.goal.metric} {words.value(value)}."
         found: dict[str, Any] = {
             "status": status,
             "reason": reason,
@@ -237,6 +252,9 @@ class Answer:
             "value": value,
             "baseline": baseline,
             "gain": None if value is None or baseline is None else self.better(value, baseline),
+            "searched": self.best.value if self.best else None,
+            "trials": {str(end): sum(each.ending is end for each in self.rows) for end in Ending if end.counts},
+            "says": " ".join(filter(None, [result, self.says(), *self.notes()])),
         }
         if self.verdict:
             found |= {"verdict": self.verdict.conclusion(), "confirm": self.verdict.to_json()}

@@ -27,8 +27,8 @@ from sweepkit.study import words
 from sweepkit.study.errors import InputError, StudyNotFound
 from sweepkit.study.files import jsonable
 from sweepkit.study.objective import Goal
-from sweepkit.study.paths import BEST, SPEC, TASK
-from sweepkit.study.secrets import of_url, scrub
+from sweepkit.study.paths import ARGUMENTS, BEST, SPEC, TASK
+from sweepkit.study.secrets import hide, lost, scrub
 from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS
 from sweepkit.tasks.kinds import kind_class
@@ -38,8 +38,6 @@ from sweepkit.tasks.references import looks_local
 from sweepkit.tasks.task import ALWAYS_REPORTED, Task
 from sweepkit.trial.trial import Trial, TrialSpec
 
-LEFT_OUT = ("training_args.bin",)
-"""Checkpoint files that are not exported: a pickle of every argument, paths included."""
 LIBRARIES = ("sweepkit", "transformers", "torch", "datasets", "accelerate", "peft", "scikit-learn", "evaluate")
 """Whose installed versions go into ``requirements.txt``."""
 KEPT_DEFAULTS = ("eval_strategy", "logging_steps", "logging_nan_inf_filter")
@@ -65,7 +63,7 @@ def export(study: StudyData, rows: Sequence[Trial], row: Trial, folder: Path) ->
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        shutil.copytree(best.resolve(), scratch / "model", ignore=shutil.ignore_patterns(*LEFT_OUT))
+        shutil.copytree(best.resolve(), scratch / "model", ignore=shutil.ignore_patterns(ARGUMENTS))
         written = [scratch / "model", *_write(_Exported(study, rows, row), scratch)]
         scratch.chmod(0o755)
         if folder.exists():
@@ -125,7 +123,6 @@ def _write(exported: _Exported, folder: Path) -> list[Path]:
     if file is not None:
         copied = [folder / (TASK if task.pickle else "task.py")]
         shutil.copyfile(home / Path(file).expanduser(), copied[0])
-    known = of_url(exported.study.storage) | of_url(exported.study.tracking.uri)
     texts = {
         "hyperparameters.yaml": _hyperparameters(exported),
         "README.md": _card(exported),
@@ -133,7 +130,7 @@ def _write(exported: _Exported, folder: Path) -> list[Path]:
         "train.py": _script(exported),
     }
     for name, text in texts.items():
-        (folder / name).write_text(scrub(text, known))
+        (folder / name).write_text(scrub(text))
     return [*(folder / name for name in texts), *copied]
 
 
@@ -153,7 +150,7 @@ def _hyperparameters(exported: _Exported) -> str:
     }
     writer, text = YAML(), io.StringIO()
     writer.default_flow_style = False
-    writer.dump({name: content for name, content in jsonable(found).items() if content != {}}, text)
+    writer.dump({name: content for name, content in hide(jsonable(found)).items() if content != {}}, text)
     return text.getvalue()
 
 
@@ -198,19 +195,29 @@ def _script(exported: _Exported) -> str:
         beside = str((study.home / file).expanduser().resolve().parent)
     elif study.task.pickle is not None:
         source = f'pickle=str(HERE / "{TASK}")'
+    plain = {"TASK": exported.options, "TRAINING": _with_best_checkpoint(exported, goal)}
+    hidden = hide(jsonable(plain))
     return _template("train.py.j2").render(
         study=study,
         trial=exported.row.number,
         source=source,
         beside=beside,
-        task=exported.options,
+        task=hidden["TASK"],
+        secrets=[_from_environment(path) for path in lost(hidden, {})],
         module=module,
         arguments=arguments,
-        training=_with_best_checkpoint(exported, goal),
+        training=hidden["TRAINING"],
         values=exported.values,
         seed=exported.seed,
         objective={**goal.model_dump(), "value": study.objective.value},
     )
+
+
+def _from_environment(path: str) -> tuple[str, str]:
+    """Return a secret's place in the script, and the variable it is read from."""
+    name, *keys = path.split(".")
+    inside = "".join(f"[{key if key.isdigit() else repr(key)}]" for key in keys)
+    return f"{name}{inside}", re.sub(r"\W", "_", "_".join(keys)).upper()
 
 
 def _with_best_checkpoint(exported: _Exported, goal: Goal) -> dict[str, Any]:
@@ -238,6 +245,7 @@ def _card(exported: _Exported) -> str:
     left_out = ALWAYS_REPORTED - {"eval_loss"} | {goal.metric for goal in study.objective.goals}
     text = _template("card.md.j2").render(
         study=study,
+        fixed=hide(study.training),
         row=row,
         base_model=base if hub else None,
         pipeline_tag=kind_class(study.task.type).pipeline_tag if study.task.type else None,

@@ -23,21 +23,20 @@ from sweepkit.report.rows import endings, hours_by_ending
 from sweepkit.report.style import ENDINGS
 from sweepkit.study import words
 from sweepkit.study.parameters import Choice, Scalar
-from sweepkit.study.secrets import of_url, scrub
+from sweepkit.study.secrets import scrub
 from sweepkit.study.space import Dimension
 from sweepkit.trial.trial import Trial
 
 MOST_TRIALS = 500
 """Trials on the page; the rest are in ``sweep show --all``."""
 
-SHORTEST_SECRET = 8
+SHORTEST_SECRET = 5
 
 
 def html(evidence: Evidence) -> str:
     """Return the whole page."""
     study = evidence.study
-    known = of_url(study.storage) | of_url(study.tracking.uri)
-    clean = cache(lambda text: scrub(text, known))
+    clean = cache(scrub)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sweepkit.report", ""),
         autoescape=True,
@@ -72,20 +71,16 @@ def html(evidence: Evidence) -> str:
 
 def _answer(evidence: Evidence) -> dict[str, Any]:
     """Return the headline: a number, its unit, and what is to be said about it."""
-    chosen, ended, front = evidence.chosen, words.plural(len(evidence.ended), "trial"), evidence.front
+    chosen, front = evidence.chosen, evidence.front
     if evidence.several and front:
-        what = f"{'is' if len(front) == 1 else 'are'} Pareto-optimal: none is as good in every goal and better in one."
-        return {"number": str(len(front)), "unit": "on the Pareto front", "says": f"{len(front)} of {ended} {what}"}
+        return {"number": str(len(front)), "unit": "on the Pareto front", "says": evidence.says()}
     if chosen is None:
         running = evidence.state.status == "running"
         state = "No trial is complete yet." if running else f"No trial was completed ({endings(evidence.rows)})."
         return {"number": "–", "unit": "no answer", "says": state if evidence.rows else "No trial has started."}
-    number, says = words.value(chosen.value), f"Trial {chosen.number}, the best of {ended}"
-    if estimate := evidence.estimate:
-        number, says = words.value(estimate.mean), f"Trial {chosen.number}, {estimate.text}"
-    versus = f": {clause}" if (clause := evidence.versus()) else ""
+    number = words.value(evidence.estimate.mean if evidence.estimate else chosen.value)
     ties = "" if evidence.estimate else evidence.ties()
-    return {"number": number, "unit": evidence.goal.metric, "says": f"{says}{versus}. {ties}".strip()}
+    return {"number": number, "unit": evidence.goal.metric, "says": f"{evidence.says()} {ties}".strip()}
 
 
 def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:

@@ -23,9 +23,13 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sweepkit.search.private import journal_backend
 from sweepkit.study.errors import InputError
 from sweepkit.study.files import first_line, text_of
+from sweepkit.study.identity import not_recorded
 from sweepkit.study.paths import Place
-from sweepkit.study.secrets import scrub_url
+from sweepkit.study.secrets import HIDDEN, scrub_url
 from sweepkit.study.study import StudyData
+
+CONNECT_SECONDS = "30"
+"""How long a PostgreSQL server may take to answer; PGCONNECT_TIMEOUT wins."""
 
 
 def open_storage(place: Place, study: StudyData, *, repair: bool = False) -> BaseStorage:
@@ -41,7 +45,10 @@ def open_storage(place: Place, study: StudyData, *, repair: bool = False) -> Bas
             remove_lock(place.journal)
             repair_journal(place.journal)
         return JournalStorage(_Journal(place.journal))
+    if HIDDEN in study.storage:
+        raise not_recorded("storage", study.storage)
     url = database_url(place, study.storage)
+    os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_SECONDS)
     # Readers are short-lived parts of long-lived processes: they must not keep a connection.
     engine: dict[str, object] = {"pool_pre_ping": True} if repair else {"poolclass": sqlalchemy.NullPool}
     if url.startswith("sqlite"):
@@ -67,15 +74,33 @@ class _Journal(JournalFileBackend):
     """The journal file; records written :meth:`together` cost one lock, one write and one wait for the disk."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(str(path), lock_obj=_RepairingLock(str(path)))
+        self._path, self._turn = path, _RepairingLock(str(path))
+        super().__init__(str(path), lock_obj=self._turn)
         self._held: list[dict[str, Any]] | None = None
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write records, or collect them within :meth:`together`."""
         if self._held is None:
-            super().append_logs(logs)
+            self._append(logs)
         else:
             self._held += logs
+
+    def _append(self, logs: list[dict[str, Any]]) -> None:
+        """Write records, all of them or, on a full disk, none."""
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+        self._turn.acquire()
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                end = os.fstat(file.fileno()).st_size
+                try:
+                    while lines:
+                        lines = lines[file.write(lines) :]
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(end)
+                    raise
+        finally:
+            self._turn.release()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -87,7 +112,7 @@ class _Journal(JournalFileBackend):
         finally:
             self._held = None
             if held:
-                super().append_logs(held)
+                self._append(held)
 
 
 def together(storage: BaseStorage) -> AbstractContextManager[None]:

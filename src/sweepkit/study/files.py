@@ -22,28 +22,33 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)
 """A terminal's escape sequences (ECMA-48): CSI, OSC and those of two characters."""
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes, *, mode: int = PRIVATE) -> None:
     """Write a file atomically: a reader, also after a crash, sees the old content or all of the new.
 
     The folder must exist. Hard links to the old file keep its content. The file is its owner's alone, as logs and studies
     may hold what others should not read.
     """
     draft = path.with_name(f"{path.name}.new")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, PRIVATE), "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+    try:
+        with os.fdopen(file, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def text_of(error: BaseException) -> str:
-    """Return an exception's message; its type's name where it has none or raises when asked for it."""
+    """Return an exception's message without secrets; its type's name where it has none or raises when asked for it."""
     name = type(error).__name__
     try:
         text = str(error)
     except FOREIGN:
         return f"{name}, whose message cannot be shown"
-    return text if text.strip() else name
+    return scrub(text) if text.strip() else name
 
 
 def described(error: BaseException) -> str:
@@ -53,7 +58,7 @@ def described(error: BaseException) -> str:
     "KeyError: 'no\\\\nsuch'"
     """
     if isinstance(error, SweepError):
-        return str(error)
+        return text_of(error)
     return first_line(f"{type(error).__name__}: {first_line(error)}")
 
 

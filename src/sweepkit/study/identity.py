@@ -11,27 +11,34 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from filelock import FileLock
 
-from sweepkit.study.errors import StudyChanged, StudyLocked
+from sweepkit.study.errors import InputError, StudyChanged, StudyLocked
 from sweepkit.study.files import write_whole
 from sweepkit.study.locks import lock_owners
 from sweepkit.study.paths import Place
-from sweepkit.study.secrets import scrub_url
-from sweepkit.study.study import StudyData
+from sweepkit.study.secrets import HIDDEN, hide, reveal
+from sweepkit.study.study import OPEN, StudyData
 
 FREE = {
     *("budget", "backend", "tracking", "checkpoints", "retries", "confirm", "enqueue"),
     *("question", "sweep", "trust_remote_code"),
 }
 """Keys of the study file that may change between two runs of one study. The space may only become wider."""
+PASSWORDS = {
+    **dict.fromkeys(("postgresql", "postgres"), "PGPASSWORD"),
+    **dict.fromkeys(("mysql", "mariadb"), "MYSQL_PWD"),
+    **dict.fromkeys(("http", "https"), "MLFLOW_TRACKING_PASSWORD"),
+}
+"""Scheme of a URL → the variable from which its own clients take the password."""
 _MISSING = object()
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A study as last run; ``study`` is its plain data, without passwords."""
+    """A study as last run; ``study`` is its plain data, without secrets."""
 
     id: str
     created: str
@@ -71,7 +78,8 @@ def refuse_changed(place: Place, study: StudyData) -> Identity | None:
     Raises StudyChanged if the study differs from the one its trials were run with in a key that may not change.
     """
     old = Identity.load(place)
-    refused = [change for change in changes(old.study, plain_study(study)) if not change.allowed] if old else []
+    # Earlier versions recorded secrets.
+    refused = [c for c in changes(_hidden(old.study), plain_study(study)) if not c.allowed] if old else []
     if refused:
         listed = "\n".join(f"  {change}" for change in refused)
         raise StudyChanged(
@@ -88,6 +96,8 @@ def identify(place: Place, study: StudyData) -> Identity:
     """
     with FileLock(place.identity_lock):
         old, plain, home = refuse_changed(place, study), plain_study(study), os.path.relpath(place.home, place.root)
+        if "uri" not in study.tracking.model_fields_set:
+            del plain["tracking"]["uri"]  # MLFLOW_TRACKING_URI decides, also where the study is found by its name
         id_ = old.id if old else uuid.uuid4().hex[:12]
         created = old.created if old else datetime.now().isoformat(timespec="seconds")
         identity = Identity(id_, created, plain, home)
@@ -97,11 +107,39 @@ def identify(place: Place, study: StudyData) -> Identity:
 
 
 def plain_study(study: StudyData) -> dict[str, Any]:
-    """Return the study as plain JSON data, without passwords."""
-    plain: dict[str, Any] = study.model_dump(mode="json", by_alias=True)
-    plain["storage"] = scrub_url(plain["storage"])
-    plain["tracking"]["uri"] = scrub_url(plain["tracking"]["uri"])
-    return plain
+    """Return the study as plain JSON data, without secrets."""
+    return _hidden(study.model_dump(mode="json", by_alias=True))
+
+
+def _hidden(plain: Mapping[str, Any]) -> dict[str, Any]:
+    return {**plain, **hide({key: plain[key] for key in OPEN if key in plain})}
+
+
+def with_secrets(plain: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded study with its secrets, from the same study as ``written`` now, and passwords from the environment."""
+    found: dict[str, Any] = reveal(plain, written)
+    for section, key in ((found, "storage"), (found.get("tracking", {}), "uri")):
+        if key in section:
+            section[key] = _with_password(section[key])
+    return found
+
+
+def _with_password(url: str) -> str:
+    password = os.environ.get(_variable(url))
+    return url.replace(f":{HIDDEN}@", f":{quote(password, safe='')}@") if password else url
+
+
+def _variable(url: str) -> str:
+    return PASSWORDS.get(url.partition(":")[0].partition("+")[0], "")
+
+
+def not_recorded(path: str, url: str = "") -> InputError:
+    """Return the error for a secret that a recorded study lacks; ``url`` is the value of its key, where that is a URL."""
+    hint = f"set {variable}, or " if (variable := _variable(url)) else ""
+    found = f" ({url})" if url else ""
+    return InputError(
+        f"{path}: a secret is not recorded with the study{found}; {hint}give the study's file instead of its name"
+    )
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
@@ -162,7 +200,7 @@ def _differences(old: Any, new: Any, path: str, allowed: bool) -> Iterator[Chang
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in {**old, **new}:
             yield from _differences(old.get(key, _MISSING), new.get(key, _MISSING), f"{path}.{key}", allowed)
-    elif not _same(old, new):
+    elif not _same(reveal(old, new), new):
         yield Change(path, old, new, allowed)
 
 

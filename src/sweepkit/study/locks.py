@@ -17,14 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sweepkit.study.errors import InputError, StudyLocked
+from sweepkit.study.errors import StudyFailed, StudyLocked
 from sweepkit.study.paths import Place
 
 
 class StudyLock:
     """Held by a study's driver.
 
-    Entering raises StudyLocked, with the other driver's pid and host, if it is taken, and InputError if the study's folder
+    Entering raises StudyLocked, with the other driver's pid and host, if it is taken, and StudyFailed if the study's folder
     is not writable. With ``shared`` several drivers may hold it, each in a file of its own; the storage coordinates them.
     """
 
@@ -39,7 +39,7 @@ class StudyLock:
             self._place.folder.mkdir(parents=True, exist_ok=True)
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise InputError(
+            raise StudyFailed(
                 f"{self._place.folder} is not writable ({error.strerror}); the study's results go there: runs/ of its project, "
                 "which is the nearest parent folder with runs, pyproject.toml or .git"
             ) from error

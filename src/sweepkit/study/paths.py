@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ CONSOLE = "console.log"
 """In a trial's folder: its process's output."""
 BEST = "best"
 """In a trial's folder: its best checkpoint."""
+ARGUMENTS = "training_args.bin"
+"""In a checkpoint: a pickle of every training argument, local paths included; no model that is passed on has it."""
 LAST = "last"
 """In a trial's folder, until the trial ends: the checkpoint it resumes from."""
 BEST_NEW, BEST_OLD, LAST_NEW = f"{BEST}.new", f"{BEST}.old", f"{LAST}.new"
@@ -83,6 +86,13 @@ def _is_of(record: Path, home: Path) -> bool:
     except (OSError, ValueError):
         return False
     return recorded in ("", os.path.relpath(home, record.parents[2]))
+
+
+def study_files(home: Path, name: str) -> Iterator[Path]:
+    """Yield the YAML files of a folder that hold the study of this name."""
+    for path in sorted(home.glob("*.y*ml")):
+        if re.search(rf"(?m)^name:\s*[\"']?{re.escape(name)}[\"']?\s*(#.*)?$", path.read_text(errors="replace")):
+            yield path
 
 
 def is_name(text: str) -> bool:

@@ -1,21 +1,26 @@
 """Removes secrets from text before it leaves the machine.
 
-It finds the values of environment variables with secret names, keys in the format of a well-known service, and values after
-a name such as ``password`` or in the user part of a URL. A number is never a secret, nor is the value of a name such as
-``max_new_tokens`` or ``pad_token``.
+It finds the values of environment variables and of options with secret names, keys in the format of a well-known service, and
+values after a name such as ``password`` or in the user part of a URL. A number is never a secret, nor is the value of a name
+such as ``max_new_tokens`` or ``pad_token``.
+
+A value known by its name is hidden everywhere if it has at least 16 characters, or 8 that are not all letters. A shorter one
+is hidden where it is a word of its own if it has 8 letters, or 5 characters that are not all letters. Any other could be an
+ordinary word (``API_TOKEN=test``) and is hidden only beside its name.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from urllib.parse import unquote, urlsplit
+from typing import Any
+from urllib.parse import unquote
 
 HIDDEN = "***"
-WHOLE_WORD = 8
-"""A secret with fewer characters is hidden only where it stands as a word of its own."""
+ADDRESSES = ("storage", "uri")
+"""Keys of a study whose value is one URL, in which a password may contain anything."""
 
 _NAME = (
     r"(?:[\w.-]*[_.-])?(?:(?:pg|my|db)?(?:password|passwd|passphrase|pwd)"
@@ -31,12 +36,17 @@ _BESIDE = re.compile(
     rf"""(?i)(?<![\w.-])(?P<name>{_QUOTE}(?P<option>--)?{_NAME}{_QUOTE})(?P<sign>\s*[:=]\s*|(?(option)\s+|(?!)))"""
     r"""(?:(?P<quote>\\*["'])(?P<quoted>.{4,}?)(?=(?P=quote))|(?P<value>[^\s"',;&}\\]{4,}))"""
 )
+_SOME_NAME = re.compile(r"(?i)pass|pwd|token|secret|key|credential|authoriz")
+"""Found in every text in which a secret's name is; quicker."""
 _AUTHORIZATION = re.compile(
     rf"""(?i)(?P<start>\bauthorization{_QUOTE}\s*[:=]\s*{_QUOTE})(?:(?:bearer|basic|token|digest|apikey)\s+)?[^\s"'\\]{{8,}}"""
 )
 _USER = re.compile(r"(?P<start>\s(?:-u|--user)[ =][^\s:]+):\S+")
 _URL_PASSWORD = re.compile(r"(?P<start>\b[a-zA-Z][\w+.-]*://[^\s/:@\"']*):(?P<password>[^\s/\"']+)@")
-_URL_TOKEN = re.compile(r"(?P<start>\b[a-zA-Z][\w+.-]*://)(?:[^\s/:@\"']{20,}|(?=[^\s/:@\"']*\d)[^\s/:@\"']{12,})@")
+_URL_TOKEN = re.compile(
+    r"(?P<start>\b[a-zA-Z][\w+.-]*://)(?P<token>[^\s/:@\"']{20,}|(?=[^\s/:@\"']*\d)[^\s/:@\"']{12,})@"
+)
+_ADDRESS = re.compile(r"(?P<start>://[^/@:]*):(?P<password>.*)@")
 _URL_SIGNATURE = re.compile(
     r"(?i)(?P<start>[?&](?:sig|signature|x-(?:amz|goog)-(?:signature|credential|security-token))=)[^\s&\"']+"
 )
@@ -52,18 +62,91 @@ _BLOCK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PR
 _VARIABLE = re.compile(rf"(?i)\A{_NAME}\Z")
 
 
-def scrub(text: str, known: Iterable[str] = ()) -> str:
-    """Return the text with every secret replaced by ``***``; ``known`` are further secrets.
+_learned: dict[str, str] = {}
+"""Secret → the name it goes by, empty for one in a URL: those of the studies that this process has read."""
+
+
+def learn(data: Any, name: str = "") -> None:
+    """Remember the secrets in a study's plain data, so that :func:`scrub` finds them: values with secret names, and in URLs."""
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            if key in ADDRESSES and isinstance(value, str):
+                _learned.update(dict.fromkeys(_words(match["password"] for match in _ADDRESS.finditer(value)), ""))
+            learn(value, name or (key if secret_name(str(key)) else ""))
+    elif isinstance(data, (list, tuple)):
+        for value in data:
+            learn(value, name)
+    elif isinstance(data, str) and HIDDEN not in data:
+        _learned.update(dict.fromkeys(of_url(data), ""))
+        if name and not _plain(data):
+            _learned[data] = name
+
+
+def hide(data: Any, name: str = "") -> Any:
+    """Return plain data without secrets: nothing under a secret name, and texts as :func:`scrub` leaves URLs and values.
+
+    >>> hide({"api_key": "abc", "data": {"train": "https://ann:s3cret@host/a.csv"}, "pad_token": "[PAD]"})
+    {'api_key': '***', 'data': {'train': 'https://ann:***@host/a.csv'}, 'pad_token': '[PAD]'}
+    """
+    if isinstance(data, Mapping):
+        found = {key: hide(value, name or (key if secret_name(str(key)) else "")) for key, value in data.items()}
+        return {k: scrub_url(v) if k in ADDRESSES and isinstance(v, str) else v for k, v in found.items()}
+    if isinstance(data, (list, tuple)):
+        return [hide(value, name) for value in data]
+    if not isinstance(data, str):
+        return data
+    if name:
+        return HIDDEN if data else data
+    # What stands after "password:" in an option's text, such as a prompt, is a part of the study.
+    return scrub(data) if "://" in data else _KNOWN.sub(HIDDEN, _BLOCK.sub(HIDDEN, without_known(data)))
+
+
+def reveal(data: Any, whole: Any) -> Any:
+    """Return hidden data with what :func:`hide` took from it, as far as ``whole`` is the same otherwise.
+
+    >>> reveal({"url": "https://ann:***@host", "size": 1}, {"url": "https://ann:pw@host", "size": 2})
+    {'url': 'https://ann:pw@host', 'size': 1}
+    """
+    if isinstance(data, Mapping):
+        return {key: reveal(value, _inside(whole, key)) for key, value in data.items()}
+    if isinstance(data, list):
+        return [reveal(value, _inside(whole, index)) for index, value in enumerate(data)]
+    return whole if _tells(whole, data) else data
+
+
+def lost(data: Any, whole: Any, path: str = "") -> Iterator[str]:
+    """Yield the paths of texts in hidden data that :func:`reveal` cannot complete.
+
+    >>> list(lost({"task": {"api_key": "***", "size": 1}}, {})), list(lost({"sign": "***"}, {"sign": "***"}))
+    (['task.api_key'], [])
+    """
+    pairs = data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in pairs:
+        yield from lost(value, _inside(whole, key), f"{path}.{key}".lstrip("."))
+    if isinstance(data, str) and HIDDEN in data and not _tells(whole, data):
+        yield path
+
+
+def _inside(whole: Any, key: Any) -> Any:
+    if isinstance(whole, Mapping):
+        return whole.get(key)
+    return whole[key] if isinstance(whole, list) and isinstance(key, int) and key < len(whole) else None
+
+
+def _tells(whole: Any, hidden: Any) -> bool:
+    """Whether ``whole`` is a text that is the other one up to what is hidden there."""
+    if not isinstance(hidden, str) or not isinstance(whole, str) or HIDDEN not in hidden:
+        return False
+    return re.fullmatch(".*".join(map(re.escape, hidden.split(HIDDEN))), whole, re.DOTALL) is not None
+
+
+def scrub(text: str) -> str:
+    """Return the text with every secret replaced by ``***``.
 
     >>> scrub("postgresql://ann:s3cret@db/optuna and max_new_tokens: 128, hub_token: abcdefgh")
     'postgresql://ann:***@db/optuna and max_new_tokens: 128, hub_token: ***'
     """
-    for secret in sorted({*known, *_of(tuple(os.environ.items()))}, key=len, reverse=True):
-        if len(secret) >= WHOLE_WORD:
-            text = text.replace(secret, HIDDEN)
-        elif secret in text:
-            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
-    text = _BLOCK.sub(HIDDEN, text)
+    text = _BLOCK.sub(HIDDEN, without_known(text))
     text = _URL_PASSWORD.sub(rf"\g<start>:{HIDDEN}@", text)
     text = _URL_TOKEN.sub(rf"\g<start>{HIDDEN}@", text)
     text = _URL_SIGNATURE.sub(rf"\g<start>{HIDDEN}", text)
@@ -71,7 +154,23 @@ def scrub(text: str, known: Iterable[str] = ()) -> str:
     text = _AUTHORIZATION.sub(rf"\g<start>{HIDDEN}", text)
     text = _BEARER.sub(rf"\1 {HIDDEN}", text)
     text = _USER.sub(rf"\g<start>:{HIDDEN}", text)
-    return _BESIDE.sub(_hide, text)
+    return _BESIDE.sub(_hide, text) if _SOME_NAME.search(text) else text
+
+
+def without_known(text: str) -> str:
+    """Return the text without the secrets of the environment and of the studies that were read."""
+    found = {**_of(tuple(os.environ.items())), **_learned}
+    for secret in sorted(filter(text.__contains__, found), key=len, reverse=True):
+        letters, length = secret.isalpha(), len(secret)
+        if length >= 16 or (length >= 8 and not letters):
+            text = text.replace(secret, HIDDEN)
+        elif length >= 8 or (length >= 5 and not letters):
+            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", HIDDEN, text)
+        elif name := found[secret]:
+            called = re.escape(name).replace("_", "[_-]")
+            beside = rf"(?i)(?<![A-Za-z0-9])({called}{_QUOTE}\s*[:=]\s*{_QUOTE}|--{called}\s+)(?-i:{re.escape(secret)})(?!\w)"
+            text = re.sub(beside, rf"\g<1>{HIDDEN}", text)
+    return text
 
 
 def scrub_url(url: str) -> str:
@@ -80,7 +179,7 @@ def scrub_url(url: str) -> str:
     >>> scrub_url("postgresql://ann:a/b@host/db")
     'postgresql://ann:***@host/db'
     """
-    return re.sub(r"(://[^/@:]*):.*@", rf"\1:{HIDDEN}@", url)
+    return _ADDRESS.sub(rf"\g<start>:{HIDDEN}@", url)
 
 
 def secret_name(name: str) -> bool:
@@ -92,38 +191,36 @@ def secret_name(name: str) -> bool:
     return bool(_VARIABLE.match(name)) and not _HARMLESS.search(name)
 
 
-def of_url(url: str) -> set[str]:
-    """Return the password in a URL, as written and percent-decoded; empty without one."""
-    try:
-        password = urlsplit(url).password or ""
-    except ValueError:
-        return set()
-    return {word for word in (password, unquote(password)) if len(word) >= 4}
+def of_url(text: str) -> set[str]:
+    """Return the passwords and tokens in the URLs of a text, as written and percent-decoded."""
+    found = {match["password"] for match in _URL_PASSWORD.finditer(text)}
+    return _words(found | {match["token"] for match in _URL_TOKEN.finditer(text)})
+
+
+def _words(secrets: Iterable[str]) -> set[str]:
+    return {word for each in secrets if each != HIDDEN for word in (each, unquote(each)) if len(word) >= 4}
 
 
 @lru_cache(maxsize=1)
-def _of(variables: tuple[tuple[str, str], ...]) -> frozenset[str]:
+def _of(variables: tuple[tuple[str, str], ...]) -> dict[str, str]:
     """Return the secrets of an environment. Cached, as a tracker scrubs a dozen texts for each trial."""
-    return frozenset(of_environment(dict(variables)))
+    return of_environment(dict(variables))
 
 
-def of_environment(environment: Mapping[str, str]) -> set[str]:
-    """Return the values of variables with secret names, and the passwords in URLs among the other values.
+def of_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of variables with secret names, and the passwords in URLs among the other values; secret → name.
 
     >>> of_environment({"PWD": "/home/ann/project", "HUB_TOKEN": "abcdefgh"})
-    {'abcdefgh'}
+    {'abcdefgh': 'HUB_TOKEN'}
     """
-    found = {
-        value
+    found = dict.fromkeys((secret for value in environment.values() if "://" in value for secret in of_url(value)), "")
+    found |= {
+        value: name
         for name, value in environment.items()
-        if len(value) >= 5
-        and name != "PWD"  # the shell's current folder
+        if name != "PWD"  # the shell's current folder
         and (secret_name(name) or (name.upper().endswith("_KEY") and len(value) >= 16))
     }
-    for value in environment.values():
-        if "://" in value and "@" in value:
-            found |= of_url(value)
-    return {secret for secret in found if not _plain(secret)}
+    return {secret: name for secret, name in found.items() if not _plain(secret)}
 
 
 def _plain(value: str) -> bool:

@@ -18,6 +18,7 @@ from sweepkit.study.objective import Objective
 from sweepkit.study.parameters import Choice, Expression, Float, Int, Section, flatten
 from sweepkit.study.paths import LONGEST_NAME, NAME, Place
 from sweepkit.study.samplers import PRUNERS, SAMPLERS, Pruner, Sampler, listed
+from sweepkit.study.secrets import learn
 from sweepkit.study.space import Space, spread
 
 if TYPE_CHECKING:  # a type checker cannot read a closed set from a table
@@ -28,6 +29,10 @@ else:
     SamplerName = Literal[tuple(SAMPLERS)]
     PrunerName = Literal[tuple(PRUNERS)]
     BackendName = Literal[tuple(BACKENDS)]
+
+
+OPEN = ("question", "task", "training", "backend", "storage", "tracking")
+"""Keys of a study in which a secret may stand. What is searched is none: every trial's record has its values."""
 
 
 class _Open(Section):
@@ -279,6 +284,12 @@ class StudyData(Section):
             else:
                 own[".".join((field, *inside))] = given[name]
         return Values(found[""], found["model"], found["peft"], found["task"])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _learn_secrets(cls, data: Any) -> Any:
+        learn({key: data[key] for key in OPEN if key in data} if isinstance(data, Mapping) else None)
+        return data
 
     @field_validator("space", mode="before")
     @classmethod

@@ -68,8 +68,9 @@ class Tracker:
         """End the study's own run with its answer.
 
         Keys: ``best`` (trial number), ``value``, ``baseline`` (their values), ``gain`` (positive: better than the baseline),
-        ``verdict`` (the conclusion of a confirmation), ``status`` (``done``, the default, ``failed`` or ``interrupted``) and
-        ``reason``. A winner is registered only when the status is ``done``.
+        ``searched`` (the best value in the search), ``trials`` (ending → how many ended so), ``says`` (the answer in
+        sentences), ``verdict`` (the conclusion of a confirmation), ``status`` (``done``, the default, ``failed`` or
+        ``interrupted``) and ``reason``. A winner is registered only when the status is ``done``.
         """
 
     def behind(self) -> int:

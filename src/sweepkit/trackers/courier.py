@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sweepkit.study.errors import StudyFailed, SweepError
 from sweepkit.study.files import first_line
-from sweepkit.study.secrets import scrub
 
 if TYPE_CHECKING:
     from sweepkit.trackers import Tracker
@@ -139,6 +139,22 @@ def prompt() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
+@contextmanager
+def answering(tracker: Tracker, what: str) -> Iterator[None]:
+    """Raise StudyFailed, saying what was not delivered and why, for whatever the tracker's store raises."""
+    try:
+        yield
+    except SweepError:
+        raise
+    except Exception as error:
+        raise StudyFailed(f"{tracker.name} did not take {what}: {summary(error)}") from error
+
+
 def summary(error: Exception) -> str:
-    """Return an error's type and first line, without secrets."""
-    return f"{type(error).__name__}: {first_line(scrub(str(error)))[:200]}"
+    """Return an error's type and first line, without secrets; of a request that failed, why."""
+    text, failed, _ = first_line(error).partition(" failed with exception")
+    root: BaseException = error
+    while failed and (inner := root.__cause__ or root.__context__):
+        root = inner
+    why = f": {first_line(getattr(root, 'strerror', None) or root).lower()}" if failed else ""
+    return f"{type(error).__name__}: {text.partition(' Response body')[0][:200]}{failed and ' failed'}{why}"

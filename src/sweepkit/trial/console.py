@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import traceback
 from contextlib import suppress
 
 from sweepkit.study.files import PRIVATE
+from sweepkit.study.secrets import scrub, without_known
 
 PART_BYTES = 2 << 20
 """How much of the beginning is kept, and at least of the end; a log is at most three times as long."""
@@ -55,6 +57,8 @@ class Console:
                 self._path, _, data = data.partition(b"\0")
                 self._log = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
             if self._log is not None and data:
+                # The child's own streams leave no secret; what it starts may print its environment.
+                data = without_known(data.decode(errors="surrogateescape")).encode(errors="surrogateescape")
                 end = os.fstat(self._log).st_size
                 end += os.pwrite(self._log, data, end)
                 if end > 3 * PART_BYTES:
@@ -72,7 +76,7 @@ class Console:
 def print_traceback(error: BaseException) -> None:
     """Print an exception to standard error, unless the task has closed or replaced that by something that fails."""
     with suppress(Exception):
-        traceback.print_exception(error)
+        sys.stderr.write(scrub("".join(traceback.format_exception(error))))
 
 
 def _shorten(log: int, end: int) -> None:

@@ -27,6 +27,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from sweepkit.study.errors import FOREIGN, FULL_DISK, InputError, TrialFailed, TrialInterrupted
 from sweepkit.study.files import described, first_line, text_of
 from sweepkit.study.paths import LAST_NEW
+from sweepkit.study.secrets import hide
 from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS as DEFAULTS
 from sweepkit.tasks.kinds import KINDS, kind_class
@@ -303,7 +304,7 @@ def _started(spec: TrialSpec, values: Values, trainer: Trainer, proved: list[str
         host=socket.gethostname(),
         device=",".join(spec.devices) or str(trainer.args.device),
         resumed=trainer.state.global_step,
-        effective=effective,
+        effective=hide(effective),
         proved=tuple(proved),
         unproved=tuple(unproved),
     )

@@ -29,6 +29,7 @@ from typing import Any
 
 from sweepkit.study.errors import FOREIGN
 from sweepkit.study.files import described
+from sweepkit.study.streams import scrub_output
 from sweepkit.study.study import StudyData
 from sweepkit.trial import linux
 from sweepkit.trial.console import Console, print_traceback
@@ -68,6 +69,7 @@ SPARE = "sweep spare"
 
 def serve(fd: int) -> None:
     """Run the warm process until its driver ends or closes the control socket; then kill all it and its children started."""
+    scrub_output()  # before any library keeps a stream of its own
     linux.adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=fd)

@@ -9,6 +9,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sweepkit.study.errors import InputError
+from sweepkit.study.identity import not_recorded
+from sweepkit.study.secrets import HIDDEN
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.ui import LOOPBACK, Ui, free_port
 
@@ -28,11 +30,14 @@ def scheme_of(uri: str) -> str:
 def tracking_uri(study: StudyData) -> str:
     """Return the store of a study: its own, else MLFLOW_TRACKING_URI, else ``mlflow.db`` under the project root.
 
-    A relative SQLite path is resolved against the project root. Raises InputError for a URI that is not a store's.
+    A relative SQLite path is resolved against the project root. Raises InputError for a URI that is not a store's, or whose
+    password is hidden.
     """
     uri = study.tracking.uri
     if "uri" not in study.tracking.model_fields_set:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or uri
+    if HIDDEN in uri:
+        raise not_recorded("tracking.uri", uri)
     scheme = scheme_of(uri)
     if scheme == "sqlite":
         path = uri.split(":///", 1)[-1] if ":///" in uri else ""

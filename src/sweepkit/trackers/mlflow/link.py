@@ -14,6 +14,7 @@ from typing import Any
 from sweepkit.study.errors import StudyNotFound
 from sweepkit.study.space import dimensions
 from sweepkit.study.study import StudyData
+from sweepkit.trackers.mlflow.records import logarithm, logarithmic
 from sweepkit.trackers.mlflow.state import State
 from sweepkit.trackers.mlflow.store import Store, key
 
@@ -31,15 +32,18 @@ def compare(store: Store, study: StudyData, state: State, base_url: str, *, axes
     saved = {"name": f"sweepkit: {study.name}", "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"}
     store.client.set_experiment_tag(state.experiment_id, f"mlflow.sharedViewState.{name}", json.dumps(saved))
     page = f"{base_url.rstrip('/')}/#/experiments/{state.experiment_id}/runs"
-    return f"{page}?viewStateShareKey={name}&compareRunsMode=CHART"
+    # On a page of an experiment, MLflow shows what the address asks for, not the experiment's kind.
+    return f"{page}?viewStateShareKey={name}&compareRunsMode=CHART&workflowType=machine_learning"
 
 
 def view(study: StudyData, parent_run_id: str, axes: frozenset[str] | None) -> dict[str, Any]:
     """Return the state of MLflow's runs page: which runs and columns, and a parallel coordinates chart.
 
-    ``axes`` are the hyperparameters that every trial has, None for all: the chart leaves out runs that lack one.
+    ``axes`` are the parameters that every run has, None for all: the chart leaves out runs that lack one. A parameter on a
+    log scale is drawn by its logarithm, where the runs have it.
     """
     names = list(dict.fromkeys(each.name for each in dimensions(study.space).values()))
+    scaled = {name: logarithm(name) for name in logarithmic(study) if axes is None or key(logarithm(name)) in axes}
     chart = {
         "uuid": CHART,
         "metricSectionId": CHART,
@@ -47,7 +51,8 @@ def view(study: StudyData, parent_run_id: str, axes: frozenset[str] | None) -> d
         "runsCountToCompare": 1000,
         "showAllRuns": True,
     }
-    chart["selectedParams"] = [key(name) for name in names if axes is None or name in axes]
+    drawn = [key(scaled.get(name, name)) for name in names]
+    chart["selectedParams"] = [name for name in drawn if axes is None or name in axes]
     chart["selectedMetrics"] = ["objective"]
     sections = [{"uuid": CHART, "name": f"Study {study.name}", "display": True, "columns": 1}]
     sections += [{"uuid": name, "name": name, "display": True, "isGenerated": True} for name in GENERATED]

@@ -19,7 +19,8 @@ from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from sweepkit.study.paths import BEST, BEST_OLD, Place
+from sweepkit.study.paths import ARGUMENTS, BEST, BEST_OLD, Place
+from sweepkit.study.secrets import scrub
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow import flavor, records
 from sweepkit.trackers.mlflow.state import Delivered, State
@@ -27,6 +28,8 @@ from sweepkit.trackers.mlflow.store import Store, fit, key, plain
 from sweepkit.trial.log import TrialLog
 
 CHAMPION = "champion"
+LONGEST = 5000
+"""Most characters of a description in MLflow's registry."""
 VERSIONS = "mlflow.modelVersions"
 """Tag of a logged model in which MLflow's pages look up its registered versions."""
 
@@ -48,6 +51,7 @@ class Models:
             return
         if not best.exists() and done.model != "making":
             return
+        (best / ARGUMENTS).unlink(missing_ok=True)
         model = self._begin(number, done)
         folder = _folder(model)
         try:
@@ -97,8 +101,11 @@ class Models:
             elif number in ranked:
                 self.keep(number)
 
-    def crown(self, number: int, example: Any, data: Path | None) -> str | None:
-        """Give the winner's model an input example and, if the study asks for it, a registered version; return its id."""
+    def crown(self, number: int, example: Any, data: Path | None, said: str = "") -> str | None:
+        """Give the winner's model an input example and, if the study asks for it, a registered version; return its id.
+
+        ``said`` is the study's answer, which becomes the version's description.
+        """
         self.keep(number)
         done = self._state.trials.get(number)
         if done is None or done.model not in ("made", "registered"):
@@ -106,12 +113,12 @@ class Models:
         best = self._place.trial(number) / BEST
         if best.exists():
             example = example if example is not None else flavor.example_of(best, data)
-            example = self._store.clean(example) if isinstance(example, str) else example
+            example = scrub(example) if isinstance(example, str) else example
             if example is not None:
                 model = self._client.get_logged_model(done.model_id)
                 self._describe(done, _folder(model), best.resolve(), example)
         if self._study.tracking.register_as:
-            self._register(self._study.tracking.register_as, done)
+            self._register(self._study.tracking.register_as, done, scrub(said))
         return done.model_id
 
     def _begin(self, number: int, done: Delivered) -> LoggedModel:
@@ -122,7 +129,7 @@ class Models:
             model = found[0]
         else:
             values = records.hyperparameters(self._place.trial(number), None)
-            params = {key(name): fit(self._store.clean(text)) for name, text in records.params(values, None).items()}
+            params = {key(name): fit(scrub(text)) for name, text in records.params(values, None).items()}
             model = self._client.create_logged_model(
                 self._state.experiment_id,
                 name=plain(f"{self._place.name}-{number:04d}"),
@@ -164,9 +171,9 @@ class Models:
         if done.model_id not in known:
             self._client.log_outputs(done.run_id, [LoggedModelOutput(done.model_id, event.step)])
 
-    def _register(self, name: str, done: Delivered) -> None:
+    def _register(self, name: str, done: Delivered, said: str) -> None:
         try:
-            self._client.create_registered_model(name)
+            self._client.create_registered_model(name, description=scrub(self._study.question)[:LONGEST] or None)
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
                 raise
@@ -177,6 +184,9 @@ class Models:
             version = self._client.create_model_version(
                 name, model.artifact_location, done.run_id, model_id=done.model_id, await_creation_for=0
             )
+        description = f"{self._place.name}, trial {model.tags['sweepkit.trial']}. {said}".strip()[:LONGEST]
+        if version.description != description:
+            self._client.update_model_version(name, version.version, description)
         seen = json.loads(model.tags.get(VERSIONS, "[]"))
         mine = {"name": name, "version": version.version}
         if mine not in seen:

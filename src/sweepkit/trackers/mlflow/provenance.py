@@ -6,17 +6,40 @@ import hashlib
 import json
 import re
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator, Mapping
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sweepkit.study.paths import ABOUT
+from sweepkit.study.errors import InputError
+from sweepkit.study.paths import ABOUT, study_files
 from sweepkit.study.study import StudyData
-from sweepkit.trackers.mlflow.records import read_json, text
+from sweepkit.tasks.data import SPLITS, SUFFIXES
+from sweepkit.tasks.references import PACKAGE, is_url, package_path
+from sweepkit.trackers.mlflow.records import milliseconds, read_json, text
+from sweepkit.trackers.mlflow.state import folders
+from sweepkit.trial.log import TrialLog
 
 LONGEST_DIFF = 1_000_000
 """Most characters of a diff that are kept."""
+LONGEST_SOURCE = 60_000
+"""Most characters of a data set's source; MLflow takes 65,535."""
+TYPES = {
+    "bool": "boolean",
+    "string": "string",
+    "binary": "binary",
+    "float16": "float",
+    "float32": "float",
+    "float64": "double",
+    "int8": "integer",
+    "int16": "integer",
+    "int32": "integer",
+    "int64": "long",
+}
+"""Type of a column in `datasets` → in MLflow's schema."""
 
 
 def study_id(study: StudyData) -> str:
@@ -26,10 +49,30 @@ def study_id(study: StudyData) -> str:
     )
 
 
-def description(study: StudyData) -> dict[str, str]:
-    """Return the tags of the parent run that describe the study, its note in MLflow included."""
+def began(study: StudyData) -> int:
+    """Return when the study began, in milliseconds: before any of its trials."""
+    created = read_json(study.place.study_json).get("created")
+    starts = [TrialLog(study.place.trial(number)).first_start() for number in folders(study.place)]
+    known = [start.at for start in starts if start] + ([datetime.fromisoformat(created).timestamp()] if created else [])
+    return milliseconds(min([time.time(), *known])) - 1
+
+
+def said(answer: Mapping[str, Any]) -> str:
+    """Return a study's answer in sentences, beginning with why it is not the last word where it is not."""
+    status, reason = answer.get("status", "done"), answer.get("reason", "")
+    cut_short = f"{status.capitalize()}{reason and ': '}{reason}." if status != "done" else ""
+    return " ".join(filter(None, [cut_short, answer.get("says", ""), answer.get("verdict", "")]))
+
+
+def description(study: StudyData, said: str = "") -> dict[str, str]:
+    """Return the tags of the parent run that describe the study, its note in MLflow included, which begins with the answer."""
     goals = ", ".join(f"{goal.direction} {goal.metric}" for goal in study.objective.goals)
-    lines = [study.question, "", f"Objective: {goals} ({study.objective.value}). Sampler: {study.sampler.type}."]
+    lines = [
+        *([said, ""] if said else []),
+        study.question,
+        "",
+        f"Objective: {goals} ({study.objective.value}). Sampler: {study.sampler.type}.",
+    ]
     lines += [f"Pruner: {study.pruner.type}. Searched: {', '.join(study.space) or 'nothing'}."]
     return {
         "mlflow.note.content": "\n".join(lines).strip(),
@@ -42,11 +85,8 @@ def description(study: StudyData) -> dict[str, str]:
 def artifacts(study: StudyData) -> Iterator[tuple[str, str]]:
     """Yield (path, text) of the parent run's artifacts: the study as written, as resolved, and the uncommitted diff."""
     place = study.place
-    for path in sorted(place.home.glob("*.y*ml")):
-        written = path.read_text(errors="replace")
-        if re.search(rf"(?m)^name:\s*[\"']?{re.escape(study.name)}[\"']?\s*(#.*)?$", written):
-            yield f"study/{path.name}", written
-            break
+    for path in islice(study_files(place.home, study.name), 1):
+        yield f"study/{path.name}", path.read_text(errors="replace")
     if place.study_json.exists():
         resolved = json.loads(place.study_json.read_text())
         yield "study/resolved.json", json.dumps(resolved, indent=2)
@@ -64,7 +104,7 @@ def code(study: StudyData) -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": _git(home, "rev-parse", "HEAD"),
         "mlflow.source.git.branch": _git(home, "rev-parse", "--abbrev-ref", "HEAD"),
-        "mlflow.source.git.repoURL": _git(home, "config", "--get", "remote.origin.url"),
+        "mlflow.source.git.repoURL": re.sub(r"(?<=://)[^/]*@", "", _git(home, "config", "--get", "remote.origin.url")),
     }
     if tags["mlflow.source.git.commit"]:
         tags["mlflow.source.git.dirty"] = str(bool(_git(home, "status", "--porcelain", "--untracked-files=no")))
@@ -77,20 +117,66 @@ def about(data: Path | None) -> dict[str, Any]:
 
 
 def dataset(study: StudyData, data: Path | None) -> dict[str, str]:
-    """Return the name, digest, source, source type and profile of the prepared data; empty where nothing is known."""
+    """Return the fields of MLflow's Dataset for the prepared data; empty where nothing is known."""
     facts = about(data)
     if data is None or not facts:
         return {}
-    source = facts.get("source", study.task.options.get("data", study.task.path or ""))
+    given = study.task.options.get("data", study.task.path or "")
     rows = facts.get("rows", {})
     total = sum(rows.values()) if isinstance(rows, Mapping) else rows
+    kind, source = _source(study, given)
+    schema = _schema(read_json(data / "train" / "dataset_info.json").get("features", {}))
     return {
-        "name": (source if isinstance(source, str) else _named(source)) or study.name,
+        "name": (given if isinstance(given, str) else _named(given)) or study.name,
         "digest": str(facts.get("digest", data.name)),
-        "source_type": "huggingface" if study.task.type else "task",
-        "source": json.dumps({"task": study.task.type or study.task.path, "data": source}, default=str),
+        "source_type": kind,
+        "source": json.dumps(source, default=str),
         "profile": json.dumps({"num_rows": total, "rows": rows}, default=str),
+        **({"schema": json.dumps({"mlflow_colspec": schema})} if schema else {}),
     }
+
+
+def _source(study: StudyData, given: Any) -> tuple[str, dict[str, Any]]:
+    """Return MLflow's type of a source, and the source: arguments of ``load_dataset``, or the code that made the rows."""
+    if not study.task.type or not isinstance(given, Mapping):
+        return "code", {"tags": {"mlflow.source.type": "LOCAL", "mlflow.source.name": study.task.path or study.name}}
+    if name := given.get("name"):
+        return "hugging_face", {"path": name, "config_name": given.get("config"), "revision": given.get("revision")}
+    listed = {split: given.get(split) for split in SPLITS} | ({"train": given["path"]} if "path" in given else {})
+    texts = {split: [text] if isinstance(text, str) else list(text) for split, text in listed.items() if text}
+    files = {split: [_absolute(text, study.home) for text in each] for split, each in texts.items()}
+    first = next(iter(files.values()))[0]
+    suffix = Path(first.removesuffix(".gz")).suffix.lower()
+    builder = given.get("format") or SUFFIXES.get(suffix, "imagefolder")
+    if builder == "imagefolder":
+        files = {split: [f"{folder}/**" for folder in each] for split, each in files.items()}
+    found = {"path": "csv" if builder == "tsv" else builder, "data_files": files}
+    return "hugging_face", found if len(json.dumps(found)) < LONGEST_SOURCE else {"path": found["path"]}
+
+
+def _absolute(text: str, home: Path) -> str:
+    """Return a file's path or URL as ``load_dataset`` takes it from anywhere."""
+    if is_url(text):
+        return text
+    try:
+        return str(package_path(text) if text.startswith(PACKAGE) else (home / Path(text).expanduser()).resolve())
+    except InputError:
+        return text  # the package is not installed any more
+
+
+def _schema(features: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return MLflow's columns for the features that a folder of `datasets` describes."""
+    return [{"name": name, **_column(feature)} for name, feature in features.items()]
+
+
+def _column(feature: Any) -> dict[str, Any]:
+    kind = feature.get("_type") if isinstance(feature, Mapping) else ""
+    if kind in ("List", "LargeList", "Sequence") and isinstance(feature.get("feature"), Mapping):
+        inner = _column(feature["feature"])
+        return {"type": "array", "items": {name: inner[name] for name in inner if name != "required"}, "required": True}
+    name = "int64" if kind == "ClassLabel" else str(feature.get("dtype", "")) if kind == "Value" else ""
+    known = TYPES.get(name.removeprefix("u").removeprefix("large_"))
+    return {"type": known, "required": True} if known else {"type": "any", "required": False}
 
 
 def _named(source: Any) -> str:

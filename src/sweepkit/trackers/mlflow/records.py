@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,38 @@ OURS = frozenset(
 """Training arguments that sweepkit sets itself; they are no part of a trial's configuration."""
 
 
-def run_name(study: StudyData, number: int, origin: str, values: Mapping[str, Any], phase: str = "") -> str:
-    """Return ``0007 lr=3e-5 bs=16``: the trial's number and its searched values, in the study's order."""
+def run_name(study: StudyData, number: int, row: Trial | None, values: Mapping[str, Any], phase: str = "") -> str:
+    """Return ``0007 lr=3e-5 bs=16``: the trial's number and its searched values, in the study's order.
+
+    A confirmation run has the number of the trial that it repeats, and its seed.
+    """
     names = [each.name for each in visit(study.space) if isinstance(each.parameter, Domain)]
     settings = [words.settings({name: values[name]}) for name in dict.fromkeys(names) if name in values]
     more = ["…"] if len(settings) > NAMED else []
-    label = ["baseline"] if origin == "baseline" else []
+    label = ["baseline"] if row and row.origin == "baseline" else []
+    if row and row.confirm_of is not None:
+        number, label = row.confirm_of, [f"seed={row.seed}"]
     return " ".join([*([phase] if phase else []), f"{number:04d}", *label, *settings[:NAMED], *more])[:250]
+
+
+def logarithm(name: str) -> str:
+    """Return the name of the parameter that holds another one's logarithm."""
+    return f"log10 {name}"
+
+
+def logarithmic(study: StudyData) -> set[str]:
+    """Return the names of the parameters that are searched on a log scale."""
+    return {each.name for each in visit(study.space) if getattr(each.parameter, "log", False)}
+
+
+def logarithms(study: StudyData, values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the decimal logarithms of values searched on a log scale: MLflow's charts have no such axes."""
+    scaled = logarithmic(study)
+    return {
+        logarithm(name): f"{math.log10(value):.6g}"
+        for name, value in values.items()
+        if name in scaled and isinstance(value, (int, float)) and 0 < value < math.inf
+    }
 
 
 def text(value: Any) -> str:
@@ -111,7 +137,7 @@ def ending_tags(row: Trial, log: TrialLog) -> dict[str, str]:
 
 
 def outcome(study: StudyData, row: Trial, log: TrialLog) -> list[Point]:
-    """Return the metrics of an ended trial: its objective, and its cost under ``system/``."""
+    """Return the metrics of an ended trial: its objective and, once it will not go on, its cost under ``system/``."""
     ends = [event for event in log.refresh() if isinstance(event, Finished)]
     seconds = sum(event.seconds for event in ends)
     cost: dict[str, float] = {"attempts": float(log.attempts), "duration_seconds": seconds}
@@ -120,7 +146,7 @@ def outcome(study: StudyData, row: Trial, log: TrialLog) -> list[Point]:
     if peak := max((event.peak_memory_mb for event in ends), default=0.0):
         cost["peak_memory_mb"] = peak
     found = []
-    if ends:
+    if ends and row.ending.counts:  # a trial may be stopped more than once at a step
         last = ends[-1]
         found = [(f"system/{name}", value, milliseconds(last.at), last.step) for name, value in cost.items()]
     return [*found, *objective(study, row, log)]
@@ -140,6 +166,19 @@ def objective(study: StudyData, row: Trial, log: TrialLog) -> list[Point]:
         goals = study.objective.goals
         named |= {f"objective.{goal.metric}": value for goal, value in zip(goals, row.values, strict=True)}
     return [(name, value, at, step) for name, value in named.items() if not math.isnan(value)]
+
+
+def result(answer: Mapping[str, Any]) -> list[Point]:
+    """Return the metrics of the study's own run: what its answer says in numbers, and how many trials ended in which way.
+
+    The step is the number of trials, so that a study which goes on has a curve.
+    """
+    counts = answer.get("trials", {})
+    ended, at = sum(counts.values()), milliseconds(time.time())
+    numbers = {"result": "value", "best": "searched", "baseline": "baseline", "gain": "gain"}
+    found = {name: answer.get(key) for name, key in numbers.items()}
+    found |= {"trials": ended, **counts} if counts else {}
+    return [(f"study/{name}", float(value), at, ended) for name, value in found.items() if value is not None]
 
 
 def gpus(study: StudyData, folder: Path, device: str) -> float:

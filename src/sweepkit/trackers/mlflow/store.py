@@ -8,7 +8,7 @@ import logging
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ from mlflow.utils.validation import (
 
 from sweepkit.study.errors import InputError
 from sweepkit.study.paths import Place
-from sweepkit.study.secrets import of_url, scrub
+from sweepkit.study.secrets import scrub
 from sweepkit.trackers.mlflow import moved
 from sweepkit.trackers.mlflow.address import artifact_root, file_store, is_server, sqlite_file
 from sweepkit.trackers.mlflow.records import Point
@@ -42,14 +42,13 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 class Store:
-    """An open MLflow store. The first driver that opens a database creates its tables; the others wait for it.
+    """An open MLflow store; what is sent is scrubbed of secrets.
 
-    ``secrets``, such as the password of another database, are removed from what is sent, as are all that ``scrub`` finds.
+    The first driver that opens a database creates its tables; the others wait for it.
     """
 
-    def __init__(self, uri: str, place: Place, secrets: Iterable[str] = ()) -> None:
+    def __init__(self, uri: str, place: Place) -> None:
         self.uri = uri
-        self._secrets = {*secrets, *of_url(uri)}
         self._root = artifact_root(uri, place.root)
         self.note = ""
         """A sentence about a broken database that was set aside; empty where there was none."""
@@ -123,11 +122,11 @@ class Store:
         is too long. ``model_id`` is the logged model that the metrics belong to.
         """
         points = [Metric(key(name), value, at, step, model_id=model_id) for name, value, at, step in metrics]
-        whole = {key(name): self.clean(value) for name, value in (params or {}).items()}
+        whole = {key(name): scrub(value) for name, value in (params or {}).items()}
         entries = [Param(name, fit(value)) for name, value in whole.items()]
         if any(entry.value != whole[entry.key] for entry in entries):
             self.client.log_text(run_id, json.dumps(whole, indent=2), "params.json")
-        labels = [RunTag(name, _cut(self.clean(value))) for name, value in (tags or {}).items()]
+        labels = [RunTag(name, _cut(scrub(value))) for name, value in (tags or {}).items()]
         few = MAX_PARAMS_TAGS_PER_BATCH
         while entries or labels or points:
             room = MAX_ENTITIES_PER_BATCH - len(entries[:few]) - len(labels[:few])
@@ -137,8 +136,8 @@ class Store:
     def log_dataset(self, run_id: str, facts: Mapping[str, str]) -> None:
         """Make a data set the run's input; ``facts`` are the fields of MLflow's Dataset, empty for none."""
         if facts:
-            name, digest = self.clean(facts["name"])[:MAX_DATASET_NAME_SIZE], facts["digest"][:MAX_DATASET_DIGEST_SIZE]
-            known = Dataset(**{**facts, "name": name, "digest": digest, "source": self.clean(facts["source"])})
+            name, digest = scrub(facts["name"])[:MAX_DATASET_NAME_SIZE], facts["digest"][:MAX_DATASET_DIGEST_SIZE]
+            known = Dataset(**{**facts, "name": name, "digest": digest, "source": scrub(facts["source"])})
             self.client.log_inputs(run_id, [DatasetInput(known, [InputTag("mlflow.data.context", "training")])])
 
     def refused(self, error: Exception) -> bool:
@@ -151,10 +150,6 @@ class Store:
             return str(self.client.get_run(run_id).info.lifecycle_stage) == "deleted"
         except MlflowException as error:
             return str(error.error_code) == "RESOURCE_DOES_NOT_EXIST"
-
-    def clean(self, text: str) -> str:
-        """Return the text without secrets."""
-        return scrub(text, self._secrets)
 
 
 def key(name: str) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from filelock import FileLock
 
-from sweepkit.study.secrets import of_url
+from sweepkit.study.secrets import scrub
 from sweepkit.trackers import Tracker, Ui
 from sweepkit.trackers.mlflow import provenance, records
 from sweepkit.trackers.mlflow.address import sqlite_file, tracking_uri, ui_of
@@ -30,6 +30,8 @@ from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Trial
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
+
     from sweepkit.trackers.mlflow.models import Models
     from sweepkit.trackers.mlflow.store import Store
 
@@ -72,7 +74,9 @@ class MLflowTracker(Tracker):
             if not state.parent_run_id:
                 tags = {"sweepkit.id": self._id, "sweepkit.role": "study", "sweepkit.study": self._study.name}
                 tags["mlflow.user"] = psutil.Process().username()
-                run = self._store.client.create_run(state.experiment_id, tags=tags, run_name=self._study.name)
+                run = self._store.client.create_run(
+                    state.experiment_id, provenance.began(self._study), tags, self._study.name
+                )
                 state.parent_run_id = run.info.run_id
                 state.save()
             self._store.client.update_run(state.parent_run_id, status="RUNNING")
@@ -97,9 +101,6 @@ class MLflowTracker(Tracker):
                             raise
                         self._in_step = False
                         refused = refused or (None if self._deleted(number) else error)
-            except Exception:
-                self._in_step = False
-                raise
             finally:
                 if self._state.changed:
                     self._state.save()
@@ -123,13 +124,15 @@ class MLflowTracker(Tracker):
             models.settle({row.number for row in self._rows() if row.ending.ranks})
             self._send("answer.json", json.dumps(dict(answer), indent=2, default=str))
             tags = self._answer_tags(answer)
-            best, status = answer.get("best"), tags["sweepkit.status"]
+            best, status, said = answer.get("best"), tags["sweepkit.status"], provenance.said(answer)
             if best is not None and status == "done":
                 example = provenance.about(self._data).get("example")
-                model = models.crown(int(best), example, self._data)
+                model = models.crown(int(best), example, self._data, said)
                 tags |= {"sweepkit.best_model": f"models:/{model}"} if model else {}
             run_id = self._state.parent_run_id
-            self._store.log(run_id, tags=tags | provenance.description(self._study))
+            known = self._store.client.get_run(run_id).data.metrics
+            points = [point for point in records.result(answer) if known.get(point[0]) != point[1]]
+            self._store.log(run_id, metrics=points, tags=tags | provenance.description(self._study, said))
             self._store.client.set_terminated(
                 run_id, {"failed": "FAILED", "interrupted": "KILLED"}.get(status, "FINISHED")
             )
@@ -152,8 +155,7 @@ class MLflowTracker(Tracker):
     def link(self, address: str) -> str:
         """Return the address of the compare view. Raises StudyNotFound while there is no run."""
         with self._turn():
-            place = self._place
-            names = [frozenset(records.hyperparameters(place.trial(number), None)) for number in self._state.trials]
+            names = [frozenset(run.data.params) for run in self._runs("trial")]
             axes = frozenset.intersection(*names) if names else None
             from sweepkit.trackers.mlflow.link import compare
 
@@ -172,22 +174,29 @@ class MLflowTracker(Tracker):
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Bring the state in step; of several drivers on one folder one delivers at a time, from where the last one stopped."""
+        """Bring the state in step; of several drivers on one folder one delivers at a time, from where the last one stopped.
+
+        After an error, a run may have been made whose id is not known: the next turn looks for it.
+        """
         shared = self._study.several_drivers
         with FileLock(self._place.mlflow_lock) if shared else nullcontext():
             if shared:
                 self._state = State.load(self._place.mlflow_json)
             if self._data is None and self._state.data:
                 self._data = self._place.data / Path(self._state.data).name
-            if not self._in_step:
-                self._find_runs()
-                self._in_step = True
-            yield
+            try:
+                if not self._in_step:
+                    self._find_runs()
+                    self._in_step = True
+                yield
+            except Exception:
+                self._in_step = False
+                raise
 
     @cached_property
     def _store(self) -> Store:
         made, _ = _import_mlflow()
-        store = made(tracking_uri(self._study), self._place, of_url(self._study.storage))
+        store = made(tracking_uri(self._study), self._place)
         self.note = store.note or self.note
         return store
 
@@ -206,7 +215,7 @@ class MLflowTracker(Tracker):
 
     @cached_property
     def _code(self) -> dict[str, str]:
-        return {name: self._store.clean(text) for name, text in provenance.code(self._study).items()}
+        return {name: scrub(text) for name, text in provenance.code(self._study).items()}
 
     def _find_runs(self) -> None:
         """Bring the state in step with the runs in the store."""
@@ -215,22 +224,36 @@ class MLflowTracker(Tracker):
             self._state = State(self._state.path, self._id, experiment_id)
         state = self._state
         state.data = str(self._data or "")
-        mine = {"sweepkit.id": self._id}
-        parents = [run.info.run_id for run in self._store.runs(experiment_id, mine | {"sweepkit.role": "study"})]
-        if state.parent_run_id not in parents:
-            state.parent_run_id, state.sent = (parents[0] if parents else ""), {}
-        runs = {
-            int(run.data.tags["sweepkit.trial"]): run.info.run_id
-            for run in self._store.runs(
-                experiment_id, mine | {"sweepkit.study": self._place.name, "sweepkit.role": "trial"}
-            )
-        }
-        for number, run_id in runs.items():
-            if state.trials.get(number, Delivered()).run_id != run_id:
+        parent = self._only(self._runs("study"), state.parent_run_id)
+        if state.parent_run_id != parent:
+            state.parent_run_id, state.sent = parent, {}
+        children: dict[int, list[Run]] = {}
+        for run in self._runs("trial"):
+            children.setdefault(int(run.data.tags["sweepkit.trial"]), []).append(run)
+        for number, runs in children.items():
+            known = state.trials.get(number, Delivered()).run_id
+            if known != (run_id := self._only(runs, known)):
                 state.trials[number] = Delivered(run_id)
-        for number in [n for n in state.trials if n not in runs and not parents]:
+        for number in [n for n in state.trials if n not in children and not parent]:
             del state.trials[number]
         state.save()
+
+    def _runs(self, role: str) -> list[Run]:
+        """Return the runs of this study or, of trials, those of this place; oldest first."""
+        tags = {"sweepkit.id": self._id, "sweepkit.role": role}
+        tags |= {"sweepkit.study": self._place.name} if role == "trial" else {}
+        return list(self._store.runs(self._state.experiment_id, tags))
+
+    def _only(self, runs: Sequence[Run], known: str) -> str:
+        """Return the id of the run to go on with, the known one if there; empty without any.
+
+        Other runs to which nothing was delivered are deleted: the answer to their creation came too late.
+        """
+        chosen = min(runs, key=lambda run: (run.info.run_id != known, _empty(run)), default=None)
+        for run in runs:
+            if run is not chosen and _empty(run):
+                self._store.client.delete_run(run.info.run_id)
+        return str(chosen.info.run_id) if chosen else ""
 
     def _deliver(self, number: int, row: Trial | None) -> None:
         """Deliver one trial's new events and, once it ended, its outcome; the caller saves the state."""
@@ -248,7 +271,7 @@ class MLflowTracker(Tracker):
             if not done.run_id:
                 done = self._state.trials[number] = Delivered(self._create(number, row, events, values))
             self._store.log_dataset(done.run_id, provenance.dataset(self._study, self._data))
-            params = records.params(values, log.first_start())
+            params = records.params(values, log.first_start()) | records.logarithms(self._study, values)
         tags = records.attempt_tags(events, log) | self._restart(done, events)
         metrics, epoch_step = records.metrics(events, done.epoch_step)
         if ended:
@@ -285,8 +308,8 @@ class MLflowTracker(Tracker):
             **self._code,
         }
         began = records.milliseconds(events[0].at if events else time.time())
-        name = (row.name if row else "") or records.run_name(self._study, number, origin, values, phase)
-        run = self._store.client.create_run(self._state.experiment_id, began, tags, self._store.clean(name))
+        name = (row.name if row else "") or records.run_name(self._study, number, row, values, phase)
+        run = self._store.client.create_run(self._state.experiment_id, began, tags, scrub(name))
         return str(run.info.run_id)
 
     def _answer_tags(self, answer: Mapping[str, Any]) -> dict[str, str]:
@@ -309,7 +332,7 @@ class MLflowTracker(Tracker):
         return models(self._store, self._study, self._place, self._state)
 
     def _send(self, path: str, content: str) -> None:
-        content = self._store.clean(content)
+        content = scrub(content)
         digest = hashlib.sha256(content.encode()).hexdigest()
         if self._state.sent.get(path) != digest:
             self._store.client.log_text(self._state.parent_run_id, content, path)
@@ -323,6 +346,10 @@ class MLflowTracker(Tracker):
         done.gone = self._store.deleted(done.run_id)
         self._state.changed = True
         return done.gone
+
+
+def _empty(run: Run) -> bool:
+    return not (run.data.metrics or run.data.params or "mlflow.note.content" in run.data.tags)
 
 
 def _import_mlflow() -> tuple[type[Store], type[Models]]:

@@ -1,0 +1,47 @@
+"""Standard output and error without secrets, for a process whose output is kept or shown: a trial's, and the command's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from sweepkit.study.secrets import scrub
+
+BLOCK = 8192
+"""Characters that a stream into a file holds back, as Python's own do."""
+
+
+class _Scrubbed:
+    """A text stream that writes whole lines, so that a secret is found although it was printed word by word."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._block = 0 if stream.isatty() or getattr(stream, "line_buffering", True) else BLOCK
+        self._held = ""
+
+    def write(self, text: str) -> int:
+        self._held += text
+        if "\n" in text and len(self._held) > self._block:
+            whole, newline, self._held = self._held.rpartition("\n")
+            self._stream.write(scrub(whole) + newline)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, ""
+            self._stream.write(scrub(held))
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def scrub_output() -> None:
+    """Scrub what this process writes from now on through ``sys.stdout`` and ``sys.stderr``."""
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is not None:
+            setattr(sys, name, _Scrubbed(stream))
