@@ -15,6 +15,7 @@ import pytest
 
 from sweepkit.report.answer import Answer, write_test
 from sweepkit.report.verdict import Candidate, Verdict, judge, read_verdict, write_verdict
+from sweepkit.study import words
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending, Trial, Turn
 
@@ -257,6 +258,8 @@ def test_what_trackers_record_names_the_choice_the_baseline_the_confirmation_and
     rows = [trial(0, 0.5, origin="baseline"), trial(1, 0.75)]
     study = study_of(project)
     bare = {"status": "done", "reason": "budget", "best": 1, "value": 0.75, "baseline": 0.5, "gain": 0.25}
+    bare |= {"searched": 0.75, "trials": {"complete": 2, "pruned": 0, "infeasible": 0, "diverged": 0, "failed": 0}}
+    bare["says"] = "eval_f1 0.7500. Trial 1, the best of 2 trials: 0.2500 better than the baseline (trial 0: 0.5000)."
     assert Answer.read(study, rows).record(reason="budget") == bare
     confirmed = verdict({0: 0.8, 1: 0.7}, best=1)
     write_verdict(study.place, confirmed)
@@ -268,6 +271,8 @@ def test_what_trackers_record_names_the_choice_the_baseline_the_confirmation_and
         "value": mean,
         "baseline": mean,
         "gain": 0.0,
+        "says": f"eval_f1 {words.value(mean)}. Trial 0, {confirmed.estimates[0].text}: the baseline itself; "
+        "no other is better over new seeds.",
         "verdict": confirmed.conclusion(),
         "confirm": confirmed.to_json(),
         "test": {"trial": 0, "metrics": {"test_f1": 0.4}},

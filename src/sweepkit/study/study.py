@@ -252,6 +252,7 @@ class StudyData(Section):
     def at(self, home: Path) -> Self:
         """Return the same study with its relative paths starting from ``home``."""
         copy = self.model_copy()
+        learn({"storage": self.storage, "uri": self.tracking.uri})  # a copy's fields were not validated
         copy._home, copy._place = home.resolve(), None
         return copy
 
