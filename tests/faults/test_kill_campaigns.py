@@ -129,7 +129,7 @@ class Campaign:
     def wait(self, expected: int) -> str:
         """Wait for the driver's end and return what it said."""
         assert self._driver is not None
-        output, _ = self._driver.communicate(timeout=200)
+        output, _ = self._driver.communicate(timeout=400)
         assert self._driver.returncode == expected, output
         self._driver = None
         wait_until(lambda: not processes_below(self._mark), 5, "no process is left 5 s after the driver's end")

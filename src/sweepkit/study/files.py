@@ -6,7 +6,6 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -82,12 +81,16 @@ def first_line(message: str | BaseException) -> str:
     return scrub(next((line.strip() for line in lines if line.strip()), ""))[:500]
 
 
-def last_line(log: Path) -> str:
-    """Return the last line of a log that may be huge, as :func:`first_line` does; empty where there is none."""
-    with suppress(OSError), log.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - (1 << 16)))
-        return first_line("\n".join(reversed(file.read().decode(errors="replace").splitlines())))
-    return ""
+def last_line(log: Path | bytes | bytearray) -> str:
+    """Return the last line of a log, a file or its content, as :func:`first_line` does; of a file the end alone is read."""
+    if isinstance(log, Path):
+        try:
+            with log.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - (1 << 16)))
+                log = file.read()
+        except OSError:
+            return ""
+    return first_line("\n".join(reversed(log.decode(errors="replace").splitlines())))
 
 
 def jsonable(value: Any) -> Any:

@@ -7,6 +7,7 @@ finder. Data loader workers, spawned processes and pickles therefore need nothin
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import sysconfig
 import traceback
@@ -48,7 +49,7 @@ class _Finder(MetaPathFinder):
         parent, _, name = fullname.rpartition(".")
         if parent != __name__:
             return None
-        file = bytes.fromhex(name.removeprefix("x")).decode()
+        file = os.fsdecode(bytes.fromhex(name.removeprefix("x")))
         return spec_from_file_location(fullname, file, loader=_Loader(fullname, file))
 
 
@@ -72,7 +73,7 @@ def _namesakes(folder: Path) -> dict[str, ModuleType]:
 def import_file(file: Path) -> ModuleType:
     """Import a Python file, once per process. Raises InputError for whatever the file raises."""
     file = file.resolve()
-    name = f"{__name__}.x{str(file).encode().hex()}"
+    name = f"{__name__}.x{os.fsencode(file).hex()}"
     try:
         return importlib.import_module(name)
     except FOREIGN as error:

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import InputError
+from sweepkit.study.files import last_line
 
 DEADLINE_SECONDS = 300.0
 """How long importing may take; on a network file system, torch takes minutes."""
@@ -127,17 +129,21 @@ _PROGRAM = (
 def _run_child(questions: Sequence[Question]) -> Any:
     """Return the child's answer, or an InputError where it did not give one."""
     command = [sys.executable, "-B", "-c", _PROGRAM, json.dumps(sys.path)]
-    pipe, noise = subprocess.PIPE, b""
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True) as process:
+    said, (reading, writing) = bytearray(), os.pipe()
+    listener = threading.Thread(target=_keep_the_end, args=(reading, said), daemon=True)
+    listener.start()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=writing, start_new_session=True) as process:
+        os.close(writing)
         try:
-            output, noise = _communicate(process, questions)
-            return json.loads(output)
+            return json.loads(_communicate(process, questions))
         except subprocess.TimeoutExpired:
             return InputError(f"importing it did not end within {DEADLINE_SECONDS:g} seconds")
         except ValueError:
-            code, last = process.returncode, noise.decode(errors="replace").strip().splitlines()[-1:]
+            listener.join(1)
+            code, last = process.returncode, last_line(said)
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            return InputError(": ".join([f"importing it ended the process ({how})", *last]))
+            return InputError(f"importing it ended the process ({how})" + (f": {last}" if last else ""))
         finally:
             try:
                 os.killpg(process.pid, signal.SIGKILL)  # whatever the imported code started
@@ -145,11 +151,19 @@ def _run_child(questions: Sequence[Question]) -> Any:
                 pass
 
 
-def _communicate(process: subprocess.Popen[bytes], questions: Sequence[Question]) -> tuple[bytes, bytes]:
-    """Return the child's standard output and error; after a moment, say on standard error what takes so long."""
+def _keep_the_end(pipe: int, said: bytearray) -> None:
+    """Read a pipe to its end, and keep the last of it: what is imported may print without end."""
+    with open(pipe, "rb", buffering=0) as file:
+        while data := file.read(1 << 16):
+            said += data
+            del said[: -(1 << 16)]
+
+
+def _communicate(process: subprocess.Popen[bytes], questions: Sequence[Question]) -> bytes:
+    """Return the child's standard output; after a moment, say on standard error what takes so long."""
     try:
-        return process.communicate(json.dumps(questions).encode(), timeout=SILENT_SECONDS)
+        return process.communicate(json.dumps(questions).encode(), timeout=SILENT_SECONDS)[0]
     except subprocess.TimeoutExpired:
         names = ", ".join(str(question[1]) if len(question) > 1 else question[0] for question in questions)
         sys.stderr.write(f"importing {names} to see what they accept; this is remembered until they change …\n")
-        return process.communicate(timeout=DEADLINE_SECONDS - SILENT_SECONDS)
+        return process.communicate(timeout=DEADLINE_SECONDS - SILENT_SECONDS)[0]
