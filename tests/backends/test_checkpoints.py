@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sweepkit.backends.checkpoints import Checkpoints
+from sweepkit.study.damage import SEAL, note, seal
 from sweepkit.study.paths import Place
 
 MODEL = 1000
@@ -30,6 +31,49 @@ def test_a_trial_goes_on_from_the_newest_whole_checkpoint_whoever_heard_of_it(tm
     path, step = checkpoints(tmp_path).resumable(0)
     assert path is not None and (path.name, step) == ("checkpoint-12", 12)
     assert checkpoints(tmp_path).resumable(1) == (None, 0)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+DAMAGE = {
+    "gone": Path.unlink,
+    "empty": lambda file: file.write_bytes(b""),
+    "cut": cut,
+    "zeros": lambda file: file.write_bytes(bytes(file.stat().st_size)),
+    "a tail of zeros": lambda file: file.write_bytes(file.read_bytes()[:-4] + bytes(4)),
+    "a folder": lambda file: (file.unlink(), file.mkdir()),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json", SEAL])
+def test_a_checkpoint_that_is_not_as_it_was_written_is_set_aside_and_named(
+    tmp_path: Path, name: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    note.cache_clear()
+    for step in (4, 8):
+        folder = write(tmp_path, 0, f"last/checkpoint-{step}", size=200_000)
+        (folder / "optimizer.pt").write_bytes(b"o" * 300_000)
+        (folder / "trainer_state.json").write_text('{"global_step": 8}')
+        seal(folder)
+    there = checkpoints(tmp_path)
+    assert there.resumable(0)[1] == 8
+    DAMAGE[how](tmp_path / "runs/toy/trials/0000/last/checkpoint-8" / name)
+    expected = 4 if name != SEAL or how != "gone" else 8
+    for _ in range(2):
+        path, step = there.resumable(0)
+        assert path is not None and (path.name, step) == (f"checkpoint-{expected}", expected)
+    if expected == 4:
+        assert [record.getMessage().partition(" is not ")[0] for record in caplog.records] == [
+            str(tmp_path / "runs/toy/trials/0000/last/checkpoint-8" / name)
+        ]
+        assert "trial 0 goes on from step 4" in caplog.text
+        DAMAGE[how](path / name)
+        assert there.resumable(0) == (None, 0) and "trial 0 starts over" in caplog.text
+        there.ended(0, keeps_best=False)
+        assert not (tmp_path / "runs/toy/trials/0000/last").exists()
 
 
 def test_a_trial_goes_on_from_what_another_wrote_once_on_disk_and_stays_when_that_goes(tmp_path: Path) -> None:
@@ -116,9 +160,9 @@ def test_where_there_is_no_room_to_resume_the_best_is_still_written(tmp_path: Pa
 @pytest.mark.parametrize("inside", [True, False], ids=["inside the project", "outside"])
 def test_only_what_mlflow_stored_in_the_project_goes_through_a_link(tmp_path: Path, stored: bool, inside: bool) -> None:
     project = tmp_path / "project"
-    target = (project if inside else tmp_path) / "kept" / "artifacts"
+    target = (project if inside else tmp_path) / "kept" / "artifacts" / "model"
     target.mkdir(parents=True)
-    (target / ("MLmodel" if stored else "notes.txt")).write_text("")
+    (target.parent / ("MLmodel" if stored else "notes.txt")).write_text("")
     folder = project / "runs/toy/trials/0000"
     folder.mkdir(parents=True)
     (folder / "best").symlink_to(target)

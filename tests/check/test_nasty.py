@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
 import time
 from pathlib import Path
@@ -10,11 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
+from rich.console import Console
 from ruamel.yaml import YAML
 
 from sweepkit.check.fields import child
 from sweepkit.check.fields.installed import installed
 from sweepkit.check.study_file import load_study
+from sweepkit.cli.plan import plan
 from sweepkit.study.errors import StudyFileError
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +67,24 @@ NASTY: dict[str, tuple[str, str]] = {
     "keys of two kinds": (WEIGHT, "{choices: [{1: 2, a: 3}]}"),
     "a set": ("budget", "baseline: !!set {a, b}\nbudget"),
 }
+CHAIN = 300
+NASTY |= {
+    "a thousand formulas that nothing meets": (
+        "budget",
+        f"constraints: [{', '.join(f'learning_rate > {n}' for n in range(1, 1000))}]\nbudget",
+    ),
+    "a circle of hundreds": (
+        WEIGHT,
+        "{low: 0.0, high: 0.1}\n" + "".join(f"  a{n}: {{expression: a{(n + 1) % CHAIN}}}\n" for n in range(CHAIN)),
+    ),
+    "powers of powers": ("budget", "constraints: [9 ** 9 ** 9 ** 9 > learning_rate]\nbudget"),
+    "a text times a number": ("budget", "constraints: [\"'a' * 10 ** 10 == 1\"]\nbudget"),
+    "a shift": ("budget", "constraints: [1 << 10 ** 10 > learning_rate]\nbudget"),
+    "a product of thousands of digits": (
+        "budget",
+        f"constraints: ['{'9' * 400} ** 9 * {'9' * 400} > learning_rate']\nbudget",
+    ),
+}
 FINE: dict[str, tuple[str, str]] = {
     "3,000,000 evaluations": (
         EPOCHS,
@@ -70,6 +92,12 @@ FINE: dict[str, tuple[str, str]] = {
     ),
     "1e30 epochs": (EPOCHS, "num_train_epochs: 1e30"),
     "1e15 steps of a range": (WEIGHT, "{low: 0.0, high: 1e9, step: 1e-6}\nconstraints: [weight_decay > 1]"),
+    "hundreds of formulas, each of the next": (
+        WEIGHT,
+        "{expression: a0 / 10}\n"
+        + "".join(f"  a{n}: {{expression: a{n + 1} * 1}}\n" for n in range(CHAIN))
+        + f"  a{CHAIN}: {{low: 0.0, high: 0.1}}\nconstraints: [a7 >= 0, weight_decay >= 0]",
+    ),
     "dates": (WEIGHT, "{choices: [0.1]}\nquestion: '2020-01-01'"),
 }
 
@@ -101,7 +129,7 @@ def problems(file: Path, text: str, seconds: float = SECONDS) -> list[str]:
     started = time.process_time()
     said: list[str] = []
     try:
-        load_study(file)
+        Console(file=io.StringIO()).print(plan(load_study(file).study, str(file)))
     except StudyFileError as error:
         said = [str(problem) for problem in error.problems]
         unplaced = [str(problem) for problem in error.problems if problem.line is None]
@@ -139,8 +167,57 @@ KNOWN = (
 )
 texts = some.text(some.characters(codec="utf-8"), max_size=12) | some.sampled_from(KNOWN)
 numbers = some.integers(-(2**70), 2**70) | some.floats() | some.integers(-3, 3)
+HARD = (
+    *([], {}, [[]], {"a": []}, [None], {"low": 1, "high": 0}, {"choices": []}, {"choices": {"a": {"b": []}}}),
+    *(1e30, -1e30, 1e308, 5e-324, 10**400, 2**63, -(10**18), 3_000_000, 10**9, True),
+    *(
+        "not " * 3000 + "learning_rate",
+        "-" * 900 + "1",
+        "(" * 500 + "1" + ")" * 500,
+        "1" * 5000,
+        "a" * 300,
+        "a/" * 3000,
+    ),
+    *("a\0b", "../" * 200, "~", "~nobody/x", "/dev/zero", "*" * 300 + ".csv", "http://[", "%s%n", "{{}}", "\u202e"),
+    *(
+        "'%1000000000d' % 1",
+        "f'{1:>2000000000}'",
+        "3999999 ** 3999999",
+        "9 ** 9 ** 9",
+        "'a' * 10 ** 10",
+        "1 << 10 ** 9",
+    ),
+    *("[x for x in 1]", "lambda: 1", "a.b.c", "learning_rate = 1", "learning_rate.real", "max(*[1])", "().__class__"),
+    *(
+        "1/0",
+        "steps",
+        "epoch",
+        "grid",
+        "pbt",
+        "cmaes",
+        "asha",
+        "hyperband",
+        "wilcoxon",
+        "once",
+        "postgresql://x",
+        "sqlite:///",
+    ),
+    *(
+        [0] * 3000,
+        [list(range(n)) for n in range(60)],
+        {f"a{n}": n for n in range(3000)},
+        [{"learning_rate": 1e-4}] * 500,
+    ),
+    *({f"a{n}": {"expression": f"a{n + 1} + 1"} for n in range(300)}, {"choices": list(range(3000))}),
+    *(
+        {"low": 0, "high": 10**18},
+        {"low": 0.0, "high": 1e300, "step": 1e-300},
+        {"low": 1e-320, "high": 1e308, "log": True},
+    ),
+)
+"""Values that something in a check might choke on."""
 values = some.recursive(
-    some.none() | some.booleans() | numbers | texts,
+    some.none() | some.booleans() | numbers | texts | some.sampled_from(HARD),
     lambda inner: some.lists(inner, max_size=3) | some.dictionaries(texts, inner, max_size=3),
     max_leaves=5,
 )
@@ -151,13 +228,90 @@ values = some.recursive(
 @settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 def test_a_shipped_study_with_anything_in_it_is_loaded_or_refused_soon(home: Path, data: some.DataObject) -> None:
     original = data.draw(some.sampled_from(STUDIES))
-    plain = YAML(typ="safe").load(original.read_text())
-    for _ in range(data.draw(some.integers(1, 3))):
-        _mutate(plain, data)
-    file = home / original.relative_to(ROOT)
-    with file.open("w", encoding="utf-8") as stream:
+    text = original.read_text(encoding="utf-8")
+    if data.draw(some.booleans()):
+        plain = YAML(typ="safe").load(text)
+        for _ in range(data.draw(some.integers(1, 3))):
+            _mutate(plain, data)
+        stream = io.StringIO()
         YAML(typ="safe").dump(plain, stream)
-    problems(file, file.read_text(encoding="utf-8"))
+        text = stream.getvalue()
+    if text == original.read_text(encoding="utf-8") or data.draw(some.integers(0, 3)) == 0:
+        for _ in range(data.draw(some.integers(1, 4))):
+            text = _scribble(text, data)
+    problems(home / original.relative_to(ROOT), text)
+
+
+SNIPPETS = (
+    *(
+        "[",
+        "]",
+        "{",
+        "}",
+        ": ",
+        "- ",
+        "&a ",
+        "*a",
+        "<<: *a",
+        "? ",
+        "|\n",
+        ">\n",
+        "!!set ",
+        "!!python/object:os.system ",
+    ),
+    *(
+        "%YAML 9\n",
+        "---\n",
+        "...\n",
+        "\t",
+        "  ",
+        "\r",
+        "\n",
+        "#",
+        "'",
+        '"',
+        '"\\0"',
+        "\ufeff",
+        "\x85",
+        "1_000",
+        "0x",
+        "1e999",
+    ),
+    *(
+        "[" * 60,
+        "{a: " * 60,
+        "- " * 60,
+        "x: &x [*x]\n",
+        "9" * 5000,
+        "a" * 5000,
+        "not " * 3000,
+        "[1,1,1,1,1,1,1,1]," * 500,
+    ),
+)
+"""Text that means something to a YAML parser, or too much of it."""
+
+
+def _scribble(text: str, data: some.DataObject) -> str:
+    """Cut something out of a text, put something in, repeat, move or indent lines."""
+    lines = text.splitlines(keepends=True)
+    at = data.draw(some.integers(0, len(text)))
+    line, other = (data.draw(some.integers(0, max(0, len(lines) - 1))) for _ in range(2))
+    action = data.draw(some.sampled_from(["cut", "put", "repeat", "swap", "indent", "drop"]))
+    if action == "cut":
+        return text[:at] + text[at + data.draw(some.integers(1, 40)) :]
+    if action == "put":
+        return text[:at] + data.draw(some.sampled_from(SNIPPETS)) + text[at:]
+    if not lines:
+        return text
+    if action == "repeat":
+        lines[line:line] = lines[line : other + 1]
+    elif action == "swap":
+        lines[line], lines[other] = lines[other], lines[line]
+    elif action == "indent":
+        lines[line] = " " * data.draw(some.integers(1, 4)) + lines[line]
+    else:
+        del lines[line]
+    return "".join(lines)
 
 
 def _mutate(plain: dict[str, Any], data: some.DataObject) -> None:
@@ -175,8 +329,8 @@ def _mutate(plain: dict[str, Any], data: some.DataObject) -> None:
             elif action == "rename" and isinstance(node, dict):
                 node[data.draw(texts)] = node.pop(key)
             else:
-                node[key] = [node[key]] if action == "wrap" else data.draw(values)
+                node[key] = [node[key]] if action == "wrap" else copy.deepcopy(data.draw(values))
             return
         node = node[key]
     if isinstance(node, dict):
-        node[data.draw(texts)] = data.draw(values)
+        node[data.draw(texts)] = copy.deepcopy(data.draw(values))

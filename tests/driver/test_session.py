@@ -13,8 +13,9 @@ from optuna.storages import InMemoryStorage
 from making import toy_study
 from sweepkit.check import check
 from sweepkit.driver import session as sessions
+from sweepkit.driver.clock import Clock
 from sweepkit.driver.confirm import Confirmation
-from sweepkit.driver.session import Setup, Spent, StudySession
+from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.watch import Watcher
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
@@ -26,14 +27,26 @@ from sweepkit.trial.events import Evaluated, Finished, Started
 from sweepkit.trial.trial import Ending, Reason, TrialSpec
 
 
-def session_of(project: Path, *, storage: InMemoryStorage | None = None, **keys: Any) -> StudySession:
+class Notes(Watcher):
+    """Keeps what is said of the study."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def on_note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def session_of(
+    project: Path, *, storage: InMemoryStorage | None = None, watch: Watcher | None = None, **keys: Any
+) -> StudySession:
     """Return the session of a toy study whose storage lies in memory: a new one, or an earlier driver's."""
     checked = check(toy_study(project, **keys))
     study = checked.study
     study.place.folder.mkdir(parents=True, exist_ok=True)
     search = Search(study, storage or InMemoryStorage(), Proposer(study, checked.known))
     courier = Courier(tracker_of(study), warn=print)
-    return StudySession(study, search, courier=courier, watch=Watcher(), setup=Setup(gpus=1, slots=1))
+    return StudySession(study, search, courier=courier, watch=watch or Watcher(), setup=Setup(gpus=1, slots=1))
 
 
 def started(session: StudySession) -> TrialSpec:
@@ -117,6 +130,54 @@ def test_a_resumed_trial_knows_the_evaluations_up_to_its_checkpoint_only(project
     assert [event["step"] for event in resumed.evaluations] == [1, 2]
 
 
+@pytest.mark.parametrize("content", [b"", b"\0" * 500, b"[]\n", b'{"kind":"later"}\n', b"\xff\xfe\n", None])
+def test_a_trial_whose_log_lost_what_the_storage_knows_starts_over(project: Path, content: bytes | None) -> None:
+    storage = InMemoryStorage()
+    session = session_of(project, storage=storage)
+    started(session)
+    for number in (1, 2):
+        session.handle(evaluated(number))
+    session._log(0).close()
+    folder = session._study.place.trial(0)
+    (folder / LAST / "checkpoint-2").mkdir(parents=True)
+    log = folder / "events.jsonl"
+    log.unlink() if content is None else log.write_bytes(content)
+    notes = Notes()
+    again = started(session_of(project, storage=storage, watch=notes))
+    assert (again.number, again.resume_from, again.evaluations) == (0, None, ())
+    [note] = notes.said
+    assert note.startswith("trial 0 starts over: ") and str(log) in note
+    kept = [path.read_bytes() for path in folder.glob("events.jsonl.damaged-*")]
+    assert kept == ([] if content is None else [content])
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"seconds": -1}', '{"seconds": NaN}', "\0\0", None])
+def test_time_spent_that_was_lost_is_the_time_in_which_trials_ran(project: Path, content: str | None) -> None:
+    session = session_of(project)
+    for number in (0, 1):
+        session.next()
+        session.handle(Started(trial=number, at=1000.0 + 50 * number))
+        session.handle(evaluated(1, number).__class__(**{**vars(evaluated(1, number)), "at": 1100.0 + 50 * number}))
+    place = session._study.place
+    place.spent_json.unlink() if content is None else place.spent_json.write_text(content)
+    clock = Clock(place, slots=2)
+    assert clock.seconds == pytest.approx(150, abs=1), "the two ran from 1000 to 1100 and from 1050 to 1150"
+    clock.save()
+    assert json.loads(place.spent_json.read_text())["slot_seconds"] is None
+
+
+def test_a_trials_folder_that_is_a_link_is_refused_and_what_it_leads_to_stays(project: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / LAST / "checkpoint-1").mkdir(parents=True)
+    session = session_of(project)
+    trials = session._study.place.trials
+    trials.mkdir(exist_ok=True)
+    (trials / "0000").symlink_to(elsewhere)
+    with pytest.raises(StudyFailed, match="0000 is a link, or lies behind one"):
+        session.next()
+    assert [path.name for path in elsewhere.iterdir()] == [LAST]
+
+
 def test_trials_that_fail_with_the_same_cause_stop_the_study_and_others_do_not(project: Path) -> None:
     session = session_of(project, retries={"crash": 0}, budget={"trials": 9})
     for number, cause in enumerate(["a", "a", "b", "b"]):
@@ -138,7 +199,7 @@ def test_a_full_disk_stops_the_study_and_the_trial_is_not_recorded_as_failed(pro
 def use_hours(session: StudySession) -> None:
     place = session._study.place
     place.spent_json.write_text(json.dumps({"seconds": 7200.0}))
-    session._spent = Spent(place)
+    session._spent = Clock(place)
 
 
 def use_gpu_hours(session: StudySession) -> None:
@@ -170,14 +231,14 @@ def test_time_spent_is_summed_over_resumes_and_drivers(project: Path) -> None:
     path = place.spent_json
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"seconds": 100.0, "slot_seconds": 200.0}))
-    one, other = Spent(place, slots=2), Spent(place, slots=2)
+    one, other = Clock(place, slots=2), Clock(place, slots=2)
     one._since -= 10
     other._since -= 5
     one.save()
     other.save()
     found = json.loads(path.read_text())
     assert (round(found["seconds"]), round(found["slot_seconds"])) == (115, 230)
-    assert Spent(place).seconds == pytest.approx(115, abs=1)
+    assert Clock(place).seconds == pytest.approx(115, abs=1)
 
 
 @pytest.mark.parametrize("seed_per_trial", [False, True])

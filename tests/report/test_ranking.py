@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 import pytest
 
-from sweepkit.report.answer import Answer, write_test
+from sweepkit.report.answer import Answer, FinalTest, write_test
 from sweepkit.report.verdict import Candidate, Verdict, judge, read_verdict, write_verdict
 from sweepkit.study import words
 from sweepkit.study.study import StudyData
@@ -264,7 +264,7 @@ def test_what_trackers_record_names_the_choice_the_baseline_the_confirmation_and
     confirmed = verdict({0: 0.8, 1: 0.7}, best=1)
     write_verdict(study.place, confirmed)
     mean = confirmed.estimates[0].mean
-    write_test(study.place, {"trial": 0, "metrics": {"test_f1": 0.4}})
+    write_test(study.place, FinalTest(0, "2026-01-01T00:00:00", 8, {"test_f1": 0.4}))
     assert Answer.read(study, rows).record(reason="budget") == {
         **bare,
         "best": 0,

@@ -292,7 +292,7 @@ def test_where_a_table_is_too_wide_its_parameters_give_way(project: Path) -> Non
 
 def test_after_a_confirmation_the_overview_has_the_trial_it_chose(project: Path) -> None:
     study = study_of(project)
-    line = text_of(terminal.overview([(study, confirmed(study))])).splitlines()[2]
+    line = text_of(terminal.overview([Answer.read(study, confirmed(study))])).splitlines()[2]
     assert line.split()[:5] == ["toy", "3/6", "eval_f1", "↑", "0.7000"]
 
 

@@ -14,6 +14,7 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from making import toy_study
+from sweepkit.study.damage import SEAL, broken
 from sweepkit.study.errors import TrialFailed
 from sweepkit.trial.callback import Diverged, TrialCallback
 from sweepkit.trial.events import Evaluated, Event
@@ -68,6 +69,22 @@ def test_what_is_logged_into_checkpoints_is_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "state.json").read_text())["log_history"] == [
         {"eval_per_class": [0.5, 1.0], "eval_PER": {"f1": 0.5}, "step": 3}
     ]
+
+
+def test_a_resumable_checkpoint_is_sealed_and_a_link_in_its_place_leads_nowhere(tmp_path: Path) -> None:
+    callback, elsewhere = made(tmp_path, "eval_loss"), tmp_path / "elsewhere"
+    (elsewhere / "precious").mkdir(parents=True)
+    (tmp_path / "last").symlink_to(elsewhere)
+    for step in (4, 8):
+        written = tmp_path / f"checkpoint-{step}"
+        written.mkdir()
+        (written / "optimizer.pt").write_bytes(b"weights")
+        path = callback._keep_last(written)
+    assert (broken(path), (path / SEAL).is_file()) == ("", True)
+    (path / "optimizer.pt").write_bytes(b"weighty")
+    assert broken(path) == "optimizer.pt"
+    assert [each.name for each in (tmp_path / "last").iterdir()] == ["checkpoint-8"]
+    assert (elsewhere / "precious").is_dir()
 
 
 def test_an_evaluation_has_one_reading() -> None:

@@ -11,7 +11,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sweepkit.study.paths import BEST, BEST_OLD, CHECKPOINTS, LAST, LAST_NEW, Place
+from sweepkit.study.damage import TORN, broken, note, put_aside, settle
+from sweepkit.study.errors import StudyFailed
+from sweepkit.study.files import make_own, remove
+from sweepkit.study.paths import BEST, BEST_OLD, CHECKPOINTS, LAST, LAST_NEW, TRIALS, Place
 
 RESUMABLE_PER_MODEL = 3.0
 """A resumable checkpoint is the model and, with Adam, two numbers more per weight."""
@@ -34,12 +37,23 @@ class Checkpoints:
         self._pinned = frozenset(pinned)
         folders = place.trials.iterdir() if place.trials.exists() else ()
         self._holding = {
-            int(folder.name) for folder in folders if any(os.path.lexists(folder / p) for p in CHECKPOINTS)
+            int(folder.name)
+            for folder in folders
+            if folder.name.isdigit() and any(os.path.lexists(folder / p) for p in CHECKPOINTS)
         }
+
+    def folder(self, number: int) -> Path:
+        """Return a trial's folder. Raises StudyFailed where a link leads out of the study's folder."""
+        folder = self._place.trial(number)
+        if folder.resolve() != self._place.folder.resolve() / TRIALS / folder.name:
+            raise StudyFailed(
+                f"{folder} is a link, or lies behind one; put the folder itself there, or remove the link"
+            )
+        return folder
 
     def recover(self, number: int) -> None:
         """Make a trial's folder consistent after its process died in the middle of writing."""
-        folder = self._place.trial(number)
+        folder = self.folder(number)
         best, old = folder / BEST, folder / BEST_OLD
         if old.exists() and not best.exists():
             os.rename(old, best)
@@ -49,11 +63,28 @@ class Checkpoints:
     def resumable(self, number: int) -> tuple[Path | None, int]:
         """Return the checkpoint that a trial can resume from and its step; (None, 0) where there is none.
 
-        What lies in ``last/`` is complete, whether or not its trial lived to report it.
+        What lies in ``last/`` is complete, whether or not its trial lived to report it. One that is not as it was written is
+        set aside, and a note says so.
         """
-        found = [(int(path.name.rpartition("-")[2]), path) for path in (self._place.trial(number) / LAST).glob("*-*")]
-        step, path = max(found, default=(0, None))
-        return path, step
+        last = self._place.trial(number) / LAST
+        steps = {path: path.name.rpartition("-")[2] for path in last.glob("*-*")}
+        found = sorted(((int(step), path) for path, step in steps.items() if step.isdigit()), reverse=True)
+        whole: tuple[Path | None, int] = (None, 0)
+        torn: list[Path] = []
+        for step, path in found:
+            if not (name := broken(path)):
+                whole = path, step
+                break
+            torn.append(path / name)
+            put_aside(path)
+        for each in torn:
+            goes_on = f"goes on from step {whole[1]}" if whole[0] else "starts over"
+            note(f"{each} is not as it was written (kept in {each.parent.name}{TORN}); trial {number} {goes_on}")
+        return whole
+
+    def forget(self, number: int) -> None:
+        """Remove what a trial could resume from."""
+        remove(self.folder(number) / LAST)
 
     def adopt(self, number: int, donor: int) -> None:
         """Replace a trial's resumable checkpoint by the donor's, stored once for both; the donor must have one.
@@ -68,7 +99,8 @@ class Checkpoints:
             new = last.with_name(LAST_NEW) / found.name
             remove(new)
             shutil.copytree(checkpoint, new, copy_function=_link)
-            last.mkdir(exist_ok=True)
+            settle(new)
+            make_own(last)
             os.rename(new, found)
         for other in last.iterdir():
             if other != found:
@@ -82,13 +114,13 @@ class Checkpoints:
 
     def ended(self, number: int, *, keeps_best: bool) -> None:
         """Remove the resumable checkpoint of a trial that ended for good, and its best one unless that is kept."""
-        folder = self._place.trial(number)
+        folder = self.folder(number)
         self._coming.pop(number, None)
         self.recover(number)
         remove(folder / LAST)
         if not keeps_best:
             best = folder / BEST
-            if best.is_symlink() and number not in self._pinned and _is_stored_model(best.resolve(), self._place):
+            if best.is_symlink() and number not in self._pinned and self._place.holds_model(best.resolve()):
                 remove(best.resolve())
             remove(best)
             self._holding.discard(number)
@@ -126,19 +158,6 @@ class Checkpoints:
             going.append(kept.pop())
             excess -= _bytes(self._place.trial(going[-1]) / BEST)
         return going, excess <= 0
-
-
-def remove(path: Path) -> None:
-    """Remove a file, folder or link (and not what the link points to), if it is there."""
-    if path.is_symlink() or path.is_file():
-        path.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_stored_model(folder: Path, place: Place) -> bool:
-    """Whether a link leads to a model that MLflow keeps within the project, not to anything else."""
-    return folder.is_relative_to(place.root.resolve()) and (folder / "MLmodel").is_file()
 
 
 def _link(source: str, target: str) -> None:

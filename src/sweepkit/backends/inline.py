@@ -6,12 +6,12 @@ Nothing isolates such a trial: a crash ends the driver too, and what it leaves i
 from __future__ import annotations
 
 import gc
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweepkit.backends import Session
+from sweepkit.study.files import remove
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.task import Task
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished
@@ -45,7 +45,7 @@ def try_one(study: StudyData, params: Mapping[str, Any], turns: Sequence[Turn] =
     study's folder.
     """
     folder = study.place.folder / "try"
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     folder.mkdir(parents=True)
     line, values = _PrintedLine(), dict(params)
     for turn in [*turns, None]:

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from sweepkit.check import Checked, check
 from sweepkit.check.study_file import load_study
 from sweepkit.check.study_file import read_study as read_study_file
-from sweepkit.study.errors import InputError, StudyNotFound, SweepError, nearest
+from sweepkit.study.damage import fault_of
+from sweepkit.study.errors import DamagedFile, InputError, StudyNotFound, SweepError, nearest
 from sweepkit.study.identity import Identity, not_recorded, with_secrets
-from sweepkit.study.paths import RUNS, STUDY, Place, has_runs, project_root, study_files
+from sweepkit.study.paths import RUNS, STUDY, TRIALS, Place, has_runs, project_root, study_files
 from sweepkit.study.secrets import lost
 from sweepkit.study.study import StudyData
 
@@ -25,7 +28,8 @@ _OTHERS = (RUNS, "mlartifacts", "mlruns", "node_modules", "__pycache__", "site-p
 def study_folders() -> Iterator[Path]:
     """Yield the folders of the studies that ran: the project's by name, then those of roots below it."""
     for root in _roots(project_root(Path.cwd())):
-        yield from sorted(path.parent for path in (root / RUNS).glob(f"[!.]*/{STUDY}"))
+        found = {path.parent for name in (STUDY, TRIALS) for path in (root / RUNS).glob(f"[!.]*/{name}")}
+        yield from sorted(found)
 
 
 def _roots(top: Path) -> Iterator[Path]:
@@ -89,7 +93,7 @@ def _recorded(argument: str, overrides: Iterable[str], *, whole: bool = False) -
 
 
 def _ran(argument: str) -> Path | None:
-    if (Path(argument) / STUDY).is_file():
+    if (Path(argument) / STUDY).exists():
         return Path(argument)
     found = [folder for folder in study_folders() if folder.name == argument]
     if len(found) > 1 and found[0].parents[1] != project_root(Path.cwd()):
@@ -106,8 +110,10 @@ def stored_study(folder: Path, written: StudyData | None = None, *, whole: bool 
     """
     folder = folder.resolve()
     root = folder.parents[1]
-    found = Identity.load(Place(root, root, folder.name))
-    assert found is not None
+    place = Place(root, root, folder.name)
+    found = Identity.of_trials(place)
+    if found is None:
+        raise StudyNotFound(f"{folder} is the folder of a study that never ran")
     home, plain = root / found.home, found.study
     known: dict[str, Any] = {}
     if any(lost(plain, known)) and (written := written or _written(home, folder.name)):
@@ -115,7 +121,10 @@ def stored_study(folder: Path, written: StudyData | None = None, *, whole: bool 
     gone = [path for path in lost(plain, known) if path.startswith(("task.", "training."))]
     if whole and gone:
         raise not_recorded(gone[0])
-    return StudyData.model_validate_json(json.dumps(with_secrets(plain, known))).at(home)
+    try:
+        return StudyData.model_validate_json(json.dumps(with_secrets(plain, known))).at(home)
+    except ValidationError as error:
+        raise DamagedFile(place.study_json, fault_of(error), "open the study with the version that ran it") from error
 
 
 def _written(home: Path, name: str) -> StudyData | None:
@@ -132,7 +141,7 @@ def find_run(argument: str) -> StudyData:
     """Return a study as it last ran, for commands that look at results; a file that never ran stands for itself."""
     found = read_study(argument)
     folder = found.place.folder
-    if not (folder / STUDY).is_file():
+    if not (folder / STUDY).exists() and not found.place.logged():
         return found
     ran = stored_study(folder, found)
     # What the file says of addresses wins.

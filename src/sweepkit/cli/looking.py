@@ -145,16 +145,18 @@ def list_(as_json: Json = False) -> None:
     from sweepkit.report import terminal
     from sweepkit.report.answer import Answer
     from sweepkit.report.rows import read, study_json
+    from sweepkit.study.damage import files_named
 
     runs = []
     for folder in study_folders():
-        study = stored_study(folder)
         try:
-            runs.append((study, read(study)))
+            with files_named():
+                study = stored_study(folder)
+                runs.append(Answer.read(study, read(study)))
         except SweepError as error:  # its database may be down, or need a password, which is never recorded
-            typer.echo(f"{study.name}: {error}", err=True)
+            typer.echo(f"{folder.name}: {error}", err=True)
     if as_json:
-        lines = [study_json(study, rows, Answer.read(study, rows).winners) for study, rows in runs]
+        lines = [study_json(found.study, found.rows, found.winners) for found in runs]
         typer.echo(json.dumps({"studies": lines}, indent=2))
     elif runs:
         terminal.show(terminal.overview(runs))

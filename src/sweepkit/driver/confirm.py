@@ -15,7 +15,7 @@ from typing import Any
 
 from optuna.storages import BaseStorage
 
-from sweepkit.report.answer import Answer, read_test, write_test
+from sweepkit.report.answer import Answer, FinalTest, read_test, write_test
 from sweepkit.report.rows import CONFIRM
 from sweepkit.report.verdict import Candidate, Verdict, judge
 from sweepkit.report.watch import Watcher
@@ -112,10 +112,9 @@ def evaluate_once(study: StudyData, row: Trial, job: Callable[..., dict[str, Any
     """
     recorded = read_test(study.place)
     if recorded is not None:
-        other = "" if recorded["trial"] == row.number else f"; trial {row.number}, chosen now, is not evaluated on it"
+        other = "" if recorded.trial == row.number else f"; trial {row.number}, chosen now, is not evaluated on it"
         watch.on_note(
-            f"the test split was used on {recorded['at']}, for trial {recorded['trial']}{other}: "
-            f"{words.metrics(recorded['metrics'])}"
+            f"the test split was used on {recorded.at}, for trial {recorded.trial}{other}: {words.metrics(recorded.metrics)}"
         )
         return
     best = study.place.trial(row.number) / BEST
@@ -131,7 +130,7 @@ def evaluate_once(study: StudyData, row: Trial, job: Callable[..., dict[str, Any
         answer = job("test", console=console, spec=str(path), model=str(best.resolve()))
     if "error" in answer:
         raise StudyFailed(f"trial {row.number} could not be evaluated on the test split: {answer['error']} ({console})")
-    write_test(study.place, {"trial": row.number, "at": datetime.now().isoformat(timespec="seconds"), **answer})
+    write_test(study.place, FinalTest(row.number, datetime.now().isoformat(timespec="seconds"), **answer))
     metrics = words.metrics(answer["metrics"])
     watch.on_note(f"trial {row.number} on the test split ({answer['rows']} rows, evaluated only once): {metrics}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import threading
@@ -21,17 +22,19 @@ from sweepkit.check import Checked, check
 from sweepkit.driver.confirm import Confirmation, evaluate_once
 from sweepkit.driver.prepare import Prepared, prepare
 from sweepkit.driver.session import Setup, StudySession
-from sweepkit.report.answer import Answer
+from sweepkit.report.answer import Answer, read_test
 from sweepkit.report.rows import rows as result_rows
-from sweepkit.report.verdict import write_verdict
+from sweepkit.report.verdict import read_verdict, write_verdict
 from sweepkit.report.watch import Outcome, State, Status, Switch, Watcher, write_state
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, set_aside
-from sweepkit.study.errors import FULL_DISK, StudyFailed
+from sweepkit.study.damage import LOG, files_named, note, put_aside
+from sweepkit.study.errors import FULL_DISK, DamagedFile, StudyFailed
 from sweepkit.study.identity import archive, identify, refuse_changed
 from sweepkit.study.locks import StudyLock, lock_owners
 from sweepkit.study.study import StudyData
+from sweepkit.tasks.prepared import mend
 from sweepkit.tasks.task import Task
 from sweepkit.trackers import Tracker, tracker_of
 from sweepkit.trackers.courier import Courier, prompt
@@ -97,7 +100,8 @@ class _Run:
         study = self._study
         if study.backend.kind.here:
             plan(study.backend, Machine.here())  # raises for what this machine can never hold
-        with StudyLock(study.place, shared=study.several_drivers), ExitStack() as self._resources:
+        lock = StudyLock(study.place, shared=study.several_drivers)
+        with files_named(), _noting(self._watch), lock, ExitStack() as self._resources:
             self._claim(fresh)
             self._prepare()
             self._open(fresh)
@@ -116,6 +120,14 @@ class _Run:
         refuse_changed(place, self._study)  # identify() asks again; here, before a warm process is waited for
         if len(lock_owners(place)) == 1:
             shutil.rmtree(place.scratch, ignore_errors=True)
+        mend(place.data)
+        if self._study.confirm is not None and self._study.confirm.test == "once":
+            read_test(place)  # a damaged record is refused now, not after the confirmation
+        try:
+            read_verdict(place)
+        except DamagedFile as error:
+            note(str(error))
+            put_aside(place.verdict_json)
 
     def _prepare(self) -> None:
         """Start the warm process, prepare the data and build a trial; a task of this process needs none of it."""
@@ -248,6 +260,27 @@ class _Run:
             return [row for row in trials if place.trial(row.number).exists()] if study.several_drivers else trials
 
         return tracker_of(study, rows, place=place, data=self._prepared.data)
+
+
+class _Noting(logging.Handler):
+    def __init__(self, watch: Watcher) -> None:
+        super().__init__(logging.WARNING)
+        self._watch = watch
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._watch.on_note(record.getMessage())
+
+
+@contextmanager
+def _noting(watch: Watcher) -> Iterator[None]:
+    """Show what is said of damaged files among the run's own notes."""
+    note.cache_clear()
+    handler = _Noting(watch)
+    LOG.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
 
 
 @contextmanager

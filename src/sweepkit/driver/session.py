@@ -5,24 +5,21 @@ Every event goes to the trial's log, the search, the tracker and the watcher.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from sweepkit.backends import Scheduler
 from sweepkit.backends.checkpoints import Checkpoints
+from sweepkit.driver.clock import Clock
 from sweepkit.driver.population import Population
 from sweepkit.report.answer import Answer
 from sweepkit.report.watch import Watcher
 from sweepkit.search.search import Search
 from sweepkit.study.errors import FULL_DISK, StudyFailed
-from sweepkit.study.files import write_whole
-from sweepkit.study.paths import BEST, CONSOLE, Place
+from sweepkit.study.paths import BEST, CONSOLE
 from sweepkit.study.study import StudyData
 from sweepkit.trackers import tracker_of
 from sweepkit.trackers.courier import Courier
@@ -78,7 +75,7 @@ class StudySession:
             pinned=tracker_of(study, place=self._place).registered(),
         )
         self._population = Population(study, search, self._checkpoints, setup.scheduler if search.proposes else None)
-        self._spent = Spent(study.place, slots=setup.slots)
+        self._spent = Clock(study.place, slots=setup.slots)
         self._ended_seconds = sum((row.seconds or 0.0) for row in search.trials() if row.ending.counts)
         self._logs: dict[int, TrialLog] = {}
         self._trials: dict[int, Trial] = {}
@@ -212,7 +209,10 @@ class StudySession:
         """Return the trials that dead drivers left unfinished; reading their logs counts the GPU time they used."""
         left = self._search.unfinished()
         for trial in left:
-            self._log(trial.number)
+            self._checkpoints.folder(trial.number)
+            if lost := self._log(trial.number).lost(trial.intermediate):
+                self._watch.on_note(f"trial {trial.number} starts over: {lost}")
+                self._checkpoints.forget(trial.number)
         return left
 
     def _resume(self, trial: Trial) -> TrialSpec | None:
@@ -240,13 +240,18 @@ class StudySession:
     def _spec(self, trial: Trial) -> TrialSpec:
         """Return the spec of a trial's next attempt, which resumes from its last complete checkpoint if it has one."""
         self._trials[trial.number] = trial
-        folder = self._place.trial(trial.number)
+        folder = self._checkpoints.folder(trial.number)
         folder.mkdir(parents=True, exist_ok=True)
         log = self._log(trial.number)
         self._checkpoints.recover(trial.number)
         checkpoint, step = self._checkpoints.resumable(trial.number)
         hyperparameters = dict(trial.params)
         for change in self._population.schedule(trial.number):
+            if change.step > step:
+                gone = (
+                    f"trial {trial.number}: the checkpoint that its schedule goes on from (step {change.step}) is gone"
+                )
+                raise StudyFailed(f"{gone}; a population cannot go on without it: start over with --fresh")
             hyperparameters |= change.hyperparameters
             if log.append(change):
                 self._watch.on_event(change)
@@ -340,8 +345,8 @@ class StudySession:
                 note = f"dropped the checkpoint of Pareto-optimal trial {number}: budget.disk_gb is {limit:g}"
                 self._watch.on_note(note)
         for number in numbers:
-            self._courier.drop(number)
             self._checkpoints.ended(number, keeps_best=False)
+            self._courier.drop(number)
 
     def _count_failure(self, event: Finished) -> None:
         """Stop the study when trials keep failing with the same cause."""
@@ -353,37 +358,3 @@ class StudySession:
         if self._same_failures[1] >= SAME_FAILURES:
             times, console = f"{SAME_FAILURES} trials in a row", self._place.trial(event.trial) / CONSOLE
             raise StudyFailed(f"{times} failed with the same cause: {event.cause} (see {console})")
-
-
-class Spent:
-    """Driver seconds and slot seconds (driver seconds times slots) of a study, summed over resumes and drivers.
-
-    Stored in the study's folder; several drivers add to the same file.
-    """
-
-    def __init__(self, place: Place, *, slots: int = 0) -> None:
-        self._path, self._lock = place.spent_json, place.spent_lock
-        self._slots = slots
-        self._known = self._read()
-        self._since = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Driver seconds so far."""
-        return self._known["seconds"] + time.monotonic() - self._since
-
-    def save(self, *, at_least_every: float = 0.0) -> None:
-        """Write the sums, unless they were written less than ``at_least_every`` seconds ago."""
-        now = time.monotonic()
-        if now - self._since < at_least_every:
-            return
-        with FileLock(self._lock):
-            known = self._read()
-            known["seconds"] += now - self._since
-            known["slot_seconds"] += (now - self._since) * self._slots
-            write_whole(self._path, json.dumps(known))
-        self._known, self._since = known, now
-
-    def _read(self) -> dict[str, float]:
-        found = json.loads(self._path.read_text()) if self._path.exists() else {}
-        return {"seconds": 0.0, "slot_seconds": 0.0, **found}

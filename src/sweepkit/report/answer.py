@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Self
 
 from sweepkit.report.classes import class_rows, one_class
 from sweepkit.report.verdict import Estimate, Verdict, read_verdict
 from sweepkit.study import words
+from sweepkit.study.damage import read_json, read_noted
 from sweepkit.study.files import write_whole
 from sweepkit.study.objective import Goal
 from sweepkit.study.paths import Place
@@ -35,6 +36,16 @@ PAST = {
 
 
 @dataclass(frozen=True)
+class FinalTest:
+    """Content of ``test.json``: the trial whose model was evaluated on the test split, when, on how many rows, and how."""
+
+    trial: int
+    at: str
+    rows: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the trials of a study amount to.
 
@@ -46,15 +57,16 @@ class Answer:
     rows: Sequence[Trial]
     confirmation: Verdict | None = None
     """The last confirmation; it counts while :attr:`verdict` has it."""
-    test: Mapping[str, Any] | None = None
-    """The one evaluation on the test split: ``trial``, ``at``, ``rows`` and ``metrics``."""
+    test: FinalTest | None = None
+    """The one evaluation on the test split."""
     classes: Sequence[int] = ()
     """How many rows of the validation split each class has; empty where that is not known."""
 
     @classmethod
     def read(cls, study: StudyData, rows: Sequence[Trial], **more: Any) -> Self:
         """Return the answer with what the study's folder records: the confirmation, the test, the classes."""
-        return cls(study, rows, read_verdict(study.place), read_test(study.place), class_rows(study.place), **more)
+        test = read_noted(study.place.test_json, FinalTest, "its result is not shown")
+        return cls(study, rows, read_verdict(study.place), test, class_rows(study.place), **more)
 
     @property
     def goal(self) -> Goal:
@@ -258,7 +270,7 @@ class Answer:
         }
         if self.verdict:
             found |= {"verdict": self.verdict.conclusion(), "confirm": self.verdict.to_json()}
-        return found | ({"test": self.test} if self.test else {})
+        return found | ({"test": asdict(self.test)} if self.test else {})
 
     @cached_property
     def _ordered(self) -> list[Trial]:
@@ -282,15 +294,15 @@ def numbered(rows: Sequence[Trial], most: int = 6) -> str:
     return f"trial{'s' if len(rows) > 1 else ''} {words.listed([*shown, *more])}"
 
 
-def read_test(place: Place) -> dict[str, Any] | None:
-    """Return what is recorded of the one evaluation on the test split, or None while there was none."""
-    try:
-        found: dict[str, Any] = json.loads(place.test_json.read_text())
-    except FileNotFoundError:
-        return None
+def read_test(place: Place) -> FinalTest | None:
+    """Return what is recorded of the one evaluation on the test split, or None while there was none. Raises DamagedFile."""
+    advice = (
+        "it says that the test split was used: put it back from a copy, or remove it to evaluate on that split again"
+    )
+    found: FinalTest | None = read_json(place.test_json, FinalTest, advice)
     return found
 
 
-def write_test(place: Place, found: Mapping[str, Any]) -> None:
+def write_test(place: Place, found: FinalTest) -> None:
     """Record the evaluation on the test split, whole or not at all."""
-    write_whole(place.test_json, json.dumps(found, indent=2) + "\n")
+    write_whole(place.test_json, json.dumps(asdict(found), indent=2) + "\n")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sweepkit.study import words
+from sweepkit.study.damage import read_noted
 from sweepkit.study.paths import Place
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Trial
@@ -17,13 +18,15 @@ _ZERO = r"(^|_)(f1|precision|recall|matthews(_correlation)?|mcc|(cohen_)?kappa)(
 _SHARE = r"(^|_)accuracy$"
 
 
+@dataclass(frozen=True)
+class _About:
+    classes: Mapping[str, list[int]] = field(default_factory=dict)
+
+
 def class_rows(place: Place) -> list[int]:
     """Return how many rows of the validation split each class has; empty where that is not known."""
-    try:
-        found: list[int] = json.loads(place.data_json.read_text()).get("classes", {}).get("validation", [])
-    except FileNotFoundError:
-        return []
-    return found
+    about: _About = read_noted(place.data_json, _About, "the rows of each class are not known") or _About()
+    return about.classes.get("validation", [])
 
 
 def judges(metric: str, rows: Sequence[int]) -> bool:

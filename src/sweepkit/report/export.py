@@ -27,7 +27,7 @@ from sweepkit.study import words
 from sweepkit.study.errors import InputError, StudyNotFound
 from sweepkit.study.files import jsonable
 from sweepkit.study.objective import Goal
-from sweepkit.study.paths import ARGUMENTS, BEST, SPEC, TASK
+from sweepkit.study.paths import ARGUMENTS, BEST, TASK
 from sweepkit.study.secrets import hide, lost, scrub
 from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS
@@ -36,7 +36,7 @@ from sweepkit.tasks.load import task_of
 from sweepkit.tasks.prepared import about, digest
 from sweepkit.tasks.references import looks_local
 from sweepkit.tasks.task import ALWAYS_REPORTED, Task
-from sweepkit.trial.trial import Trial, TrialSpec
+from sweepkit.trial.trial import Trial, TrialSpec, read_spec
 
 LIBRARIES = ("sweepkit", "transformers", "torch", "datasets", "accelerate", "peft", "scikit-learn", "evaluate")
 """Whose installed versions go into ``requirements.txt``."""
@@ -85,10 +85,8 @@ class _Exported:
     @cached_property
     def spec(self) -> TrialSpec:
         folder = self.study.place.trial(self.row.number)
-        try:
-            return TrialSpec.from_json((folder / SPEC).read_text())
-        except FileNotFoundError:
-            return TrialSpec(number=self.row.number, hyperparameters=self.row.params, directory=str(folder))
+        plain = TrialSpec(number=self.row.number, hyperparameters=self.row.params, directory=str(folder))
+        return read_spec(folder) or plain
 
     @property
     def seed(self) -> int:
@@ -257,7 +255,7 @@ def _card(exported: _Exported) -> str:
         ended=f"{words.plural(len(ended), 'trial')} ({endings(ended)})",
         verdict=answer.verdict,
         test=answer.test,
-        test_metrics=words.metrics(answer.test["metrics"]) if answer.test else "",
+        test_metrics=words.metrics(answer.test.metrics) if answer.test else "",
         seed=exported.seed,
         source=source if isinstance(source, str) else json.dumps(source, default=str),
         counted=", ".join(f"{split} {count}" for split, count in counts.items()),

@@ -96,7 +96,7 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     if peak:
         yield "peak memory", f"{peak / 1000:.1f} GB"
     if evidence.test:
-        yield "on the test split", words.metrics(evidence.test.get("metrics", {})) or "evaluated once"
+        yield "on the test split", words.metrics(evidence.test.metrics) or "evaluated once"
     yield "state", str(evidence.state)
 
 

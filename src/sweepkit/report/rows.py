@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field
+
+from sweepkit.study.damage import read_noted
 from sweepkit.study.files import jsonable
 from sweepkit.study.locks import lock_owner
 from sweepkit.study.paths import BEST, Place
@@ -19,6 +21,7 @@ from sweepkit.trial.trial import Ending, Trial
 if TYPE_CHECKING:
     import pandas
     from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
 
     from sweepkit.search.search import Search
 
@@ -26,6 +29,7 @@ WON = "won"
 """Name of the complete trials' hours; those of other endings have the ending's name."""
 CONFIRM = "/confirm"
 """Suffix of the search beside the study's own that holds its confirmation runs."""
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 CONFIRMED = "confirmation"
 """Name of the confirmation runs' hours."""
 
@@ -134,13 +138,24 @@ def frame(study: StudyData, rows: Iterable[Trial]) -> pandas.DataFrame:
     return pandas.DataFrame(lines)
 
 
+@dataclass(frozen=True)
+class Spent:
+    """Content of ``spent.json``: seconds of drivers, and these times their slots; None where that is not known."""
+
+    seconds: _Seconds
+    slot_seconds: _Seconds | None = None
+
+
+def read_spent(place: Place) -> Spent | None:
+    """Return what is recorded of the time spent; None without a record and, after a note, where it is damaged."""
+    found: Spent | None = read_noted(place.spent_json, Spent, "the hours without a trial are not known")
+    return found
+
+
 def slot_hours(place: Place) -> float | None:
     """Return the hours that slots were available, summed over resumes; None where they were not recorded."""
-    try:
-        seconds = json.loads((place.spent_json).read_text()).get("slot_seconds")
-    except FileNotFoundError:
-        return None
-    return None if seconds is None else float(seconds) / 3600
+    spent = read_spent(place)
+    return None if spent is None or spent.slot_seconds is None else spent.slot_seconds / 3600
 
 
 class Reader:
@@ -155,15 +170,11 @@ class Reader:
     def rows(self) -> list[Trial]:
         """Return the trials at this moment, none for a study that never ran; a trial whose driver is gone is ``stopped``."""
         from sweepkit.search.records import row_of
+        from sweepkit.search.storage import ensure_whole
 
-        storage = self._open()
-        if storage is None:
-            return []
-        try:
-            study_id = storage.get_study_id_from_name(self.place.name)
-        except KeyError:
-            return []
-        trials = join(self._study, self.place, map(row_of, storage.get_all_trials(study_id, deepcopy=False)))
+        logged, stored = self.place.logged(), self._stored()
+        ensure_whole(self._study, self.place, logged, len(stored))
+        trials = join(self._study, self.place, map(row_of, stored))
         if self._study.storage != "journal" or lock_owner(self._study.place) is not None:
             return trials
         return [replace(row, ending=Ending.stopped) if row.ending is Ending.running else row for row in trials]
@@ -174,17 +185,22 @@ class Reader:
         other._storage = self._open()
         return other
 
+    def _stored(self) -> list[FrozenTrial]:
+        storage = self._open()
+        try:
+            return (
+                storage.get_all_trials(storage.get_study_id_from_name(self.place.name), deepcopy=False)
+                if storage
+                else []
+            )
+        except KeyError:
+            return []
+
     def _open(self) -> BaseStorage | None:
-        if self._storage is None:
-            if self._study.storage != "journal":
-                from sweepkit.search.storage import open_storage
+        from sweepkit.search.storage import open_storage
 
-                self._storage = open_storage(self._study.place, self._study)
-            elif self._study.place.journal.exists():
-                from optuna.storages import JournalStorage
-                from optuna.storages.journal import JournalFileBackend
-
-                self._storage = JournalStorage(JournalFileBackend(str(self._study.place.journal)))
+        if self._storage is None and (self._study.storage != "journal" or self._study.place.journal.exists()):
+            self._storage = open_storage(self._study.place, self._study)
         return self._storage
 
 

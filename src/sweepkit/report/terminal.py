@@ -207,13 +207,14 @@ def answer(found: Answer) -> RenderableType | None:
     return Group(*lines, *(Padding(Text(note), (0, 0, 0, 6)) for note in [*said, *found.notes()]))
 
 
-def overview(studies: Sequence[tuple[StudyData, Sequence[Trial]]]) -> Table:
+def overview(studies: Sequence[Answer]) -> Table:
     """Return a table of studies: progress, best, start, and whether a driver runs."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", padding=(0, 1, 0, 0))
     for title in ("study", "trials", "objective", "best", "started", "state"):
         table.add_column(title, justify="right" if title in ("trials", "best") else "left", no_wrap=True)
-    for study, rows in studies:
-        found, state = Answer.read(study, rows), read_state(study, rows).status
+    for found in studies:
+        study, rows = found.study, found.rows
+        state = read_state(study, rows).status
         best, ended = found.winners, len(found.ended)
         value = found.estimate.mean if found.estimate else best[0].value if best else None
         started = min((row.started for row in rows if row.started), default="–")

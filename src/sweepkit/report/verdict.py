@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from sweepkit.study import words
+from sweepkit.study.damage import read_json
 from sweepkit.study.files import write_whole
 from sweepkit.study.objective import Direction
 from sweepkit.study.paths import Place
@@ -197,11 +198,9 @@ class Verdict:
 
 
 def read_verdict(place: Place) -> Verdict | None:
-    """Return the verdict of a study's last confirmation, or None without one."""
-    try:
-        return Verdict.from_json(json.loads(place.verdict_json.read_text()))
-    except FileNotFoundError:
-        return None
+    """Return the verdict of a study's last confirmation, or None without one. Raises DamagedFile."""
+    found: Verdict | None = read_json(place.verdict_json, Verdict, f"`sweep run {place.name}` judges again")
+    return found
 
 
 def write_verdict(place: Place, verdict: Verdict) -> None:

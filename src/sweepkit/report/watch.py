@@ -11,13 +11,15 @@ from typing import Any, Literal, Self
 
 from sweepkit.report.answer import Answer
 from sweepkit.study import words
+from sweepkit.study.damage import note, read_json
+from sweepkit.study.errors import DamagedFile
 from sweepkit.study.files import write_whole
 from sweepkit.study.locks import lock_owners
-from sweepkit.study.paths import SPEC, Place
+from sweepkit.study.paths import Place
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Logged, Started
 from sweepkit.trial.log import TrialLog
-from sweepkit.trial.trial import Ending, Trial
+from sweepkit.trial.trial import Ending, Trial, read_spec
 
 BEST_SHOWN = 5
 """Trials that views list as the best."""
@@ -47,7 +49,11 @@ def read_state(study: StudyData, rows: Sequence[Trial]) -> State:
     """Return where the study stands now; a driver that has ended its run but still holds the lock does not run it."""
     place = study.place
     owners = set(lock_owners(place))
-    known = State(**json.loads(place.outcome_json.read_text())) if place.outcome_json.exists() else None
+    try:
+        known: State | None = read_json(place.outcome_json, State, "`sweep run` writes it again")
+    except DamagedFile as error:
+        note(str(error))
+        known = State("not running", "how the last run ended is not known")
     if owners - {(os.getpid(), socket.gethostname())} or (owners and (known is None or known.status == "running")):
         return State("running")
     if known is not None:
@@ -236,8 +242,5 @@ class Board:
 
 def _hyperparameters(place: Place, number: int) -> dict[str, Any]:
     """Return the hyperparameters in a trial's spec; empty while it has none."""
-    try:
-        spec = json.loads((place.trial(number) / SPEC).read_text())
-    except FileNotFoundError:
-        return {}
-    return dict(spec.get("hyperparameters", {}))
+    spec = read_spec(place.trial(number))
+    return dict(spec.hyperparameters) if spec else {}

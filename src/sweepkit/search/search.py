@@ -26,7 +26,7 @@ from sweepkit.search.proposer import Proposer
 from sweepkit.search.read_only import ReadOnlyStorage
 from sweepkit.search.records import EVALUATION, FIXED, Records, blank, ending_of, is_ours, row_of, whole
 from sweepkit.search.samplers import Grid, combinations, make_sampler, quiet_optuna
-from sweepkit.search.storage import together
+from sweepkit.search.storage import ensure_whole, together
 from sweepkit.study.configurations import Configuration, key_of
 from sweepkit.study.errors import InputError
 from sweepkit.study.files import first_line
@@ -78,6 +78,7 @@ class Search:
         self._announced: set[int] = set()
         self._added = not self.proposes  # whether the study file's own configurations were added
         self._combinations = combinations(study) if study.sampler.kind.enumerates else None
+        ensure_whole(study, self.place, self.place.logged(), len(self.records.all()))
         make_sampler(study, 0, grid=self._combinations)
         make_pruner(study.pruner.type, study.pruner.options)
 

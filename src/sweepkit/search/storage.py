@@ -21,8 +21,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from sweepkit.search.private import journal_backend
-from sweepkit.study.errors import InputError
-from sweepkit.study.files import first_line, text_of
+from sweepkit.study.errors import DamagedFile, InputError
+from sweepkit.study.files import described, first_line, text_of
 from sweepkit.study.identity import not_recorded
 from sweepkit.study.paths import Place
 from sweepkit.study.secrets import HIDDEN, scrub_url
@@ -30,6 +30,7 @@ from sweepkit.study.study import StudyData
 
 CONNECT_SECONDS = "30"
 """How long a PostgreSQL server may take to answer; PGCONNECT_TIMEOUT wins."""
+LOST = "it holds the study's trials: put it back from a copy, or start over with --fresh, which archives what is left of them"
 
 
 def open_storage(place: Place, study: StudyData, *, repair: bool = False) -> BaseStorage:
@@ -44,7 +45,7 @@ def open_storage(place: Place, study: StudyData, *, repair: bool = False) -> Bas
         if repair:
             remove_lock(place.journal)
             repair_journal(place.journal)
-        return JournalStorage(_Journal(place.journal))
+        return open_journal(place)
     if HIDDEN in study.storage:
         raise not_recorded("storage", study.storage)
     url = database_url(place, study.storage)
@@ -60,6 +61,25 @@ def open_storage(place: Place, study: StudyData, *, repair: bool = False) -> Bas
         if isinstance(error, ImportError):
             reason = f"{reason} (for PostgreSQL: pip install 'psycopg[binary]' and a URL postgresql+psycopg://…)"
         raise InputError(f"storage {scrub_url(url)} cannot be opened: {reason}") from None
+
+
+def open_journal(place: Place) -> JournalStorage:
+    """Return the storage in the study's journal. Raises DamagedFile where Optuna cannot read it."""
+    if place.journal.is_symlink():
+        raise DamagedFile(place.journal, "is a link", LOST)
+    try:
+        return JournalStorage(_Journal(place.journal))
+    except Exception as error:  # whatever a damaged file makes Optuna raise
+        fault = f"cannot be read by Optuna {optuna.__version__} ({described(error)})"
+        raise DamagedFile(place.journal, fault, LOST) from error
+
+
+def ensure_whole(study: StudyData, place: Place, logged: int, stored: int) -> None:
+    """Raise DamagedFile where trials in ``place`` have logs (``logged`` was read first) that the storage does not know."""
+    if logged > stored:
+        where = study.place.journal if study.storage == "journal" else scrub_url(study.storage)
+        fault = f"has {stored} of the {logged} trials that have logs in {place.trials}: it was lost, emptied or cut"
+        raise DamagedFile(where, fault, LOST)
 
 
 def database_url(place: Place, url: str) -> str:

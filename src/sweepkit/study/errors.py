@@ -10,6 +10,7 @@
     │   ├── StudyNotFound           2   no such study, trial or checkpoint
     │   └── MissingExtra            2   an optional dependency is not installed
     ├── StudyFailed                 1   the study had to stop (warm process died, same failure in a row, disk full)
+    │   └── DamagedFile             1   a file that the study cannot do without is not what was written
     └── TrialFailed                 –   one trial failed; the study continues
 
     TrialInterrupted (BaseException)    a trial is to stop; not an error, so ``except Exception`` cannot swallow it
@@ -21,6 +22,7 @@ import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 FOREIGN = BaseException
 """What other people's code may raise; ``sys.exit`` in a task ends the trial, not the process that has to report it."""
@@ -88,6 +90,13 @@ class MissingExtra(InputError):
 
 class StudyFailed(SweepError):
     """The study had to stop; finished trials are kept, and the same command resumes it."""
+
+
+class DamagedFile(StudyFailed):
+    """A file of a study is not what was written there; ``fault`` says how, ``advice`` what to do."""
+
+    def __init__(self, path: Path | str, fault: str, advice: str) -> None:
+        super().__init__(f"{path} {fault}; {advice}")
 
 
 class TrialFailed(SweepError):

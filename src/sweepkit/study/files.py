@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -21,23 +22,44 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)
 """A terminal's escape sequences (ECMA-48): CSI, OSC and those of two characters."""
 
 
-def write_whole(path: Path, content: str | bytes, *, mode: int = PRIVATE) -> None:
+def write_whole(path: Path, content: str | bytes, *, mode: int = PRIVATE, durable: bool = True) -> None:
     """Write a file atomically: a reader, also after a crash, sees the old content or all of the new.
 
     The folder must exist. Hard links to the old file keep its content. The file is its owner's alone, as logs and studies
-    may hold what others should not read.
+    may hold what others should not read. Unless ``durable``, a power failure may lose it.
     """
     draft = path.with_name(f"{path.name}.new")
-    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     try:
-        with os.fdopen(file, "wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        with os.fdopen(open_own(draft, os.O_WRONLY | os.O_TRUNC, mode), "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
         os.replace(draft, path)
     except OSError:
-        draft.unlink(missing_ok=True)
+        if not draft.is_symlink():
+            remove(draft)
         raise
+
+
+def open_own(path: Path | str, flags: int, mode: int = PRIVATE) -> int:
+    """Open a file of a study, made if necessary, and return its descriptor. A link in its place is not followed: OSError."""
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+
+
+def make_own(folder: Path) -> None:
+    """Make a folder of a study unless it is there; a link or file in its place is removed."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    folder.mkdir(exist_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, folder or link (and not what the link points to), if it is there."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def text_of(error: BaseException) -> str:

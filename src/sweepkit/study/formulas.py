@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from sweepkit.study.names import nest
+from sweepkit.study.names import UNSET, find, nest
 from sweepkit.study.parameters import Expression
 from sweepkit.study.space import visit
 
@@ -45,12 +47,39 @@ def ingredients(space: Mapping[str, Any]) -> frozenset[str]:
     found: set[str] = set()
     for each in visit(space):
         if isinstance(each.parameter, Expression):
-            try:
-                tree = ast.parse(each.parameter.expression.strip(), mode="eval")
-            except (SyntaxError, ValueError, RecursionError, MemoryError):
-                continue  # check reports it
-            found |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+            found |= {name.partition(".")[0] for name in names_in(each.parameter.expression)}
     return frozenset(found)
+
+
+UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What :func:`parse` raises for a text that is no formula."""
+
+
+@lru_cache(maxsize=10_000)
+def parse(formula: str) -> tuple[ast.expr, frozenset[str]]:
+    """Return a formula's tree, and the names in it without the functions it calls."""
+    body = ast.parse(formula.strip(), mode="eval").body
+    called = {node.func for node in ast.walk(body) if isinstance(node, ast.Call)}
+    return body, frozenset(_names(body, called))
+
+
+def names_in(formula: str) -> frozenset[str]:
+    """Return the names in a formula; none where it cannot be read, which check reports."""
+    try:
+        return parse(formula)[1]
+    except UNREADABLE:
+        return frozenset()
+
+
+def _names(node: ast.AST, called: set[ast.expr]) -> Iterator[str]:
+    if isinstance(node, (ast.Name, ast.Attribute)):
+        if node not in called:
+            yield ast.unparse(node)
+        return
+    if isinstance(node, ast.JoinedStr):
+        raise ValueError("text is not computed")
+    for child in ast.iter_child_nodes(node):
+        yield from _names(child, called)
 
 
 def evaluate(formula: str, values: Mapping[str, Any]) -> Any:
@@ -58,10 +87,10 @@ def evaluate(formula: str, values: Mapping[str, Any]) -> Any:
     from simpleeval import DEFAULT_OPERATORS, AttributeDoesNotExist, NameNotDefined, SimpleEval
 
     try:
+        body, names = parse(formula)
+        used = {name: value for name in names if (value := find(values, name)) is not UNSET}
         operators = {**DEFAULT_OPERATORS, ast.Mod: _remainder, ast.Pow: _power}
-        evaluator = SimpleEval(operators, dict(FUNCTIONS), nest(values))
-        evaluator.nodes.pop(ast.JoinedStr)
-        return evaluator.eval(formula)
+        return SimpleEval(operators, dict(FUNCTIONS), nest(used)).eval(formula, body)
     except Exception as error:
         missing = isinstance(error, (NameNotDefined, AttributeDoesNotExist, KeyError))
         raise FormulaError(formula, error, missing=missing) from error
@@ -88,21 +117,21 @@ def derive(space: Mapping[str, Any], values: Mapping[str, Any], known: Mapping[s
 
     Expressions may use each other in any order. Raises FormulaError for a circle or an unknown name.
     """
-    result = dict(values)
-    waiting = expressions(space, values)
-    while waiting:
-        failure: FormulaError | None = None
-        before = len(waiting)
-        for name, expression in list(waiting.items()):
-            try:
-                visible = {key: value for key, value in known.items() if key not in waiting}
-                result[name] = evaluate(expression, {**visible, **result})
-                del waiting[name]
-            except FormulaError as error:
-                failure = error
-        if len(waiting) == before and failure is not None:
-            raise failure
-    return result
+    derived = expressions(space, values)
+    visible = {**{name: value for name, value in known.items() if name not in derived}, **values}
+    for name in _ordered(tuple(derived.items())):
+        visible[name] = evaluate(derived[name], visible)
+    return {**values, **{name: visible[name] for name in derived}}
+
+
+@lru_cache(maxsize=1000)
+def _ordered(derived: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """Return the derived names, each after those that its expression uses; as they are where these go in a circle."""
+    needs = {name: names_in(expression) for name, expression in derived}
+    try:
+        return tuple(name for name in TopologicalSorter(needs).static_order() if name in needs)
+    except CycleError:
+        return tuple(needs)
 
 
 def holds(constraint: str, values: Mapping[str, Any]) -> bool:

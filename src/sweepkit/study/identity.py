@@ -14,8 +14,10 @@ from typing import Any
 from urllib.parse import quote
 
 from filelock import FileLock
+from pydantic import ConfigDict
 
-from sweepkit.study.errors import InputError, StudyChanged, StudyLocked
+from sweepkit.study.damage import read_json
+from sweepkit.study.errors import DamagedFile, InputError, StudyChanged, StudyLocked
 from sweepkit.study.files import write_whole
 from sweepkit.study.locks import lock_owners
 from sweepkit.study.paths import Place
@@ -33,6 +35,10 @@ PASSWORDS = {
     **dict.fromkeys(("http", "https"), "MLFLOW_TRACKING_PASSWORD"),
 }
 """Scheme of a URL → the variable from which its own clients take the password."""
+_LOST = (
+    "it says which study its trials belong to: put it back from a copy, or run the study file with --fresh, which archives "
+    "these trials"
+)
 _MISSING = object()
 
 
@@ -46,12 +52,21 @@ class Identity:
     home: str = ""
     """Folder of the study file, relative to the project root, so that a study can be run by its name."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     @classmethod
     def load(cls, place: Place) -> Identity | None:
-        """Return the contents of ``study.json``; None if the study never ran."""
-        if not place.study_json.exists():
-            return None
-        return cls(**json.loads(place.study_json.read_text()))
+        """Return the contents of ``study.json``; None without one. Raises DamagedFile."""
+        found: Identity | None = read_json(place.study_json, cls, _LOST)
+        return found
+
+    @classmethod
+    def of_trials(cls, place: Place) -> Identity | None:
+        """Return the same, but raise DamagedFile where there are trials without it; None if the study never ran."""
+        found = cls.load(place)
+        if found is None and place.logged():
+            raise DamagedFile(place.study_json, "is missing beside the logs of its trials", _LOST)
+        return found
 
     def save(self, place: Place) -> None:
         """Write ``study.json`` atomically."""
@@ -77,7 +92,7 @@ def refuse_changed(place: Place, study: StudyData) -> Identity | None:
 
     Raises StudyChanged if the study differs from the one its trials were run with in a key that may not change.
     """
-    old = Identity.load(place)
+    old = Identity.of_trials(place)
     # Earlier versions recorded secrets.
     refused = [c for c in changes(_hidden(old.study), plain_study(study)) if not c.allowed] if old else []
     if refused:

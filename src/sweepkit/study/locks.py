@@ -12,12 +12,14 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from sweepkit.study.errors import StudyFailed, StudyLocked
+from sweepkit.study.damage import read_json
+from sweepkit.study.errors import DamagedFile, StudyFailed, StudyLocked
+from sweepkit.study.files import open_own
 from sweepkit.study.paths import Place
 
 
@@ -37,8 +39,11 @@ class StudyLock:
     def __enter__(self) -> StudyLock:
         try:
             self._place.folder.mkdir(parents=True, exist_ok=True)
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            file = open_own(self._path, os.O_RDWR, 0o644)
         except OSError as error:
+            if self._path.is_dir() or self._path.is_symlink():
+                what = "a link" if self._path.is_symlink() else "a folder"
+                raise DamagedFile(self._path, f"is {what}, not the study's lock", "remove it") from error
             raise StudyFailed(
                 f"{self._place.folder} is not writable ({error.strerror}); the study's results go there: runs/ of its project, "
                 "which is the nearest parent folder with runs, pyproject.toml or .git"
@@ -48,7 +53,8 @@ class StudyLock:
         except OSError:
             os.close(file)
             owner = _content(self._path)
-            who = f"process {owner['pid']} on {owner['host']}, since {owner['started']}" if owner else "another process"
+            since = owner and owner.started.isoformat()
+            who = f"process {owner.pid} on {owner.host}, since {since}" if owner else "another process"
             raise StudyLocked(
                 f"study {self._place.name} is already run by {who}; wait for it, stop it with `sweep stop`, or give this "
                 "study another name"
@@ -81,7 +87,7 @@ class StudyLock:
 
 def lock_owners(place: Place) -> list[tuple[int, str]]:
     """Return (pid, host) of every driver that runs this study now."""
-    return [(int(owner["pid"]), str(owner["host"])) for owner in _owners(place)]
+    return [(owner.pid, owner.host) for owner in _owners(place)]
 
 
 def lock_owner(place: Place) -> tuple[int, str] | None:
@@ -91,10 +97,19 @@ def lock_owner(place: Place) -> tuple[int, str] | None:
 
 def lock_since(place: Place) -> datetime | None:
     """Return when the first of the drivers that run this study now started, in local time; None without one."""
-    return min((datetime.fromisoformat(owner["started"]) for owner in _owners(place)), default=None)
+    return min((owner.started for owner in _owners(place)), default=None)
 
 
-def _owners(place: Place) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Owner:
+    """A lock file's content: the driver that holds it."""
+
+    pid: int
+    host: str
+    started: datetime
+
+
+def _owners(place: Place) -> Iterator[_Owner]:
     for path in (place.lock, *sorted(place.folder.glob(f"{place.lock.name}-*"))):
         if _held(path) and (owner := _content(path)):
             yield owner
@@ -114,10 +129,10 @@ def _held(path: Path) -> bool:
     return False
 
 
-def _content(path: Path) -> dict[str, Any]:
-    """Return a lock file's content; empty if its owner has not written it yet, or is gone."""
+def _content(path: Path) -> _Owner | None:
+    """Return a lock file's content; None if its owner has not written it yet, or is gone."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content
+        owner: _Owner | None = read_json(path, _Owner, "")
+    except DamagedFile:
+        return None
+    return owner

@@ -20,6 +20,9 @@ ROOT_MARKS = ("pyproject.toml", ".git")
 STUDY = "study.json"
 """In a study's folder: the study as last run. A folder with this file is a study's."""
 
+TRIALS = "trials"
+"""In a study's folder: the folders of its trials."""
+
 SPEC = "spec.json"
 """In a trial's folder: its TrialSpec."""
 EVENTS = "events.jsonl"
@@ -66,8 +69,9 @@ def project_root(home: Path, name: str = "") -> Path:
     home = home.resolve()
     above = (home, *home.parents)
     records = [folder / RUNS / name / STUDY for folder in above if name]
-    found = [record for record in records if record.is_file() and _is_of(record, home)]
-    if found:
+    homes = {record: _home_in(record) for record in records if record.exists()}
+    ours = [record for record, found in homes.items() if found in ("", os.path.relpath(home, record.parents[2]))]
+    if found := ours or [record for record, other in homes.items() if other is None]:
         return max(found, key=lambda record: record.stat().st_mtime).parents[2]
     return next(
         (folder for folder in above if has_runs(folder) or any((folder / m).exists() for m in ROOT_MARKS)), home
@@ -79,13 +83,12 @@ def has_runs(folder: Path) -> bool:
     return next((folder / RUNS).glob(f"[!.]*/{STUDY}"), None) is not None
 
 
-def _is_of(record: Path, home: Path) -> bool:
-    """Whether a study.json records a study of this folder; earlier versions did not record it."""
+def _home_in(record: Path) -> str | None:
+    """Return the folder that a study.json records; empty where an earlier version did not, None where it cannot be read."""
     try:
-        recorded = json.loads(record.read_text()).get("home", "")
-    except (OSError, ValueError):
-        return False
-    return recorded in ("", os.path.relpath(home, record.parents[2]))
+        return str(json.loads(record.read_bytes()).get("home", ""))
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def study_files(home: Path, name: str) -> Iterator[Path]:
@@ -166,7 +169,7 @@ class Place:
     """Held by the one of several drivers that delivers to MLflow."""
     scratch = _Under("folder", "scratch")
     """Short-lived files of the driver and its jobs; emptied when a driver starts."""
-    trials = _Under("folder", "trials")
+    trials = _Under("folder", TRIALS)
     """Folder of the trials' folders."""
 
     @classmethod
@@ -183,3 +186,19 @@ class Place:
     def trial(self, number: int) -> Path:
         """Return the folder of one trial."""
         return self.trials / f"{number:04d}"
+
+    def holds_model(self, folder: Path) -> bool:
+        """Whether a folder is the model of one that MLflow stored within the project."""
+        return folder.is_relative_to(self.root.resolve()) and (folder.parent / "MLmodel").is_file()
+
+    def logged(self) -> int:
+        """Return the number after the last trial that has a log with something in it; 0 without one."""
+        numbers = sorted((int(f.name) for f in self.trials.glob("*") if f.name.isdigit()), reverse=True)
+        return next((number + 1 for number in numbers if _size(self.trial(number) / EVENTS)), 0)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0

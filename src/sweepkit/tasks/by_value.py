@@ -17,8 +17,8 @@ from typing import Any
 
 import cloudpickle
 
-from sweepkit.study.errors import InputError
-from sweepkit.study.files import text_of
+from sweepkit.study.errors import DamagedFile, InputError
+from sweepkit.study.files import described, text_of
 from sweepkit.tasks.task import Task
 
 _NAMESPACE = "__pydantic_parent_namespace__"
@@ -47,6 +47,11 @@ def loads(file: Path, home: Path) -> type[Task]:
     except (AttributeError, ImportError) as error:
         raise InputError(
             f"task.pickle: the task in {file} needs something that is not installed here: {error}"
+        ) from error
+    except Exception as error:  # whatever a damaged file makes pickle raise
+        fault = f"cannot be read ({described(error)})"
+        raise DamagedFile(
+            file, fault, "run the cell or script that defines its study, which writes it again"
         ) from error
     if not (isinstance(kind, type) and issubclass(kind, Task)):
         raise InputError(f"task.pickle: {file} holds {kind!r}, not a Task class")

@@ -16,7 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweepkit.study.errors import InputError, SweepError
+from sweepkit.study.damage import TORN, broken, note, put_aside, read_json, seal
+from sweepkit.study.errors import DamagedFile, InputError, SweepError
 from sweepkit.study.files import described
 from sweepkit.study.paths import ABOUT
 from sweepkit.tasks import by_value, files
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("datasets", "transformers", "tokenizers")
 """Libraries whose versions are part of the digest: they too decide what the prepared rows look like."""
+_AGAIN = "remove the folder, and the data is prepared again"
 
 
 def prepare(task: Task, folder: Path) -> Path:
@@ -50,6 +52,14 @@ def prepare(task: Task, folder: Path) -> Path:
     return place
 
 
+def mend(folder: Path) -> None:
+    """Set aside what is damaged of the prepared data in ``folder``, so that it is prepared again."""
+    for place in sorted(folder.glob("[!.]*")):
+        if not place.name.endswith(TORN) and (name := broken(place)):
+            note(f"{place / name} is not as it was written; the data is prepared again")
+            put_aside(place)
+
+
 _held: dict[Path, DatasetDict] = {}
 """Open splits, shared with all processes forked from this one."""
 
@@ -62,15 +72,20 @@ def hold(task: Task, folder: Path) -> None:
 
 
 def load_prepared(path: Path) -> DatasetDict:
-    """Return prepared splits, memory-mapped."""
+    """Return prepared splits, memory-mapped. Raises DamagedFile."""
     from datasets import DatasetDict
 
-    return DatasetDict(_held[path]) if path in _held else DatasetDict.load_from_disk(str(path))
+    try:
+        return DatasetDict(_held[path]) if path in _held else DatasetDict.load_from_disk(str(path))
+    except Exception as error:  # whatever a damaged file makes `datasets` raise
+        raise DamagedFile(path, f"cannot be opened ({described(error)})", _AGAIN) from error
 
 
 def about(path: Path) -> dict[str, Any]:
     """Return ``digest``, ``task``, ``columns``, and by split ``rows`` and ``classes`` of prepared data without opening it."""
-    known: dict[str, Any] = json.loads((path / ABOUT).read_text())
+    known: dict[str, Any] | None = read_json(path / ABOUT, dict[str, Any], _AGAIN)
+    if known is None:
+        raise DamagedFile(path / ABOUT, "is missing", _AGAIN)
     return known
 
 
@@ -132,6 +147,7 @@ def _write(task: Task, place: Path) -> None:
             "classes": {split: _classes(part) for split, part in splits.items()},
         }
         (whole / ABOUT).write_text(json.dumps(known, indent=2) + "\n")
+        seal(whole)
         os.replace(whole, place)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

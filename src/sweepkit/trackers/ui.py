@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from sweepkit.study.errors import SweepError
+from sweepkit.study.files import open_own
 
 LOOPBACK = "127.0.0.1"
 PORTS_TRIED = 50
@@ -34,7 +35,7 @@ class Ui:
 
         Raises SweepError, naming the log, if it exits first or takes too long.
         """
-        with self.log.open("wb") as output:
+        with os.fdopen(open_own(self.log, os.O_WRONLY | os.O_TRUNC), "wb") as output:
             server = subprocess.Popen(self.command, env=self.environment, stdout=output, stderr=output)
         try:
             self._wait_for(server, timeout_seconds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Any, Protocol
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sweepkit.study.damage import seal, settle
 from sweepkit.study.errors import TrialFailed, TrialInterrupted
+from sweepkit.study.files import make_own, remove
 from sweepkit.study.paths import BEST, BEST_NEW, BEST_OLD, LAST
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Logged
@@ -170,27 +171,29 @@ class TrialCallback(TrainerCallback):
         """Move a checkpoint into ``last/``, which holds complete ones only, remove the earlier ones, return its path."""
         last = self._folder / LAST
         path = last / written.name
-        last.mkdir(exist_ok=True)
-        shutil.rmtree(path, ignore_errors=True)
+        make_own(last)
+        seal(written)
+        remove(path)
         os.rename(written, path)
         for other in last.iterdir():
             if other != path:
-                shutil.rmtree(other, ignore_errors=True)
+                remove(other)
         return path
 
     def _save_best(self, step: int) -> None:
         """Write the model to ``best/`` through a temporary folder, so that ``best/`` is always complete."""
         new, old, best = (self._folder / name for name in (BEST_NEW, BEST_OLD, BEST))
         if self._main:
-            shutil.rmtree(new, ignore_errors=True)
+            remove(new)
         self.trainer.save_model(str(new))
         if not self._main:
             return
-        shutil.rmtree(old, ignore_errors=True)
-        if best.exists():
+        settle(new)
+        remove(old)
+        if os.path.lexists(best):
             os.rename(best, old)
         os.rename(new, best)
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
         self._send(Checkpointed, step=step, role="best", path=str(best), evaluation=len(self.evaluations))
 
     def _agreed(self, answer: str | None) -> str | None:

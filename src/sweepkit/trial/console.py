@@ -11,7 +11,7 @@ import sys
 import traceback
 from contextlib import suppress
 
-from sweepkit.study.files import PRIVATE
+from sweepkit.study.files import open_own
 from sweepkit.study.secrets import scrub, without_known
 
 PART_BYTES = 2 << 20
@@ -55,7 +55,7 @@ class Console:
         with suppress(OSError):
             if data and not self._path:
                 self._path, _, data = data.partition(b"\0")
-                self._log = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
+                self._log = open_own(self._path, os.O_RDWR)
             if self._log is not None and data:
                 # The child's own streams leave no secret; what it starts may print its environment.
                 data = without_known(data.decode(errors="surrogateescape")).encode(errors="surrogateescape")

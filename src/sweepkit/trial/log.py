@@ -7,19 +7,24 @@ resumes from a checkpoint repeats steps that an earlier attempt has logged.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from sweepkit.study.errors import StudyFailed
-from sweepkit.study.files import PRIVATE
+from sweepkit.study.damage import fault_of, note
+from sweepkit.study.errors import DamagedFile, StudyFailed
+from sweepkit.study.files import open_own
 from sweepkit.study.paths import EVENTS
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Logged, Scheduled, Started, from_json
 from sweepkit.trial.trial import Ending, Reason
 
 E = TypeVar("E", bound=Event)
+NO_EVENT = (ValueError, KeyError, TypeError)
+"""What :func:`from_json` raises."""
+_UNKNOWN = "what it says of the trial's course is not known"
 
 
 class TrialLog:
@@ -86,18 +91,14 @@ class TrialLog:
     def events(self, offset: int = 0) -> tuple[list[Event], int]:
         """Return the events from a byte offset on, and the offset after the last complete line.
 
-        An offset beyond the end of the file belongs to an older log and counts as 0.
+        An offset that is not the beginning of a line belongs to an older log and counts as 0. A damaged log has no events; a
+        note names it.
         """
         try:
-            with self.path.open("rb") as file:
-                if offset > os.fstat(file.fileno()).st_size:
-                    offset = 0
-                file.seek(offset)
-                data = file.read()
-        except FileNotFoundError:
-            return [], 0
-        whole = data[: data.rfind(b"\n") + 1]
-        return [from_json(line) for line in whole.splitlines()], offset + len(whole)
+            return self._parsed(offset)
+        except DamagedFile as error:
+            note(str(error))
+            return [], self.size
 
     @property
     def size(self) -> int:
@@ -122,7 +123,7 @@ class TrialLog:
             with self.path.open("rb") as file:
                 events = (from_json(line) for line in file if line.endswith(b"\n"))
                 return next((event for event in events if isinstance(event, Started)), None)
-        except FileNotFoundError:
+        except (OSError, *NO_EVENT):
             return None
 
     @property
@@ -190,6 +191,31 @@ class TrialLog:
         return total + last - begin
 
     @property
+    def spans(self) -> list[tuple[float, float]]:
+        """From when to when each attempt ran, by its events, in seconds since the epoch."""
+        found: list[tuple[float, float]] = []
+        for event in self.refresh():
+            if isinstance(event, Started):
+                found.append((event.at, event.at))
+            elif found and not isinstance(event, Scheduled):
+                found[-1] = (found[-1][0], event.at)
+        return found
+
+    def lost(self, evaluations: Iterable[int]) -> str:
+        """Set the log aside if it is damaged or lacks one of these evaluations; return why, in words; empty for a whole one."""
+        try:
+            self._parsed(0)
+            known = {event.number for event in self.evaluations}
+            why = "" if known.issuperset(evaluations) else f"{self.path} lacks evaluations that are recorded"
+        except DamagedFile as error:
+            why = str(error)
+        if why and os.path.lexists(self.path):
+            aside = self.path.with_name(f"{EVENTS}.damaged-{datetime.now():%Y%m%d-%H%M%S-%f}")
+            os.rename(self.path, aside)
+            why = f"{why} (kept as {aside.name})"
+        return why
+
+    @property
     def best_checkpoint(self) -> Checkpointed | None:
         """The last ``best`` checkpoint that the trial wrote, even if it was deleted since."""
         return _last([event for event in self._all(Checkpointed) if event.role == "best"])
@@ -197,12 +223,31 @@ class TrialLog:
     def _all(self, kind: type[E]) -> list[E]:
         return [event for event in self.refresh() if isinstance(event, kind)]
 
+    def _parsed(self, offset: int) -> tuple[list[Event], int]:
+        """Return what :meth:`events` returns. Raises DamagedFile."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(max(0, offset - 1))
+                if offset and file.read(1) != b"\n":
+                    offset = file.seek(0)
+                data = file.read()
+        except FileNotFoundError:
+            return [], 0
+        except OSError as error:
+            raise DamagedFile(self.path, fault_of(error), _UNKNOWN) from error
+        whole = data[: data.rfind(b"\n") + 1]
+        try:
+            return [from_json(line) for line in whole.splitlines()], offset + len(whole)
+        except NO_EVENT as error:
+            fault = "holds something that this version of sweepkit cannot read as an event"
+            raise DamagedFile(self.path, fault, _UNKNOWN) from error
+
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.refresh()
         if self.path.is_symlink():
             raise StudyFailed(f"{self.path} is a link; a trial's log is a file of its own: remove the link")
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, PRIVATE)
+        self._file = open_own(self.path, os.O_RDWR | os.O_APPEND)
         if os.fstat(self._file).st_size > self._offset:
             os.ftruncate(self._file, self._offset)
 

@@ -9,6 +9,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from sweepkit.study.damage import read_noted
+from sweepkit.study.paths import SPEC
+
 
 class Ending(StrEnum):
     """How a trial ended; ``running`` and ``waiting`` stand for trials that have not."""
@@ -106,6 +109,12 @@ class TrialSpec:
         """Return the spec written by :meth:`to_json`."""
         data = json.loads(text)
         return cls(**{**data, "evaluations": tuple(data["evaluations"]), "devices": tuple(data["devices"])})
+
+
+def read_spec(folder: Path) -> TrialSpec | None:
+    """Return the spec in a trial's folder; None without one and, after a note, where it is damaged."""
+    found: TrialSpec | None = read_noted(folder / SPEC, TrialSpec, "the study's storage stands in for it")
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,6 +159,8 @@ class Executor:
         child = next((child for child in self._spare if child.open), None) or self._fork()
         if child in self._spare:
             self._spare.remove(child)
+        if (console := Path(request["console"])).is_symlink():
+            console.unlink()
         child.send(json.dumps(request))
         return child
 

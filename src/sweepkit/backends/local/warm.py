@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import StudyFailed
-from sweepkit.study.files import PRIVATE, last_line
+from sweepkit.study.files import last_line, open_own
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Finished
 from sweepkit.trial.trial import Ending, Reason
@@ -56,7 +56,7 @@ class WarmProcess:
             "HF_HUB_DISABLE_TELEMETRY": os.environ.get("HF_HUB_DISABLE_TELEMETRY", "1"),
         }
         log.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE), "ab") as console:
+        with os.fdopen(open_own(log, os.O_WRONLY | os.O_APPEND), "ab") as console:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", f"from sweepkit.trial.worker import serve; serve({theirs.fileno()})"],
                 pass_fds=[theirs.fileno()],

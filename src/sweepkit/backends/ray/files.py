@@ -16,8 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from sweepkit.backends.checkpoints import remove
+from sweepkit.study.damage import settle
 from sweepkit.study.errors import InputError
+from sweepkit.study.files import remove
 from sweepkit.study.paths import CONSOLE, LAST, SPEC
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Checkpointed, Event, Finished
@@ -189,6 +190,7 @@ def _install(arrived: Path, target: Path, *, alone: bool) -> None:
     if not alone and target.exists():
         remove(old)
         os.rename(target, old)
+    settle(arrived)
     remove(target)
     os.rename(arrived, target)
     remove(old)

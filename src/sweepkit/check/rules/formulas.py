@@ -16,7 +16,7 @@ from typing import Any
 from sweepkit.check.rules.names import Consumers
 from sweepkit.check.rules.values import mismatch
 from sweepkit.study.errors import Problem, nearest
-from sweepkit.study.formulas import FUNCTIONS, FormulaError, derive, evaluate
+from sweepkit.study.formulas import FUNCTIONS, UNREADABLE, FormulaError, derive, evaluate, parse
 from sweepkit.study.names import UNSET, find, inner_names
 from sweepkit.study.parameters import Expression
 from sweepkit.study.space import Occurrence, draw, visit
@@ -26,6 +26,8 @@ DRAWS = 200
 """Configurations drawn at random to see what trials may look like."""
 _LENGTH = 1000
 """Characters of the longest formula."""
+WORK = 40_000
+"""Formulas that are computed at most, over all configurations; drawing ten values takes as long as one of them."""
 MORE_DRAWS = 2000
 """Drawn where none of the first meets all constraints."""
 
@@ -46,10 +48,9 @@ def read(path: str, text: str, known: set[str] | None) -> Formula:
     if len(text) > _LENGTH:
         return Formula(path, text, problem=f"is longer than {_LENGTH} characters")
     try:
-        tree = ast.parse(text.strip(), mode="eval")
-        called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        functions, names = sorted(map(ast.unparse, called)), frozenset(_names(tree.body, called))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree, names = parse(text)
+        functions = sorted(ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call))
+    except UNREADABLE:
         return Formula(path, text, problem=f"is not an arithmetic expression, got {text[:80]!r}{hint}")
     for function in functions:
         if function not in FUNCTIONS:
@@ -62,28 +63,15 @@ def read(path: str, text: str, known: set[str] | None) -> Formula:
     return Formula(path, text, names)
 
 
-def names_in(expression: str) -> frozenset[str]:
-    """Return the names in an expression; none where it cannot be read."""
-    return read("", expression, None).names
-
-
-def _names(node: ast.AST, called: set[ast.expr]) -> Iterator[str]:
-    if isinstance(node, (ast.Name, ast.Attribute)):
-        if node not in called:
-            yield ast.unparse(node)
-        return
-    if isinstance(node, ast.JoinedStr):
-        raise ValueError("text is not computed")
-    for child in ast.iter_child_nodes(node):
-        yield from _names(child, called)
-
-
-def draws(study: StudyData, known: Mapping[str, Any], count: int = DRAWS) -> list[dict[str, Any]]:
+def draws(study: StudyData, known: Mapping[str, Any], most: int = DRAWS) -> list[dict[str, Any]]:
     """Return configurations drawn at random, over ``known`` values, derived ones included; the same ones each time.
 
-    Raises FormulaError where an expression cannot be computed.
+    There are fewer than ``most`` in a study of hundreds of names. Raises FormulaError where an expression cannot be computed.
     """
     dice = Random(0)
+    names = [each.parameter for each in visit(study.space)]
+    formulas = len(study.constraints) + sum(isinstance(each, Expression) for each in names)
+    count = min(most, max(10, WORK // (1 + formulas + len(names) // 10)))
     return [
         {**known, **derive(study.space, draw(study.space, lambda d: d.parameter.random(dice)), known)}
         for _ in range(count)
@@ -162,7 +150,7 @@ def _unmet(
         return
     met = [_met(constraints, drawn) for drawn in draws(study, known, MORE_DRAWS)]
     never = [formula for formula, held in zip(constraints, zip(*met, strict=True), strict=True) if not any(held)]
-    unmet = f"not one of {MORE_DRAWS} configurations drawn from the space meets"
+    unmet = f"not one of {len(met)} configurations drawn from the space meets"
     for formula in never:
         yield Problem(formula.path, f"{unmet} {formula.text!r}")
     if not never and not any(map(all, met)):
@@ -170,8 +158,4 @@ def _unmet(
 
 
 def _met(constraints: list[Formula], values: Mapping[str, Any]) -> list[bool]:
-    return [bool(evaluate(formula.text, _only(formula.names, values))) for formula in constraints]
-
-
-def _only(names: frozenset[str], values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: values[name] for name in names if name in values}
+    return [bool(evaluate(formula.text, values)) for formula in constraints]

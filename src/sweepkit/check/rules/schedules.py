@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sweepkit.check.rules.formulas import draws, names_in
+from sweepkit.check.rules.formulas import draws
 from sweepkit.study.errors import Problem, nearest
+from sweepkit.study.formulas import names_in
 from sweepkit.study.parameters import Expression
 from sweepkit.study.schedule import evaluations
 from sweepkit.study.space import visit

@@ -19,6 +19,7 @@ from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from sweepkit.study.files import remove
 from sweepkit.study.paths import ARGUMENTS, BEST, BEST_OLD, Place
 from sweepkit.study.secrets import scrub
 from sweepkit.study.study import StudyData
@@ -56,7 +57,7 @@ class Models:
         folder = _folder(model)
         try:
             if folder is not None:
-                _move(best, folder / flavor.MODEL)
+                _move(best, folder / flavor.MODEL, self._place)
                 weights = folder / flavor.MODEL
             else:
                 self._client.log_model_artifacts(done.model_id, str(best), flavor.MODEL)
@@ -70,7 +71,7 @@ class Models:
         self._client.set_logged_model_tags(done.model_id, {"sweepkit.loads_with": loads_with})
         self._measure(number, done)
         self._client.finalize_logged_model(done.model_id, "READY")
-        done.model = "made"
+        done.model = "registered" if model.tags.get(VERSIONS) else "made"
         self._state.save()
 
     def drop(self, number: int) -> None:
@@ -87,10 +88,7 @@ class Models:
                     raise
             done.model_id = done.model = ""
             self._state.save()
-        if best.is_symlink():
-            best.unlink(missing_ok=True)
-        else:
-            shutil.rmtree(best, ignore_errors=True)
+        remove(best)
 
     def settle(self, ranked: set[int]) -> None:
         """Make models and ``best/`` folders consistent after an earlier driver was interrupted; ``ranked`` keep theirs."""
@@ -214,12 +212,14 @@ def _folder(model: LoggedModel) -> Path | None:
     return Path(unquote(location.path)) if location.scheme in ("", "file") else None
 
 
-def _move(best: Path, target: Path) -> None:
+def _move(best: Path, target: Path, place: Place) -> None:
     """Move ``best/`` to ``target`` and link it; if killed at any moment, one of the two is complete."""
     source = best.resolve() if best.is_symlink() else best
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            if best.is_symlink() and not place.holds_model(source):
+                raise OSError(errno.EXDEV, "somebody else's folder is copied, not moved")
             os.rename(source, target)
         except OSError as error:
             if error.errno != errno.EXDEV:
@@ -231,10 +231,10 @@ def _move(best: Path, target: Path) -> None:
     if best.is_symlink() and best.resolve() == target.resolve():
         return
     link = best.with_name("best.link")
-    link.unlink(missing_ok=True)
+    remove(link)
     link.symlink_to(os.path.relpath(target.resolve(), best.parent.resolve()), target_is_directory=True)
     old = best.with_name(BEST_OLD)
     if best.exists() and not best.is_symlink():
         os.rename(best, old)
     os.replace(link, best)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)

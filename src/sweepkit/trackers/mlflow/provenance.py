@@ -9,17 +9,20 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sweepkit.study.damage import read_noted
 from sweepkit.study.errors import InputError
+from sweepkit.study.identity import Identity
 from sweepkit.study.paths import ABOUT, study_files
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.data import SPLITS, SUFFIXES
 from sweepkit.tasks.references import PACKAGE, is_url, package_path
-from sweepkit.trackers.mlflow.records import milliseconds, read_json, text
+from sweepkit.trackers.mlflow.records import milliseconds, text
 from sweepkit.trackers.mlflow.state import folders
 from sweepkit.trial.log import TrialLog
 
@@ -44,17 +47,18 @@ TYPES = {
 
 def study_id(study: StudyData) -> str:
     """Return the id in the study's ``study.json``; before there is one, an id derived from its folder."""
-    return str(
-        read_json(study.place.study_json).get("id") or uuid.uuid5(uuid.NAMESPACE_URL, study.place.folder.as_uri())
-    )
+    known = Identity.load(study.place)
+    return known.id if known else str(uuid.uuid5(uuid.NAMESPACE_URL, study.place.folder.as_uri()))
 
 
 def began(study: StudyData) -> int:
     """Return when the study began, in milliseconds: before any of its trials."""
-    created = read_json(study.place.study_json).get("created")
+    known = Identity.load(study.place)
     starts = [TrialLog(study.place.trial(number)).first_start() for number in folders(study.place)]
-    known = [start.at for start in starts if start] + ([datetime.fromisoformat(created).timestamp()] if created else [])
-    return milliseconds(min([time.time(), *known])) - 1
+    times = [start.at for start in starts if start] + (
+        [datetime.fromisoformat(known.created).timestamp()] if known else []
+    )
+    return milliseconds(min([time.time(), *times])) - 1
 
 
 def said(answer: Mapping[str, Any]) -> str:
@@ -87,9 +91,8 @@ def artifacts(study: StudyData) -> Iterator[tuple[str, str]]:
     place = study.place
     for path in islice(study_files(place.home, study.name), 1):
         yield f"study/{path.name}", path.read_text(errors="replace")
-    if place.study_json.exists():
-        resolved = json.loads(place.study_json.read_text())
-        yield "study/resolved.json", json.dumps(resolved, indent=2)
+    if known := Identity.load(place):
+        yield "study/resolved.json", json.dumps(asdict(known), indent=2)
     commit, diff = _git(place.home, "rev-parse", "HEAD"), _diff(place.home)
     if diff:
         short = hashlib.sha256(diff.encode()).hexdigest()[:8]
@@ -113,7 +116,7 @@ def code(study: StudyData) -> dict[str, str]:
 
 def about(data: Path | None) -> dict[str, Any]:
     """Return the description in a folder of prepared data; empty where there is none."""
-    return read_json(data / ABOUT) if data else {}
+    return (read_noted(data / ABOUT, dict[str, Any], "the data is not described in MLflow") if data else None) or {}
 
 
 def dataset(study: StudyData, data: Path | None) -> dict[str, str]:
@@ -125,7 +128,8 @@ def dataset(study: StudyData, data: Path | None) -> dict[str, str]:
     rows = facts.get("rows", {})
     total = sum(rows.values()) if isinstance(rows, Mapping) else rows
     kind, source = _source(study, given)
-    schema = _schema(read_json(data / "train" / "dataset_info.json").get("features", {}))
+    info = read_noted(data / "train" / "dataset_info.json", dict[str, Any], "MLflow gets no schema of the data") or {}
+    schema = _schema(info.get("features", {}))
     return {
         "name": (given if isinstance(given, str) else _named(given)) or study.name,
         "digest": str(facts.get("digest", data.name)),

@@ -11,13 +11,12 @@ from typing import Any
 
 from sweepkit.study import words
 from sweepkit.study.parameters import Domain
-from sweepkit.study.paths import SPEC
 from sweepkit.study.secrets import HIDDEN, secret_name
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Finished, Logged, Scheduled, Started
 from sweepkit.trial.log import TrialLog
-from sweepkit.trial.trial import Ending, Trial
+from sweepkit.trial.trial import Ending, Trial, read_spec
 
 Point = tuple[str, float, int, int]
 """A metric's name, value, time in milliseconds and step."""
@@ -77,7 +76,8 @@ def hyperparameters(folder: Path, row: Trial | None) -> dict[str, Any]:
     """Return the trial's initial hyperparameters, from its spec; from its row where it has no spec."""
     if row and row.schedule:
         return dict(row.params)  # its spec holds the last turn of the schedule
-    return dict(read_json(folder / SPEC).get("hyperparameters") or (row.params if row else {}))
+    spec = read_spec(folder)
+    return dict(spec.hyperparameters if spec else row.params if row else {})
 
 
 def params(values: Mapping[str, Any], started: Started | None) -> dict[str, str]:
@@ -182,22 +182,14 @@ def result(answer: Mapping[str, Any]) -> list[Point]:
 
 
 def gpus(study: StudyData, folder: Path, device: str) -> float:
-    """Return how many GPUs the trial held, a fraction where trials share one."""
+    """Return how many GPUs the trial held, a fraction where trials share one; 0 also where that is not known."""
     if not device or device.startswith("cpu"):
         return 0.0
     share = study.backend.gpus_per_trial
     if isinstance(share, float) and 0 < share < 1:
         return share
-    return float(len(read_json(folder / SPEC).get("devices", ())) or 1)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; empty where the file is missing or holds none."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    spec = read_spec(folder)
+    return float(len(spec.devices) or 1) if spec else 0.0
 
 
 def milliseconds(seconds: float) -> int:

@@ -7,12 +7,14 @@ the store.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from pydantic import ConfigDict
+
+from sweepkit.study.damage import read_noted
+from sweepkit.study.files import write_whole
 from sweepkit.study.paths import Place
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Trial
@@ -37,34 +39,39 @@ class Delivered:
     gone: bool = False
     """The run was deleted in MLflow by a user; it is left alone."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
 
 @dataclass
 class State:
     """What the store has of a study."""
 
-    path: Path
-    study_id: str = ""
+    study_id: str
+    trials: dict[int, Delivered]
     experiment_id: str = ""
     parent_run_id: str = ""
     data: str = ""
     """Folder of the prepared data."""
     sent: dict[str, str] = field(default_factory=dict)
     """Path of a parent run's artifact → digest of what was sent."""
-    trials: dict[int, Delivered] = field(default_factory=dict)
-    changed: bool = False
+    path: Path = field(init=False)
+    changed: bool = field(init=False, default=False)
     """Whether a trial was delivered since the last :meth:`save`."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     @classmethod
     def load(cls, path: Path) -> State:
-        """Return what the file holds; a missing or unreadable file counts as empty."""
-        state = cls(path)
-        try:
-            data: dict[str, Any] = json.loads(path.read_text())
-            state.trials = {int(number): Delivered(**trial) for number, trial in data.pop("trials").items()}
-            for name, value in data.items():
-                setattr(state, name, value)
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
-            return cls(path)
+        """Return what the file holds; a missing or, after a note, damaged file counts as empty."""
+        meaning = "runs are found again by their tags, and everything is delivered again"
+        state: State = read_noted(path, cls, meaning) or cls("", {})
+        state.path = path
+        return state
+
+    def begun(self, study_id: str, experiment_id: str) -> State:
+        """Return the state of a study of which this experiment has nothing yet."""
+        state = State(study_id, {}, experiment_id)
+        state.path = self.path
         return state
 
     def done(self, place: Place, number: int, row: Trial | None) -> bool:
@@ -72,7 +79,7 @@ class State:
         done = self.trials.get(number, Delivered())
         if done.gone:
             return True
-        read = TrialLog(place.trial(number)).size == done.offset
+        read = TrialLog(place.trial(number)).size in (0, done.offset)
         return read and (row is None or row.ending in UNENDED or row.ending == done.ending)
 
     def behind(self, place: Place, rows: Iterable[Trial]) -> int:
@@ -88,9 +95,7 @@ class State:
         data = {name: value for name, value in vars(self).items() if name not in ("path", "changed")}
         data["trials"] = {str(number): asdict(trial) for number, trial in sorted(self.trials.items())}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f"{self.path.name}.new")
-        draft.write_text(json.dumps(data))
-        os.replace(draft, self.path)
+        write_whole(self.path, json.dumps(data), durable=False)
         self.changed = False
 
 

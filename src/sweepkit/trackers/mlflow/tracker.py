@@ -148,9 +148,10 @@ class MLflowTracker(Tracker):
         return {number: done.run_id for number, done in trials.items() if done.run_id}
 
     def registered(self) -> frozenset[int]:
-        """Return the trials whose model is a registered version."""
+        """Return the trials whose model is a registered version, or may be one, as nothing is known of it."""
         trials = State.load(self._place.mlflow_json).trials
-        return frozenset(number for number, done in trials.items() if done.model == "registered")
+        known = {number for number, done in trials.items() if done.model != "registered"}
+        return frozenset(folders(self._place) - known)
 
     def link(self, address: str) -> str:
         """Return the address of the compare view. Raises StudyNotFound while there is no run."""
@@ -221,7 +222,7 @@ class MLflowTracker(Tracker):
         """Bring the state in step with the runs in the store."""
         experiment_id = self._store.experiment(self._study.tracking.experiment or self._study.name)
         if (self._state.study_id, self._state.experiment_id) != (self._id, experiment_id):
-            self._state = State(self._state.path, self._id, experiment_id)
+            self._state = self._state.begun(self._id, experiment_id)
         state = self._state
         state.data = str(self._data or "")
         parent = self._only(self._runs("study"), state.parent_run_id)
