@@ -94,9 +94,11 @@ FINE: dict[str, tuple[str, str]] = {
     "1e15 steps of a range": (WEIGHT, "{low: 0.0, high: 1e9, step: 1e-6}\nconstraints: [weight_decay > 1]"),
     "hundreds of formulas, each of the next": (
         WEIGHT,
-        "{expression: a0 / 10}\n"
-        + "".join(f"  a{n}: {{expression: a{n + 1} * 1}}\n" for n in range(CHAIN))
-        + f"  a{CHAIN}: {{low: 0.0, high: 0.1}}\nconstraints: [a7 >= 0, weight_decay >= 0]",
+        "{low: 0.0, high: 0.1}\n"
+        + "".join(
+            f"  lr_scheduler_kwargs.a{n}: {{expression: lr_scheduler_kwargs.a{n + 1} * 1}}\n" for n in range(CHAIN)
+        )
+        + f"  lr_scheduler_kwargs.a{CHAIN}: {{low: 0.0, high: 0.1}}\nconstraints: [lr_scheduler_kwargs.a7 >= 0]",
     ),
     "dates": (WEIGHT, "{choices: [0.1]}\nquestion: '2020-01-01'"),
 }

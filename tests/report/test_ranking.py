@@ -275,7 +275,7 @@ def test_what_trackers_record_names_the_choice_the_baseline_the_confirmation_and
         "no other is better over new seeds.",
         "verdict": confirmed.conclusion(),
         "confirm": confirmed.to_json(),
-        "test": {"trial": 0, "metrics": {"test_f1": 0.4}},
+        "test": {"trial": 0, "at": "2026-01-01T00:00:00", "rows": 8, "metrics": {"test_f1": 0.4}},
     }
 
 

@@ -215,7 +215,7 @@ def test_at_the_end_of_a_run_the_page_is_written_and_what_goes_wrong_costs_the_p
 def test_the_metrics_of_the_test_split_are_on_the_page_and_their_timings_are_not(project: Path) -> None:
     study = finished_study(project, best_at_edge=False)
     metrics = {"test_score": 0.81234, "test_runtime": 1.5, "test_samples_per_second": 200.0}
-    (study.place.test_json).write_text(json.dumps({"trial": 0, "at": "2026-01-01", "metrics": metrics}))
+    (study.place.test_json).write_text(json.dumps({"trial": 0, "at": "2026-01-01", "rows": 8, "metrics": metrics}))
     text = report.write(study).read_text()
     assert "test_score 0.8123" in text and "test_runtime" not in text
 

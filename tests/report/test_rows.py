@@ -120,7 +120,8 @@ def test_checkpoints_and_mlflow_runs_are_joined_where_they_are(project: Path) ->
     (study.place.trial(1) / "best").mkdir(parents=True)
     study.place.trial(2).mkdir()
     (study.place.trial(2) / "best").symlink_to(project / "gone")
-    study.place.mlflow_json.write_text(json.dumps({"trials": {"1": {"run_id": "abc"}, "2": {"run_id": ""}}}))
+    sent = {"study_id": "toy", "trials": {"1": {"run_id": "abc"}, "2": {"run_id": ""}}}
+    study.place.mlflow_json.write_text(json.dumps(sent))
     rows = join(study, study.place, [trial(1, 0.5), trial(2, 0.6)])
     assert [(row.checkpoint, row.mlflow_run) for row in rows] == [(study.place.trial(1) / "best", "abc"), (None, None)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,7 +18,7 @@ from sweepkit.report.verdict import Candidate, judge, write_verdict
 from sweepkit.report.watch import Board, Moment, Outcome, fraction
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished, Logged, Started
-from sweepkit.trial.trial import Ending, Trial
+from sweepkit.trial.trial import Ending, Trial, TrialSpec
 
 GOALS = [{"metric": "eval_f1", "direction": "maximize"}, {"metric": "eval_loss", "direction": "minimize"}]
 
@@ -69,7 +68,7 @@ def started(study: StudyData, number: int, **params: Any) -> Started:
     """Return the start of a trial whose spec is on disk."""
     folder = study.place.trial(number)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "spec.json").write_text(json.dumps({"hyperparameters": params}))
+    (folder / "spec.json").write_text(TrialSpec(number=number, hyperparameters=params, directory=str(folder)).to_json())
     return Started(trial=number, at=0)
 
 

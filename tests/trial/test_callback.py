@@ -72,7 +72,7 @@ def test_what_is_logged_into_checkpoints_is_json(tmp_path: Path) -> None:
 
 
 def test_a_resumable_checkpoint_is_sealed_and_a_link_in_its_place_leads_nowhere(tmp_path: Path) -> None:
-    callback, elsewhere = made(tmp_path, "eval_loss"), tmp_path / "elsewhere"
+    callback, elsewhere = made(tmp_path, "eval_loss", "eval_f1"), tmp_path / "elsewhere"
     (elsewhere / "precious").mkdir(parents=True)
     (tmp_path / "last").symlink_to(elsewhere)
     for step in (4, 8):

@@ -26,7 +26,7 @@ DRAWS = 200
 """Configurations drawn at random to see what trials may look like."""
 _LENGTH = 1000
 """Characters of the longest formula."""
-WORK = 40_000
+WORK = 20_000
 """Formulas that are computed at most, over all configurations; drawing ten values takes as long as one of them."""
 MORE_DRAWS = 2000
 """Drawn where none of the first meets all constraints."""

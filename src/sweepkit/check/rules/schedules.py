@@ -34,7 +34,8 @@ def check_schedule(study: StudyData, known: Mapping[str, Any]) -> tuple[list[Pro
         return [Problem("training.eval_strategy", message)], None
     problems = list(_unused_steps(study, known))
     try:
-        drawn = draws(study, {name: known[name] for name in known if name in _relevant(study)})
+        relevant = _relevant(study)
+        drawn = draws(study, {name: value for name, value in known.items() if name in relevant})
         counts = {evaluations(values) for values in drawn}
     except (ValueError, TypeError, ArithmeticError):
         return problems, None  # an expression or a value that has its own problem
