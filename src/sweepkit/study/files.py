@@ -42,7 +42,7 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = PRIVATE, durabl
         raise
 
 
-def open_own(path: Path | str, flags: int, mode: int = PRIVATE) -> int:
+def open_own(path: Path | str | bytes, flags: int, mode: int = PRIVATE) -> int:
     """Open a file of a study, made if necessary, and return its descriptor. A link in its place is not followed: OSError."""
     return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
 

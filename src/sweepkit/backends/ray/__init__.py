@@ -41,7 +41,6 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweepkit.backends import Session
-from sweepkit.backends.checkpoints import remove
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.ray import private
 from sweepkit.backends.ray.actor import Actor, Mailbox
@@ -49,7 +48,7 @@ from sweepkit.backends.ray.files import DriverFiles, make_scratch
 from sweepkit.backends.ray.tuning import SessionCallback, SessionSearcher, WarmScheduler
 from sweepkit.backends.slots import Machine, Slot, plan
 from sweepkit.study.errors import InputError, StudyFailed
-from sweepkit.study.files import first_line
+from sweepkit.study.files import first_line, remove
 from sweepkit.study.study import StudyData
 
 
