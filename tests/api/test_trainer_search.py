@@ -279,9 +279,25 @@ def of_both(metrics: dict[str, float]) -> float:
     return metrics["eval_easy_loss"] + 10 * metrics["eval_hard_loss"]
 
 
-def test_several_sets_are_one_evaluation_as_in_the_trainers_own_search(project: Path) -> None:
-    def with_two_sets() -> Trainer:
-        mine = trainer(project)
+class Noisy(Line):
+    """Begins at random and drops half of its inputs at random, so that its value depends on when seeds are set."""
+
+    def __init__(self, config: LineConfig) -> None:
+        super().__init__(config)
+        self.a = torch.nn.Parameter(torch.randn(()))
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        return super().forward(torch.nn.functional.dropout(x, 0.5, self.training), labels)
+
+
+def noisy(trial: Any) -> Noisy:
+    return Noisy(LineConfig())
+
+
+def test_several_sets_are_one_evaluation_with_the_value_of_the_trainers_own_search_and_training(project: Path) -> None:
+    def with_two_sets(**arguments: Any) -> Trainer:
+        mine = trainer(project, per_device_train_batch_size=2, **arguments)
+        mine.model_init = noisy
         hard = Dataset.from_list([{"x": [float(i)], "labels": [3.0 * i]} for i in range(4)])
         mine.eval_dataset = {"easy": mine.eval_dataset, "hard": hard}
         return mine
@@ -289,7 +305,10 @@ def test_several_sets_are_one_evaluation_as_in_the_trainers_own_search(project: 
     asked = {"compute_objective": of_both, "n_trials": 1, "direction": "minimize"}
     expected = with_two_sets().hyperparameter_search(one_rate, backend="optuna", **asked)
     found = sweepkit.hyperparameter_search(with_two_sets(), one_rate, **asked)
+    by_hand = with_two_sets(learning_rate=0.05)
+    by_hand.train()
     assert found.objective == pytest.approx(expected.objective, rel=1e-6)
+    assert found.objective == pytest.approx(of_both(by_hand.evaluate()), rel=1e-6)
     [said] = evaluations(project)
     assert [event.step for event in said] == [2, 4]
     assert said[-1].values == (of_both(said[-1].metrics),)
