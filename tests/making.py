@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -92,14 +93,18 @@ def finished(events: list[Event]) -> Finished:
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:
-    """Return the condition's first true value; fail after so many seconds. Polls, as there is nothing to wait on."""
+    """Return the condition's first true value; fail after so many seconds. Polls, as there is nothing to wait on.
+
+    A pause between two looks leaves the processor to what is waited for.
+    """
+    pause = threading.Event()
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
-        os.sched_yield()
+        pause.wait(0.01)
 
 
 def sweep(*arguments: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import subprocess
-import time
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -93,9 +93,7 @@ def kill_at_random(file: Path, elsewhere: Path, environment: dict[str, str], dic
     lines = dice.randrange(1, 2 * len(STARTING))
     for _ in range(min(lines, len(STARTING))):
         process.stdout.readline()
-    moment = time.monotonic() + dice.random() * (0.3 if lines < len(STARTING) else TRIAL_SECONDS)
-    while time.monotonic() < moment:
-        os.sched_yield()
+    threading.Event().wait(dice.random() * (0.3 if lines < len(STARTING) else TRIAL_SECONDS))
     kill(process, environment["SWEEPKIT_TEST_MARK"])
 
 
