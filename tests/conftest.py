@@ -26,6 +26,7 @@ os.environ.update(
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "120",  # on a busy machine
         "TOKENIZERS_PARALLELISM": "false",
         MARK: uuid.uuid4().hex,
     }

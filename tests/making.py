@@ -42,9 +42,9 @@ def toy_study(project: Path, **keys: Any) -> StudyData:
 def follow(executor: Executor, answer: Callable[[Evaluated], str] = lambda event: "continue") -> dict[int, list[Event]]:
     """Answer every evaluation until nothing runs; return each trial's events."""
     events: dict[int, list[Event]] = {}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while executor.running:
-        assert time.monotonic() < deadline, f"still running after 60 s: {executor.running}"
+        assert time.monotonic() < deadline, f"still running after 180 s: {executor.running}"
         for event in executor.poll(0.5):
             events.setdefault(event.trial, []).append(event)
             if isinstance(event, Evaluated):

@@ -91,7 +91,7 @@ class Middle:
         class Handler(BaseHTTPRequestHandler):
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                upstream = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+                upstream = http.client.HTTPConnection("127.0.0.1", server.port, timeout=180)
                 upstream.request(self.command, self.path, body, dict(self.headers))
                 found = upstream.getresponse()
                 content = answers(self.path, found.read())

@@ -53,7 +53,7 @@ class Kernel:
     def reply(self, message: str) -> Mapping[str, Any]:
         """Wait for the end of the cell that was sent as ``message``."""
         while True:
-            found = self.client.get_shell_msg(timeout=60)
+            found = self.client.get_shell_msg(timeout=180)
             if found["parent_header"].get("msg_id") == message:
                 content: Mapping[str, Any] = found["content"]
                 return content
@@ -78,7 +78,7 @@ def kernel(project: Path, environment: dict[str, str]) -> Iterator[Kernel]:
     client = manager.client()
     client.start_channels()
     try:
-        client.wait_for_ready(timeout=60)
+        client.wait_for_ready(timeout=180)
         yield Kernel(manager, client)
     finally:
         client.stop_channels()
@@ -99,7 +99,7 @@ def test_a_study_stopped_in_a_notebook_goes_on_from_the_command_line_after_the_k
         return len(list(project.glob("gate.here-*")))
 
     cell = kernel.client.execute(CELL.format(gate=gate))
-    wait_until(lambda: waiting() == 1, 60, "trial 0 at its gate")
+    wait_until(lambda: waiting() == 1, 180, "trial 0 at its gate")
     gate.touch()
     wait_until(lambda: sum(isinstance(event, Evaluated) for event in events(project, 0)) == 2, what="trial 0 behind it")
     gate.unlink()
@@ -111,7 +111,7 @@ def test_a_study_stopped_in_a_notebook_goes_on_from_the_command_line_after_the_k
 
     kernel.manager.restart_kernel(now=True)
     process = sweep("run", "toy", cwd=project, env=environment)
-    output, _ = process.communicate(timeout=100)
+    output, _ = process.communicate(timeout=600)
     assert (process.returncode, "3 trials (3 complete)" in output) == (0, True), output
 
     starts = [[e.resumed for e in events(project, n) if isinstance(e, Started)] for n in range(3)]

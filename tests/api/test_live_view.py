@@ -77,13 +77,13 @@ def lab(project: Path, tmp_path: Path) -> Iterator[str]:
     with (tmp_path / "lab.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=project)
     try:
-        known = wait_until(lambda: list(runtime.glob("jpserver-*.json")), 90, "JupyterLab to serve")
+        known = wait_until(lambda: list(runtime.glob("jpserver-*.json")), 300, "JupyterLab to serve")
         about = wait_until(lambda: known[0].read_text(), what="the address of JupyterLab")
         served = json.loads(about)
         yield f"{served['url']}lab/tree/live.ipynb?token={served['token']}"
     finally:
         server.terminate()
-        server.wait(timeout=60)
+        server.wait(timeout=180)
 
 
 def text(driver: Any) -> str:

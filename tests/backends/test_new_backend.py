@@ -31,7 +31,7 @@ def sweep(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         cwd=project,
-        timeout=300,
+        timeout=600,
         env={**os.environ, "PYTHONPATH": path},
     )
 

@@ -53,7 +53,7 @@ def asked(project: Path, environment: dict[str, str], *options: str) -> tuple[in
     file = project / "study.yaml"
     file.write_text(to_yaml(toy_study(project, budget={"trials": 1})))
     process = sweep("run", str(file), *options, cwd=project, env=environment)
-    output, _ = process.communicate(timeout=100)
+    output, _ = process.communicate(timeout=600)
     return process.returncode, output
 
 
@@ -75,7 +75,7 @@ def test_a_ray_that_is_started_here_is_closed_to_others(project: Path, tmp_path:
     file.write_text(to_yaml(toy_study(project, budget={"trials": 1}, task={"step_seconds": 0.5})))
     process = sweep("run", str(file), "--backend", "ray", cwd=project, env={**os.environ, "HOME": str(home)})
     begun = lambda: TrialLog(project / "runs/toy/trials/0000").started  # noqa: E731
-    wait_until(lambda: begun() or process.poll() is not None, 200, "the trial runs")
+    wait_until(lambda: begun() or process.poll() is not None, 300, "the trial runs")
     assert begun(), process.communicate()[0]
     driver = psutil.Process(process.pid)
     listening = [
@@ -86,7 +86,7 @@ def test_a_ray_that_is_started_here_is_closed_to_others(project: Path, tmp_path:
     ]
     [scratch] = Path(tempfile.gettempdir()).glob(f"sweepkit-{process.pid}-*")
     assert scratch.stat().st_mode & 0o777 == 0o700
-    output, _ = process.communicate(timeout=100)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
     assert not (home / ".ray").exists() and not scratch.exists()

@@ -26,7 +26,7 @@ from sweepkit.trial.events import Evaluated, Event, Finished, Started
 from sweepkit.trial.trial import Reason
 
 ray = pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(900)]
 COVER = 'hostname apart && mount -t tmpfs none "$1" && shift && exec "$@"'
 APART = ["env", "unshare", "--mount", "--uts", "--", "sh", "-c", COVER, "sh"]
 """Runs a command (after the folder that it is not to see) on the machine apart."""
@@ -69,7 +69,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             apart = subprocess.Popen([*APART, str(projects), *start], cwd="/", stdout=log, stderr=log)
         try:
             head.wait_for_nodes()
-            wait_until(lambda: len(head.global_state.node_table()) == 2, 60, "the second node is there")
+            wait_until(lambda: len(head.global_state.node_table()) == 2, 180, "the second node is there")
             yield Cluster(head.address, projects, disk, bucket)
         finally:
             apart.terminate()

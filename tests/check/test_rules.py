@@ -142,7 +142,7 @@ def test_the_command_refuses_every_mistake_of_a_file_together_and_fast(home: Pat
     (home / "study.yaml").write_text(case["study"])
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = sweep("check", "study.yaml", cwd=home)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (process.returncode, output.splitlines()) == (2, case["says"])
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < SECONDS

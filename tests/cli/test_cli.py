@@ -102,7 +102,7 @@ def typed(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
         [sys.executable, "-m", "sweepkit", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         env={**os.environ, **environment},
     )
 

@@ -36,7 +36,7 @@ tracking: {{uri: none}}
 def said(*arguments: str, cwd: Path, code: int = 0) -> str:
     """Return what the command printed; it has to end with ``code``."""
     process = sweep(*arguments, cwd=cwd)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == code, output
     return output
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.real
 def typed(*arguments: str, cwd: Path) -> tuple[int, str]:
     """Return a command's exit code and what it printed."""
     process = sweep(*arguments, cwd=cwd)
-    output, _ = process.communicate(timeout=250)
+    output, _ = process.communicate(timeout=600)
     return process.returncode, output
 
 

@@ -95,7 +95,7 @@ def test_a_study_that_runs_out_of_memory_is_refused_with_what_fits(project: Path
     study = toy_study(project, space={**BATCHES, "task.out_of_memory_above": {"choices": [2, 100]}})
     (project / "study.yaml").write_text(to_yaml(study))
     process = sweep("check", "study.yaml", "--probe", cwd=project)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 1, said
     assert (
         "! out of memory at bs=8 out_of_memory_above=2: out of memory: toy out of memory with a micro-batch of 8; "

@@ -195,7 +195,7 @@ def test_several_goals_end_in_a_front(project: Path) -> None:
     outcome = run(study)
     assert [len(row.values) for row in outcome.rows] == [2] * 6
     shown = sweep("show", "toy", "--once", cwd=project)
-    output, _ = shown.communicate(timeout=60)
+    output, _ = shown.communicate(timeout=180)
     assert "Pareto front" in output
 
 
@@ -247,6 +247,6 @@ def test_a_study_runs_from_any_folder_by_file_folder_and_name(project: Path, tmp
     assert load_study(folder / "study.yaml").study.place.root == project
     for trials, (argument, cwd) in enumerate([(str(folder), tmp_path), ("studies/toy/study.yaml", project)], start=1):
         process = sweep("run", argument, "--set", f"budget.trials={trials}", cwd=cwd, env={**os.environ})
-        output, _ = process.communicate(timeout=100)
+        output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
     assert len(list((project / "runs/toy/trials").iterdir())) == 2

@@ -92,7 +92,7 @@ def files():
     return {str(path): hashlib.sha256(content).hexdigest() for path, content in found.items()}
 for command in commands:
     before, began = files(), time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "sweepkit", *command], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-m", "sweepkit", *command], capture_output=True, text=True, timeout=600)
     after = files()
     changed = sorted(path for path in {**before, **after} if before.get(path) != after.get(path))
     print(json.dumps([command, done.returncode, done.stdout, done.stderr, changed]), flush=True)
@@ -191,7 +191,7 @@ def test_a_server_that_does_not_answer_costs_one_sentence(home: Path, server: st
         began = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "sweepkit", *command],
-            cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False,
+            cwd=folder, env=environment, capture_output=True, text=True, timeout=180, check=False,
         )  # fmt: skip
         assert done.returncode == 1, (command, done)
         assert is_a_sentence(done.stderr) and "MLflow" in done.stderr, (command, done.stderr)
@@ -200,6 +200,6 @@ def test_a_server_that_does_not_answer_costs_one_sentence(home: Path, server: st
     assert hashlib.sha256(state.read_bytes()).hexdigest() == before
     enqueued = subprocess.run(
         [sys.executable, "-m", "sweepkit", "enqueue", "toy", "learning_rate=1e-3"],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert enqueued.returncode == 0, "it needs no server"

@@ -59,7 +59,7 @@ def write_study(project: Path, name: str, backend: str, *, step_seconds: float =
 
 def shown(file: Path, elsewhere: Path) -> list[dict[str, object]]:
     process = sweep("show", str(file), "--json", cwd=elsewhere)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     assert process.returncode == 0, output
     trials: list[dict[str, object]] = json.loads(output)["trials"]
     return trials
@@ -71,7 +71,7 @@ def essence(trials: list[dict[str, object]]) -> list[tuple[object, ...]]:
 
 def run_to_end(file: Path, elsewhere: Path, environment: dict[str, str]) -> str:
     process = sweep("run", str(file), cwd=elsewhere, env=environment)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     return output
 
@@ -101,7 +101,7 @@ def kill_half_trained(project: Path, file: Path, elsewhere: Path, environment: d
     """Start the study and kill its driver while this trial trains and has a checkpoint to go on from."""
     process = sweep("run", str(file), cwd=elsewhere, env=environment)
     log = TrialLog(project / "runs/killed/trials" / f"{number:04d}")
-    wait_until(lambda: lasting(log.refresh()), 100, "a resumable checkpoint")
+    wait_until(lambda: lasting(log.refresh()), 300, "a resumable checkpoint")
     kill(process, environment["SWEEPKIT_TEST_MARK"])
 
 

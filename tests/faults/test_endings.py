@@ -280,7 +280,7 @@ def test_nothing_survives_its_parent(project: Path, tmp_path: Path, victim: str)
     environment = {**os.environ, "SWEEPKIT_TEST_MARK": str(tmp_path)}
     process = sweep("run", str(file), cwd=tmp_path, env=environment)
     log = project / "runs/toy/trials/0001/events.jsonl"
-    wait_until(log.exists, 60, "two trials run")
+    wait_until(log.exists, 180, "two trials run")
     (warm,) = [child for child in psutil.Process(process.pid).children() if "serve" in " ".join(child.cmdline())]
     (warm if victim == "warm process" else process).send_signal(signal.SIGKILL)
     output, _ = process.communicate(timeout=30)
@@ -297,7 +297,7 @@ def test_a_warm_process_that_still_imports_dies_with_its_driver(project: Path, t
     driver = psutil.Process(process.pid)
     # torch is mapped some way into the imports, which take seconds more.
     importing = lambda: [child for child in driver.children() if _maps(child, "libtorch")]  # noqa: E731
-    wait_until(importing, 60, "the warm process imports torch")
+    wait_until(importing, 180, "the warm process imports torch")
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
     wait_until(lambda: not processes_below(str(tmp_path)), 1, "every process is gone")

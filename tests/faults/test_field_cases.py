@@ -155,7 +155,7 @@ def problems(commands: bool) -> Refuse:
 def command(name: str, file: Path) -> tuple[int, str]:
     """Run one command on a study file; return its exit code and what it wrote."""
     process = sweep(name, file.name, cwd=file.parent)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=600)
     return process.returncode, output
 
 
@@ -318,7 +318,7 @@ def test_a_home_that_cannot_be_written_is_named(project: Path, tiny_bert: Path) 
     written(project, "eval_accuracy", of_rows(project, tiny_bert, rows))
     environment = {"PATH": os.environ["PATH"], "LANG": "C", "HOME": "/proc/nohome", "TMPDIR": str(project)}
     process = sweep("run", "study.yaml", cwd=project, env=environment)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 2, output
     assert "the cache folder /proc/nohome/.cache cannot be written" in " ".join(output.split())
     assert "set HF_HOME" in output

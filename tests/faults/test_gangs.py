@@ -62,7 +62,9 @@ def test_every_rank_trains_the_same_parameters(executor: Executor, project: Path
 def test_ranks_listen_on_the_loopback_interface_alone(executor: Executor, project: Path) -> None:
     gate = project / "gate"
     executor.start(spec(project, 9, {"task.wait_at_step": 2, "task.wait_for": str(gate)}))
-    wait_until(lambda: executor.poll(0.1) is not None and len(list(project.glob("gate.here-*"))) == 2, 60, "both train")
+    wait_until(
+        lambda: executor.poll(0.1) is not None and len(list(project.glob("gate.here-*"))) == 2, 180, "both train"
+    )
     pids = [int(path.name.rpartition("-")[2]) for path in project.glob("gate.here-*")]
     listening = {
         connection.laddr.ip

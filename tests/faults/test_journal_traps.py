@@ -40,7 +40,7 @@ def torn(project: Path) -> StudyData:
     study = toy_study(project, budget={"trials": 2}, backend={"parallel": 1})
     run(study)
     journal = str(study.place.journal)
-    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, journal], timeout=60, check=False)
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, journal], timeout=180, check=False)
     assert killed.returncode == -signal.SIGXFSZ
     assert not study.place.journal.read_bytes().endswith(b"\n"), "the last record is torn"
     assert Path(f"{journal}.lock").is_symlink(), "the lock is left"

@@ -24,7 +24,7 @@ from sweepkit.trial.events import Evaluated, Event, Finished, Started
 from sweepkit.trial.trial import Reason
 
 ray = pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(900)]
 TRIALS = 24
 
 
@@ -125,15 +125,15 @@ def test_a_study_goes_on_after_ray_is_gone(project: Path, tmp_path: Path) -> Non
     file.write_text(to_yaml(toy_study(project, task={"step_seconds": 0.02}, backend={"type": "ray", "parallel": 1})))
     environment = {**os.environ, "SWEEPKIT_TEST_MARK": str(tmp_path)}
     process = sweep("run", str(file), cwd=tmp_path, env=environment)
-    wait_until((project / "runs/toy/trials/0001/events.jsonl").exists, 120, "the second trial runs")
+    wait_until((project / "runs/toy/trials/0001/events.jsonl").exists, 300, "the second trial runs")
     for ours in processes_below(str(tmp_path)):
         if "ray" in ours.name() or "gcs_server" in ours.name():
             ours.send_signal(signal.SIGKILL)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode != 0
     wait_until(lambda: not processes_below(str(tmp_path)), 10, f"every process is gone; it said {output}")
     again = sweep("run", str(file), cwd=tmp_path, env=environment)
-    output, _ = again.communicate(timeout=200)
+    output, _ = again.communicate(timeout=600)
     assert again.returncode == 0, output
     wait_until(lambda: not processes_below(str(tmp_path)), 10, "every process is gone")
     assert psutil.pid_exists(os.getpid())

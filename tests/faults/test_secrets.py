@@ -69,10 +69,10 @@ def written(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Writte
         said = {}
         for name, words in commands.items():
             process = sweep(*words, cwd=home, env={**os.environ, "SOME_SERVICE_TOKEN": TOKEN})
-            said[name], _ = process.communicate(timeout=200)
+            said[name], _ = process.communicate(timeout=600)
             assert process.returncode == 0, said[name]
     process = sweep("show", "study.yaml", cwd=home)
-    said["the server is away"], _ = process.communicate(timeout=100)
+    said["the server is away"], _ = process.communicate(timeout=600)
     assert process.returncode == 2
     files = {*home.rglob("*")} - before - {home / "study.yaml"}
     return Written(said, {str(path.relative_to(home)): path.read_bytes() for path in files if path.is_file()})

@@ -55,9 +55,9 @@ def test_however_a_study_is_stopped_it_checkpoints_and_goes_on(project: Path, wa
     for way in ways:
         before = lasts()
         process = start(project)
-        wait_until(lambda before=before: lasts() and lasts() != before, 60, "a trial comes to a checkpoint")
+        wait_until(lambda before=before: lasts() and lasts() != before, 180, "a trial comes to a checkpoint")
         if way == "sweep stop":
-            said = sweep("stop", "toy", cwd=project).communicate(timeout=60)[0]
+            said = sweep("stop", "toy", cwd=project).communicate(timeout=180)[0]
             assert f"asked process {process.pid} to stop toy" in said
         else:
             process.send_signal(signal.Signals[way])
@@ -76,7 +76,7 @@ def test_a_second_ctrl_c_ends_at_once_what_does_not_listen(project: Path) -> Non
         project, budget={"trials": 2}, backend={"parallel": 2}, task={"wait_at_step": 5, "wait_for": str(gate)}
     )
     process = start(project)
-    wait_until(lambda: len(list(project.glob("gate.here-*"))) == 2, 60, "both trials hang in their fifth step")
+    wait_until(lambda: len(list(project.glob("gate.here-*"))) == 2, 180, "both trials hang in their fifth step")
     process.send_signal(signal.SIGINT)
     assert process.stdout is not None
     while "stopping: running trials checkpoint first; Ctrl-C again ends them at once" not in process.stdout.readline():
@@ -94,7 +94,7 @@ def test_a_second_ctrl_c_ends_at_once_what_does_not_listen(project: Path) -> Non
 def test_ctrl_c_while_everything_is_imported_records_nothing(project: Path) -> None:
     written(project)
     process = start(project)
-    wait_until(lambda: psutil.Process(process.pid).children(), 60, "the warm process is there")
+    wait_until(lambda: psutil.Process(process.pid).children(), 180, "the warm process is there")
     process.send_signal(signal.SIGINT)
     output = left_of(process, project, 130)
     assert "Traceback" not in output
@@ -112,7 +112,7 @@ def test_failed_trials_are_run_again_as_new_ones_that_name_them(project: Path) -
     )
     left_of(start(project), project, 1, 60)
     assert endings(study) == ["failed", "complete"]
-    said = sweep("retry", "toy", "--failed", cwd=project).communicate(timeout=60)[0]
+    said = sweep("retry", "toy", "--failed", cwd=project).communicate(timeout=180)[0]
     assert "trial 2 retries trial 0" in said
     left_of(start(project), project, 0, 60)
     rows = read(study)

@@ -106,11 +106,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     environment = {**os.environ, "SERVICE_TOKEN": ENVIRONMENT}
     for name, (code, *words) in commands.items():
         process = sweep(*words, cwd=home, env=environment)
-        said[name], _ = process.communicate(timeout=200)
+        said[name], _ = process.communicate(timeout=600)
         assert process.returncode == code, (name, said[name])
     (home / "study.yaml").rename(home / "elsewhere.txt")
     process = sweep("run", "leaky", cwd=home, env=environment)
-    said["without its file"], _ = process.communicate(timeout=100)
+    said["without its file"], _ = process.communicate(timeout=600)
     assert process.returncode == 2
     mine = {*home.rglob("*")} - before - {home / "elsewhere.txt"}
     files = {

@@ -56,7 +56,7 @@ def test_two_drivers_share_a_study(project: Path, tmp_path: Path, server: str) -
         tracking={"uri": "sqlite:///mlflow.db"},
     )
     both = [sweep("run", str(file), cwd=tmp_path) for _ in range(2)]
-    said = [process.communicate(timeout=250)[0] for process in both]
+    said = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     rows = read(study)
     assert [(row.number, row.ending) for row in rows] == [(number, Ending.complete) for number in range(trials)]
@@ -82,13 +82,13 @@ def test_the_other_driver_takes_over_what_a_dead_one_left(project: Path, tmp_pat
         backend={"parallel": 1},
     )
     first = sweep("run", str(file), cwd=tmp_path, env={**os.environ, "SWEEPKIT_TEST_MARK": str(tmp_path)})
-    wait_until(lambda: list(tmp_path.glob("go.here-*")), 100, "the first trial waits after its checkpoint")
+    wait_until(lambda: list(tmp_path.glob("go.here-*")), 300, "the first trial waits after its checkpoint")
     second = sweep("run", str(file), cwd=tmp_path)
-    wait_until(lambda: len(list(tmp_path.glob("go.here-*"))) == 2, 100, "so does the second's")
+    wait_until(lambda: len(list(tmp_path.glob("go.here-*"))) == 2, 300, "so does the second's")
     first.send_signal(signal.SIGKILL)
     first.communicate()
     wait_until(lambda: not processes_below(str(tmp_path)), 5, "the first driver's trial is gone with it")
     (tmp_path / "go").touch()
-    said, _ = second.communicate(timeout=100)
+    said, _ = second.communicate(timeout=600)
     assert second.returncode == 0, said
     assert [(row.ending, row.attempts) for row in read(study)] == [(Ending.complete, 2), (Ending.complete, 1)]

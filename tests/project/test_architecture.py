@@ -103,7 +103,7 @@ def loaded_after(code: str, *arguments: str) -> set[str]:
     """Return which libraries that a light command must not import a fresh interpreter has imported after ``code``."""
     script = f"import sys\n{code}\nprint('loaded:', *sorted({set(LIGHT)!r} & sys.modules.keys()))"
     command = [sys.executable, "-c", script, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return set(done.stdout.splitlines()[-1].removeprefix("loaded:").split())
 

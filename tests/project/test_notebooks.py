@@ -116,7 +116,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
 
     def execute(file: Path) -> subprocess.CompletedProcess[str]:
         command = ["jupyter", "execute", "--inplace", str(file)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
     with ThreadPoolExecutor(2) as pool:
         done = {file.stem: done for file, done in zip(files, pool.map(execute, files), strict=True)}

@@ -72,7 +72,7 @@ def runs(studies: Path) -> Mapping[str, tuple[int, str]]:
         process = sweep(
             "run", f"studies/{file}", *settings, cwd=studies.parent, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=600)
         return process.returncode, output
 
     with ThreadPoolExecutor(2) as pool:
@@ -90,16 +90,16 @@ def one_by_one(file: str, studies: Path, backend: str) -> list[dict[str, Any]]:
     """Return the trials of a shortened run, one after the other on a backend."""
     settings = [word for setting in SHORTER[file] for word in ("--set", setting)]
     way = ("--fresh", "--backend", backend, "--parallel", "1")
-    output, _ = sweep("run", f"studies/{file}", *settings, *way, cwd=studies.parent).communicate(timeout=240)
+    output, _ = sweep("run", f"studies/{file}", *settings, *way, cwd=studies.parent).communicate(timeout=600)
     assert "2 complete" in output, output
-    shown, _ = sweep("show", f"studies/{file}", "--json", cwd=studies.parent).communicate(timeout=60)
+    shown, _ = sweep("show", f"studies/{file}", "--json", cwd=studies.parent).communicate(timeout=180)
     return [
         {key: trial[key] for key in ("number", "ending", "params", "value")} for trial in json.loads(shown)["trials"]
     ]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("runs")
 @pytest.mark.parametrize("file", FILES)
 def test_a_shipped_study_gives_the_same_on_ray(file: str, studies: Path) -> None:

@@ -318,7 +318,7 @@ def test_the_test_split_is_used_once_however_often_the_command_runs(ran: Ran) ->
 def test_an_exported_model_is_trained_again_to_the_same_value(ran: Ran, tmp_path: Path) -> None:
     swept("best", "answered", "--export", str(tmp_path / "out"), cwd=ran.root)
     command = [sys.executable, "train.py"]
-    trained = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True, timeout=200, check=False)
+    trained = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True, timeout=600, check=False)
     assert trained.returncode == 0, trained.stderr
     found = json.loads(trained.stdout.strip().splitlines()[-1])
     verdict = json.loads((ran.study.place.verdict_json).read_text())

@@ -91,7 +91,7 @@ def exported(study: StudyData, folder: Path) -> tuple[Trial, dict[str, Any]]:
     assert best is not None
     export(study, rows, best, folder)
     trained = subprocess.run(
-        [sys.executable, "train.py"], cwd=folder, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "train.py"], cwd=folder, capture_output=True, text=True, timeout=600, check=False
     )
     assert trained.returncode == 0, trained.stderr
     found: dict[str, Any] = json.loads(trained.stdout.strip().splitlines()[-1])

@@ -72,7 +72,7 @@ def test_optuna_dashboard_opens_the_studys_storage(study: StudyData, tmp_path: P
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
         try:
             base = f"http://127.0.0.1:{port}/api/studies"
-            (summary,) = wait_until(lambda: answer(base), 60, "the dashboard answers")["study_summaries"]
+            (summary,) = wait_until(lambda: answer(base), 180, "the dashboard answers")["study_summaries"]
             trials = answer(f"{base}/{summary['study_id']}")["trials"]
         finally:
             server.terminate()

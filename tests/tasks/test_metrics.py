@@ -125,7 +125,7 @@ def test_two_processes_computing_at_once_do_not_disturb_each_other() -> None:
         " for _ in range(20)]))"
     )
     started = [subprocess.Popen([sys.executable, "-c", code, str(n)], stdout=subprocess.PIPE) for n in (3, 8)]
-    results = [json.loads(process.communicate(timeout=120)[0]) for process in started]
+    results = [json.loads(process.communicate(timeout=600)[0]) for process in started]
     assert results == [[n / 10] * 20 for n in (3, 8)]
 
 

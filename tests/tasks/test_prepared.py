@@ -67,7 +67,7 @@ def test_processes_that_come_at_once_prepare_once(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    places = {process.communicate(timeout=120)[0] for process in started}
+    places = {process.communicate(timeout=600)[0] for process in started}
     assert (len(places), calls(tmp_path)) == (1, 1)
 
 

@@ -63,7 +63,7 @@ def logged(study: StudyData) -> Counter[tuple[str | None, str, int]]:
 
 def run_whole(project: Path) -> str:
     process = sweep("run", "study.yaml", cwd=project)
-    said, _ = process.communicate(timeout=200)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     return said
 
@@ -107,15 +107,15 @@ def test_a_server_away_for_twenty_seconds_of_a_study_has_everything_once_in_the_
         backend={"parallel": 4},
     )
     process = sweep("run", "study.yaml", cwd=project)
-    wait_until(lambda: len(server.ask(QUESTION.format(study.name))) > 100, 100, "metrics of the first steps are there")
+    wait_until(lambda: len(server.ask(QUESTION.format(study.name))) > 100, 300, "metrics of the first steps are there")
     server.kill()
     killed, there = time.monotonic(), len(server.ask(QUESTION.format(study.name)))
     wait_until(lambda: time.monotonic() - killed > OUTAGE_SECONDS, OUTAGE_SECONDS + 5, "the outage is over")
     assert len(list(tmp_path.glob("go.here-*"))) < 4, "some trial trained all the while"
     server.start()
-    wait_until(lambda: len(list(tmp_path.glob("go.here-*"))) == 4, 100, "all trials have ten steps to go")
+    wait_until(lambda: len(list(tmp_path.glob("go.here-*"))) == 4, 300, "all trials have ten steps to go")
     go.touch()
-    said, _ = process.communicate(timeout=200)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     assert said.count("training goes on and the rest is delivered later") == 1
     found = Counter(map(tuple, server.ask(QUESTION.format(study.name))))

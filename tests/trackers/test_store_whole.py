@@ -35,7 +35,7 @@ Store(tracking_uri(study), study.place)
 def test_a_process_killed_while_it_makes_the_store_leaves_none(project: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", MAKING], cwd=project)
     drafts = lambda: [file for file in project.glob(".mlflow.db-*/draft.db") if file.stat().st_size]  # noqa: E731
-    wait_until(drafts, 100, "the tables are being made")
+    wait_until(drafts, 300, "the tables are being made")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (project / "mlflow.db").exists()

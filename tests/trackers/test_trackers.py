@@ -453,7 +453,7 @@ def test_eight_trials_that_log_every_step_lose_nothing_through_a_courier(
         thread.start()
     for thread in threads:
         thread.join()
-    assert (courier.close({"best": 7}), said) == ("", [])
+    assert (courier.close({"best": 7}, timeout_seconds=600), said) == ("", [])
     each = Counter(dict(store("select run_uuid, count(*) from metrics group by run_uuid"))).values()
     assert sorted(each) == [steps * 3 + steps // 10 * 2 + AT_END] * 8
     assert {run.info.status for run in runs(study).values()} == {"FINISHED"}
@@ -483,7 +483,7 @@ tracker.sync()
         assert driver.stdin is not None
         driver.stdin.write("go\n")
         driver.stdin.flush()
-    answers = [driver.communicate(timeout=240) for driver in drivers]
+    answers = [driver.communicate(timeout=600) for driver in drivers]
     assert [(driver.returncode, error) for driver, (_, error) in zip(drivers, answers, strict=True)] == [(0, "")] * len(
         names
     )
