@@ -225,6 +225,7 @@ values = some.recursive(
 )
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("in_this_process")
 @given(some.data())
 @settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
