@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,42 @@ def test_a_lost_memory_makes_no_second_model(home: Path, classifier: Path) -> No
     again.keep(0)
     assert len(models(study)) == 1
     assert len(weights(home)) == 1
+
+
+def test_a_registered_model_stays_although_what_was_known_of_it_is_lost(home: Path, classifier: Path) -> None:
+    study = trials.toy_study(home, tracking={"register": "toy-model"})
+    kept(study, [0], classifier).close({"best": 0})
+    study.place.mlflow_json.write_bytes(b"\0" * 99)
+    again = MLflowTracker(study, lambda: [trials.row(0, Ending.complete)])
+    assert again.registered() == {0}, "it may be registered"
+    again.open()
+    again.sync()
+    again.keep(0)
+    assert again.registered() == {0}
+    again.drop(0)
+    assert len(models(study)) == len(weights(home)) == 1
+
+
+def test_a_link_in_the_place_of_a_checkpoint_or_trial_is_no_model_and_what_it_leads_to_stays(
+    home: Path, classifier: Path, tmp_path: Path
+) -> None:
+    study, elsewhere = trials.toy_study(home), tmp_path / "elsewhere"
+    rows = [trials.whole(study, number) for number in (0, 1)]
+    (elsewhere / "best").mkdir(parents=True)
+    for name in ("precious.safetensors", "training_args.bin"):
+        (elsewhere / "best" / name).write_bytes(b"mine")
+    (study.place.trial(0) / "best").symlink_to(elsewhere / "best")
+    (elsewhere / "events.jsonl").write_bytes((study.place.trial(1) / "events.jsonl").read_bytes())
+    shutil.rmtree(study.place.trial(1))
+    study.place.trial(1).symlink_to(elsewhere)
+    tracker = MLflowTracker(study, lambda: rows)
+    tracker.open()
+    tracker.sync()
+    for number in (0, 1):
+        tracker.keep(number)
+        tracker.drop(number)
+    assert models(study) == []
+    assert sorted(path.name for path in (elsewhere / "best").iterdir()) == ["precious.safetensors", "training_args.bin"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 from sweepkit.study.damage import TORN, broken, note, put_aside, settle
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.files import make_own, remove
-from sweepkit.study.paths import BEST, BEST_OLD, CHECKPOINTS, LAST, LAST_NEW, TRIALS, Place
+from sweepkit.study.paths import BEST, BEST_OLD, CHECKPOINTS, LAST, LAST_NEW, Place
 
 RESUMABLE_PER_MODEL = 3.0
 """A resumable checkpoint is the model and, with Adam, two numbers more per weight."""
@@ -45,7 +45,7 @@ class Checkpoints:
     def folder(self, number: int) -> Path:
         """Return a trial's folder. Raises StudyFailed where a link leads out of the study's folder."""
         folder = self._place.trial(number)
-        if folder.resolve() != self._place.folder.resolve() / TRIALS / folder.name:
+        if self._place.leads_out(number):
             raise StudyFailed(
                 f"{folder} is a link, or lies behind one; put the folder itself there, or remove the link"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
 import threading
 import time
@@ -31,6 +30,7 @@ from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, set_aside
 from sweepkit.study.damage import LOG, files_named, note, put_aside
 from sweepkit.study.errors import FULL_DISK, DamagedFile, StudyFailed
+from sweepkit.study.files import remove
 from sweepkit.study.identity import archive, identify, refuse_changed
 from sweepkit.study.locks import StudyLock, lock_owners
 from sweepkit.study.study import StudyData
@@ -119,7 +119,7 @@ class _Run:
             archive(place)
         refuse_changed(place, self._study)  # identify() asks again; here, before a warm process is waited for
         if len(lock_owners(place)) == 1:
-            shutil.rmtree(place.scratch, ignore_errors=True)
+            remove(place.scratch)
         mend(place.data)
         if self._study.confirm is not None and self._study.confirm.test == "once":
             read_test(place)  # a damaged record is refused now, not after the confirmation

@@ -187,6 +187,11 @@ class Place:
         """Return the folder of one trial."""
         return self.trials / f"{number:04d}"
 
+    def leads_out(self, number: int) -> bool:
+        """Whether a link in the place of a trial's folder, or of all trials', leads out of the study's folder."""
+        folder = self.trial(number)
+        return folder.resolve() != self.folder.resolve() / TRIALS / folder.name
+
     def holds_model(self, folder: Path) -> bool:
         """Whether a folder is the model of one that MLflow stored within the project."""
         return folder.is_relative_to(self.root.resolve()) and (folder.parent / "MLmodel").is_file()

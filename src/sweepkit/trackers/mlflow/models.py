@@ -50,14 +50,14 @@ class Models:
         done, best = self._state.trials.get(number), self._place.trial(number) / BEST
         if done is None or not done.run_id or done.gone or done.model == "made":
             return
-        if not best.exists() and done.model != "making":
+        if (not best.exists() or self._foreign(number)) and done.model != "making":
             return
         (best / ARGUMENTS).unlink(missing_ok=True)
         model = self._begin(number, done)
         folder = _folder(model)
         try:
             if folder is not None:
-                _move(best, folder / flavor.MODEL, self._place)
+                _move(best, folder / flavor.MODEL)
                 weights = folder / flavor.MODEL
             else:
                 self._client.log_model_artifacts(done.model_id, str(best), flavor.MODEL)
@@ -88,7 +88,8 @@ class Models:
                     raise
             done.model_id = done.model = ""
             self._state.save()
-        remove(best)
+        if not self._place.leads_out(number):
+            remove(best)
 
     def settle(self, ranked: set[int]) -> None:
         """Make models and ``best/`` folders consistent after an earlier driver was interrupted; ``ranked`` keep theirs."""
@@ -193,6 +194,11 @@ class Models:
         done.model = "registered"
         self._state.save()
 
+    def _foreign(self, number: int) -> bool:
+        """Whether ``best/`` is somebody else's folder: a link that does not lead to a model of this project's MLflow."""
+        best = self._place.trial(number) / BEST
+        return self._place.leads_out(number) or (best.is_symlink() and not self._place.holds_model(best.resolve()))
+
     def _moved(self, done: Delivered) -> bool:
         folder = _folder(self._client.get_logged_model(done.model_id))
         return folder is not None and (folder / flavor.MODEL).exists()
@@ -212,14 +218,12 @@ def _folder(model: LoggedModel) -> Path | None:
     return Path(unquote(location.path)) if location.scheme in ("", "file") else None
 
 
-def _move(best: Path, target: Path, place: Place) -> None:
+def _move(best: Path, target: Path) -> None:
     """Move ``best/`` to ``target`` and link it; if killed at any moment, one of the two is complete."""
     source = best.resolve() if best.is_symlink() else best
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if best.is_symlink() and not place.holds_model(source):
-                raise OSError(errno.EXDEV, "somebody else's folder is copied, not moved")
             os.rename(source, target)
         except OSError as error:
             if error.errno != errno.EXDEV:

@@ -1,0 +1,74 @@
+"""A trial that was stopped and whose checkpoint is damaged starts over and says so; training is real, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from making import toy_study
+from sweepkit.check import Checked, known_values, typed
+from sweepkit.driver.run import Outcome, Replacements, Watcher, run_checked
+from sweepkit.report.watch import Switch
+from sweepkit.study.study import StudyData
+from sweepkit.tasks.load import task_class
+from sweepkit.trial.events import Checkpointed, Event, Started
+from sweepkit.trial.log import TrialLog
+
+pytestmark = pytest.mark.real
+
+
+class Stopping(Watcher):
+    """Stops a run at a trial's first resumable checkpoint, and keeps what is said of the study."""
+
+    def __init__(self, switch: Switch) -> None:
+        self._switch = switch
+        self.said: list[str] = []
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, Checkpointed) and event.role == "last":
+            self._switch.press()
+
+    def on_note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def ran(study: StudyData, watch: Watcher, switch: Switch | None = None) -> Outcome:
+    here = Replacements(task=task_class(study.task, study.home))
+    return run_checked(Checked(study, known_values(study)), watch=watch, switch=switch, instead=here)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def zero(file: Path) -> None:
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "resumed"),
+    [
+        ("model.safetensors", lambda file: None, [0, 4]),
+        ("model.safetensors", cut, [0, 0]),
+        ("optimizer.pt", zero, [0, 0]),
+        ("trainer_state.json", Path.unlink, [0, 0]),
+    ],
+    ids=["whole", "cut", "zeros", "gone"],
+)
+def test_a_trial_goes_on_from_a_whole_checkpoint_alone(
+    project: Path, name: str, damage: Callable[[Path], None], resumed: list[int]
+) -> None:
+    study = typed(toy_study(project, budget={"trials": 1}, backend={"parallel": 1}))
+    switch = Switch()
+    assert ran(study, Stopping(switch), switch).status == "interrupted"
+    [checkpoint] = (study.place.trial(0) / "last").iterdir()
+    damage(checkpoint / name)
+    watch = Stopping(Switch())
+    [row] = ran(study, watch).rows
+    assert row.ending == "complete"
+    events = TrialLog(study.place.trial(0)).refresh()
+    assert [event.resumed for event in events if isinstance(event, Started)] == resumed
+    named = [note for note in watch.said if str(checkpoint / name) in note and "trial 0 starts over" in note]
+    assert len(named) == resumed.count(0) - 1
