@@ -55,7 +55,7 @@ def prepare(task: Task, folder: Path) -> Path:
 def mend(folder: Path) -> None:
     """Set aside what is damaged of the prepared data in ``folder``, so that it is prepared again."""
     for place in sorted(folder.glob("[!.]*")):
-        if not place.name.endswith(TORN) and (name := broken(place)):
+        if place.is_dir() and not place.name.endswith(TORN) and (name := broken(place)):
             note(f"{place / name} is not as it was written; the data is prepared again")
             put_aside(place)
 
