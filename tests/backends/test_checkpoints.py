@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sweepkit.backends.checkpoints import Checkpoints
-from sweepkit.study.damage import SEAL, note, seal
-from sweepkit.study.paths import Place
+from sweepkit.study.damage import note, seal
+from sweepkit.study.paths import SEAL, Place
 
 MODEL = 1000
 

@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sweepkit.check.fields import child
 from sweepkit.check.fields.installed import installed
 from sweepkit.check.study_file import load_study
 from sweepkit.cli.plan import plan
-from sweepkit.study.errors import StudyFileError
+from sweepkit.study.errors import Problem, StudyFileError
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "studies").rglob("*.yaml"))
@@ -128,18 +129,25 @@ def problems(file: Path, text: str, seconds: float = SECONDS) -> list[str]:
     """Return what is said about a study file, having made sure that it was said soon, briefly and with a line."""
     file.write_text(text, encoding="utf-8")
     before = sorted(file.parent.iterdir())
-    started = time.process_time()
-    said: list[str] = []
+    for last in (False, True):  # the first time, something may be imported
+        started = time.process_time()
+        said = _said(file)
+        if (took := time.process_time() - started) < seconds or last:
+            break
+    assert took < seconds
+    unplaced = [problem for problem in said if problem.line is None]
+    assert [each for each in map(str, unplaced) if " more" not in each and "too large" not in each] == []
+    assert all(len(str(problem)) <= LENGTH for problem in said)
+    assert sorted(file.parent.iterdir()) == before
+    return [*map(str, said)]
+
+
+def _said(file: Path) -> Sequence[Problem]:
     try:
         Console(file=io.StringIO()).print(plan(load_study(file).study, str(file)))
     except StudyFileError as error:
-        said = [str(problem) for problem in error.problems]
-        unplaced = [str(problem) for problem in error.problems if problem.line is None]
-        assert [each for each in unplaced if " more" not in each and "too large" not in each] == []
-    assert time.process_time() - started < seconds
-    assert all(len(each) <= LENGTH for each in said)
-    assert sorted(file.parent.iterdir()) == before
-    return said
+        return error.problems
+    return ()
 
 
 @pytest.mark.parametrize("name", NASTY)

@@ -203,3 +203,15 @@ def test_a_damaged_file_is_named_or_changes_nothing(
         if command == "list" and "other" not in found.text:
             failures.append(f"list lost the other study: {found.text}")
     assert not failures, "\n".join(failures)
+
+
+def test_a_file_in_the_place_of_a_trials_folder_changes_nothing_that_is_known_of_it(
+    whole: Path, tmp_path: Path, said: Callable[..., Said]
+) -> None:
+    project = shutil.copytree(whole, tmp_path / "odd")
+    before = said(project, "show", "toy", "--once")
+    shutil.rmtree(project / "runs/toy/trials/0001")
+    (project / "runs/toy/trials/0001").write_text("")
+    assert said(project, "show", "toy", "--once") == before
+    found = said(project, "report", "toy")
+    assert found.code == 0 and "trials/0001/events.jsonl cannot be read (Not a directory)" in found.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,11 +13,12 @@ from typing import Any
 import pytest
 
 import toys
-from sweepkit.study.errors import InputError
+from sweepkit.study.damage import note
+from sweepkit.study.errors import DamagedFile, InputError
 from sweepkit.study.study import TaskSpec
 from sweepkit.tasks import by_value
 from sweepkit.tasks.load import load_task
-from sweepkit.tasks.prepared import about, digest, hold, load_prepared, prepare
+from sweepkit.tasks.prepared import about, digest, hold, load_prepared, mend, prepare
 from sweepkit.tasks.task import Task
 
 OWN_TASK = """
@@ -226,3 +228,25 @@ def test_held_data_is_opened_once_for_every_process_forked_later(tmp_path: Path)
     hold(task, data)
     folder.rename(tmp_path / "moved")
     assert load_prepared(folder)["train"]["x"] == [0, 1, 2]
+
+
+def test_damaged_data_is_named_and_prepared_again_and_whole_data_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    note.cache_clear()
+    data = tmp_path / "data"
+    whole, broken = (prepare(own(tmp_path, rows=rows), data) for rows in (4, 5))
+    arrow = next((broken / "train").glob("*.arrow"))
+    arrow.write_bytes(arrow.read_bytes()[:-1])
+    files = {path.name for path in data.iterdir()}
+    mend(data)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{arrow} is not as it was written; the data is prepared again"
+    ]
+    assert {path.name for path in data.iterdir()} == files - {broken.name} | {f"{broken.name}.torn"}
+    made = calls(tmp_path)
+    assert [len(load_prepared(prepare(own(tmp_path, rows=rows), data))["train"]) for rows in (4, 5)] == [4, 5]
+    assert calls(tmp_path) == made + 1
+    shutil.rmtree(whole / "train")
+    with pytest.raises(DamagedFile, match="remove the folder, and the data is prepared again"):
+        load_prepared(whole)

@@ -14,8 +14,9 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from making import toy_study
-from sweepkit.study.damage import SEAL, broken
+from sweepkit.study.damage import broken
 from sweepkit.study.errors import TrialFailed
+from sweepkit.study.paths import SEAL
 from sweepkit.trial.callback import Diverged, TrialCallback
 from sweepkit.trial.events import Evaluated, Event
 from sweepkit.trial.reading import read

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sweepkit.study.damage import TORN, broken, note, put_aside, settle
+from sweepkit.study.damage import broken, note, put_aside, settle
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.files import make_own, remove
-from sweepkit.study.paths import BEST, BEST_OLD, CHECKPOINTS, LAST, LAST_NEW, Place
+from sweepkit.study.paths import BEST, BEST_OLD, CHECKPOINTS, LAST, LAST_NEW, TORN, Place
 
 RESUMABLE_PER_MODEL = 3.0
 """A resumable checkpoint is the model and, with Adam, two numbers more per weight."""

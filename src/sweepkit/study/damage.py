@@ -21,12 +21,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from sweepkit.study.errors import DamagedFile, StudyFailed
 from sweepkit.study.files import first_line, remove
+from sweepkit.study.paths import SEAL, TORN
 
 LOG = logging.getLogger("sweepkit")
-SEAL = "seal.json"
-"""In a sealed folder: each file's size and checksum."""
-TORN = ".torn"
-"""Suffix of a folder that was set aside."""
 ENDS = 65536
 """Bytes at either end of a file that its checksum covers; a crash cuts a file, empties it or leaves zeros."""
 _OTHER_VERSION = ("unexpected_keyword_argument", "extra_forbidden")

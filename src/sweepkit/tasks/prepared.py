@@ -16,10 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweepkit.study.damage import TORN, broken, note, put_aside, read_json, seal
+from sweepkit.study.damage import broken, note, put_aside, read_json, seal
 from sweepkit.study.errors import DamagedFile, InputError, SweepError
 from sweepkit.study.files import described
-from sweepkit.study.paths import ABOUT
+from sweepkit.study.paths import ABOUT, TORN
 from sweepkit.tasks import by_value, files
 from sweepkit.tasks.private import temporary_files_in
 from sweepkit.tasks.task import Task

@@ -105,7 +105,7 @@ class TrialLog:
         """Size in bytes, an incomplete last line included; 0 without a file."""
         try:
             return self.path.stat().st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return 0
 
     def refresh(self) -> Sequence[Event]:
