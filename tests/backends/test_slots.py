@@ -69,6 +69,7 @@ def test_each_rank_sees_its_share_of_the_gpus() -> None:
         "MASTER_PORT": "29500",
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
     }
 
 

@@ -42,6 +42,7 @@ class Slot:
                 "MASTER_PORT": str(port),
                 "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 hosts the store as torchrun would, see trial.worker
                 "GLOO_SOCKET_IFNAME": "lo",
+                "NCCL_SOCKET_IFNAME": "lo",
             }
         return result
 
