@@ -116,13 +116,14 @@ def test_a_stopped_trial_goes_on_from_its_checkpoint_as_if_nothing_had_been(exec
 
 
 def test_a_task_that_cannot_be_imported_is_said_at_once(project: Path) -> None:
-    (project / "broken_task.py").write_text("import does_not_exist\n")
+    (project / "broken_task.py").write_text("print('x' * 20_000_000)\nimport does_not_exist\n")
     study = toy_study(project).model_copy(
         update={"task": toy_study(project).task.model_copy(update={"path": "broken_task.py:X"})}
     )
     warm = Executor(study.at(project), [Slot()])
     with warm as executor, pytest.raises(StudyFailed, match="does_not_exist"):
         executor.wait_ready()
+    assert (project / "runs/toy/warm.log").stat().st_size < 10e6
 
 
 def test_the_next_trials_process_is_forked_ahead_and_anew_after_a_late_import(

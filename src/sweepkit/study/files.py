@@ -14,8 +14,8 @@ from typing import Any
 from sweepkit.study.errors import FOREIGN, SweepError
 from sweepkit.study.secrets import scrub
 
-_LOOKED_AT = 10_000
-"""Characters from which a line is taken; messages may have millions."""
+_LOOKED_AT = 50_000
+"""Characters of a message that are used; some have millions."""
 PRIVATE = 0o600
 """Mode of a study's files: its owner reads and writes them, nobody else does."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -69,7 +69,7 @@ def text_of(error: BaseException) -> str:
         text = str(error)
     except FOREIGN:
         return f"{name}, whose message cannot be shown"
-    return scrub(text) if text.strip() else name
+    return scrub(text[: 2 * _LOOKED_AT])[:_LOOKED_AT] if text.strip() else name
 
 
 def described(error: BaseException) -> str:

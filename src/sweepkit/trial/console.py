@@ -1,6 +1,6 @@
-"""A child's console: what it prints goes through a pipe to its log, of which the beginning and the end are kept.
+"""A process's console: what it prints goes through a pipe to its log, of which the beginning and the end are kept.
 
-The warm process reads the pipe, so that a trial that prints without end fills neither the disk nor anybody's memory.
+Its parent reads the pipe, so that a process that prints without end fills neither the disk nor anybody's memory.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 import sys
 import traceback
 from contextlib import suppress
+from pathlib import Path
 
 from sweepkit.study.files import open_own
 from sweepkit.study.secrets import scrub, without_known
@@ -17,19 +18,23 @@ from sweepkit.study.secrets import scrub, without_known
 PART_BYTES = 2 << 20
 """How much of the beginning is kept, and at least of the end; a log is at most three times as long."""
 _LEFT_OUT = "\n[sweepkit: {:,} bytes of output left out here]\n"
+_LONGEST = 50_000
+"""Characters of a traceback's beginning, and of its end, that are printed."""
 _PIPE_BYTES = 1 << 20
 """More than a pipe holds: one read empties it."""
 
 
 class Console:
-    """The pipe of one child, made before it is forked: the child calls :meth:`use`, the warm process the rest.
+    """The pipe of one process, made before it starts; ``writing`` is its end, ``open`` whether more may arrive.
 
-    ``writing`` is the child's end, ``open`` whether more may arrive.
+    A child forked ahead names its log by :meth:`use`; the process that made the pipe calls the other methods.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path | None = None) -> None:
         self._reading, self.writing = os.pipe()
         os.set_blocking(self._reading, False)
+        if log is not None:
+            self._name(log)
         self._path = b""
         self._log: int | None = None
         self.open = True
@@ -38,19 +43,22 @@ class Console:
         """The end to read from, for ``select``."""
         return self._reading
 
+    def _name(self, log: str | Path) -> None:
+        os.write(self.writing, os.fsencode(log) + b"\0")
+
     def use(self, log: str) -> None:
         """Send this process's standard output and error to a log, from here on."""
-        os.write(self.writing, os.fsencode(log) + b"\0")
+        self._name(log)
         for target in (1, 2):
             os.dup2(self.writing, target)
         os.close(self.writing)
 
-    def read(self) -> None:
-        """Add what arrived to the log; where that cannot be written, the output is lost, not the child."""
+    def read(self) -> bool:
+        """Add what arrived to the log and return ``open``; where it cannot be written, the output is lost, not the process."""
         try:
             data = os.read(self._reading, _PIPE_BYTES)
         except BlockingIOError:
-            return
+            return self.open
         self.open = bool(data)
         with suppress(OSError):
             if data and not self._path:
@@ -63,6 +71,7 @@ class Console:
                 end += os.pwrite(self._log, data, end)
                 if end > 3 * PART_BYTES:
                     _shorten(self._log, end)
+        return self.open
 
     def close(self) -> None:
         """Add what is left in the pipe, once the child has exited."""
@@ -76,7 +85,10 @@ class Console:
 def print_traceback(error: BaseException) -> None:
     """Print an exception to standard error, unless the task has closed or replaced that by something that fails."""
     with suppress(Exception):
-        sys.stderr.write(scrub("".join(traceback.format_exception(error))))
+        text = "".join(traceback.format_exception(error))
+        if len(text) > 2 * _LONGEST:
+            text = f"{text[:_LONGEST]}\n[…]\n{text[-_LONGEST:]}"
+        sys.stderr.write(scrub(text))
 
 
 def _shorten(log: int, end: int) -> None:

@@ -50,7 +50,8 @@ class Executor:
 
     def __enter__(self) -> Executor:
         self._warm = WarmProcess(self._study, self._log)
-        self._selector.register(self._warm, selectors.EVENT_READ)
+        for source in (self._warm, self._warm.console):
+            self._selector.register(source, selectors.EVENT_READ)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -184,7 +185,10 @@ class Executor:
         """Wait once for anything; return the events in order."""
         events: list[Event] = []
         for key, _ in self._selector.select(timeout):
-            if key.data is None:
+            if key.fileobj is self._warm.console:
+                if not self._warm.console.read():
+                    self._selector.unregister(key.fileobj)
+            elif key.data is None:
                 for message in self._warm.messages():
                     events += self._on_message(message)
             elif key.data.open:

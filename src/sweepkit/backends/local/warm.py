@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import StudyFailed
-from sweepkit.study.files import last_line, open_own
+from sweepkit.study.files import last_line
 from sweepkit.study.study import StudyData
+from sweepkit.trial.console import Console
 from sweepkit.trial.events import Finished
 from sweepkit.trial.trial import Ending, Reason
 
@@ -56,18 +57,18 @@ class WarmProcess:
             "HF_HUB_DISABLE_TELEMETRY": os.environ.get("HF_HUB_DISABLE_TELEMETRY", "1"),
         }
         log.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(open_own(log, os.O_WRONLY | os.O_APPEND), "ab") as console:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", f"from sweepkit.trial.worker import serve; serve({theirs.fileno()})"],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-                start_new_session=True,
-                env=environment,
-            )
+        self.log, self.console = log, Console(log)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", f"from sweepkit.trial.worker import serve; serve({theirs.fileno()})"],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=self.console.writing,
+            stderr=self.console.writing,
+            start_new_session=True,
+            env=environment,
+        )
         theirs.close()
-        self.log = log
+        os.close(self.console.writing)
         self._buffer = b""
         study_text = study.model_dump_json(by_alias=True, exclude_none=True)
         hello = {"study": study_text, "home": str(study.home), "driver": os.getpid()}
@@ -99,6 +100,7 @@ class WarmProcess:
     def died(self) -> StudyFailed:
         """Return the error that says how the warm process ended and where its log is."""
         status = self.process.wait(timeout=30)
+        self.console.read()
         self._end_left()
         return StudyFailed(f"the warm process ended with status {status}: {last_line(self.log)} (log: {self.log})")
 
@@ -110,6 +112,7 @@ class WarmProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.console.close()
         if self.process.returncode:
             self._end_left()
 
