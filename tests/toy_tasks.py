@@ -163,7 +163,10 @@ def _print(what: str) -> None:
     sys.stdout.write("the beginning\n")
     while what == "endless":
         sys.stdout.write("on and on " * 1000 + "\n")
-    sys.stdout.write("x" * 40_000_000)
+    sys.stdout.flush()
+    line = memoryview(b"x" * 40_000_000)
+    while line:
+        line = line[os.write(1, line) :]
     sys.stdout.write("\nthe end\n")
 
 

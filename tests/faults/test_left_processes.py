@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -41,8 +42,13 @@ def executor(project: Path) -> Iterator[Executor]:
 
 def left(note: Path) -> list[psutil.Process]:
     """Return the processes that a trial left and that still run."""
-    found = [psutil.Process(pid) for pid in map(int, note.read_text().split()) if psutil.pid_exists(pid)]
-    return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+    found = []
+    for pid in map(int, note.read_text().split()):
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 @pytest.mark.parametrize("way", ["complete", "pruned", "stopped", "deadline", "signal"])

@@ -128,5 +128,18 @@ def test_output_is_scrubbed_line_by_line_however_it_is_written(monkeypatch: pyte
     assert kept.getvalue() == "password: *** ***\n***\nno end ***"
 
 
+def test_a_line_without_end_is_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = StringIO()
+    monkeypatch.setattr(sys, "stdout", kept)
+    monkeypatch.setattr(sys, "stderr", StringIO())
+    scrub_output()
+    for _ in range(100):
+        sys.stdout.write("x" * 10_000)
+    assert len(kept.getvalue()) > 900_000
+    sys.stdout.write("y\n")
+    sys.stdout.flush()
+    assert kept.getvalue() == f"{'x' * 1_000_000}y\n"
+
+
 def test_the_message_of_an_exception_is_scrubbed_where_it_is_taken() -> None:
     assert first_line(ConnectionError(f"401 for https://x/?token={S}")) == "401 for https://x/?token=***"

@@ -11,6 +11,9 @@ from sweepkit.study.secrets import scrub
 BLOCK = 8192
 """Characters that a stream into a file holds back, as Python's own do."""
 
+LONGEST = 1 << 16
+"""Characters of a line that are held back; of a longer one, all but the last block is written."""
+
 
 class _Scrubbed:
     """A text stream that writes whole lines, so that a secret is found although it was printed word by word."""
@@ -22,9 +25,13 @@ class _Scrubbed:
 
     def write(self, text: str) -> int:
         self._held += text
-        if "\n" in text and len(self._held) > self._block:
-            whole, newline, self._held = self._held.rpartition("\n")
-            self._stream.write(scrub(whole) + newline)
+        if len(self._held) > self._block:
+            whole, newline, rest = self._held.rpartition("\n")
+            if not newline and len(rest) > LONGEST:
+                whole, rest = rest[:-BLOCK], rest[-BLOCK:]
+            if whole or newline:
+                self._stream.write(scrub(whole) + newline)
+                self._held = rest
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
