@@ -143,12 +143,16 @@ def test_a_trial_whose_log_lost_what_the_storage_knows_starts_over(project: Path
     log = folder / "events.jsonl"
     log.unlink() if content is None else log.write_bytes(content)
     notes = Notes()
-    again = started(session_of(project, storage=storage, watch=notes))
+    session = session_of(project, storage=storage, watch=notes)
+    again = started(session)
     assert (again.number, again.resume_from, again.evaluations) == (0, None, ())
     [note] = notes.said
     assert note.startswith("trial 0 starts over: ") and str(log) in note
     kept = [path.read_bytes() for path in folder.glob("events.jsonl.damaged-*")]
     assert kept == ([] if content is None else [content])
+    session.handle(evaluated(1))
+    third = started(session_of(project, storage=storage, watch=notes))
+    assert third.attempt == 2 or content is None
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"seconds": -1}', '{"seconds": NaN}', "\0\0", None])
