@@ -117,7 +117,7 @@ def test_the_link_of_sweep_ui_shows_the_runs_and_the_parallel_coordinates(study:
 
             until(driver, shown, "the runs are listed")
             chart = "return [...document.querySelectorAll('svg, .js-plotly-plot')].map(e => e.textContent).join(' ')"
-            axes = ["learning_rate", "objective"]
+            axes = ["log10 learning_rate", "objective"]
             until(
                 driver,
                 lambda page: all(axis in page.execute_script(chart) for axis in axes),

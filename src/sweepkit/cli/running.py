@@ -208,7 +208,7 @@ def sync(study: studies.Argument) -> None:
                 continue
             tracker = tracker_of(data, reader.rows, place=reader.place)
             behind += tracker.behind()
-            with answering(tracker, "what it is missing"):
+            with answering(tracker, "what it lacks"):
                 tracker.open()
                 if tracker.note:
                     typer.echo(tracker.note)
