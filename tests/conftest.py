@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -28,6 +29,7 @@ os.environ.update(
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_raylet_start_wait_time_s": "120",  # on a busy machine
         "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": "1",  # tiny models; more threads would wait for each other
         MARK: uuid.uuid4().hex,
     }
 )
@@ -57,6 +59,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         installed(MODEL_TYPES)
     facts._run_child = questions.in_fork
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of all garbage collections: after each training, accelerate asks for a full one."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:
