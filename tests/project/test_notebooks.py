@@ -1,10 +1,13 @@
 """The notebooks: every one runs from top to bottom in a kernel of its own, and is kept without outputs.
 
-Each commit runs them shortened: fewer trials and epochs, the same cells. The long tests run them as they are.
+Each commit reads all of them and runs two shortened: fewer trials and epochs, the same cells. The long tests run all as
+they are.
 """
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
 import shutil
@@ -36,24 +39,13 @@ TRIALS = {
 """Notebook → the studies it runs → their trials."""
 SHORTER = {
     "01_first_study": (('"trials": 4', '"trials": 2'), ('"train_samples": 160', '"train_samples": 32')),
-    "02_reading_the_results": (("budget.trials=14", "budget.trials=4"), ("num_train_epochs=3", "num_train_epochs=2")),
-    "03_notebook_to_yaml_and_back": (
-        *(('"trials": 2', '"trials": 1'), ("budget.trials=4", "budget.trials=2")),
-        ('"num_train_epochs": 2', '"num_train_epochs": 1'),
-    ),
     "04_a_task_of_your_own": (('"trials": 8', '"trials": 2'), ('"num_train_epochs": 4', '"num_train_epochs": 1')),
-    "05_many_machines_with_ray": (('"trials": 4', '"trials": 2'), ('"num_train_epochs": 2', '"num_train_epochs": 1')),
-    "06_designing_a_good_study": (('"trials": 8', '"trials": 4'), ('"num_train_epochs": 3', '"num_train_epochs": 1')),
 }
-"""Notebook → what its code says, and says instead where it is run shortened."""
-SHORTER_TRIALS = {
-    "01_first_study": {"first-study": 2},
-    "02_reading_the_results": {"reading-results": 4},
-    "03_notebook_to_yaml_and_back": {"to-and-fro": 2},
-    "04_a_task_of_your_own": {"rare-digits": 2},
-    "05_many_machines_with_ray": {"with-ray": 2},
-    "06_designing_a_good_study": {"width-coarse": 4, "width-fine": 4},
-}
+"""Notebook that each commit runs → what its code says, and says instead."""
+SHORTER_TRIALS = {"01_first_study": {"first-study": 2}, "04_a_task_of_your_own": {"rare-digits": 2}}
+RUNS = [("shortened", name) for name in SHORTER] + [
+    pytest.param("whole", name, marks=pytest.mark.slow) for name in TRIALS
+]
 STRICT = 'import warnings\n\nwarnings.filterwarnings("error", module=r"(sweepkit|__main__)($|\\.)")\n'
 """Run by every kernel as it starts: warnings are errors where they come from this package or a notebook's own cells."""
 
@@ -71,7 +63,7 @@ def code(notebook: Notebook) -> list[Notebook]:
 
 @dataclass(frozen=True)
 class Executed:
-    """All notebooks, executed: they lie in ``clone`` with outputs."""
+    """Notebooks, executed: they lie in ``clone`` with outputs."""
 
     clone: Path
     trials: Mapping[str, Mapping[str, int]]
@@ -97,14 +89,15 @@ def shorten(file: Path) -> None:
     file.write_text(json.dumps(notebook))
 
 
-@pytest.fixture(scope="module", params=["shortened", pytest.param("whole", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Executed:
-    """Execute all notebooks in a folder as a clone has them, two at a time, with the command that people type."""
+    """Execute the notebooks in a folder as a clone has them, two at a time, with the command that people type."""
     clone = tmp_path_factory.mktemp("clone")
     (clone / "pyproject.toml").touch()
     for part in ("notebooks", "studies"):
         shutil.copytree(ROOT / part, clone / part)
-    files = sorted((clone / "notebooks").glob("*.ipynb"))
+    trials = SHORTER_TRIALS if request.param == "shortened" else TRIALS
+    files = [clone / "notebooks" / f"{name}.ipynb" for name in trials]
     if request.param == "shortened":
         for file in files:
             shorten(file)
@@ -120,7 +113,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
 
     with ThreadPoolExecutor(2) as pool:
         done = {file.stem: done for file, done in zip(files, pool.map(execute, files), strict=True)}
-    return Executed(clone, SHORTER_TRIALS if request.param == "shortened" else TRIALS, done)
+    return Executed(clone, trials, done)
 
 
 def test_there_are_notebooks() -> None:
@@ -133,7 +126,17 @@ def test_a_notebook_is_kept_without_outputs(file: Path) -> None:
     assert {cell["execution_count"] for cell in code(read(file))} == {None}
 
 
-@pytest.mark.parametrize("name", TRIALS)
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_every_python_cell_imports_what_there_is(file: Path) -> None:
+    sources = ["".join(cell["source"]) for cell in code(read(file))]
+    for source in [source for source in sources if not source.startswith("%%bash")]:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sweepkit"):
+                module = importlib.import_module(node.module or "")
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+@pytest.mark.parametrize(("executed", "name"), RUNS, indirect=["executed"])
 def test_a_notebook_runs_from_top_to_bottom_without_warnings(name: str, executed: Executed) -> None:
     outputs = executed.outputs(name)
     assert ["".join(output["text"]) for output in outputs if output.get("name") == "stderr"] == []
@@ -142,7 +145,7 @@ def test_a_notebook_runs_from_top_to_bottom_without_warnings(name: str, executed
     assert found == studies
 
 
-@pytest.mark.parametrize("name", TRIALS)
+@pytest.mark.parametrize(("executed", "name"), RUNS, indirect=["executed"])
 def test_a_notebook_keeps_the_last_picture_of_every_run(name: str, executed: Executed) -> None:
     pictures = ["".join(output.get("data", {}).get("text/html", "")) for output in executed.outputs(name)]
     shown = [
