@@ -34,7 +34,7 @@ test: lint ## the checks and tests of every commit (about 20 minutes)
 	@echo "== tests"
 	@$(BIN)/python -m pytest -m "not slow" $(TWO)
 
-test-all: lint ## also the long fault, notebook, study and browser runs (under 60 minutes)
+test-all: lint ## also the long fault, notebook, study and browser runs (under two hours)
 	@echo "== tests"
 	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile thorough $(TWO)
 	@echo "== the long ones"
