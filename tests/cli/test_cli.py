@@ -217,14 +217,32 @@ def test_a_wrong_option_ends_with_2(project: Path) -> None:
     assert typed("show", "toy", "--colour").returncode == 2
 
 
+UNEXPECTED = """
+import sys
+from sweepkit import cli
+
+def unexpected():
+    raise KeyError("x")
+
+cli.app = unexpected
+cli.main()
+"""
+
+
 @pytest.mark.real
-def test_the_unexpected_ends_with_1_and_says_how_to_see_more(study: StudyData) -> None:
-    study.place.folder.mkdir(parents=True)
-    study.place.study_json.write_text("{}")
-    short = typed("show", "toy")
-    assert (short.returncode, "Traceback" in short.stderr) == (1, False)
-    assert short.stderr.endswith("run the command with SWEEPKIT_DEBUG=1 to see where this was raised\n")
-    assert "Traceback" in typed("show", "toy", SWEEPKIT_DEBUG="1").stderr
+def test_the_unexpected_ends_with_1_and_says_how_to_see_more() -> None:
+    short, long = (
+        subprocess.run(
+            [sys.executable, "-c", UNEXPECTED],
+            env={**os.environ, "SWEEPKIT_DEBUG": debug},
+            capture_output=True,
+            text=True,
+        )
+        for debug in ("", "1")
+    )
+    assert (short.returncode, long.returncode) == (1, 1)
+    assert short.stderr == "error: KeyError: 'x'\nrun the command with SWEEPKIT_DEBUG=1 to see where this was raised\n"
+    assert "Traceback" in long.stderr
 
 
 def test_a_study_is_found_by_file_folder_and_name_from_anywhere_in_the_project(
