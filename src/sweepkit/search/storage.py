@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
@@ -48,6 +47,12 @@ def open_storage(place: Place, study: StudyData, *, repair: bool = False) -> Bas
         return open_journal(place)
     if HIDDEN in study.storage:
         raise not_recorded("storage", study.storage)
+    return _open_database(place, study, repair)
+
+
+def _open_database(place: Place, study: StudyData, repair: bool) -> BaseStorage:
+    import sqlalchemy  # a third of a second, which studies with a journal need not wait for
+
     url = database_url(place, study.storage)
     os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_SECONDS)
     # Readers are short-lived parts of long-lived processes: they must not keep a connection.
