@@ -73,7 +73,8 @@ def test_a_ray_that_is_started_here_is_closed_to_others(project: Path, tmp_path:
     (home := tmp_path / "home").mkdir()
     file = project / "study.yaml"
     file.write_text(to_yaml(toy_study(project, budget={"trials": 1}, task={"step_seconds": 0.5})))
-    process = sweep("run", str(file), "--backend", "ray", cwd=project, env={**os.environ, "HOME": str(home)})
+    environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token"}  # as Ray itself sets it
+    process = sweep("run", str(file), "--backend", "ray", cwd=project, env=environment)
     begun = lambda: TrialLog(project / "runs/toy/trials/0000").started  # noqa: E731
     wait_until(lambda: begun() or process.poll() is not None, 300, "the trial runs")
     assert begun(), process.communicate()[0]

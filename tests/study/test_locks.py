@@ -26,9 +26,9 @@ from sweepkit.study.paths import Place
 
 with StudyLock(Place.of("toy", Path(sys.argv[1])), shared=len(sys.argv) > 2):
     if os.fork() == 0:  # as multiprocessing does; it outlives a killed parent
+        print("held", flush=True)
         time.sleep(1)
         os._exit(0)
-    print("held", flush=True)
     time.sleep(60)
 """
 

@@ -416,7 +416,9 @@ def test_passwords_and_tokens_reach_neither_store_nor_files(home: Path, monkeypa
     (project / "config.py").write_text(f'OPENAI = "{key}"\nurl = "{storage}"\nservice = "{token}"\n')
     study = trials.toy_study(project, storage=storage, question=f"Does {token} work?")
     study.place.folder.mkdir(parents=True)
-    study.place.study_json.write_text(json.dumps({"id": "abc", "study": {"storage": storage}}))
+    study.place.study_json.write_text(
+        json.dumps({"id": "abc", "created": "2026-01-01T00:00:00", "study": {"storage": storage}})
+    )
     effective = {"hub_token": "not-known-to-anyone", "run": token}
     cause = f"OperationalError: cannot connect to {storage} with {token} and {password}"
     end = trials.finished(0, Ending.failed, cause=cause)

@@ -23,21 +23,23 @@ NAMES = {
 """Class → the names it must have. Schedulers get a wrapper that hides the controller as ``_tune_controller``."""
 
 
-_AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_MODE = "RAY_AUTH_MODE"
 
 
 @contextmanager
 def closed_to_others() -> Iterator[None]:
     """Let a Ray that is started here listen on the loopback interface alone, and demand a token that is in no file.
 
-    Where the user has set Ray's variables for tokens, these hold. Ray's own default token lies in a file that other users
-    of the machine may be able to read.
+    Where the user has given a token, or switched them off, that holds. Ray's own default token lies in a file that other
+    users of the machine may be able to read; Ray sets the mode by itself once it was used in this process.
     """
-    own = {} if any(name in os.environ for name in _AUTHENTICATION) else {"RAY_AUTH_MODE": "token"}
-    if own:
-        own["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    own = {}
+    if os.environ.get(_MODE, "token") == "token" and not any(name in os.environ for name in _TOKENS):
+        own = {_MODE: "token", _TOKENS[0]: secrets.token_hex(32)}
     own[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # one machine, as Ray has it by default on Windows and macOS
     across_machines = ray_constants.ENABLE_RAY_CLUSTER
+    before = {name: os.environ[name] for name in own if name in os.environ}
     os.environ |= own
     ray_constants.ENABLE_RAY_CLUSTER = False
     _read_authentication()
@@ -47,6 +49,7 @@ def closed_to_others() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = across_machines
         for name in own:
             os.environ.pop(name, None)
+        os.environ |= before
         _read_authentication()
 
 
