@@ -324,6 +324,7 @@ def test_show_of_a_thousand_trials_is_quick(study: StudyData) -> None:
     storage = optuna.storages.JournalStorage(journal)
     made = optuna.create_study(study_name="toy", storage=storage, direction="maximize")
     domain = optuna.distributions.FloatDistribution(1e-6, 1e-1, log=True)
+    spent: dict[int, float] = {}
     for number in range(1000):
         rate = 1e-6 * (number + 1)
         given = {"ending": "complete", "hyperparameters": {"learning_rate": rate}, "values": [rate], "seconds": 1.0}
@@ -336,10 +337,11 @@ def test_show_of_a_thousand_trials_is_quick(study: StudyData) -> None:
                 user_attrs=given,
             )
         )
-    study.place.journal.write_text("".join(f"{json.dumps(log)}\n" for log in journal.logs))
-    seconds, shown = cpu_seconds("show", "toy")
-    assert "1000 of 10 trials (1000 complete)" in shown
-    assert seconds < 1.5
+        if number in (0, 999):
+            study.place.journal.write_text("".join(f"{json.dumps(log)}\n" for log in journal.logs))
+            spent[number], shown = cpu_seconds("show", "toy")
+            assert f"{number + 1} of 10 trials ({number + 1} complete)" in shown
+    assert spent[999] < 2 * spent[0], "most of it is the command's start"
 
 
 @pytest.mark.real
