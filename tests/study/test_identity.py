@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from making import toy_study
-from sweepkit.study.errors import StudyChanged, StudyLocked
+from sweepkit.study.errors import DamagedFile, StudyChanged, StudyLocked
 from sweepkit.study.identity import archive, changes, identify, plain_study, wider
 from sweepkit.study.locks import StudyLock, lock_owner
 
@@ -18,6 +19,16 @@ RATE = {"low": 1e-4, "high": 1e-2, "log": True}
 BATCH = {"choices": [4, 8]}
 OPTIM = {"choices": {"adamw_torch": {"adam_beta2": {"low": 0.9, "high": 0.99}}, "sgd": {}}}
 SPACE: dict[str, Any] = {"learning_rate": RATE, "per_device_train_batch_size": BATCH, "optim": OPTIM}
+
+
+def test_a_damaged_time_is_named_like_any_other_damage(project: Path) -> None:
+    study = toy_study(project)
+    identify(study.place, study)
+    known = json.loads(study.place.study_json.read_text())
+    assert identify(study.place, study).created.isoformat() == known["created"]
+    study.place.study_json.write_text(json.dumps({**known, "created": "yesterday"}))
+    with pytest.raises(DamagedFile, match=r"study\.json is damaged: created: "):
+        identify(study.place, study)
 
 
 def what_is_refused(project: Path, **keys: Any) -> list[str]:

@@ -47,7 +47,7 @@ class Identity:
     """A study as last run; ``study`` is its plain data, without secrets."""
 
     id: str
-    created: str
+    created: datetime
     study: Mapping[str, Any]
     home: str = ""
     """Folder of the study file, relative to the project root, so that a study can be run by its name."""
@@ -71,7 +71,7 @@ class Identity:
     def save(self, place: Place) -> None:
         """Write ``study.json`` atomically."""
         place.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(place.study_json, json.dumps(asdict(self), indent=1))
+        write_whole(place.study_json, json.dumps({**asdict(self), "created": self.created.isoformat()}, indent=1))
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def identify(place: Place, study: StudyData) -> Identity:
         if "uri" not in study.tracking.model_fields_set:
             del plain["tracking"]["uri"]  # MLFLOW_TRACKING_URI decides, also where the study is found by its name
         id_ = old.id if old else uuid.uuid4().hex[:12]
-        created = old.created if old else datetime.now().isoformat(timespec="seconds")
+        created = old.created if old else datetime.now().replace(microsecond=0)
         identity = Identity(id_, created, plain, home)
         if old != identity:
             identity.save(place)

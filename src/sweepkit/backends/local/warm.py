@@ -27,7 +27,7 @@ START_SECONDS = 180.0
 """How long the warm process may take to import everything."""
 
 LONGEST_MESSAGE = 16 << 20
-"""Bytes without a line's end that a child may send; more is no message."""
+"""Longest line that a child may send, in bytes; it is stopped where it sends more."""
 
 MARK = "SWEEPKIT_WARM"
 """Environment variable that all a warm process started has: its driver's process id, a token and the study's folder."""

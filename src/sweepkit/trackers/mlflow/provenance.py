@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -55,9 +54,7 @@ def began(study: StudyData) -> int:
     """Return when the study began, in milliseconds: before any of its trials."""
     known = Identity.load(study.place)
     starts = [TrialLog(study.place.trial(number)).first_start() for number in folders(study.place)]
-    times = [start.at for start in starts if start] + (
-        [datetime.fromisoformat(known.created).timestamp()] if known else []
-    )
+    times = [start.at for start in starts if start] + ([known.created.timestamp()] if known else [])
     return milliseconds(min([time.time(), *times])) - 1
 
 
