@@ -23,7 +23,7 @@ def ran(home: Path, name: str = "toy", root: Path | None = None) -> Path:
     place = Place.of(name, home) if root is None else Place(home, root, name)
     place.folder.mkdir(parents=True, exist_ok=True)
     plain = StudyData.model_validate({**STUDY, "name": name}).model_dump(mode="json", by_alias=True)
-    record = {"id": "1", "created": "", "study": plain, "home": os.path.relpath(home, place.root)}
+    record = {"id": "1", "created": "2026-01-01T00:00:00", "study": plain, "home": os.path.relpath(home, place.root)}
     place.study_json.write_text(json.dumps(record))
     return place.folder
 

@@ -71,7 +71,11 @@ class Identity:
     def save(self, place: Place) -> None:
         """Write ``study.json`` atomically."""
         place.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(place.study_json, json.dumps({**asdict(self), "created": self.created.isoformat()}, indent=1))
+        write_whole(place.study_json, json.dumps(self.plain(), indent=1))
+
+    def plain(self) -> dict[str, Any]:
+        """Return the content of ``study.json``."""
+        return {**asdict(self), "created": self.created.isoformat()}
 
 
 @dataclass(frozen=True)

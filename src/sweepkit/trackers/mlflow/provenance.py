@@ -9,7 +9,6 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -89,7 +88,7 @@ def artifacts(study: StudyData) -> Iterator[tuple[str, str]]:
     for path in islice(study_files(place.home, study.name), 1):
         yield f"study/{path.name}", path.read_text(errors="replace")
     if known := Identity.load(place):
-        yield "study/resolved.json", json.dumps(asdict(known), indent=2)
+        yield "study/resolved.json", json.dumps(known.plain(), indent=2)
     commit, diff = _git(place.home, "rev-parse", "HEAD"), _diff(place.home)
     if diff:
         short = hashlib.sha256(diff.encode()).hexdigest()[:8]
