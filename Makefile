@@ -76,7 +76,7 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/activate
 	@$(INSTALL) torch
 	@echo "[3/4] installing sweepkit and what it needs"
 	@$(INSTALL) hatchling editables
-	@$(INSTALL) --no-build-isolation -e '.[ray,peft,postgres,notebook,dev]'
+	@$(INSTALL) --no-build-isolation -e '.[ray,peft,trl,embed,metrics,postgres,notebook,dev]'
 	@echo "[4/4] installing the models and data of studies/"
 	@$(INSTALL) --no-deps $(STUDIES)
 	@touch $@
