@@ -560,7 +560,7 @@ def test_there_is_a_template_for_every_built_in_kind() -> None:
 def test_new_writes_a_study_that_passes_its_check(project: Path, kind: str) -> None:
     model = project / "model"
     model.mkdir()
-    config = {"model_type": {"causal-lm": "gpt2", "image-classification": "vit"}.get(kind, "bert")}
+    config = {"model_type": {"causal-lm": "gpt2", "sft": "gpt2", "image-classification": "vit"}.get(kind, "bert")}
     (model / "config.json").write_text(json.dumps(config))
     if kind == "image-classification":
         (project / "data" / "cat").mkdir(parents=True)

@@ -106,6 +106,11 @@ def pictures(home: Path, model: Path) -> Task:
     return task(home, type="image-classification", model={"config": DIGIT}, data={"path": "digits.parquet"}, scale=2.0)
 
 
+def tuned(home: Path, model: Path) -> Task:
+    write_rows(home / "pairs.csv", [{"prompt": text, "completion": label} for text, label in toys.messages(40)])
+    return task(home, type="sft", model=str(model), data={"path": "pairs.csv"})
+
+
 def toy(home: Path, model: Path) -> Task:
     return task(home, path=f"{toys.TOY_TASKS}:Quadratic")
 
@@ -115,13 +120,14 @@ MADE: dict[str, Callable[[Path, Path], Task]] = {
     "text-regression": regression,
     "causal-lm": language,
     "image-classification": pictures,
+    "sft": tuned,
     "path": toy,
 }
 
 
 @pytest.fixture(params=MADE)
 def made(request: pytest.FixtureRequest, tmp_path: Path, tiny_bert: Path, tiny_gpt2: Path) -> Task:
-    return MADE[request.param](tmp_path, tiny_gpt2 if request.param == "causal-lm" else tiny_bert)
+    return MADE[request.param](tmp_path, tiny_gpt2 if request.param in ("causal-lm", "sft") else tiny_bert)
 
 
 class TestEveryTask:

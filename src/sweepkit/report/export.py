@@ -38,7 +38,10 @@ from sweepkit.tasks.references import looks_local
 from sweepkit.tasks.task import ALWAYS_REPORTED, Task
 from sweepkit.trial.trial import Trial, TrialSpec, read_spec
 
-LIBRARIES = ("sweepkit", "transformers", "torch", "datasets", "accelerate", "peft", "scikit-learn", "evaluate")
+LIBRARIES = (
+    *("sweepkit", "transformers", "torch", "datasets", "accelerate", "peft", "scikit-learn", "evaluate"),
+    *("trl", "sentence-transformers"),
+)
 """Whose installed versions go into ``requirements.txt``."""
 KEPT_DEFAULTS = ("eval_strategy", "logging_steps", "logging_nan_inf_filter")
 """sweepkit's own TrainingArguments that change how a trial trains or evaluates."""

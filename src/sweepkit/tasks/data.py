@@ -283,8 +283,10 @@ def as_text(rows: DatasetDict, columns: dict[str, str]) -> DatasetDict:
     return rows
 
 
-def complete(rows: DatasetDict, *, label: str | None, drop_duplicates: bool = False) -> DatasetDict:
-    """Return the rows if no split is empty and no text or label is missing. Raises InputError.
+def complete(
+    rows: DatasetDict, *, label: str | None, drop_duplicates: bool = False, optional: Collection[str] = ()
+) -> DatasetDict:
+    """Return the rows if no split is empty and no text or label, ``optional`` columns aside, is missing. Raises InputError.
 
     A test split without labels is left out.
     """
@@ -296,7 +298,7 @@ def complete(rows: DatasetDict, *, label: str | None, drop_duplicates: bool = Fa
             raise InputError(f"task.data: {split} is empty")
         if label is not None and split == "test" and unlabelled(part, label, map(str, rows["train"].unique(label))):
             continue
-        for column in part.column_names:
+        for column in [name for name in part.column_names if name not in optional]:
             nulls = part.with_format("arrow")[:][column].is_null().to_pylist()
             empty = [number for number, value in enumerate(nulls) if value]
             if empty:

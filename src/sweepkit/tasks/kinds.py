@@ -17,6 +17,7 @@ KINDS: Mapping[str, str] = {
     "text-regression": "sweepkit.tasks.text:TextRegression",
     "image-classification": "sweepkit.tasks.image_classification:ImageClassification",
     "causal-lm": "sweepkit.tasks.causal_lm:CausalLM",
+    "sft": "sweepkit.tasks.sft:SFT",
 }
 """Kind → ``module:Class``; the class carries all that depends on the kind, such as ``template`` and ``pipeline_tag``."""
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from sweepkit.study import messages
-from sweepkit.study.errors import InputError, nearest
+from sweepkit.study.errors import InputError, MissingExtra, nearest
 from sweepkit.study.files import exists, first_line
 from sweepkit.study.identity import not_recorded
 from sweepkit.study.names import nest
@@ -22,7 +22,11 @@ from sweepkit.study.study import StudyData, TaskSpec
 from sweepkit.tasks.by_value import loads
 from sweepkit.tasks.files import import_file
 from sweepkit.tasks.kinds import KINDS, kind_class
+from sweepkit.tasks.references import package_folder
 from sweepkit.tasks.task import Task
+
+EXTRAS: Mapping[str, str] = {"trl": "trl", "sentence_transformers": "embed"}
+"""Package with a Trainer of its own → the extra that installs it."""
 
 
 def task_class(spec: TaskSpec, home: Path) -> type[Task]:
@@ -73,6 +77,9 @@ def arguments_class(path: str) -> type[Any]:
     if not name:
         module, _, name = path.rpartition(".")
         raise InputError(f"expected module:Class, got {path}{f'; did you mean {module}:{name}?' if module else ''}")
+    package = module.partition(".")[0]
+    if package in EXTRAS and package_folder(package) is None:
+        raise MissingExtra(path, EXTRAS[package])
     found: Any = None
     try:
         found = importlib.import_module(module)

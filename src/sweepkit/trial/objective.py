@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import socket
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from enum import Enum
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -101,10 +103,11 @@ def build_trainer(
 def fresh_trainer(
     task: Task, arguments: TrainingArguments, values: Values, callbacks: Sequence[TrainerCallback] = ()
 ) -> Trainer:
-    """Return the task's Trainer with a fresh model, and a LoRA adapter where there are ``peft.*`` values.
+    """Return the task's Trainer with a fresh model, and an adapter where there are ``peft.*`` values.
 
-    Seeds are set where a Trainer with ``model_init`` sets them: right before the model is made, and not again after it, as
-    the Trainer's constructor does with a model that exists. Its training therefore draws the same random numbers.
+    Training draws the random numbers that it would with the same class by itself. Seeds are set right before the model is
+    made. Where the class takes ``model_init``, that is the last time, and what its constructor sets again for a model that
+    exists is undone; other classes, TRL's among them, go on from what their constructor sets.
     """
     overridden = type(task).compute_metrics is not Task.compute_metrics
     parts = {
@@ -119,18 +122,23 @@ def fresh_trainer(
     set_seed(arguments.seed)
     model = build_model(task, values)
     task._config = getattr(model, "config", None)
-    with _random_state_kept():
-        return task.trainer(model=model, **parts)
+    python, numpy, on_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    trainer = task.trainer(model=model, **parts)
+    if _takes_model_init(type(trainer)):
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(on_cpu)
+        if on_gpu is not None:
+            torch.cuda.set_rng_state_all(on_gpu)
+    return trainer
 
 
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Leave the random numbers of Python, NumPy and torch, on the GPU too, as they were."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
-        yield
-    random.setstate(python)
-    np.random.set_state(numpy)
+def _takes_model_init(kind: type[Any]) -> bool:
+    """Whether every constructor of a Trainer's class takes ``model_init``, or passes on whatever it is given."""
+    made = [vars(cls)["__init__"] for cls in kind.__mro__[:-1] if "__init__" in vars(cls)]
+    given = [signature(each).parameters.values() for each in made]
+    return all(any(each.name == "model_init" or each.kind is each.VAR_KEYWORD for each in names) for names in given)
 
 
 def _load_by_the_models_names(trainer: Trainer) -> None:
@@ -150,6 +158,8 @@ def _load_by_the_models_names(trainer: Trainer) -> None:
             if isinstance(own, PreTrainedModel) and not saved <= own.state_dict().keys():
                 read = type(own).from_pretrained(resume_from_checkpoint, config=own.config, dtype=own.dtype)
                 own.load_state_dict(read.state_dict())
+            elif model is None:
+                load(resume_from_checkpoint)  # some Trainers take nothing else
             else:
                 load(resume_from_checkpoint, model)
 
@@ -229,7 +239,9 @@ def evaluate_on_test(study: StudyData, spec: TrialSpec, model: str) -> dict[str,
         raise InputError(f"the data has no test split, only {', '.join(data)}")
     load_weights(trainer, model)
     reported = trainer.evaluate(data["test"], metric_key_prefix="test")
-    return {"metrics": dict(read(reported, ()).numbers), "rows": len(data["test"])}
+    numbers = read(reported, ()).numbers.items()
+    # TRL's Trainers begin what they add with eval_, whatever is evaluated.
+    return {"metrics": {re.sub("^eval_", "test_", name): value for name, value in numbers}, "rows": len(data["test"])}
 
 
 def load_best_model(study: StudyData, params: Mapping[str, Any], checkpoint: Path) -> Any:

@@ -47,6 +47,8 @@ WARM_PACKAGES = (
     "evaluate",
     "sklearn",
     "scipy",
+    "trl",
+    "sentence_transformers",
 )
 """Packages whose modules the warm process imports as well once a child has needed them."""
 

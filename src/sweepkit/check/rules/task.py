@@ -23,6 +23,7 @@ from sweepkit.study.paths import project_root
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import references
+from sweepkit.tasks.columns import ColumnsTask
 from sweepkit.tasks.data import SUFFIXES, columns
 from sweepkit.tasks.load import option_problems
 from sweepkit.tasks.metrics import AVERAGED, BUNDLED, ON_THE_HUB
@@ -110,6 +111,12 @@ def _data(task: Any, home: Path, searched: set[str]) -> Iterator[Problem]:
         found = columns(task.source, home)
     except (InputError, OSError, ValueError, csv.Error):
         return  # a missing file has its own problem; the others are met with more to say when the data is prepared
+    if isinstance(task, ColumnsTask) and not {"task.columns", "task.data"} & searched:
+        for file, names in found.values():
+            if wrong := task.unfit(names):
+                yield Problem(
+                    "task.columns" if task.columns else "task.data", f"{os.path.relpath(file, home)}: {wrong}"
+                )
     for option in _COLUMNS:
         wanted = getattr(task, option, None)
         for split, (file, names) in found.items():

@@ -1,0 +1,87 @@
+"""Supervised fine-tuning of language models with TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import field_validator
+
+from sweepkit.study.errors import InputError
+from sweepkit.tasks.columns import TrlTask
+from sweepkit.tasks.task import ALWAYS_REPORTED, Template
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+class SFT(TrlTask):
+    """Fine-tunes a language model on conversations, on prompts with completions, or on texts, with TRL's SFTTrainer.
+
+    Its arguments are SFTConfig's: ``max_length``, ``packing``, ``completion_only_loss``, ``assistant_only_loss``, …
+    """
+
+    template: ClassVar[Template | None] = Template(
+        metric="loss",
+        data="a column messages, columns prompt and completion, or a column text",
+        learning_rate=("1e-6", "5e-4"),
+    )
+    arguments_type: ClassVar[str] = "trl:SFTConfig"
+    formats: ClassVar[tuple[tuple[str, ...], ...]] = (("messages",), ("prompt", "completion"), ("text",))
+
+    metrics: list[str | dict[str, dict[str, Any]]] = ["perplexity", "mean_token_accuracy", "entropy"]
+    """What TRL reports beside the loss; no other metric can be added. ``perplexity`` is the exponential of the loss and
+    left out where that is not the likelihood alone (``loss_type: dft``, label smoothing, mixtures of experts)."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _reported_only(cls, metrics: list[Any]) -> list[Any]:
+        own = cls.model_fields["metrics"].default
+        if strange := [entry for entry in metrics if entry not in own]:
+            raise ValueError(f"TRL reports {', '.join(own)} and no other metric, got {strange[0]}")
+        return metrics
+
+    def trainer(self, **kwargs: Any) -> Trainer:
+        """Return the SFTTrainer. Raises InputError for rows longer than the model reads."""
+        self._check_template(kwargs["args"])
+        trainer = _trainer()(**{**kwargs, "compute_metrics": None})
+        self._check_lengths(trainer)
+        return trainer
+
+    def reported(self) -> frozenset[str] | None:
+        """Return the loss and what TRL reports beside it."""
+        return ALWAYS_REPORTED | {
+            f"eval_{name}" for name in (*type(self).model_fields["metrics"].default, "num_tokens")
+        }
+
+    def _check_lengths(self, trainer: Any) -> None:
+        """Raise InputError for prepared rows that are longer than the model reads."""
+        longest, most = self._longest(), trainer.args.max_length
+        if longest is None or (most is not None and most <= longest):
+            return
+        for split, part in (("train", trainer.train_dataset), ("validation", trainer.eval_dataset)):
+            found = max(map(len, part["input_ids"])) if hasattr(part, "select") else most
+            if found is None or found > longest:
+                raise InputError(
+                    f"training.max_length: the model reads at most {longest} tokens, and a row of {split} has "
+                    f"{found or 'any number'}; set training.max_length to {longest} or less"
+                )
+
+
+@cache
+def _trainer() -> type[Trainer]:
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    class WithPerplexity(SFTTrainer):
+        def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+            """Evaluate, and add the perplexity where the loss is the negative log-likelihood and nothing else."""
+            output = super().evaluation_loop(*args, **kwargs)
+            given, metrics = vars(self.args), output.metrics or {}
+            alone = given["loss_type"] == "nll" and not given["label_smoothing_factor"] and not self.aux_loss_enabled
+            for name in [name for name in metrics if name.endswith("_loss") and alone]:
+                loss = metrics[name]  # above 700 the exponential overflows
+                metrics[name.removesuffix("loss") + "perplexity"] = math.exp(loss) if loss < 700 else math.inf
+            return output
+
+    return WithPerplexity
