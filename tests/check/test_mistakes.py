@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from sweepkit.check.fields.installed import installed
 from sweepkit.check.study_file import load_study
 from sweepkit.study.errors import StudyFileError
+from sweepkit.tasks.kinds import KINDS
 
 TABLE: dict[str, Any] = YAML(typ="safe").load(Path(__file__).with_name("mistakes.yaml"))
 MISTAKES: dict[str, dict[str, Any]] = TABLE["mistakes"]
@@ -46,7 +47,8 @@ def test_a_mistake_is_told_with_its_line_and_what_to_do(name: str, home: Path, m
         warnings = [str(warning) for warning in load_study("study.yaml", mistake.get("options", [])).warnings]
     except StudyFileError as error:
         problems = str(error).replace(str(home), "{home}").split("\n")
-    assert (problems, warnings) == (mistake.get("says", []), mistake.get("warns", []))
+    says = [said.replace("{kinds}", ", ".join(sorted(KINDS))) for said in mistake.get("says", [])]
+    assert (problems, warnings) == (says, mistake.get("warns", []))
     assert all("study.yaml:" in said or said.startswith("--") for said in problems + warnings)
 
 

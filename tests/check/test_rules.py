@@ -26,6 +26,7 @@ from sweepkit.study.errors import StudyFileError
 from sweepkit.study.parameters import Choice, Float, Int
 from sweepkit.study.schedule import evaluations
 from sweepkit.study.study import StudyData
+from sweepkit.tasks.kinds import KINDS
 
 BROKEN: dict[str, dict[str, Any]] = YAML(typ="safe").load(Path(__file__).with_name("broken_studies.yaml"))
 SECONDS = 2.0
@@ -131,7 +132,8 @@ def test_a_broken_study_is_refused_with_every_mistake_its_line_and_what_to_do(
         load_study("study.yaml")
     assert time.process_time() - started < SECONDS
     assert str(refused.value).split("\n") == [
-        line.replace("{home}", str(home)).replace("{task}", str(task_file)) for line in BROKEN[name]["says"]
+        line.replace("{home}", str(home)).replace("{task}", str(task_file)).replace("{kinds}", ", ".join(sorted(KINDS)))
+        for line in BROKEN[name]["says"]
     ]
     assert sorted(home.rglob("*")) == before
 

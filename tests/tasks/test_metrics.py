@@ -35,6 +35,8 @@ PREDICTED, TRUE = [0, 1, 1, 0, 1], [0, 1, 0, 0, 0]
 EXPECTED = {
     "accuracy": {"accuracy": 0.6},
     "f1": {"f1": 0.5},
+    "f1_micro": {"f1_micro": 0.6},
+    "f1_macro": {"f1_macro": (0.5 + 2 / 3) / 2},
     "precision": {"precision": 1 / 3},
     "recall": {"recall": 1.0},
     "matthews_correlation": {"matthews_correlation": 1 / math.sqrt(6)},
@@ -47,7 +49,7 @@ EXPECTED = {
 
 
 def test_every_bundled_metric_is_covered_here() -> None:
-    assert EXPECTED.keys() == metrics.BUNDLED.keys()
+    assert EXPECTED.keys() == {n for n, on in metrics.BUNDLED.items() if {*on} & {"classes", "numbers"}}
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -106,6 +106,12 @@ def pictures(home: Path, model: Path) -> Task:
     return task(home, type="image-classification", model={"config": DIGIT}, data={"path": "digits.parquet"}, scale=2.0)
 
 
+def tagged(home: Path, model: Path) -> Task:
+    rows = [{"words": text.split(), "tags": ["B-WORD", *"OOOO", f"B-{label}"]} for text, label in toys.messages(40)]
+    write_rows(home / "tags.jsonl", rows)
+    return task(home, type="token-classification", model=str(model), data={"path": "tags.jsonl"}, max_length=16)
+
+
 def tuned(home: Path, model: Path) -> Task:
     write_rows(home / "pairs.csv", [{"prompt": text, "completion": label} for text, label in toys.messages(40)])
     return task(home, type="sft", model=str(model), data={"path": "pairs.csv"})
@@ -120,6 +126,7 @@ MADE: dict[str, Callable[[Path, Path], Task]] = {
     "text-regression": regression,
     "causal-lm": language,
     "image-classification": pictures,
+    "token-classification": tagged,
     "sft": tuned,
     "path": toy,
 }

@@ -16,25 +16,21 @@ from datasets import Dataset
 from sklearn import metrics
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
-    Trainer,
-    TrainingArguments,
+    ViTConfig,
     default_data_collator,
 )
 
 import toys
-from making import Kept, spec, toy_study
+from by_hand import plain, reported
 from sweepkit.tasks.metrics import BUNDLED
-from sweepkit.trial.events import Evaluated
-from sweepkit.trial.objective import run_trial
 
 pytestmark = pytest.mark.real
 
-TRAINING = {"num_train_epochs": 2, "learning_rate": 3e-3, "seed": 5, "eval_strategy": "epoch", "use_cpu": True}
 Rows = dict[str, list[dict[str, Any]]]
-Scores = Callable[[Any], dict[str, float]]
 
 
 def written(folder: Path, format_: str, rows: Rows) -> dict[str, str]:
@@ -51,35 +47,7 @@ def written(folder: Path, format_: str, rows: Rows) -> dict[str, str]:
     return {split: str(folder / f"{split}.{format_}") for split in rows}
 
 
-def reported(project: Path, task: dict[str, Any]) -> dict[str, float]:
-    """The last evaluation of a trial."""
-    study = toy_study(
-        project,
-        task={"path": None, **task},
-        training={k: v for k, v in TRAINING.items() if k != "learning_rate"},
-        objective={"metric": "eval_loss", "direction": "minimize"},
-    )
-    line = Kept()
-    end = run_trial(study, spec(project, 0, {"learning_rate": TRAINING["learning_rate"]}), line)
-    assert (end.ending, end.cause) == ("complete", "")
-    return dict(line.of(Evaluated)[-1].metrics)
-
-
-def plain(folder: Path, model_init: Callable[[], Any], splits: Any, collator: Any, scores: Scores | None) -> Any:
-    """The last evaluation of a Trainer that knows nothing of sweepkit."""
-    trainer = Trainer(
-        model_init=model_init,
-        args=TrainingArguments(output_dir=str(folder / "plain"), save_strategy="no", report_to="none", **TRAINING),
-        train_dataset=splits["train"],
-        eval_dataset=splits["validation"],
-        data_collator=collator,
-        compute_metrics=scores,
-    )
-    trainer.train()
-    return [entry for entry in trainer.state.log_history if "eval_loss" in entry][-1]
-
-
-def of_texts(folder: Path, model: Path, rows: Rows, outputs: int, scores: Scores) -> Any:
+def of_texts(folder: Path, model: Path, rows: Rows, outputs: int, scores: Callable[[Any], dict[str, float]]) -> Any:
     """The last evaluation of a plain Trainer that reads one text per row."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     splits = {
@@ -102,8 +70,10 @@ def of_classes(prediction: Any) -> dict[str, float]:
         name: getattr(metrics, f"{name}_score")(true, found, average=average, zero_division=0)
         for name in ("f1", "precision", "recall")
     }
+    named = {f"f1_{average}": metrics.f1_score(true, found, average=average) for average in ("micro", "macro")}
     return {
         **averaged,
+        **named,
         "accuracy": metrics.accuracy_score(true, found),
         "matthews_correlation": metrics.matthews_corrcoef(true, found),
     }
@@ -125,7 +95,8 @@ def test_every_bundled_metric_is_compared_here() -> None:
     dice = np.random.default_rng(0)
     numbers = type("P", (), {"label_ids": dice.normal(size=9), "predictions": dice.normal(size=(9, 1))})
     classes = type("P", (), {"label_ids": dice.integers(0, 2, 9), "predictions": dice.normal(size=(9, 2))})
-    assert {*of_numbers(numbers), *of_classes(classes)} == BUNDLED.keys()
+    plain = {name for name, functions in BUNDLED.items() if {"classes", "numbers"} & {*functions}}
+    assert {*of_numbers(numbers), *of_classes(classes)} == plain
 
 
 @pytest.mark.parametrize(("format_", "classes"), [("csv", 3), ("json", 2), ("parquet", 3), ("hub", 2)])
@@ -140,7 +111,7 @@ def test_metrics_of_classes_are_a_plain_trainers(format_: str, classes: int, pro
     }
     named = {split: [{**row, "label": words[row["label"]]} for row in part] for split, part in numbered.items()}
     task = {"type": "text-classification", "model": str(tiny_bert), "data": written(folder, format_, named)}
-    names = ["accuracy", "f1", "precision", "recall", "matthews_correlation"]
+    names = ["accuracy", "f1", "f1_micro", "f1_macro", "precision", "recall", "matthews_correlation"]
     found = reported(project, {**task, "metrics": names})
     wanted = of_texts(project, tiny_bert, numbered, classes, of_classes)
     for name in ("loss", *names):
@@ -183,3 +154,33 @@ def test_perplexity_is_a_plain_trainers(project: Path) -> None:
     wanted = plain(project, model_init, splits, default_data_collator, None)
     assert found["eval_loss"] == pytest.approx(wanted["eval_loss"], abs=1e-6)
     assert found["eval_perplexity"] == pytest.approx(math.exp(wanted["eval_loss"]), abs=1e-6 * found["eval_perplexity"])
+
+
+def test_images_are_classified_as_by_a_plain_trainer(project: Path) -> None:
+    dice = np.random.default_rng(0)
+    rows = {
+        split: [{"image": (dice.random(64) + n % 3).tolist(), "label": "abc"[n % 3]} for n in range(count)]
+        for split, count in (("train", 36), ("validation", 18))
+    }
+    small: dict[str, Any] = {"image_size": 8, "patch_size": 4, "num_channels": 1, "hidden_size": 16}
+    small |= {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = {"config": {"model_type": "vit", **small}}
+    data = written(project, "parquet", rows)
+    found = reported(project, {"type": "image-classification", "model": model, "data": data})
+    splits = {
+        split: Dataset.from_list(
+            [
+                {"pixel_values": np.float32(row["image"]).reshape(1, 8, 8), "labels": "abc".index(row["label"])}
+                for row in part
+            ]
+        )
+        for split, part in rows.items()
+    }
+
+    def model_init() -> Any:
+        return AutoModelForImageClassification.from_config(ViTConfig(**small, num_labels=3))
+
+    wanted = plain(project, model_init, splits, None, of_classes)
+    assert {name: found[name] for name in ("eval_loss", "eval_accuracy")} == pytest.approx(
+        {name: wanted[name] for name in ("eval_loss", "eval_accuracy")}, abs=1e-6
+    )

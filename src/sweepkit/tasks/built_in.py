@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, PrivateAttr
 
+from sweepkit.study.errors import InputError
 from sweepkit.tasks import models
 from sweepkit.tasks.data import DataSpec, limit
+from sweepkit.tasks.metrics import of_loss
 from sweepkit.tasks.models import ModelRef
-from sweepkit.tasks.task import Task
+from sweepkit.tasks.scores import perplexity
+from sweepkit.tasks.task import ALWAYS_REPORTED, Task
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 
 class BuiltInTask(Task):
@@ -65,3 +68,48 @@ class TokenizedTask(BuiltInTask):
     def _longest(self) -> int | None:
         """Return the model's longest input in tokens; None where nothing limits it."""
         return models.longest(self._configuration(), self.processing_class())
+
+    def _within(self, option: str) -> int | None:
+        """Return the length in tokens that an option sets, else the model's longest input. Raises InputError."""
+        length, longest = getattr(self, option), self._longest()
+        if length is not None and longest is not None and length > longest:
+            raise InputError(f"task.{option}: the model reads at most {longest} tokens, got {length}")
+        return length or longest
+
+
+class LanguageTask(TokenizedTask):
+    """A task whose loss is per token, so that evaluations also report its exponential, the perplexity."""
+
+    compares: ClassVar[tuple[str, ...]] = ("loss", "classes")
+
+    def reported(self) -> frozenset[str] | None:
+        """Return the loss, the perplexity and the metrics; None where one of ``metrics`` is not bundled."""
+        keys = self._keys()
+        return None if keys is None else ALWAYS_REPORTED | {"eval_perplexity"} | keys
+
+    def _with_perplexity(self, trainer: type[Trainer], kwargs: Mapping[str, Any]) -> Trainer:
+        """Return a Trainer that adds the perplexity, and makes no predictions where the loss is all that counts."""
+        unneeded = {"compute_metrics": None} if all(of_loss(name) for name in self.metric_names) else {}
+        made: Trainer = with_perplexity(trainer)(**{**kwargs, **unneeded})
+        return made
+
+
+def with_perplexity(trainer: type[Any]) -> type[Any]:
+    """Return a Trainer class whose evaluations also report the perplexity, the exponential of the mean loss per token.
+
+    It is left out where the loss is not the negative log-likelihood alone: with label smoothing, a mixture of experts'
+    auxiliary loss, or another ``loss_type`` of TRL.
+    """
+
+    class WithPerplexity(trainer):  # type: ignore[misc]  # a class that is not known before the call
+        def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+            """Evaluate, and add the perplexity."""
+            output = super().evaluation_loop(*args, **kwargs)
+            metrics = output.metrics or {}
+            alone = not self.args.label_smoothing_factor and getattr(self.args, "loss_type", "nll") == "nll"
+            alone = alone and not getattr(getattr(self.model, "config", None), "output_router_logits", False)
+            for name in [name for name in metrics if name.endswith("_loss") and alone]:
+                metrics[name.removesuffix("loss") + "perplexity"] = perplexity(metrics[name])
+            return output
+
+    return WithPerplexity

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from functools import cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from sweepkit.study.errors import InputError
-from sweepkit.tasks.built_in import TokenizedTask
-from sweepkit.tasks.data import DataSpec, as_text, choose, complete, read, rows_aside
-from sweepkit.tasks.task import ALWAYS_REPORTED, Template
+from sweepkit.tasks.built_in import LanguageTask
+from sweepkit.tasks.data import Column, DataSpec, as_text, choose, complete, read, rows_aside
+from sweepkit.tasks.metrics import Decided
+from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
     from transformers import EvalPrediction, PreTrainedModel, Trainer
 
 
-class CausalLM(TokenizedTask):
+class CausalLM(LanguageTask):
     """Predicts the next token; reports ``eval_perplexity``, the exponential of ``eval_loss``."""
 
     template: ClassVar[Template | None] = Template(
@@ -36,7 +35,7 @@ class CausalLM(TokenizedTask):
     """``perplexity`` comes from the loss; any other metric, such as accuracy, compares the most likely next tokens."""
     source: DataSpec = Field(alias="data")
     """Where the text comes from; text files are read as one text, rows of tables are joined with an end-of-text token."""
-    text: str = "text"
+    text: Annotated[str, Column()] = "text"
     """Column with the text; a text file has the column ``text``."""
     block_size: int = Field(default=128, ge=2)
     """Length of an example in tokens; an incomplete block at the end of a split is dropped."""
@@ -57,9 +56,8 @@ class CausalLM(TokenizedTask):
             cut = len(train) - rows_aside(train, self.validation)
             parts = {"train": train.select(range(cut)), "validation": train.select(range(cut, len(train)))}
             rows = DatasetDict({**rows, **parts})
-        tokenizer, longest = self.processing_class(), self._longest()
-        if longest is not None and self.block_size > longest:
-            raise InputError(f"task.block_size: the model reads at most {longest} tokens, got {self.block_size}")
+        tokenizer = self.processing_class()
+        self._within("block_size")
         lines = self.source.format == "text" or any(
             str(file).endswith((".txt", ".txt.gz")) for files in self.source.files(self.home).values() for file in files
         )
@@ -101,47 +99,19 @@ class CausalLM(TokenizedTask):
 
     def trainer(self, **kwargs: Any) -> Trainer:
         """Return a Trainer that adds the perplexity to each evaluation and keeps logits only if a metric needs them."""
-        if self._compared():
-            return _trainer()(**{"preprocess_logits_for_metrics": _most_likely, **kwargs})
-        return _trainer()(**{**kwargs, "compute_metrics": None})
+        from transformers import Trainer
 
-    def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Return the metrics other than perplexity over the most likely next tokens."""
+        return self._with_perplexity(Trainer, {"preprocess_logits_for_metrics": _most_likely, **kwargs})
+
+    def decide(self, prediction: EvalPrediction) -> Decided:
+        """Return the most likely next tokens."""
         from transformers import EvalPrediction
 
         tokens, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-        return self._score(self._compared(), EvalPrediction(tokens[:, :-1], labels[:, 1:]))
-
-    def reported(self) -> frozenset[str] | None:
-        """Return the loss, the perplexity and the bundled metrics among ``metrics``."""
-        keys = self._keys(self._compared())
-        return None if keys is None else ALWAYS_REPORTED | {"eval_perplexity"} | keys
-
-    def _compared(self) -> list[str | dict[str, dict[str, Any]]]:
-        """Return the metrics that need predictions."""
-        return [entry for entry in self.metrics if entry != "perplexity" and entry != {"perplexity": {}}]
+        return super().decide(EvalPrediction(tokens[:, :-1], labels[:, 1:]))
 
 
 def _most_likely(logits: Any, labels: Any) -> Any:
     """Return the most likely token at each position, so that an evaluation need not keep logits over the vocabulary."""
     scores = logits[0] if isinstance(logits, tuple) else logits
     return scores.argmax(dim=-1)
-
-
-@cache
-def _trainer() -> type[Trainer]:
-    from transformers import Trainer
-
-    class LanguageTrainer(Trainer):
-        """A Trainer whose evaluations report the perplexity, the exponential of the mean loss per token."""
-
-        def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-            """Evaluate, and add the perplexity."""
-            output = super().evaluation_loop(*args, **kwargs)
-            metrics = output.metrics or {}
-            for name in [name for name in metrics if name.endswith("_loss")]:
-                loss = metrics[name]  # above 700 the exponential overflows
-                metrics[name.removesuffix("loss") + "perplexity"] = math.exp(loss) if loss < 700 else math.inf
-            return output
-
-    return LanguageTrainer

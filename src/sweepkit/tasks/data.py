@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.files import first_line
 from sweepkit.tasks import references, sources
+from sweepkit.tasks.conll import read_conll
 from sweepkit.tasks.labels import unlabelled
 
 if TYPE_CHECKING:
@@ -29,9 +31,24 @@ SUFFIXES = {
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".txt": "text",
+    ".conll": "conll",
 }
 """File suffix → format."""
 SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Column:
+    """Marks an option of a task that names columns of its data: ``text: Annotated[str, Column()] = "text"``."""
+
+    label: bool = False
+    """Whether a test split may lack it."""
+
+
+def columns_of(task: type[BaseModel]) -> dict[str, Column]:
+    """Return the options of a task that name columns."""
+    fields = task.model_fields.items()
+    return {name: mark for name, field in fields for mark in field.metadata if isinstance(mark, Column)}
 
 
 class DataSpec(BaseModel):
@@ -53,12 +70,12 @@ class DataSpec(BaseModel):
     """Validation files; with ``name`` the split. By default a fraction of the training rows is set aside."""
     test: str | list[str] | None = None
     """Test files; with ``name`` the split."""
-    format: Literal["csv", "tsv", "json", "parquet", "arrow", "text", "imagefolder"] | None = None
+    format: Literal["csv", "tsv", "json", "parquet", "arrow", "text", "conll", "imagefolder"] | None = None
     """Format of the files; by default from their suffix."""
     separator: str | None = None
     """Separator of a csv file; by default a comma, a tab for tsv."""
     columns: list[str] | None = None
-    """Column names of a csv file, which then has no header unless ``header: true``."""
+    """Column names of a csv file, which then has no header unless ``header: true``, or of a CoNLL file."""
     header: bool | None = None
     """Whether a csv file begins with its column names."""
     drop_duplicates: bool = False
@@ -168,6 +185,8 @@ def _from_files(builder: str, files: list[str], options: dict[str, Any], columns
         return load_dataset(builder, data_dir=files[0], split="train")
     if builder == "json":
         return sources.read_json(files)
+    if builder == "conll":
+        return read_conll(files, options.get("names"))
     if builder == "csv":
         options = {**options, "features": sources.text_columns(files[0], options)}
     if builder in ("parquet", "arrow"):
@@ -214,6 +233,8 @@ def _builder(spec: DataSpec, files: list[str]) -> tuple[str, dict[str, Any]]:
             format_ = SUFFIXES[suffixes.pop()]  # type: ignore[assignment]  # the table holds the formats' names
     if format_ == "text":
         return "text", {"keep_linebreaks": True}
+    if format_ == "conll":
+        return "conll", {"names": spec.columns}
     if format_ not in ("csv", "tsv"):
         return str(format_), {}
     separator = spec.separator or ("\t" if format_ == "tsv" else ",")
@@ -312,9 +333,10 @@ def complete(
 
 
 def _without_duplicates(part: Dataset) -> Dataset:
-    frame = part.to_pandas()
-    kept = (~frame.astype(str).duplicated()).to_numpy().nonzero()[0]
-    return part.select(kept)
+    import pandas
+
+    keys = pandas.DataFrame({name: [repr(value) for value in part[name]] for name in part.column_names})
+    return part.select((~keys.duplicated()).to_numpy().nonzero()[0])
 
 
 def with_validation(rows: DatasetDict, fraction: float, seed: int, *, stratify: str | None = None) -> DatasetDict:

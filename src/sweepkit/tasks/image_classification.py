@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, PrivateAttr
@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import labels, models
 from sweepkit.tasks.built_in import BuiltInTask
-from sweepkit.tasks.data import DataSpec, choose, complete, read, with_validation
+from sweepkit.tasks.data import Column, DataSpec, choose, complete, read, with_validation
 from sweepkit.tasks.models import FromConfig, ModelRef
 from sweepkit.tasks.task import Template
 
@@ -36,9 +36,9 @@ class ImageClassification(BuiltInTask):
     """Hub id, folder, ``package:NAME/sub/folder``, or ``{config: {model_type: vit, …}}`` for random weights."""
     source: DataSpec = Field(alias="data")
     """Where the rows come from: the hub, a folder with a folder of images per class, or files with images or arrays."""
-    image: str = "image"
+    image: Annotated[str, Column()] = "image"
     """Column with images, or with arrays: height × width, channels × height × width, or a square's pixels in a row."""
-    label: str = "label"
+    label: Annotated[str, Column(label=True)] = "label"
     """Column with the class, words or numbers, which become the model's class names."""
     scale: float = Field(default=1.0, gt=0)
     """Divisor of the numbers in arrays: 255 for bytes, 16 for scikit-learn's digits."""

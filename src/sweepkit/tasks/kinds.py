@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 KINDS: Mapping[str, str] = {
     "text-classification": "sweepkit.tasks.text:TextClassification",
     "text-regression": "sweepkit.tasks.text:TextRegression",
+    "token-classification": "sweepkit.tasks.token_classification:TokenClassification",
     "image-classification": "sweepkit.tasks.image_classification:ImageClassification",
     "causal-lm": "sweepkit.tasks.causal_lm:CausalLM",
     "sft": "sweepkit.tasks.sft:SFT",

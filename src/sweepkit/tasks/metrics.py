@@ -9,31 +9,41 @@ import importlib
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sweepkit.study.errors import InputError, nearest
+from sweepkit.study.errors import InputError, MissingExtra, nearest
 from sweepkit.study.files import described, first_line
+from sweepkit.tasks.references import package_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BUNDLED: Mapping[str, str] = {
-    "accuracy": "sklearn.metrics:accuracy_score",
-    "f1": "sklearn.metrics:f1_score",
-    "precision": "sklearn.metrics:precision_score",
-    "recall": "sklearn.metrics:recall_score",
-    "matthews_correlation": "sklearn.metrics:matthews_corrcoef",
-    "mse": "sklearn.metrics:mean_squared_error",
-    "rmse": "sklearn.metrics:root_mean_squared_error",
-    "mae": "sklearn.metrics:mean_absolute_error",
-    "pearsonr": "scipy.stats:pearsonr",
-    "spearmanr": "scipy.stats:spearmanr",
+_SKLEARN, _SCORES = "sklearn.metrics", "sweepkit.tasks.scores"
+BUNDLED: Mapping[str, Mapping[str, str]] = {
+    "accuracy": {"classes": f"{_SKLEARN}:accuracy_score", "tags": f"{_SCORES}:entity_accuracy"},
+    "f1": {"classes": f"{_SKLEARN}:f1_score", "tags": f"{_SCORES}:entity_f1"},
+    "f1_micro": {"classes": f"{_SKLEARN}:f1_score", "tags": f"{_SCORES}:entity_f1"},
+    "f1_macro": {"classes": f"{_SKLEARN}:f1_score", "tags": f"{_SCORES}:entity_f1"},
+    "precision": {"classes": f"{_SKLEARN}:precision_score", "tags": f"{_SCORES}:entity_precision"},
+    "recall": {"classes": f"{_SKLEARN}:recall_score", "tags": f"{_SCORES}:entity_recall"},
+    "matthews_correlation": {"classes": f"{_SKLEARN}:matthews_corrcoef"},
+    "mse": {"numbers": f"{_SKLEARN}:mean_squared_error"},
+    "rmse": {"numbers": f"{_SKLEARN}:root_mean_squared_error"},
+    "mae": {"numbers": f"{_SKLEARN}:mean_absolute_error"},
+    "pearsonr": {"numbers": "scipy.stats:pearsonr"},
+    "spearmanr": {"numbers": "scipy.stats:spearmanr"},
+    "perplexity": {"loss": f"{_SCORES}:perplexity"},
 }
-"""Bundled metric → ``module:function`` that computes it; each reports one value under its own name."""
+"""Bundled metric → what it compares → ``module:function`` that computes it; each reports one value under its own name.
+
+It compares ``classes``, ``numbers`` or, by example, the ``tags`` of its words; one of the ``loss`` is added by the Trainer.
+"""
+PACKAGES: Mapping[str, str] = {"tags": "seqeval"}
+"""Package of the extra ``metrics`` that comparing tags, or a metric, needs."""
 ON_THE_HUB = frozenset(
     (
         *("bertscore", "bleu", "bleurt", "brier_score", "cer", "character", "charcut_mt", "chrf"),
@@ -47,8 +57,8 @@ ON_THE_HUB = frozenset(
 """Metrics that `evaluate` loads from the hub by these names alone; others are named user/name."""
 AVERAGED = frozenset({"f1", "precision", "recall"})
 """Bundled metrics that take ``average``."""
-ON_NUMBERS = frozenset({"mse", "rmse", "mae", "pearsonr", "spearmanr"})
-"""Bundled metrics that compare numbers; the others compare classes."""
+ON_NUMBERS = frozenset(name for name, functions in BUNDLED.items() if "numbers" in functions)
+"""Bundled metrics that compare numbers."""
 LOWER_IS_BETTER = frozenset({"loss", "mse", "rmse", "mae", "perplexity"})
 """Metrics to be minimized."""
 _AVERAGE = r"(_(binary|macro|micro|weighted|samples))?$"
@@ -73,23 +83,27 @@ class Metric(Protocol):
 @dataclass(frozen=True)
 class _Bundled:
     name: str
+    compares: str
 
     def compute(self, *, predictions: Any, references: Any, **options: Any) -> dict[str, Any]:
         """Return the value under the metric's name; 0 where it is undefined, so that such a trial ranks last."""
         import numpy as np
 
-        predicted, true = np.asarray(predictions), np.asarray(references)
-        module, _, function = BUNDLED[self.name].partition(":")
+        module, _, function = BUNDLED[self.name][self.compares].partition(":")
         score = getattr(importlib.import_module(module), function)
+        base, _, average = self.name.partition("_")
+        if base in AVERAGED and options.get("average", "") is None:
+            raise ValueError("average must be binary, micro, macro or weighted: an objective is a single number")
+        if base in AVERAGED and average:
+            options = {"average": average, **options}
+        if self.compares not in ("classes", "numbers"):
+            return {self.name: float(score(references, predictions, **options))}
+        predicted, true = np.asarray(predictions), np.asarray(references)
         if module == "scipy.stats":
             return {self.name: self._correlation(score, predicted, true)}
-        if self.name in AVERAGED:
-            options = {
-                "average": "binary" if set(np.union1d(true, predicted).tolist()) <= {0, 1} else "macro"
-            } | options
-            if options["average"] is None:
-                raise ValueError("average must be binary, micro, macro or weighted: an objective is a single number")
-            options = {"zero_division": 0, **options}
+        if base in AVERAGED:
+            usual = "binary" if set(np.union1d(true, predicted).tolist()) <= {0, 1} else "macro"
+            options = {"zero_division": 0, "average": usual, **options}
         return {self.name: float(score(true, predicted, **options))}
 
     @staticmethod
@@ -122,13 +136,17 @@ def label(name: str) -> str:
 
 
 @lru_cache
-def load(name: str) -> Metric:
+def load(name: str, compares: str = "") -> Metric:
     """Return a bundled metric, without network or files, else what ``evaluate.load`` returns for the name.
 
-    Inputs stay in memory, not in files that processes share. Raises InputError.
+    ``compares`` chooses among the functions of a bundled one. Inputs stay in memory, not in files that processes share.
+    Raises InputError.
     """
     if name in BUNDLED:
-        return _Bundled(name)
+        compares = compares if compares in BUNDLED[name] else next(iter(BUNDLED[name]))
+        if problem := missing([name], compares):
+            raise problem
+        return _Bundled(name, compares)
     import evaluate
     from filelock import FileLock
 
@@ -145,35 +163,50 @@ def load(name: str) -> Metric:
         ) from error
 
 
+def of_loss(name: str) -> bool:
+    """Whether a metric follows from the loss, so that no predictions are needed."""
+    return "loss" in BUNDLED.get(name, {})
+
+
+def missing(names: Iterable[str], compares: str = "") -> MissingExtra | None:
+    """Return the error for the first of these metrics whose package is not installed, without importing any."""
+    for name in names:
+        package = PACKAGES.get(name) or PACKAGES.get(compares)
+        if package is not None and package_folder(package) is None:
+            return MissingExtra(f"the metric {name}", "metrics")
+    return None
+
+
 @dataclass(frozen=True)
 class Decided:
     """A model's predictions, and the labels other than -100 that they are compared with."""
 
     rule: str
     """How the outputs were read, for example ``argmax over 3 classes``."""
-    references: NDArray[Any]
-    classes: NDArray[Any] | None = None
-    """Predicted class ids, or 0 and 1 for each of several labels; None where the outputs are only numbers."""
-    numbers: NDArray[Any] | None = None
-    """The outputs themselves, where metrics of numbers apply."""
+    references: Any
+    predictions: Mapping[str, Any]
+    """What is compared → the predictions; see BUNDLED. ``classes`` are ids, or 0 and 1 for each of several labels."""
     average: str | None = None
     """Default ``average`` of f1, precision and recall: binary for two classes, macro for more or for several labels."""
 
-    def of(self, metric: str) -> NDArray[Any]:
-        """Return the classes or numbers that a metric compares. Raises ValueError where there are only the other."""
-        number = self.classes is None or metric in ON_NUMBERS or (metric not in BUNDLED and self._floating())
-        found = self.numbers if number and self.numbers is not None else self.classes
-        if found is None or (metric in BUNDLED and metric not in ON_NUMBERS and self.classes is None):
-            raise ValueError(
-                f"{metric} compares classes, but outputs and labels are {self.rule}; "
-                "choose a metric of numbers or override compute_metrics"
-            )
-        return found
+    def of(self, metric: str) -> Any:
+        """Return the predictions that a metric compares. Raises ValueError where there are only others."""
+        return self.predictions[self.compares(metric)]
+
+    def compares(self, metric: str) -> str:
+        """Return the key of the predictions that a metric compares. Raises ValueError where there are only others."""
+        known: Iterable[str] = ("numbers", *self.predictions) if self._floating() else self.predictions
+        wanted = BUNDLED.get(metric, known)
+        for each in (*wanted, "classes") if metric in ON_NUMBERS else wanted:
+            if each in self.predictions:
+                return each
+        raise ValueError(
+            f"{metric} compares {next(iter(wanted))}, but outputs and labels are {self.rule}; "
+            f"choose a metric of {' or '.join(self.predictions)} or override compute_metrics"
+        )
 
     def _floating(self) -> bool:
-        import numpy as np
-
-        return np.issubdtype(self.references.dtype, np.floating)
+        return str(getattr(self.references, "dtype", "")).startswith("float")
 
 
 def decide(outputs: Any, labels: Any, *, regression: bool = False) -> Decided:
@@ -190,7 +223,7 @@ def decide(outputs: Any, labels: Any, *, regression: bool = False) -> Decided:
 
     >>> import numpy as np
     >>> decided = decide(np.array([[0.1, 2.0], [3.0, 0.0]]), np.array([1, 0]))
-    >>> decided.classes.tolist(), decided.rule
+    >>> decided.of("f1").tolist(), decided.rule
     ([1, 0], 'argmax over 2 classes')
     """
     import numpy as np
@@ -206,7 +239,7 @@ def decide(outputs: Any, labels: Any, *, regression: bool = False) -> Decided:
         count = scores.shape[-1]
         average = "binary" if count == 2 else "macro"
         predicted = scores.argmax(axis=-1)[counts]
-        return Decided(f"argmax over {count} classes", references[counts], classes=predicted, average=average)
+        return Decided(f"argmax over {count} classes", references[counts], {"classes": predicted}, average)
     if scores.shape != references.shape:
         raise ValueError(
             f"predictions of shape {scores.shape} do not match labels of shape {references.shape} ({references.dtype}); "
@@ -214,7 +247,7 @@ def decide(outputs: Any, labels: Any, *, regression: bool = False) -> Decided:
         )
     if not np.issubdtype(scores.dtype, np.floating):
         counts = references != IGNORED
-        return Decided("class numbers as they are", references[counts], classes=scores[counts])
+        return Decided("class numbers as they are", references[counts], {"classes": scores[counts]})
     return _thresholded(scores, references, regression)
 
 
@@ -237,7 +270,7 @@ def _thresholded(scores: NDArray[Any], references: NDArray[Any], regression: boo
     several = references.ndim == 2 and references.shape[-1] > 1 and bool(counts.all())
     if regression or not np.isin(references[counts], (0, 1)).all():
         kept = slice(None) if counts.all() else counts
-        return Decided("numbers as they are", references[kept], numbers=scores[kept])
+        return Decided("numbers as they are", references[kept], {"numbers": scores[kept]})
     if not several:
         scores, references = scores[counts], references[counts]
     kept = references.astype(np.int64) if np.isin(references, (0, 1)).all() else references
@@ -245,16 +278,14 @@ def _thresholded(scores: NDArray[Any], references: NDArray[Any], regression: boo
     if scores.size and scores.min() >= 0 and scores.max() <= 1:
         rule += "; all outputs lie between 0 and 1, as probabilities do, whose threshold would be 0.5"
     average = "macro" if several else "binary"
-    return Decided(rule, kept, classes=(scores > 0).astype(np.int64), numbers=scores, average=average)
+    return Decided(rule, kept, {"classes": (scores > 0).astype(np.int64), "numbers": scores}, average)
 
 
-def check_types(metric: Any, predictions: NDArray[Any]) -> None:
+def check_types(metric: Any, predictions: Any) -> None:
     """Raise ValueError where a module of `evaluate` would truncate numbers to integers."""
-    import numpy as np
-
     features = getattr(metric, "features", None)
     wanted = str(getattr(features.get("predictions"), "dtype", "")) if isinstance(features, dict) else ""
-    if "int" in wanted and np.issubdtype(predictions.dtype, np.floating):
+    if "int" in wanted and str(getattr(predictions, "dtype", "")).startswith("float"):
         raise ValueError(
             f"{getattr(metric, 'name', metric)} takes {wanted} predictions, but the outputs are numbers; "
             "override compute_metrics to decide them"

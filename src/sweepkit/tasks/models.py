@@ -102,24 +102,26 @@ def model(
     return loaded
 
 
-def classes(names: Sequence[str]) -> dict[str, Any]:
+def classes(names: Sequence[str], problem: str | None = "single_label_classification") -> dict[str, Any]:
     """Return the fields of a configuration that describe a classification head."""
     return {
         "num_labels": len(names),
         "id2label": dict(enumerate(names)),
         "label2id": {name: number for number, name in enumerate(names)},
-        "problem_type": "single_label_classification",
+        **({} if problem is None else {"problem_type": problem}),
     }
 
 
-def tokenizer(ref: ModelRef, home: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def tokenizer(ref: ModelRef, home: Path, *, trust_remote_code: bool = False, **options: Any) -> PreTrainedTokenizerBase:
     """Return the model's tokenizer, which pads with the end-of-text token where it has no padding token."""
     from transformers import AutoTokenizer
 
     text = ref if isinstance(ref, str) else ref.tokenizer
     if text is None:
         raise InputError("task.model: a model from a configuration needs tokenizer: (hub id, folder or package:NAME/…)")
-    loaded: PreTrainedTokenizerBase = _pretrained(AutoTokenizer, text, home, trust_remote_code=trust_remote_code)
+    loaded: PreTrainedTokenizerBase = _pretrained(
+        AutoTokenizer, text, home, trust_remote_code=trust_remote_code, **options
+    )
     if loaded.pad_token is None:
         loaded.pad_token = loaded.eos_token
     return loaded

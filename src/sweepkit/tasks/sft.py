@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import field_validator
 
 from sweepkit.study.errors import InputError
+from sweepkit.tasks.built_in import with_perplexity
 from sweepkit.tasks.columns import TrlTask
 from sweepkit.tasks.task import ALWAYS_REPORTED, Template
 
@@ -44,8 +43,10 @@ class SFT(TrlTask):
 
     def trainer(self, **kwargs: Any) -> Trainer:
         """Return the SFTTrainer. Raises InputError for rows longer than the model reads."""
+        from trl.trainer.sft_trainer import SFTTrainer
+
         self._check_template(kwargs["args"])
-        trainer = _trainer()(**{**kwargs, "compute_metrics": None})
+        trainer: Trainer = with_perplexity(SFTTrainer)(**{**kwargs, "compute_metrics": None})
         self._check_lengths(trainer)
         return trainer
 
@@ -67,21 +68,3 @@ class SFT(TrlTask):
                     f"training.max_length: the model reads at most {longest} tokens, and a row of {split} has "
                     f"{found or 'any number'}; set training.max_length to {longest} or less"
                 )
-
-
-@cache
-def _trainer() -> type[Trainer]:
-    from trl.trainer.sft_trainer import SFTTrainer
-
-    class WithPerplexity(SFTTrainer):
-        def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-            """Evaluate, and add the perplexity where the loss is the negative log-likelihood and nothing else."""
-            output = super().evaluation_loop(*args, **kwargs)
-            given, metrics = vars(self.args), output.metrics or {}
-            alone = given["loss_type"] == "nll" and not given["label_smoothing_factor"] and not self.aux_loss_enabled
-            for name in [name for name in metrics if name.endswith("_loss") and alone]:
-                loss = metrics[name]  # above 700 the exponential overflows
-                metrics[name.removesuffix("loss") + "perplexity"] = math.exp(loss) if loss < 700 else math.inf
-            return output
-
-    return WithPerplexity

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sweepkit.study.errors import InputError
+from sweepkit.tasks import conll
 
 if TYPE_CHECKING:
     import pyarrow
@@ -204,6 +205,8 @@ def columns(builder: str, file: str, options: dict[str, Any]) -> list[str] | Non
         with _open(file) as stream:
             quoting = options.get("quoting", csv.QUOTE_MINIMAL)
             return next((row for row in csv.reader(stream, delimiter=options["sep"], quoting=quoting) if row), None)
+    if builder == "conll":
+        return options["names"] or list(conll.COLUMNS)
     if builder == "json" and Path(file).stat().st_size < JSON_BYTES:
         with _open(file) as stream:
             return next((list(row) for row in _records(stream, file)), None)

@@ -57,6 +57,8 @@ class Task(BaseModel):
     arguments_type: ClassVar[str] = "transformers.training_args:TrainingArguments"
     """``module:Class`` of the Trainer's arguments, for Trainer subclasses with their own (``trl:SFTConfig``); its fields
     become hyperparameters under their own names."""
+    compares: ClassVar[tuple[str, ...]] = ("classes", "numbers")
+    """What its metrics compare; see :data:`sweepkit.tasks.metrics.BUNDLED`."""
     peft_task_type: ClassVar[str | None] = None
     """``task_type`` of the LoraConfig made of ``peft.*`` values: SEQ_CLS, CAUSAL_LM, …"""
 
@@ -97,12 +99,17 @@ class Task(BaseModel):
     # Methods that a task may override.
 
     def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Return name → value of every entry of ``metrics``, without the prefix ``eval_``.
+        """Return name → value of every entry of ``metrics``, without the prefix ``eval_``."""
+        return self._score(self.metrics, prediction)
 
-        Predictions are the most likely class, a threshold of 0 on each logit where the labels are 0 and 1, or the number
+    def decide(self, prediction: EvalPrediction) -> metric_modules.Decided:
+        """Return what the metrics compare; override it to compare something else, such as texts.
+
+        The default is the most likely class, a threshold of 0 on each logit where the labels are 0 and 1, or the number
         itself: see :func:`sweepkit.tasks.metrics.decide`. Labels of -100 are ignored.
         """
-        return self._score(self.metrics, prediction)
+        regression = getattr(self._config, "problem_type", None) == "regression"  # set by the model's first loss
+        return metric_modules.decide(prediction.predictions, prediction.label_ids, regression=regression)
 
     def processing_class(self) -> Any | None:
         """Return the tokenizer or image processor to save with every checkpoint; None for none."""
@@ -121,6 +128,11 @@ class Task(BaseModel):
     def data_notes(self) -> list[str]:
         """Return sentences about the prepared data to read before the first trial."""
         return []
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The names of ``metrics``, without options."""
+        return [name for name, _ in _entries(self.metrics)]
 
     @property
     def decision_rule(self) -> str:
@@ -146,9 +158,9 @@ class Task(BaseModel):
         if type(self).trainer is not Task.trainer:
             return None
         if type(self).compute_metrics is Task.compute_metrics:
-            keys = self._keys(self.metrics)
+            keys = self._keys()
         else:
-            keys = frozenset(f"eval_{name}" for name, _ in _entries(self.metrics)) or None
+            keys = frozenset(f"eval_{name}" for name in self.metric_names) or None
         return None if keys is None else ALWAYS_REPORTED | keys
 
     # What sweepkit provides.
@@ -172,25 +184,26 @@ class Task(BaseModel):
 
     def _score(self, metrics: list[str | dict[str, dict[str, Any]]], prediction: EvalPrediction) -> dict[str, float]:
         """Return name → value of each of these metrics."""
-        regression = getattr(self._config, "problem_type", None) == "regression"  # set by the model's first loss
-        decided = metric_modules.decide(prediction.predictions, prediction.label_ids, regression=regression)
+        decided = self.decide(prediction)
         self._rule = decided.rule
         result: dict[str, float] = {}
         for name, options in _entries(metrics):
+            if metric_modules.of_loss(name):
+                continue
             if decided.average and name in metric_modules.AVERAGED:
                 options = {"average": decided.average, **options}
-            metric, predictions = metric_modules.load(self._metric(name)), decided.of(name)
+            metric = metric_modules.load(self._metric(name), decided.compares(name))
+            predictions = decided.of(name)
             metric_modules.check_types(metric, predictions)
             found = metric.compute(predictions=predictions, references=decided.references, **options)
             result |= {key: float(value) for key, value in found.items()}
         return result
 
-    def _keys(self, metrics: list[str | dict[str, dict[str, Any]]]) -> frozenset[str] | None:
-        """Return the names of these metrics in an evaluation; None where one of them is not bundled."""
-        names = [name for name, _ in _entries(metrics)]
-        if any(name not in metric_modules.BUNDLED for name in names):
+    def _keys(self) -> frozenset[str] | None:
+        """Return the names of ``metrics`` in an evaluation; None where one of them is not bundled."""
+        if any(name not in metric_modules.BUNDLED for name in self.metric_names):
             return None
-        return frozenset(f"eval_{name}" for name in names)
+        return frozenset(f"eval_{name}" for name in self.metric_names)
 
     def _metric(self, name: str) -> str:
         """Return a metric's name, or its path where it names an existing one."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import labels, models
 from sweepkit.tasks.built_in import TokenizedTask
-from sweepkit.tasks.data import as_text, choose, complete, pair, read, with_validation
-from sweepkit.tasks.task import ALWAYS_REPORTED, Template
+from sweepkit.tasks.data import Column, as_text, choose, complete, pair, read, with_validation
+from sweepkit.tasks.metrics import Decided
+from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -24,9 +25,9 @@ class _TextTask(TokenizedTask):
 
     peft_task_type: ClassVar[str | None] = "SEQ_CLS"
 
-    text: str | list[str] = "text"
+    text: Annotated[str | list[str], Column()] = "text"
     """Column with the text, or a list of two columns that form a pair (premise and hypothesis)."""
-    label: str = "label"
+    label: Annotated[str, Column(label=True)] = "label"
     """Column with the value to predict."""
     max_length: int | None = Field(default=None, ge=2)
     """Maximum input length in tokens, longer texts are truncated; by default the model's own limit."""
@@ -46,10 +47,7 @@ class _TextTask(TokenizedTask):
 
     def _tokenized(self, rows: DatasetDict) -> DatasetDict:
         """Return the rows as token ids, truncated to ``max_length``."""
-        tokenizer, longest = self.processing_class(), self._longest()
-        if self.max_length is not None and longest is not None and self.max_length > longest:
-            raise InputError(f"task.max_length: the model reads at most {longest} tokens, got {self.max_length}")
-        length = self.max_length or longest
+        tokenizer, length = self.processing_class(), self._within("max_length")
         texts = [name for name in rows["train"].column_names if name in ("text", "text_pair")]
 
         def tokenize(batch: dict[str, list[Any]]) -> Any:
@@ -130,22 +128,17 @@ class TextRegression(_TextTask):
         """Return the model with a fresh head of one output."""
         return self._classifier({"num_labels": 1, "problem_type": "regression"}, config)
 
-    def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Return the metrics in the units of the data."""
+    def decide(self, prediction: EvalPrediction) -> Decided:
+        """Return the numbers in the units of the data."""
         if not self.normalize:
-            return super().compute_metrics(prediction)
+            return super().decide(prediction)
         import numpy as np
         from transformers import EvalPrediction
 
         mean, deviation = _scale(self.splits["train"]["target"])
         outputs = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
         labels = np.asarray(prediction.label_ids)
-        return super().compute_metrics(EvalPrediction(outputs * deviation + mean, labels * deviation + mean))
-
-    def reported(self) -> frozenset[str] | None:
-        """Return the loss and the metrics; None where one of ``metrics`` is not bundled."""
-        keys = self._keys(self.metrics)
-        return None if keys is None else ALWAYS_REPORTED | keys
+        return super().decide(EvalPrediction(outputs * deviation + mean, labels * deviation + mean))
 
 
 def _numbers(labels: Iterable[Any], split: str) -> list[float]:

@@ -91,7 +91,7 @@ def describe_task(cls: type[Task]) -> dict[str, Any]:
     classes = {kind_class(kind): kind for kind in KINDS}
     kind = next((classes[base] for base in cls.__mro__ if base in classes), None)
     base = Task if kind is None else kind_class(kind)
-    names = ("reported", "compute_metrics", "trainer")
+    names = ("reported", "compute_metrics", "decide", "trainer")
     overridden = [name for name in names if getattr(cls, name) is not getattr(base, name)]
     report, read = _own_report(cls) if "reported" in overridden else (None, [])
     field = cls.model_fields.get("arguments_type")

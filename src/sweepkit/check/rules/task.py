@@ -24,9 +24,9 @@ from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import references
 from sweepkit.tasks.columns import ColumnsTask
-from sweepkit.tasks.data import SUFFIXES, columns
+from sweepkit.tasks.data import SUFFIXES, columns, columns_of
 from sweepkit.tasks.load import option_problems
-from sweepkit.tasks.metrics import AVERAGED, BUNDLED, ON_THE_HUB
+from sweepkit.tasks.metrics import AVERAGED, BUNDLED, ON_THE_HUB, missing
 
 _DATA_FILES = (*SUFFIXES, ".csv.gz", ".json.gz", ".jsonl.gz")
 
@@ -96,10 +96,6 @@ def _built_in(study: StudyData, consumers: Consumers) -> Iterator[Problem]:
         yield from _data(task, study.home, searched)
 
 
-_COLUMNS = ("text", "label", "image")
-"""Options of built-in kinds that name columns."""
-
-
 def _data(task: Any, home: Path, searched: set[str]) -> Iterator[Problem]:
     """Yield data sets that cannot be loaded without the network, and columns that the files do not have."""
     name, variable = task.source.name, references.offline("HF_DATASETS_OFFLINE")
@@ -117,11 +113,11 @@ def _data(task: Any, home: Path, searched: set[str]) -> Iterator[Problem]:
                 yield Problem(
                     "task.columns" if task.columns else "task.data", f"{os.path.relpath(file, home)}: {wrong}"
                 )
-    for option in _COLUMNS:
+    for option, column in columns_of(type(task)).items():
         wanted = getattr(task, option, None)
         for split, (file, names) in found.items():
             missing = [each for each in ([wanted] if isinstance(wanted, str) else wanted or ()) if each not in names]
-            if missing and f"task.{option}" not in searched and not (split == "test" and option == "label"):
+            if missing and f"task.{option}" not in searched and not (split == "test" and column.label):
                 shown = os.path.relpath(file, home)
                 advice = nearest(missing[0], names) or f"; name one of them in task.{option}"
                 listed = ", ".join(map(str, names[:20]))
@@ -129,7 +125,7 @@ def _data(task: Any, home: Path, searched: set[str]) -> Iterator[Problem]:
                 break
 
 
-_SHORT = {"mcc": "matthews_correlation", "r2": "r_squared", "rouge1": "rouge", "rougeL": "rouge"}
+_SHORT = {"mcc": "matthews_correlation", "r2": "r_squared", "bleu": "sacrebleu", "rouge": "rougeL"}
 
 
 def _metrics(study: StudyData, task: TaskFacts) -> Iterator[Problem]:
@@ -137,19 +133,28 @@ def _metrics(study: StudyData, task: TaskFacts) -> Iterator[Problem]:
     metrics = study.task.options.get("metrics", task.options["metrics"].default)
     if {"compute_metrics", "trainer"} & task.overridden or not isinstance(metrics, (list, tuple)):
         return  # then metrics are whatever the task's own method returns
-    own = (*BUNDLED, *task.built_in.model_fields["metrics"].default)
+    own = () if "decide" in task.overridden else task.built_in.compares
+    bundled = [name for name, functions in BUNDLED.items() if not own or any(kind in functions for kind in own)]
     for index, entry in enumerate(metrics):
         name = next(iter(entry), None) if isinstance(entry, Mapping) else entry
-        if not isinstance(name, str) or name in own or exists(study.home / Path(name).expanduser()):
+        if not isinstance(name, str) or exists(study.home / Path(name).expanduser()):
             continue
         path, variable = f"task.metrics[{index}]", references.offline()
-        if name.endswith(".py"):
+        if name in bundled:
+            if problem := missing([name]):
+                yield Problem(path, str(problem))
+        elif name in task.built_in.model_fields["metrics"].default:
+            continue
+        elif name in BUNDLED:
+            what = " or ".join(BUNDLED[name])
+            yield Problem(path, f"compares {what}; those of {task.label} are {', '.join(bundled)}")
+        elif name.endswith(".py"):
             yield Problem(path, f"there is no file {name} (looked in {study.home})")
         elif "/" not in name and name not in ON_THE_HUB:
-            known = (*BUNDLED, *ON_THE_HUB)
+            known = (*bundled, *ON_THE_HUB)
             average = next((part for part in name.split("_") if part in ("macro", "micro", "weighted", "binary")), None)
             base = next((part for part in name.split("_") if part in AVERAGED), None)
-            hint = messages.near(_SHORT.get(name, name), known) or f"; bundled are {', '.join(BUNDLED)}"
+            hint = messages.near(_SHORT.get(name, name), known) or f"; bundled are {', '.join(bundled)}"
             hint = f"; write {{{base}: {{average: {average}}}}}" if base and average else hint
             yield Problem(path, f"there is no metric {name}{hint}")
         elif variable and not references.downloaded_metric(name):

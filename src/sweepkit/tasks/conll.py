@@ -1,0 +1,58 @@
+"""Reads CoNLL files: a word and its tags per line, in columns of tabs or blanks, and a blank line between sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from sweepkit.study.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+COLUMNS = ("words", "tags")
+"""Names of the first and the last column; those between have none."""
+
+
+def read_conll(files: Sequence[str], names: Sequence[str] | None = None) -> Dataset:
+    """Return a row of lists per sentence; ``names`` are those of all columns. Raises InputError with file and line.
+
+    Lines with -DOCSTART- and comments before a sentence (``# text = …``) are left out.
+    """
+    import fsspec
+    from datasets import Dataset
+
+    found: dict[str, list[list[str]]] = {name: [] for name in names or COLUMNS}
+    for file in files:
+        with fsspec.open(file, "rt", encoding="utf-8-sig", compression="infer") as stream:
+            for sentence in _sentences(stream, file, len(names) if names else None):
+                columns = list(zip(*sentence, strict=True))
+                for name, column in zip(found, columns if names else (columns[0], columns[-1]), strict=True):
+                    found[name].append(list(column))
+    if not any(found.values()):
+        raise InputError(f"task.data: {', '.join(files)} is empty")
+    return Dataset.from_dict(found)
+
+
+def _sentences(stream: TextIO, file: str, width: int | None) -> Iterator[list[list[str]]]:
+    """Yield the fields of each sentence's lines; all lines of a file have ``width`` fields, by default the first one's."""
+    sentence: list[list[str]] = []
+    for number, line in enumerate(stream, 1):
+        text = line.rstrip("\r\n")
+        fields = (
+            [field for field in text.replace("\t", " ").split(" ") if field] if "\t" not in text else text.split("\t")
+        )
+        if not text.strip() or fields[0] == "-DOCSTART-":
+            if sentence:
+                yield sentence
+            sentence = []
+        elif not (not sentence and text.startswith("# ") and ("\t" in text or len(fields) != (width or 2))):
+            width = width or len(fields)
+            if len(fields) != width or width < 2 or not all(field.strip() for field in (fields[0], fields[-1])):
+                expected = (
+                    "a word and its tag" if width < 2 else f"{width} columns" if width > 2 else "a word and a tag"
+                )
+                raise InputError(f"task.data: {file}:{number}: expected {expected}, got {text[:60]!r}")
+            sentence.append(fields)
+    if sentence:
+        yield sentence

@@ -1,0 +1,55 @@
+"""How well tags fit, by the library that their field compares results with; and what follows from a loss.
+
+Each function takes the references, then the predictions, one per example. Imports a library only to use it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+
+def _entities(
+    name: str, true: Iterable[list[str]], predicted: Iterable[list[str]], *, scheme: str | None = None, **options: Any
+) -> float:
+    """Return seqeval's score of the entities that tags such as B-PER and I-PER mark.
+
+    By default it reads tags as conlleval does; with ``scheme`` (IOB2, IOBES, …) an entity counts only where its tags keep to
+    that scheme.
+    """
+    import seqeval.metrics
+    import seqeval.scheme
+
+    if (
+        scheme is None
+    ):  # BILOU's last and unit tags, which seqeval knows in its strict mode only, are BIOES' end and single
+        true, predicted = ([[_bioes(tag) for tag in row] for row in rows] for rows in (true, predicted))
+    if name != "accuracy":
+        strict = {} if scheme is None else {"mode": "strict", "scheme": getattr(seqeval.scheme, scheme)}
+        options = {"zero_division": 0, **strict, **options}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* seems not to be NE tag", UserWarning)
+        return float(getattr(seqeval.metrics, f"{name}_score")(list(true), list(predicted), **options))
+
+
+def _bioes(tag: str) -> str:
+    return {"L-": "E-", "U-": "S-"}.get(tag[:2], tag[:2]) + tag[2:]
+
+
+entity_accuracy = partial(_entities, "accuracy")
+"""Share of the words with the right tag."""
+entity_f1 = partial(_entities, "f1")
+entity_precision = partial(_entities, "precision")
+entity_recall = partial(_entities, "recall")
+
+
+def perplexity(loss: float) -> float:
+    """Return the exponential of a mean loss per token.
+
+    >>> perplexity(0.0), perplexity(1e6)
+    (1.0, inf)
+    """
+    return math.exp(loss) if loss < 700 else math.inf  # above it the exponential overflows
