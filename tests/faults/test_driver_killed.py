@@ -1,4 +1,7 @@
-"""SIGKILL of the driver, again and again: nothing finished is lost, nothing is done twice, nothing is left running."""
+"""SIGKILL of the driver, again and again: nothing finished is lost, nothing is done twice, nothing is left running.
+
+Nor is anything decided otherwise: which trials are pruned, pause and go on.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import random
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +30,8 @@ pytestmark = pytest.mark.real
 TRIALS = 12
 TRIAL_SECONDS = 1.2
 """A trial takes at least so long; some are pruned and take less."""
+MEDIAN = {"type": "median", "n_startup_trials": 3}
+PROMOTION = {"type": "asha", "promote": True, "reduction_factor": 2}
 STARTING = ("importing", "warm process ready", "data prepared", "slots")
 """What a driver says, a line each, before its first trial."""
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}
@@ -36,19 +42,18 @@ KEPT = {
 KEPT_OF_A_TRIAL = {"spec.json", "console.log", "events.jsonl", "best"}
 
 
-def write_study(project: Path, name: str, backend: str, *, step_seconds: float = 0.0) -> Path:
+def write_study(project: Path, name: str, *, step_seconds: float = 0.0, **keys: Any) -> Path:
     study = toy_study(
         project,
         name=name,
         space={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "task.x": {"low": 0.0, "high": 1.0}},
         sampler={"type": "tpe", "seed": 7, "n_startup_trials": 4},
-        pruner={"type": "median", "n_startup_trials": 3},
         baseline={"learning_rate": 1e-3, "task.x": 0.1},
         budget={"trials": TRIALS},
         task={"step_seconds": step_seconds},
-        backend={"type": backend, "parallel": 1},
         checkpoints={"keep": 3},
         tracking={"uri": "sqlite:///mlflow.db"},
+        **{"backend": {"parallel": 1}, **keys},
     )
     folder = project / "studies" / name
     folder.mkdir(parents=True)
@@ -66,7 +71,7 @@ def shown(file: Path, elsewhere: Path) -> list[dict[str, object]]:
 
 
 def essence(trials: list[dict[str, object]]) -> list[tuple[object, ...]]:
-    return [(t["number"], t["ending"], t["params"], t["value"]) for t in trials]
+    return [(t["number"], t["ending"], t["params"], t["value"], t.get("decisions")) for t in trials]
 
 
 def run_to_end(file: Path, elsewhere: Path, environment: dict[str, str]) -> str:
@@ -164,13 +169,16 @@ def trial_history(place: Place, number: int) -> Iterator[float]:
         yield event.metrics["eval_score"]
 
 
-def go_through(project: Path, tmp_path: Path, kills: int, *, backend: str = "optuna") -> None:
+def go_through(
+    project: Path, tmp_path: Path, kills: int, pruner: Mapping[str, Any], *, backend: str = "optuna"
+) -> None:
     environment = {**os.environ, "SWEEPKIT_TEST_MARK": str(tmp_path)}
-    straight_file = write_study(project, "straight", "optuna")
+    straight_file = write_study(project, "straight", pruner=pruner)
     run_to_end(straight_file, tmp_path, environment)
     straight = shown(straight_file, tmp_path)
     assert [t["number"] for t in straight] == list(range(TRIALS))
-    file = write_study(project, "killed", backend, step_seconds=TRIAL_SECONDS / 12)
+    kind = {"type": backend, "parallel": 1}
+    file = write_study(project, "killed", step_seconds=TRIAL_SECONDS / 12, pruner=pruner, backend=kind)
     study = load_study(file).study
     if backend == "optuna":
         environment["TMPDIR"] = str(tmp_path / "temporary")
@@ -188,17 +196,19 @@ def go_through(project: Path, tmp_path: Path, kills: int, *, backend: str = "opt
 
 
 def test_a_killed_study_goes_on_to_the_same_end(project: Path, tmp_path: Path) -> None:
-    go_through(project, tmp_path, kills=2)
+    go_through(project, tmp_path, 2, PROMOTION)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize(("pruner", "kills"), [(MEDIAN, 20), (PROMOTION, 50)], ids=["median", "promotion"])
+def test_many_kills_change_nothing(project: Path, tmp_path: Path, pruner: dict[str, Any], kills: int) -> None:
+    go_through(project, tmp_path, kills, pruner)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_twenty_kills_change_nothing(project: Path, tmp_path: Path) -> None:
-    go_through(project, tmp_path, kills=20)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_five_kills_on_ray_change_nothing(project: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pruner", [MEDIAN, PROMOTION], ids=["median", "promotion"])
+def test_five_kills_on_ray_change_nothing(project: Path, tmp_path: Path, pruner: dict[str, Any]) -> None:
     pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
-    go_through(project, tmp_path, kills=5, backend="ray")
+    go_through(project, tmp_path, 5, pruner, backend="ray")

@@ -37,7 +37,7 @@ def train(search: Search, *curve: float) -> dict[str, Any]:
         event = Evaluated(
             trial=asked.number, at=0, number=number, step=number, epoch=number, metrics=metrics, values=(value,)
         )
-        assert not search.report(event)
+        assert search.report(event) == "continue"
     search.tell(Finished(trial=asked.number, at=0, ending="complete", values=(max(curve),)))
     return dict(asked.params)
 

@@ -113,7 +113,7 @@ def test_a_pruner_asked_again_about_the_same_evaluation_gives_the_same_answer(pr
         assert asked is not None
         event = Evaluated(trial=asked.number, at=0, number=1, step=1, epoch=1, metrics={}, values=(value,))
         answers.append((search.report(event), search.report(event)))
-    assert answers[0] == (False, False) and answers[2] == (True, True)
+    assert answers[0] == ("continue", "continue") and answers[2] == ("prune", "prune")
 
 
 def pruned(search: Search, *curve: float, length: int = 3) -> int | None:
@@ -125,8 +125,8 @@ def pruned(search: Search, *curve: float, length: int = 3) -> int | None:
         event = Evaluated(
             trial=asked.number, at=0, number=number, step=number, epoch=1, metrics={}, values=(value,), final=final
         )
-        if search.report(event):
-            assert search.report(event), "the same answer when asked again"
+        if search.report(event) == "prune":
+            assert search.report(event) == "prune", "the same answer when asked again"
             search.tell(Finished(trial=asked.number, at=0, ending="pruned", values=(value,)))
             return number
     search.tell(Finished(trial=asked.number, at=0, ending="complete", values=(curve[-1],)))

@@ -23,15 +23,23 @@ RESUMABLE_PER_MODEL = 3.0
 class Checkpoints:
     """The checkpoints of one study.
 
-    ``model_bytes`` is the size of a model, where it is known before the first one is written. Trials in ``pinned`` have a
-    best checkpoint that the tracker needs too: it may leave the trial's folder, not the disk.
+    ``limit_bytes`` is for all of them, ``paused_bytes`` for the resumable ones of paused trials. ``model_bytes`` is the size of
+    a model, where it is known before the first one is written. Trials in ``pinned`` have a best checkpoint that the tracker
+    needs too: it may leave the trial's folder, not the disk.
     """
 
     def __init__(
-        self, place: Place, *, limit_bytes: float | None, model_bytes: float = 0.0, pinned: Iterable[int] = ()
+        self,
+        place: Place,
+        *,
+        limit_bytes: float | None,
+        paused_bytes: float | None = None,
+        model_bytes: float = 0.0,
+        pinned: Iterable[int] = (),
     ) -> None:
         self._place = place
         self._limit = limit_bytes
+        self._paused_limit = paused_bytes
         self._sizes = {"best": model_bytes, "last": RESUMABLE_PER_MODEL * model_bytes}
         self._coming: dict[int, dict[str, float]] = {}
         self._pinned = frozenset(pinned)
@@ -145,19 +153,37 @@ class Checkpoints:
         self._holding.add(number)
         return going, fits and "last" in self._coming[number]
 
+    def paused(self, number: int) -> None:
+        """Note that a trial writes nothing more until it goes on."""
+        self._coming.pop(number, None)
+
+    def exceeded(self, number: int, paused: Sequence[int]) -> str:
+        """Return the limit that does not hold once this trial has written and these are paused, by its key; else empty."""
+        self._coming[number] = dict(self._sizes)
+        self._holding.add(number)
+        held = {each: float(_bytes(self._place.trial(each) / LAST)) for each in paused}
+        if number in held:
+            held[number] = max(held[number], self._sizes["last"])
+        if self._paused_limit is not None and sum(held.values()) > self._paused_limit:
+            return "checkpoints.paused_gb"
+        return "budget.disk_gb" if self._limit is not None and self._used() > self._limit else ""
+
     def _going(self, ranked: Sequence[int], keep: int) -> tuple[list[int], bool]:
         held = [number for number in ranked if number in self._holding]
         holders = [number for number in held if os.path.lexists(self._place.trial(number) / BEST)]
         kept, going = holders[:keep], holders[keep:]
         if self._limit is None:
             return going, True
-        used = sum(_bytes(self._place.trial(number) / part) for number in self._holding for part in CHECKPOINTS)
-        coming = sum(sum(parts.values()) for parts in self._coming.values())
-        excess = used + coming - sum(_bytes(self._place.trial(number) / BEST) for number in going) - self._limit
+        excess = self._used() - sum(_bytes(self._place.trial(number) / BEST) for number in going) - self._limit
         while excess > 0 and len(kept) > 1:
             going.append(kept.pop())
             excess -= _bytes(self._place.trial(going[-1]) / BEST)
         return going, excess <= 0
+
+    def _used(self) -> float:
+        """Return the bytes on disk, and those that running trials are about to write."""
+        used = sum(_bytes(self._place.trial(number) / part) for number in self._holding for part in CHECKPOINTS)
+        return used + sum(sum(parts.values()) for parts in self._coming.values())
 
 
 def _link(source: str, target: str) -> None:

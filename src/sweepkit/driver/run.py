@@ -184,6 +184,8 @@ class _Run:
             self._switch.connect(session.interrupt)
             with _interruptible(session), prompt():
                 self._backend.drive(session)
+                if not session.interrupted:
+                    session.end_paused()
         except StudyFailed as error:
             return "failed", str(error)
         except OSError as error:

@@ -5,7 +5,6 @@ Every event goes to the trial's log, the search, the tracker and the watcher.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,15 +14,15 @@ from sweepkit.backends import Scheduler
 from sweepkit.backends.checkpoints import Checkpoints
 from sweepkit.driver.clock import Clock
 from sweepkit.driver.population import Population
-from sweepkit.report.answer import Answer
+from sweepkit.driver.retention import Retention
 from sweepkit.report.watch import Watcher
 from sweepkit.search.search import Search
 from sweepkit.study.errors import FULL_DISK, StudyFailed
-from sweepkit.study.paths import BEST, CONSOLE
+from sweepkit.study.paths import CONSOLE
 from sweepkit.study.study import StudyData
 from sweepkit.trackers import tracker_of
 from sweepkit.trackers.courier import Courier
-from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished
+from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Started
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Reason, Trial, TrialSpec
 
@@ -71,18 +70,25 @@ class StudySession:
         self._checkpoints = Checkpoints(
             self._place,
             limit_bytes=limit * 1e9 if limit else None,
+            paused_bytes=study.checkpoints.paused_gb and study.checkpoints.paused_gb * 1e9,
             model_bytes=setup.model_bytes,
             pinned=tracker_of(study, place=self._place).registered(),
         )
+        self._retention = Retention(study, search, self._checkpoints, courier=courier, watch=watch)
         self._population = Population(study, search, self._checkpoints, setup.scheduler if search.proposes else None)
         self._spent = Clock(study.place, slots=setup.slots)
-        self._ended_seconds = sum((row.seconds or 0.0) for row in search.trials() if row.ending.counts)
+        done = [row for row in search.trials() if row.ending.counts or row.ending is Ending.paused]
+        self._ended_seconds = sum(row.seconds or 0.0 for row in done)
+        """Of trials that ended or paused; those of the others are in their logs."""
+        self._since: dict[int, float] = {}
+        """Trial → when it started or was last evaluated."""
+        self._pausing: set[int] = set()
+        """Trials that were told to stop, as they pause."""
         self._logs: dict[int, TrialLog] = {}
         self._trials: dict[int, Trial] = {}
         self._retries: list[TrialSpec] = []
         self._same_failures: tuple[str, int] = ("", 0)
         self._budget_reached_at: float | None = None
-        self._answer = Answer(study, ())
         self._reason = ""
         self.killing = False
         self._interrupted = self._announced = False
@@ -125,6 +131,9 @@ class StudySession:
             for note in self._search.news():
                 self._watch.on_note(note)
             if trial is not None:
+                if trial.intermediate:
+                    self._look(trial)
+                    self._ended_seconds -= self._log(trial.number).seconds
                 return self._spec(trial)
             self._left = self._take_over()  # of a driver that died meanwhile
             if self._left:
@@ -151,13 +160,18 @@ class StudySession:
         self._courier.poke()
         if isinstance(event, Checkpointed):
             self._checkpoints.wrote(event.trial, event.role, Path(event.path))
+        since = self._since.get(event.trial)
+        if isinstance(event, (Started, Evaluated)):
+            self._since[event.trial] = event.at
         if not isinstance(event, Evaluated):
             return None
-        if self._search.report(event):
+        word = self._search.report(event, seconds=None if since is None else event.at - since)
+        if word == "prune" or self._crowded(event, pauses=word == "pause"):
             return "prune"
-        going, resumable = self._checkpoints.before_writing(event.trial, *self._ranked())
-        self._drop(going)
-        if self.stopping or self._population.meets(event.number):
+        resumable = self._retention.before_writing(event.trial)
+        if word == "pause":
+            self._pausing.add(event.trial)
+        if word == "pause" or self.stopping or self._population.meets(event.number):
             return "stop"
         return "continue" if resumable else "lean"
 
@@ -181,6 +195,31 @@ class StudySession:
             if error.errno not in FULL_DISK:
                 raise
 
+    def end_paused(self) -> None:
+        """Prune what is still paused, as the study ends; not while another driver's trials may let some go on."""
+        if not self._search.elsewhere:
+            for number in self._search.paused():
+                self._prune(number, f"did not go on: {self.reason}")
+
+    def _crowded(self, event: Evaluated, *, pauses: bool) -> bool:
+        """Prune paused trials for whose checkpoints there is no room; return whether it is this one's turn."""
+        while crowded := self._retention.crowded(event.trial, pauses=pauses):
+            number, why = crowded
+            if number == event.trial:
+                self._search.decide(event, "prune", why)
+                return True
+            self._prune(number, why)
+        return False
+
+    def _prune(self, number: int, why: str) -> None:
+        """Prune a paused trial, unless another driver lets it go on."""
+        if trial := self._search.close_paused(number, why):
+            log = self._log(number)
+            self._trials[number] = trial
+            self._ended_seconds -= log.seconds
+            step = log.evaluations[-1].step if log.evaluations else 0
+            self._end(number, Ending.pruned, cause=why, step=step, values=trial.values)
+
     def _log(self, number: int) -> TrialLog:
         if number not in self._logs:
             self._logs[number] = TrialLog(self._place.trial(number))
@@ -202,18 +241,22 @@ class StudySession:
             seconds = self._ended_seconds + sum(log.seconds for log in self._logs.values())
             if self._setup.gpus * seconds >= budget.gpu_hours * 3600:
                 return f"budget.gpu_hours: {budget.gpu_hours:g} GPU-hours used up"
-        target = self._read_answer().target if budget.target is not None else None
+        target = self._retention.answer().target if budget.target is not None else None
         return f"budget.target: trial {target.number} reached {target.value:g}" if target else ""
 
     def _take_over(self) -> list[Trial]:
         """Return the trials that dead drivers left unfinished; reading their logs counts the GPU time they used."""
         left = self._search.unfinished()
         for trial in left:
-            self._checkpoints.folder(trial.number)
-            if lost := self._log(trial.number).lost(trial.intermediate):
-                self._watch.on_note(f"trial {trial.number} starts over: {lost}")
-                self._checkpoints.forget(trial.number)
+            self._look(trial)
         return left
+
+    def _look(self, trial: Trial) -> None:
+        """Look whether a trial that ran before can go on, and say so where it starts over."""
+        self._checkpoints.folder(trial.number)
+        if lost := self._log(trial.number).lost(trial.intermediate):
+            self._watch.on_note(f"trial {trial.number} starts over: {lost}")
+            self._checkpoints.forget(trial.number)
 
     def _resume(self, trial: Trial) -> TrialSpec | None:
         """Return the next attempt of a trial that a dead driver left; None where it turns out to have ended, or waits."""
@@ -224,18 +267,19 @@ class StudySession:
             cause = f"its driver died {log.abandoned} times while it ran, before it got any further"
             self._end(trial.number, Ending.failed, reason=Reason.driver_lost, cause=cause)
             return None
-        if log.finished and log.finished.ending != Ending.stopped:
+        if log.finished and log.finished.ending not in (Ending.stopped, Ending.paused):
             self._finish(log.finished, logged=True)
             return self._retries.pop() if self._retries and self._retries[-1].number == trial.number else None
-        if evaluations and self._search.report(evaluations[-1]):
-            last = evaluations[-1]
-            self._end(trial.number, Ending.pruned, step=last.step, values=self._search.value_so_far(last))
+        if evaluations and (word := self._search.report(last := evaluations[-1])) != "continue":
+            ending = Ending.pruned if word == "prune" else Ending.paused
+            self._end(trial.number, ending, step=last.step, values=self._search.value_so_far(last))
             return None
         return None if self._population.holds(trial.number, evaluations) else self._spec(trial)
 
     def _end(self, number: int, ending: Ending, **facts: Any) -> None:
-        """End a trial of a dead driver without starting it again."""
-        self._finish(Finished(trial=number, at=time.time(), ending=ending, **facts))
+        """End a trial that does not run, without starting it again."""
+        seconds = self._log(number).open_seconds
+        self._finish(Finished(trial=number, at=time.time(), ending=ending, seconds=seconds, **facts))
 
     def _spec(self, trial: Trial) -> TrialSpec:
         """Return the spec of a trial's next attempt, which resumes from its last complete checkpoint if it has one."""
@@ -279,6 +323,10 @@ class StudySession:
             raise StudyFailed(f"{event.cause} (trial {event.trial}); free some space and run the same command")
         if self.killing and event.ending == Ending.failed and not logged:
             event = replace(event, ending=Ending.stopped)
+        if event.trial in self._pausing and event.ending == Ending.stopped:
+            event = replace(event, ending=Ending.paused)
+        self._pausing.discard(event.trial)
+        since = self._since.pop(event.trial, None)
         if not logged:
             log.append(event)
         self._courier.poke()
@@ -292,11 +340,14 @@ class StudySession:
             return
         total = replace(event, seconds=log.seconds)
         self._ended_seconds += total.seconds
-        started = log.started
-        proof = {"unproved": list(started.unproved), "proved": list(started.proved)} if started else {}
-        self._search.tell(total, attempts=log.attempts, facts=proof)
+        facts: dict[str, Any] = {}
+        if started := log.started:
+            facts |= {"unproved": list(started.unproved), "proved": list(started.proved)}
+            if since is not None:
+                facts["start_seconds"] = max(0.0, event.seconds - (event.at - started.at))
+        self._search.tell(total, attempts=log.attempts, facts=facts)
         row = self._search.row(event.trial)
-        self._keep(row)
+        self._retention.ended(row)
         self._spent.save()
         self._watch.on_trial_end(row)
         self._courier.poke()
@@ -317,36 +368,6 @@ class StudySession:
         if event.ending == Ending.failed and event.reason not in (Reason.deadline, Reason.driver_lost):
             return log.crashes <= retries.crash
         return False
-
-    def _keep(self, row: Trial) -> None:
-        """Apply the retention rule after a trial ended: drop what is over the limits, and let the tracker keep the rest."""
-        self._checkpoints.ended(row.number, keeps_best=row.ending.ranks)
-        self._drop(self._checkpoints.surplus(*self._ranked()))
-        if row.ending.ranks and os.path.lexists(self._place.trial(row.number) / BEST):
-            self._courier.keep(row.number)
-
-    def _read_answer(self) -> Answer:
-        """Return the answer at this moment; other drivers' trials count, too."""
-        rows = [row for row in self._search.trials() if row.ending.ranks]
-        if len(rows) != len(self._answer.rows):
-            self._answer = Answer(self._study, rows)
-        return self._answer
-
-    def _ranked(self) -> tuple[list[int], int]:
-        """Return the ranked trials, best first, and how many of them keep their checkpoint."""
-        answer = self._read_answer()
-        keep = answer.keep(self._study.checkpoints.keep) if self._search.proposes else 0
-        return [row.number for row in answer.ranked], keep
-
-    def _drop(self, numbers: list[int]) -> None:
-        if self._answer.several and self._search.proposes:
-            limit = self._study.budget.disk_gb
-            for number in sorted({row.number for row in self._answer.front} & set(numbers)):
-                note = f"dropped the checkpoint of Pareto-optimal trial {number}: budget.disk_gb is {limit:g}"
-                self._watch.on_note(note)
-        for number in numbers:
-            self._checkpoints.ended(number, keeps_best=False)
-            self._courier.drop(number)
 
     def _count_failure(self, event: Finished) -> None:
         """Stop the study when trials keep failing with the same cause."""

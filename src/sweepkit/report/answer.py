@@ -29,6 +29,7 @@ PAST = {
     Ending.diverged: "diverged",
     Ending.failed: "failed",
     Ending.stopped: "was interrupted",
+    Ending.paused: "is paused",
     Ending.running: "is still running",
     Ending.waiting: "has not started",
 }

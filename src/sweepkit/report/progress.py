@@ -202,9 +202,11 @@ def snapshot(study: StudyData, *, every: bool = False) -> RenderableType:
         title = "Pareto front" if answer.several else "best in the search" if answer.verdict else "best"
         said = [f"trial {answer.chosen.number}: {answer.versus()}."] if answer.chosen and answer.versus() else []
         parts += _section(title, Group(terminal.trials(answer, top), *map(Text, [*said, *answer.notes()])))
-    moments = {row.number: read_moment(study.place, row) for row in rows if row.ending is Ending.running}
-    if moments and not every:
-        parts += _section("running", terminal.running(study, moments))
+    for ending in () if every else (Ending.running, Ending.paused):
+        moments = {row.number: read_moment(study.place, row) for row in rows if row.ending is ending}
+        if moments:
+            why = {row.number: row.decisions[-1].why for row in rows if row.number in moments and row.decisions}
+            parts += _section(str(ending), terminal.running(study, moments, why))
     if answer.verdict and not every:
         parts += _section("over new seeds", Group(*map(Text, answer.verdict.sentences())))
     if (wrong := terminal.failures(study, rows)) is not None:
@@ -245,14 +247,16 @@ def _metrics(study: StudyData, values: Iterable[float]) -> list[str]:
 
 def _ending(study: StudyData, row: Trial) -> str:
     time = f" in {words.span(row.seconds)}" if row.seconds is not None else ""
-    values = ", ".join(_metrics(study, row.values) if row.ending in (Ending.complete, Ending.pruned) else [])
+    values = ", ".join(
+        _metrics(study, row.values) if row.ending in (Ending.complete, Ending.pruned, Ending.paused) else []
+    )
     facts = ", ".join(part for part in (values, first_line(row.cause)) if part)
     return f"trial {row.number} {row.ending}{time}" + (f": {facts}" if facts else "")
 
 
 def _count(board: Board) -> str:
-    done = len(board.ended)
-    return f"{done}/{board.total}" if board.total is not None else words.plural(done, "trial")
+    done, paused = len(board.ended), f", {len(board.paused)} paused" if board.paused else ""
+    return (f"{done}/{board.total}" if board.total is not None else words.plural(done, "trial")) + paused
 
 
 def _section(title: str, content: RenderableType) -> list[RenderableType]:

@@ -77,7 +77,7 @@ def hours_by_ending(
 def trial_json(study: StudyData, row: Trial) -> dict[str, Any]:
     """Return one trial as plain data with stable keys; ``value`` is a list where the study has several goals.
 
-    The members of a population have a ``schedule`` besides.
+    The members of a population have a ``schedule`` besides, those that paused or were pruned ``decisions``.
     """
     several = len(study.objective.goals) > 1
     return {
@@ -92,6 +92,7 @@ def trial_json(study: StudyData, row: Trial) -> dict[str, Any]:
         "checkpoint": jsonable(row.checkpoint),
         "mlflow_run": row.mlflow_run,
         **({"schedule": [jsonable(asdict(turn)) for turn in row.schedule]} if row.schedule else {}),
+        **({"decisions": [asdict(decision) for decision in row.decisions]} if row.decisions else {}),
     }
 
 

@@ -32,6 +32,7 @@ ENDINGS = {
     Ending.diverged: "#a8432f",
     Ending.failed: "#5f1a2c",
     Ending.stopped: "#8b97a3",
+    Ending.paused: "#7a5c86",
     Ending.running: "#3c8f86",
     Ending.waiting: "#dcdcdc",
 }

@@ -38,6 +38,7 @@ STYLES = {
     Ending.diverged: "magenta",
     Ending.failed: "red",
     Ending.stopped: "dim",
+    Ending.paused: "blue",
     Ending.running: "cyan",
     Ending.waiting: "dim",
 }
@@ -95,7 +96,8 @@ def trials(answer: Answer, rows: Sequence[Trial], *, endings: bool = False) -> T
         table.add_column(Text(words.name(name), no_wrap=True, overflow="ellipsis"))
     for index, row in enumerate(rows):
         cells = [Text(column[index], no_wrap=True, overflow="ellipsis") for column in texts.values()]
-        ending = [Text(row.ending, style=STYLES[row.ending])] * endings
+        reached = f" at {max(row.intermediate)}" if row.ending is Ending.paused and row.intermediate else ""
+        ending = [Text(f"{row.ending}{reached}", style=STYLES[row.ending])] * endings
         values = [Text(words.value(value)) for value in [*row.values, *[None] * len(metrics)][: len(metrics)]]
         time = Text("–" if row.seconds is None else words.span(row.seconds))
         table.add_row(Text(str(row.number)), *ending, *values, *[Text(gain(answer, row))] * gains, time, *cells)
@@ -122,10 +124,10 @@ def gain(answer: Answer, row: Trial) -> str:
     return "" if amount is None else words.difference(amount)
 
 
-def running(study: StudyData, moments: Mapping[int, Moment]) -> Table:
-    """Return a table of running trials: number, parameters, progress, last and best value."""
+def running(study: StudyData, moments: Mapping[int, Moment], why: Mapping[int, str] | None = None) -> Table:
+    """Return a table of running or paused trials: number, parameters, progress, last and best value, and why they are."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    for column in range(6):
+    for column in range(7 if why else 6):
         # On a narrow terminal the parameters shrink first: rich narrows columns that may wrap.
         table.add_column(justify="left" if column else "right", no_wrap=column != 1, overflow="ellipsis")
     best = max if study.objective.goals[0].direction == "maximize" else min
@@ -139,6 +141,7 @@ def running(study: StudyData, moments: Mapping[int, Moment]) -> Table:
             Text(f"step {moment.step} epoch {moment.epoch:.3g}" if moment.step else "starting", style="dim"),
             Text(f"last {last}" if last else ""),
             Text(f"best {words.value(best(moment.history))}" if several else ""),
+            *([Text(why.get(number, ""), style="dim")] if why else []),
         )
     return table
 

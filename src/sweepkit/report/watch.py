@@ -175,11 +175,12 @@ def fraction(study: StudyData, moment: Moment) -> float | None:
 
 @dataclass
 class Board:
-    """What a view of a study shows: its ended trials, and the moments of the running ones."""
+    """What a view of a study shows: its ended trials, and the moments of the running and the paused ones."""
 
     study: StudyData
     ended: dict[int, Trial] = field(default_factory=dict)
     running: dict[int, Moment] = field(default_factory=dict)
+    paused: dict[int, Moment] = field(default_factory=dict)
 
     @classmethod
     def at_start(cls, study: StudyData, rows: Iterable[Trial]) -> Self:
@@ -192,21 +193,25 @@ class Board:
     def update(self, rows: Iterable[Trial]) -> None:
         """Bring the board up to date with trials as storage has them."""
         for row in rows:
-            if row.ending.counts:
+            if row.ending.counts or row.ending is Ending.paused:
                 self.end(row)
             elif row.ending is Ending.running:
+                self.paused.pop(row.number, None)
                 self.running[row.number] = read_moment(self.study.place, row)
 
     def add(self, event: Event) -> None:
         """Move the event's trial on."""
         if isinstance(event, Started) and event.trial not in self.running:
-            self.running[event.trial] = Moment(params=_hyperparameters(self.study.place, event.trial))
+            new = Moment(params=_hyperparameters(self.study.place, event.trial))
+            self.running[event.trial] = self.paused.pop(event.trial, new)
         if event.trial in self.running:
             self.running[event.trial] = self.running[event.trial].after(event)
 
     def end(self, row: Trial) -> None:
-        """Move a trial that ended from the running to the ended ones."""
-        self.running.pop(row.number, None)
+        """Move a trial that ended or paused from the running ones to those."""
+        moment = self.running.pop(row.number, None) or self.paused.pop(row.number, None)
+        if row.ending is Ending.paused:
+            self.paused[row.number] = moment or read_moment(self.study.place, row)
         if row.ending.counts:
             self.ended[row.number] = row
 
@@ -217,8 +222,8 @@ class Board:
 
     @property
     def done(self) -> float:
-        """Trials done; a running trial counts as the share of its schedule that is done."""
-        shares = (fraction(self.study, moment) or 0.0 for moment in tuple(self.running.values()))
+        """Trials done; a running or paused trial counts as the share of its schedule that is done."""
+        shares = (fraction(self.study, moment) or 0.0 for moment in (*self.running.values(), *self.paused.values()))
         return len(self.ended) + sum(shares)
 
     @property

@@ -43,6 +43,7 @@ class Proposer:
         self.distributions: dict[str, BaseDistribution] = {
             dimension.key: distribution(dimension.parameter) for dimension in self._axes.values()
         }
+        self.known = known
         self.configurations = Configurations(study, known)
 
     def sample(

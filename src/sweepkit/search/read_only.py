@@ -57,10 +57,9 @@ class ReadOnlyStorage(BaseStorage):
     ) -> list[FrozenTrial]:
         """Return the visible trials, among them the own one (as in Optuna's own loop), stored or not."""
         left_out = self._hidden | {self.own.number}
-        trials = [t for t in self._storage.get_all_trials(study_id, deepcopy, states) if t.number not in left_out]
-        if states is None or self.own.state in states:
-            insort(trials, self.own, key=lambda trial: trial.number)
-        return [self._seen(trial) for trial in trials]
+        trials = [t for t in self._storage.get_all_trials(study_id, deepcopy) if t.number not in left_out]
+        insort(trials, self.own, key=lambda trial: trial.number)
+        return [trial for trial in map(self._seen, trials) if states is None or trial.state in states]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Collect an attribute of the own trial; refuse any other trial's."""

@@ -1,8 +1,9 @@
 """How one study's trials are recorded in an Optuna storage: read, added, annotated, closed.
 
 User attributes of a trial: ``hyperparameters``, ``name``, ``origin``, ``retry_of``, ``confirm_of``, ``seed``, ``ending``,
-``reason``, ``cause``, ``values``, ``metrics``, ``seconds``, ``attempts``, ``evaluation:N``, ``schedule``; and for the search
-alone ``fixed``, ``listed``, ``point``, ``partial``, ``driver``, ``pruned_at``. Of the study: ``meeting:N`` (a population's).
+``reason``, ``cause``, ``values``, ``metrics``, ``seconds``, ``start_seconds``, ``attempts``, ``evaluation:N``, ``decided:N``,
+``schedule``; and for the search alone ``fixed``, ``listed``, ``point``, ``partial``, ``driver``. Of the study: ``meeting:N`` (a
+population's).
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from sweepkit.search.private import trial_id
 from sweepkit.study.configurations import Configuration
 from sweepkit.study.errors import StudyNotFound
 from sweepkit.study.objective import Goal
-from sweepkit.trial.trial import Ending, Reason, Trial, Turn
+from sweepkit.trial.trial import Decision, Ending, Reason, Trial, Turn
 
 EVALUATION = "evaluation:"
 """Prefix of a trial's attribute for one evaluation; its number follows."""
+DECIDED = "decided:"
+"""Prefix of a trial's attribute for the decisions at one evaluation, oldest first; its number follows."""
 MEETING = "meeting:"
 """Prefix of the study's attribute for one meeting; the number of the evaluation at which it was held follows."""
 FIXED = "fixed_params"
@@ -97,6 +100,13 @@ class Records:
         for key, value in written.items():
             self.storage.set_trial_system_attr(trial_id(trial), key, value)
 
+    def decide(self, trial: FrozenTrial, decision: Decision) -> None:
+        """Add a decision to those at its evaluation."""
+        key, told = f"{DECIDED}{decision.evaluation}", [decision.answer, decision.why]
+        known = trial.user_attrs.get(key, [])
+        if known[-1:] != [told]:
+            self.note(trial, **{key: [*known, told]})
+
     def meetings(self) -> dict[int, dict[int, Turn]]:
         """Return evaluation → member → how it continued, earliest meeting first."""
         study_id = self._id()
@@ -166,6 +176,12 @@ def ending_of(trial: FrozenTrial) -> Ending:
     return Ending(trial.user_attrs.get("ending", _BY_STATE[trial.state]))
 
 
+def decisions_of(trial: FrozenTrial) -> tuple[Decision, ...]:
+    """Return what was decided for a trial, by evaluation; the last one of an evaluation holds."""
+    found = {int(key.removeprefix(DECIDED)): told for key, told in trial.user_attrs.items() if key.startswith(DECIDED)}
+    return tuple(Decision(number, *each) for number, told in sorted(found.items()) for each in told)
+
+
 def row_of(trial: FrozenTrial) -> Trial:
     """Return a stored trial as a row."""
     facts = trial.user_attrs
@@ -186,6 +202,7 @@ def row_of(trial: FrozenTrial) -> Trial:
         name=facts.get("name", ""),
         seed=facts.get("seed"),
         schedule=tuple(Turn(**turn) for turn in facts.get("schedule", ())),
+        decisions=decisions_of(trial),
         **_provenance(facts),
     )
 

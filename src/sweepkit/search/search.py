@@ -8,35 +8,34 @@ the same at trial 5,000 as at trial 5, as ended trials are read only once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import repeat
-from typing import Any
+from typing import Any, cast
 
-import optuna
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from sweepkit.search.courses import Courses
 from sweepkit.search.drivers import drivers_of
 from sweepkit.search.history import Evaluations, History
 from sweepkit.search.private import trial_id
+from sweepkit.search.promotion import Promotion
+from sweepkit.search.proposals import Proposals
 from sweepkit.search.proposer import Proposer
-from sweepkit.search.read_only import ReadOnlyStorage
-from sweepkit.search.records import EVALUATION, FIXED, Records, blank, ending_of, is_ours, row_of, whole
-from sweepkit.search.samplers import Grid, combinations, make_sampler, quiet_optuna
+from sweepkit.search.pruning import Pruning
+from sweepkit.search.records import EVALUATION, FIXED, Records, blank, decisions_of, ending_of, is_ours, row_of, whole
 from sweepkit.search.storage import ensure_whole, together
+from sweepkit.search.strategy import Next, Ruling, Seen, Strategy, Word
 from sweepkit.study.configurations import Configuration, key_of
 from sweepkit.study.errors import InputError
 from sweepkit.study.files import first_line
-from sweepkit.study.parameters import Scalar
 from sweepkit.study.paths import Place
 from sweepkit.study.samplers import make_pruner
-from sweepkit.study.space import dimensions, trial_seed
+from sweepkit.study.space import dimensions
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
-from sweepkit.trial.trial import Ending, Reason, Trial
+from sweepkit.trial.trial import Decision, Ending, Reason, Trial
 
 RANDOM_REDRAWS = 1000
 """Random proposals, once the sampler's own are used up, before all combinations are enumerated (where that is possible)."""
@@ -62,7 +61,6 @@ class Search:
         self._study = study
         self._objective = study.objective
         self._proposer = proposer
-        self._pruner = pruner
         self.place: Place = replace(study.place, name=name)
         """Where its trials lie; those of a search with a suffix lie beside the study's own."""
         self.proposes = not suffix
@@ -73,13 +71,13 @@ class Search:
         self._history = History(self.records)
         self._drivers = drivers_of(study, name)
         self._evaluations: dict[int, Evaluations] = {}
-        self._judged_trials: dict[int, FrozenTrial] = {}
+        self._courses = Courses(study, self._history, proposer.known)
+        self._proposals = Proposals(study, self.records, self._history, proposer, self._drivers.me)
+        self._strategy = self._strategy_of(pruner)
         self._mine: set[int] = set()
         self._announced: set[int] = set()
         self._added = not self.proposes  # whether the study file's own configurations were added
-        self._combinations = combinations(study) if study.sampler.kind.enumerates else None
         ensure_whole(study, self.place, self.place.logged(), len(self.records.all()))
-        make_sampler(study, 0, grid=self._combinations)
         make_pruner(study.pruner.type, study.pruner.options)
 
     def trials(self) -> list[Trial]:
@@ -97,36 +95,56 @@ class Search:
             for trial in self._history.read():
                 if trial.state != TrialState.RUNNING or trial.number in self._mine | self._history.foreign.keys():
                     continue
-                if self._drivers.alive(trial.user_attrs.get("driver")):
+                if ending_of(trial) is Ending.paused or self._drivers.alive(trial.user_attrs.get("driver")):
                     continue
                 if ending_of(trial).counts:  # its driver died between recording the ending and closing the trial
                     self._close(trial, ending_of(trial), trial.user_attrs["values"])
                     continue
-                self.records.note(trial, driver=self._drivers.me)
-                self._mine.add(trial.number)
-                left.append(row_of(trial))
+                left.append(self._take(trial))
         return left
 
     def ask(self) -> Trial | None:
-        """Return the next trial, stored as running; None when ``budget.trials`` is spent or the space is exhausted."""
+        """Return the next trial, stored as running: a new one, or a paused one that goes on, which has evaluations.
+
+        None when ``budget.trials`` is spent or the space is exhausted, and no paused trial is to go on now.
+        """
         with self._drivers.turn():
             self._history.read()
             self._add_from_file()
-            trials = self._history.read()
-            budget = self._study.budget.trials if self.proposes else None
-            if budget is not None and self._history.spent >= budget:
+            self._adopt_enqueued(self._history.read())
+            while (chosen := self._strategy.ask(self._seen())) is not None:
+                if chosen.number is not None:
+                    paused = self.records.get(chosen.number)
+                    last = max(paused.intermediate_values, default=0)
+                    return self._take(paused, Decision(last, "continue", chosen.why))
+                if not self._room:
+                    return None
+                trial = self._new(chosen)
+                if trial is not None:
+                    return self._take(trial)
+        return None
+
+    def close_paused(self, number: int, why: str) -> Trial | None:
+        """Take a paused trial on to prune it, which the caller does; None where another driver was faster."""
+        with self._drivers.turn():
+            trial = self.records.get(number)
+            if ending_of(trial) is not Ending.paused:
                 return None
-            self._adopt_enqueued(trials)
-            if self._history.waiting:
-                trial: FrozenTrial | None = self._start(self.records.get(min(self._history.waiting)))
-            elif not self.proposes or self.exhausted:
-                return None
-            else:
-                trial = self._create(len(trials))
-        if trial is None:
-            return None
-        self._mine.add(trial.number)
-        return row_of(trial)
+            return self._take(trial, Decision(max(trial.intermediate_values, default=0), "prune", why))
+
+    def paused(self, *, also: int | None = None) -> list[int]:
+        """Return the paused trials, ``also`` another one, as if it were: the most promising first."""
+        seen = self._seen()
+        return [course.number for course in (seen if also is None else seen.with_paused(also)).paused]
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another driver's trial runs, after which paused ones may go on."""
+        running = [trial for trial in self._history.read() if trial.number in self._history.running - self._mine]
+        return any(
+            ending_of(trial) is not Ending.paused and self._drivers.alive(trial.user_attrs.get("driver"))
+            for trial in running
+        )
 
     def news(self) -> list[str]:
         """Return a sentence on each trial, found since the last call, that plain Optuna added and that is left out."""
@@ -134,45 +152,109 @@ class Search:
         self._announced |= new.keys()
         return [f"trial {number} is left out: {why}" for number, why in new.items()]
 
-    def report(self, event: Evaluated) -> bool:
-        """Store an evaluation; return whether to prune the trial. The same evaluation may be reported again.
+    def report(self, event: Evaluated, *, seconds: float | None = None) -> Word:
+        """Store an evaluation; return whether the trial goes on. The same evaluation may be reported again.
 
-        The baseline is never pruned, as its value is what others are compared with, nor a trial at its final evaluation.
-        The pruner is asked about them all the same, as it compares other trials with them.
+        ``seconds`` is what it took since the one before, if that was measured. The baseline always goes on, as its value is
+        what others are compared with, and so does a trial at its final evaluation. The strategy is asked about them all the
+        same, as it compares other trials with them.
         """
         trial = self.records.get(event.trial)
         evaluations = self._evaluated(trial)
         evaluations.add(event)
+        key, value = f"{EVALUATION}{event.number}", event.values[self._objective.deciding]
         stored = {"values": list(event.values), "metrics": dict(event.metrics)}
-        value = event.values[self._objective.deciding]
+        if (seconds := trial.user_attrs.get(key, {}).get("seconds", seconds)) is not None:
+            stored["seconds"] = seconds
         with together(self.records.storage):
-            self.records.note(trial, **{f"{EVALUATION}{event.number}": stored})
+            self.records.note(trial, **{key: stored})
             self.records.storage.set_trial_intermediate_value(trial_id(trial), event.number, value)
-        prunes = self._pruner is not None or self._study.pruner.stops
-        if not prunes or (self._objective.metrics is not None and self._objective.prune_on is None):
-            return False
-        # A pruner that stores its decision (asha) must decide only once: asked again, it would read that as a pass.
-        spared = event.final or event.trial in self._history.baselines
-        if event.number >= trial.user_attrs.get("pruned_at", math.inf):
-            return not spared
-        trial = self._judged(self.records.get(event.trial))
-        storage, hidden = self.records.storage, self._history.foreign.keys()
-        view = ReadOnlyStorage(storage, trial, judged=self._judged, hidden=hidden, goal=self._objective.deciding)
-        with quiet_optuna():
-            pruner = self._pruner or make_pruner(self._study.pruner.type, self._study.pruner.options)
-            prune = pruner.prune(self.records.study(view), trial) and not spared
-        self.records.note(trial, pruned_at=event.number if prune else None)
-        self.records.attach(trial, view.written)
-        return prune
+        # A strategy decides once: what it wrote (asha) or other trials, since then, could change its answer.
+        if decided := [each for each in decisions_of(trial) if each.evaluation == event.number]:
+            return cast(Word, decided[-1].answer)
+        ruling = self._rule(event, self._seen(event))
+        if ruling.answer != "continue" or ruling.why:
+            self.records.decide(trial, Decision(event.number, ruling.answer, ruling.why))
+        self.records.attach(trial, ruling.written)
+        return ruling.answer
+
+    def decide(self, event: Evaluated, answer: Word, why: str) -> None:
+        """Replace the decision at an evaluation that was just reported."""
+        self.records.decide(self.records.get(event.trial), Decision(event.number, answer, why))
+
+    def _rule(self, event: Evaluated, seen: Seen) -> Ruling:
+        """Return the strategy's answer where it may decide, without a pause that would end at once."""
+        ruling = self._strategy.report(event, seen)
+        if event.final or seen.courses[event.trial].spared:
+            return replace(ruling, answer="continue", why="")
+        if ruling.answer == "pause":
+            chosen = self._strategy.ask(seen.with_paused(event.trial))
+            if chosen is not None and chosen.number == event.trial:
+                return replace(ruling, answer="continue", why=chosen.why)
+        return ruling
+
+    def _strategy_of(self, pruner: BasePruner | None) -> Strategy:
+        spec, goals = self._study.pruner, self._objective
+        if goals.metrics is not None and goals.prune_on is None:
+            return Strategy()
+        if pruner is None and spec.pauses:
+            return Promotion(spec.options)
+        if pruner is None and not spec.stops:
+            return Strategy()
+        return Pruning(
+            self.records, self._proposals.pruner_view, lambda: pruner or make_pruner(spec.type, spec.options)
+        )
+
+    def _seen(self, event: Evaluated | None = None) -> Seen:
+        """Return the study as stored now, of the event's trial what it was at that evaluation."""
+        courses = self._courses.read()
+        if event is not None:
+            courses[event.trial] = courses[event.trial].until(event.number)
+        return Seen(
+            courses=courses,
+            room=self._room,
+            evaluations=self._courses.whole(courses),
+            key=self._objective.key_of,
+            draw=self._proposals.draw,
+        )
+
+    @property
+    def _room(self) -> bool:
+        """Whether a new trial may start, as far as the trials read last say."""
+        budget = self._study.budget.trials if self.proposes else None
+        spent = budget is not None and self._history.spent >= budget
+        return not spent and (bool(self._history.waiting) or (self.proposes and not self.exhausted))
+
+    def _new(self, chosen: Next) -> FrozenTrial | None:
+        """Return a trial that starts: one that waits, else one of the configuration, else one that the sampler proposes."""
+        if self._history.waiting:
+            return self._start(self.records.get(min(self._history.waiting)), chosen)
+        self.records.create()
+        own = blank(len(self._history.read()), -1)
+        proposed = self._proposals.propose(own, {}, TrialState.RUNNING, chosen)
+        self.exhausted = proposed is None
+        return None if proposed is None else self.records.add(proposed)
+
+    def _take(self, trial: FrozenTrial, decision: Decision | None = None) -> Trial:
+        """Make a trial this driver's own, running; store the decision that it goes on."""
+        with together(self.records.storage):
+            if decision is not None:
+                self.records.decide(trial, decision)
+            ending = str(Ending.running) if "ending" in trial.user_attrs else None
+            self.records.note(trial, driver=self._drivers.me, ending=ending)
+        self._mine.add(trial.number)
+        return self.row(trial.number)
 
     def value_so_far(self, event: Evaluated) -> tuple[float, ...]:
         """Return the trial's values by the objective's rule, up to and including this evaluation."""
         return self._objective.values_of(self._evaluated(self.records.get(event.trial)).values(up_to=event.number))
 
     def tell(self, event: Finished, *, attempts: int = 1, facts: Mapping[str, Any] | None = None) -> None:
-        """Store how a trial ended, with further ``facts``; a stopped trial stays running, to be resumed."""
+        """Store how a trial ended, with further ``facts``; one that stopped or paused stays running, to go on later."""
         trial, ending = self.records.get(event.trial), Ending(event.ending)
-        reason, cause = event.reason, event.cause
+        reason, cause, decided = event.reason, event.cause, decisions_of(trial)
+        if ending is Ending.pruned and decided:
+            cause = cause or decided[-1].why
         evaluations = self._evaluated(trial)
         values = tuple(event.values) or self._objective.values_of(evaluations.values())
         if ending is Ending.complete and not (values and all(map(math.isfinite, values))):
@@ -193,6 +275,8 @@ class Search:
             )
         if ending.counts:
             self._close(trial, ending, values)
+        elif ending is Ending.paused:
+            self._mine.discard(event.trial)
 
     def enqueue(self, params: Mapping[str, Any]) -> int:
         """Add a hand-picked configuration, by hyperparameters' names; return its trial's number. Names left out are sampled.
@@ -224,18 +308,6 @@ class Search:
     def _configuration(self, number: int) -> Configuration:
         trial = self.records.get(number)
         return Configuration(trial.params, trial.user_attrs["hyperparameters"])
-
-    def _judged(self, trial: FrozenTrial) -> FrozenTrial:
-        """Return a trial as samplers and pruners see it: its intermediate values by the objective's rule."""
-        if (known := self._judged_trials.get(trial.number)) is not None:
-            return known
-        if len(trial.intermediate_values) < 2 or self._objective.value == "last":
-            return trial
-        seen = copy(trial)
-        seen.intermediate_values = self._objective.course(trial.intermediate_values)
-        if trial.state.is_finished():
-            self._judged_trials[trial.number] = seen
-        return seen
 
     def _evaluated(self, trial: FrozenTrial) -> Evaluations:
         return self._evaluations.setdefault(trial.number, Evaluations(trial.user_attrs))
@@ -288,69 +360,15 @@ class Search:
         domains = self._proposer.distributions
         return self.records.add(whole(TrialState.WAITING, configuration, domains, **attributes)).number
 
-    def _create(self, number: int) -> FrozenTrial | None:
-        """Return a new running trial; None when there is nothing new to try."""
-        self.records.create()
-        proposed = self._propose(blank(number, -1), {}, TrialState.RUNNING)
-        self.exhausted = proposed is None
-        return None if proposed is None else self.records.add(proposed)
-
-    def _start(self, trial: FrozenTrial) -> FrozenTrial:
+    def _start(self, trial: FrozenTrial, chosen: Next) -> FrozenTrial:
         """Set a waiting trial running, after sampling what it leaves open."""
         if "hyperparameters" not in trial.user_attrs:
             fixed = trial.user_attrs.get("fixed", {})
-            proposed = self._propose(blank(trial.number, trial_id(trial)), fixed, TrialState.WAITING)
+            proposed = self._proposals.propose(blank(trial.number, trial_id(trial)), fixed, TrialState.WAITING)
             if proposed is None:
                 raise InputError(f"trial {trial.number}: no configuration of the space has {fixed}")
             self.records.fill(trial, proposed)
         self.records.note(trial, driver=self._drivers.me)
+        if chosen.why:
+            self.records.decide(trial, Decision(0, "start", chosen.why))
         return self.records.start(trial)
-
-    def _propose(self, own: FrozenTrial, fixed: Mapping[str, Any], state: TrialState) -> FrozenTrial | None:
-        """Return a whole trial, ready to be stored; one with ``fixed`` values may repeat an earlier configuration."""
-        hidden = self._history.partial | self._history.foreign.keys()
-        view = ReadOnlyStorage(self.records.storage, own, judged=self._judged, hidden=hidden)
-        repeats = bool(fixed) or (self._study.duplicates == "train" and not self._study.sampler.kind.enumerates)
-        for configuration, point in self._draws(view, fixed):
-            if repeats or configuration.key not in self._history.tried:
-                return whole(
-                    state,
-                    configuration,
-                    self._proposer.distributions,
-                    view.written,
-                    name=configuration.name or None,
-                    origin=None if fixed else "sampled",
-                    point=point,
-                    driver=self._drivers.me,
-                )
-        return None
-
-    def _draws(self, view: ReadOnlyStorage, fixed: Mapping[str, Any]) -> Iterator[tuple[Configuration, int | None]]:
-        """Yield allowed configurations with the sampler's position in its sequence.
-
-        First the sampler's own, then random ones, then every combination, where the space can be enumerated.
-        """
-        study, own = self.records.study(view), view.own
-        sampler = make_sampler(self._study, own.number, point=self._history.point, grid=self._combinations)
-        if isinstance(sampler, Grid) and not fixed:
-            while sampler.remaining:
-                if configuration := self._proposer.sample(sampler, study, own, fixed):
-                    yield configuration, sampler.point
-            return
-        chance = optuna.samplers.RandomSampler(seed=trial_seed(self._study.sampler.seed, own.number))
-        redraws = 0 if isinstance(sampler, Grid) else self._study.sampler.kind.redraws
-        for each in (*repeat(sampler, redraws), *repeat(chance, RANDOM_REDRAWS)):
-            if configuration := self._proposer.sample(each, study, own, fixed):
-                yield configuration, getattr(sampler, "point", None)
-        everything = Grid(() if fixed else self._all_combinations(), point=0)
-        while everything.remaining:
-            if configuration := self._proposer.sample(everything, study, own, fixed):
-                yield configuration, getattr(sampler, "point", None)
-
-    def _all_combinations(self) -> Sequence[Mapping[str, Scalar]]:
-        if self._combinations is None:
-            try:
-                self._combinations = combinations(self._study)
-            except InputError:  # the space is continuous or too large
-                self._combinations = []
-        return self._combinations

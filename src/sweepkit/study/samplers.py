@@ -82,6 +82,8 @@ class Pruner:
     """Options with which it prunes later: ``{step}`` is the evaluation to get past, ``{next}`` the one after it."""
     wraps: str = ""
     """Option for another pruner, written as its type or as a section of its own."""
+    promotes: bool = False
+    """Whether it has the option ``promote``: trials then pause instead of being pruned, and the best of them go on."""
     population: bool = False
     """Whether trials train side by side and copy each other's weights instead of being pruned."""
 
@@ -97,6 +99,8 @@ class Pruner:
     def make(self, options: Mapping[str, Any]) -> BasePruner:
         """Return a pruner. Raises ValueError or TypeError for options that its class rejects, KeyError for an unknown one."""
         given = {} if self.population else dict(options)
+        if self.promotes:
+            given.pop(PROMOTE, None)
         if self.wraps:
             inner = given.get(self.wraps)
             section = {"type": inner} if isinstance(inner, str) else dict(inner or {})
@@ -106,6 +110,8 @@ class Pruner:
             return self.cls()(**given)
 
 
+PROMOTE = "promote"
+"""Option of pruners that can promote."""
 _QUIET = {"warn_independent_sampling": False}
 
 SAMPLERS: Mapping[str, Sampler] = {
@@ -140,6 +146,7 @@ PRUNERS: Mapping[str, Pruner] = {
         "optuna.pruners:SuccessiveHalvingPruner",
         "successive halving",
         advice="{{min_resource: {next}}} or a smaller reduction_factor",
+        promotes=True,
     ),
     "hyperband": Pruner(
         "optuna.pruners:HyperbandPruner", advice="{{min_resource: {next}}} or a smaller reduction_factor"
@@ -164,6 +171,17 @@ def make_pruner(kind: str, options: Mapping[str, Any]) -> BasePruner:
         return PRUNERS[kind].make(options)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"pruner {kind}: {error}") from None
+
+
+def first_rung(options: Mapping[str, Any]) -> int:
+    """Return the first evaluation at which asha with ``promote`` pauses trials; ``min_resource: auto`` is 1.
+
+    >>> first_rung({"min_resource": 2, "reduction_factor": 3, "min_early_stopping_rate": 1})
+    6
+    """
+    least, factor = options.get("min_resource", "auto"), int(options.get("reduction_factor", 4))
+    power: int = factor ** int(options.get("min_early_stopping_rate", 0))
+    return (1 if least == "auto" else int(least)) * power
 
 
 @contextmanager

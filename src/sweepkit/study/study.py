@@ -17,7 +17,7 @@ from sweepkit.study.names import depth, parts, with_key
 from sweepkit.study.objective import Objective
 from sweepkit.study.parameters import Choice, Expression, Float, Int, Section, flatten
 from sweepkit.study.paths import LONGEST_NAME, NAME, Place
-from sweepkit.study.samplers import PRUNERS, SAMPLERS, Pruner, Sampler, listed
+from sweepkit.study.samplers import PROMOTE, PRUNERS, SAMPLERS, Pruner, Sampler, listed
 from sweepkit.study.secrets import learn
 from sweepkit.study.space import Space, spread
 
@@ -85,7 +85,9 @@ class PrunerSpec(_Open):
         description=f"{listed(PRUNERS)}. pbt and pb2 need the ray backend: all trials of the budget train side by side, and at "
         "evaluations the worst copy the weights of the best and continue with other values. Their options are Ray "
         "Tune's, in evaluations: perturbation_interval (1), quantile_fraction (0.25) and, for pbt, burn_in_period (0), "
-        "resample_probability (0.25) and perturbation_factors ([1.2, 0.8]).",
+        "resample_probability (0.25) and perturbation_factors ([1.2, 0.8]). asha has the option promote: trials pause at "
+        "rungs instead of being pruned; a free slot goes on with one that is among the best 1/reduction_factor of its rung, "
+        "else starts a new trial. What is still paused when the study is done is pruned with its value so far.",
     )
 
     @property
@@ -99,6 +101,11 @@ class PrunerSpec(_Open):
         return self.kind.population
 
     @property
+    def pauses(self) -> bool:
+        """Whether trials may pause at evaluations and go on later."""
+        return bool(self.options.get(PROMOTE))
+
+    @property
     def stops(self) -> bool:
         """Whether it may stop trials early."""
         return self.type != "none" and not self.population
@@ -108,7 +115,7 @@ class Budget(Section):
     """How much may be spent; the first limit reached ends the study."""
 
     trials: int | None = Field(default=None, ge=1)
-    """Total number of trials, over all resumes."""
+    """Total number of trials, over all resumes; a paused trial counts as one."""
     hours: float | None = Field(default=None, gt=0)
     """Hours that the study runs, summed over resumes."""
     gpu_hours: float | None = Field(default=None, gt=0)
@@ -130,6 +137,9 @@ class Checkpoints(Section):
     """Number of best trials whose best checkpoint is kept; with several goals, at least all of the Pareto front."""
     every: Literal["evaluation", "never"] = "evaluation"
     """When a checkpoint to resume from is written: at each evaluation, or never (an interrupted trial then starts over)."""
+    paused_gb: float | None = Field(default=None, gt=0)
+    """Gigabytes (10^9 bytes) that the resumable checkpoints of paused trials may take; beyond it the paused trial with the
+    fewest evaluations, among these the worst, is pruned. They also count in ``budget.disk_gb``."""
 
 
 class Retries(Section):

@@ -177,6 +177,16 @@ class TrialLog:
     @property
     def seconds(self) -> float:
         """Duration of all attempts; one without an end counts up to its last event."""
+        ended, left = self._durations()
+        return ended + left
+
+    @property
+    def open_seconds(self) -> float:
+        """Duration of the last attempt up to its last event; 0 where it has an end."""
+        return self._durations()[1]
+
+    def _durations(self) -> tuple[float, float]:
+        """Return the duration of all attempts but the last, if that has no end, and of the last."""
         total = begin = last = 0.0
         for event in self.refresh():
             if isinstance(event, Scheduled):
@@ -188,7 +198,7 @@ class TrialLog:
             if isinstance(event, Finished):
                 total += event.seconds
                 begin = last
-        return total + last - begin
+        return total, last - begin
 
     @property
     def spans(self) -> list[tuple[float, float]]:

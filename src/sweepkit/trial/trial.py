@@ -14,7 +14,7 @@ from sweepkit.study.paths import SPEC
 
 
 class Ending(StrEnum):
-    """How a trial ended; ``running`` and ``waiting`` stand for trials that have not."""
+    """How a trial ended; ``paused``, ``running`` and ``waiting`` stand for trials that have not."""
 
     complete = "complete"
     pruned = "pruned"
@@ -22,6 +22,7 @@ class Ending(StrEnum):
     diverged = "diverged"
     failed = "failed"
     stopped = "stopped"
+    paused = "paused"
     running = "running"
     waiting = "waiting"
 
@@ -117,6 +118,17 @@ def read_spec(folder: Path) -> TrialSpec | None:
     return found
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What was decided for a trial at an evaluation; at evaluation 0: that it starts."""
+
+    evaluation: int
+    answer: str
+    """``start``, ``continue``, ``pause`` or ``prune``."""
+    why: str = ""
+    """One line for people."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Turn:
     """One change in a member's schedule under population-based training, made at an evaluation."""
@@ -178,6 +190,8 @@ class Trial:
     """Its own seed, in place of the study's (confirmation runs)."""
     schedule: tuple[Turn, ...] = ()
     """Changes to ``params`` while it trained (population-based training), oldest first."""
+    decisions: tuple[Decision, ...] = ()
+    """What was decided at its evaluations, by evaluation; the last one of an evaluation holds."""
     origin: str = "sampled"
     """``baseline``, ``enqueued``, ``sampled``, ``retry of N`` or ``confirm of N``, for people to read."""
     retry_of: int | None = None

@@ -9,7 +9,7 @@ from typing import Any
 from sweepkit.check.fields import Field
 from sweepkit.check.rules.searching import cleaned, grid_size, option_problems, options_of, silence
 from sweepkit.study.errors import Problem
-from sweepkit.study.samplers import PRUNERS, SAMPLERS
+from sweepkit.study.samplers import PROMOTE, PRUNERS, SAMPLERS, first_rung
 from sweepkit.study.study import StudyData
 
 TRIALS = 100
@@ -32,12 +32,18 @@ def check_pruner(study: StudyData, evaluations: int | None) -> list[Problem]:
         problems.append(Problem("objective.prune_on", message))
     if not row.population:
         wrong = list(_options("pruner", kind, given))
-        problems += wrong or (_useless(study, evaluations) if kind != "none" else ())
+        useless = _without_promotion if study.pruner.pauses else _useless
+        problems += wrong or (useless(study, evaluations) if kind != "none" else ())
+    if study.checkpoints.paused_gb is not None and not study.pruner.pauses:
+        message = f"no trial pauses here; leave it out, or set pruner: {{type: asha, {PROMOTE}: true}}"
+        problems.append(Problem("checkpoints.paused_gb", message))
     return problems
 
 
 def _options(path: str, kind: str, given: Mapping[str, Any]) -> Iterator[Problem]:
     row, known, given = PRUNERS[kind], options_of(PRUNERS[kind].cls()), dict(given)
+    if row.promotes and path == "pruner":
+        known = {**known, PROMOTE: Field(PROMOTE, frozenset({"bool"}), False)}
     if row.wraps:
         known = {row.wraps: Field(row.wraps, frozenset({"dict", "str", "none"}), None), **known}
         inner = given.get(row.wraps)
@@ -56,6 +62,20 @@ def _options(path: str, kind: str, given: Mapping[str, Any]) -> Iterator[Problem
             given[row.wraps] = None if wrong else inner
     inside = {row.wraps: None} if row.wraps else {}
     yield from option_problems(path, kind, given, known, lambda options: row.make({**inside, **options}))
+
+
+def _without_promotion(study: StudyData, evaluations: int | None) -> Iterator[Problem]:
+    """Yield why no trial could pause before its last evaluation, or none of them go on."""
+    options, trials = study.pruner.options, study.budget.trials
+    factor, first = int(options.get("reduction_factor", 4)), first_rung(options)
+    if study.checkpoints.every != "evaluation":
+        yield Problem("checkpoints.every", "trials that pause go on from checkpoints; expected evaluation, got never")
+    if evaluations is not None and first >= evaluations:
+        message = f"no trial could ever pause: the first rung is evaluation {first}, and a trial makes {evaluations}"
+        yield Problem("pruner.min_resource" if "min_resource" in options else "pruner", message)
+    elif trials is not None and FEW <= trials < factor:
+        message = f"no paused trial could ever go on: of {factor} trials at a rung one may, and there are {trials}"
+        yield Problem("pruner.reduction_factor" if "reduction_factor" in options else "pruner", message)
 
 
 def _useless(study: StudyData, evaluations: int | None) -> Iterator[Problem]:

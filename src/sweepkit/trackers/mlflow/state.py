@@ -19,7 +19,7 @@ from sweepkit.study.paths import Place
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Trial
 
-UNENDED = (Ending.running, Ending.waiting)
+UNENDED = (Ending.running, Ending.waiting, Ending.paused)
 
 
 @dataclass

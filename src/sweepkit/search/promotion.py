@@ -1,0 +1,62 @@
+"""Asynchronous successive halving with promotion (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning").
+
+Trials pause at rungs, which are evaluations min_resource · reduction_factor^k. A free slot goes on with a paused trial that is
+among the best 1/reduction_factor of its rung, of the highest rung first; where there is none, a new trial starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweepkit.search.strategy import Next, Ruling, Seen, Strategy
+from sweepkit.study.samplers import first_rung
+from sweepkit.trial.events import Evaluated
+from sweepkit.trial.trial import Ending
+
+
+class Promotion(Strategy):
+    """ASHA with the options of Optuna's pruner of that name; ``min_resource: auto`` is 1."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._first = first_rung(options)
+        self._factor = int(options.get("reduction_factor", 4))
+        self._bootstrap = int(options.get("bootstrap_count", 0))
+
+    def report(self, event: Evaluated, seen: Seen) -> Ruling:
+        """Return ``pause`` at a rung: whether the trial goes on is decided where all that could is compared."""
+        rung = self._first
+        while rung < event.number:
+            rung *= self._factor
+        if rung > event.number:
+            return Ruling()
+        return Ruling("pause", self._rank(seen, event.number, event.trial))
+
+    def ask(self, seen: Seen) -> Next | None:
+        """Return the best promotable trial of the highest rung, else a new one.
+
+        Where no new one may start, nothing runs and no trial but the baseline was trained to its end, the best paused trial of
+        the highest rung goes on, so that the study has an answer.
+        """
+        paused = seen.paused
+        for course in paused:
+            if course.number in self._going(seen, course.evaluation)[1]:
+                return Next(course.number, self._rank(seen, course.evaluation, course.number))
+        if seen.room or not paused:
+            return super().ask(seen)
+        others = [course for course in seen.courses.values() if not course.spared or course.ending is Ending.running]
+        if any(course.ending in (Ending.running, Ending.complete) for course in others):
+            return None
+        return Next(paused[0].number, "no more trials start, and none was trained to its end")
+
+    def _going(self, seen: Seen, evaluation: int) -> tuple[list[int], list[int]]:
+        """Return the trials that reached a rung, best first, and those of them that may go on."""
+        worth = {c.number: seen.key(c.values[evaluation]) for c in seen.courses.values() if evaluation in c.values}
+        ranked = sorted(worth, key=lambda number: (-worth[number], number))
+        most = len(ranked) // self._factor if len(ranked) > self._bootstrap else 0
+        return ranked, [number for number in ranked[:most] if worth[number] > float("-inf")]
+
+    def _rank(self, seen: Seen, evaluation: int, number: int) -> str:
+        ranked, going = self._going(seen, evaluation)
+        place = f"{ranked.index(number) + 1} of {len(ranked)} after evaluation {evaluation}"
+        return f"{place}, of which {len(going)} may go on"

@@ -1,0 +1,117 @@
+"""Which trials go on, and what a free slot trains: the interface of a strategy, and what it sees of a study.
+
+A strategy is asked twice: :meth:`Strategy.report` at each evaluation, whether the trial goes on, and :meth:`Strategy.ask`
+where a slot is free, what to train there. Both follow from what is stored alone (:class:`Seen`): a strategy keeps nothing
+between two calls but what it could compute again, and takes chance from the study's seed. Then a study that is killed at any
+moment goes on with the same decisions. The search stores each decision with its reason before anyone acts on it, and gives
+the same answer when the same evaluation is reported again.
+
+Strategies need not care about the rest. The baseline and a trial at its final evaluation always go on. A pause at which
+:meth:`Strategy.ask` would continue the same trial becomes ``continue``, so that no process ends for nothing. A trial that was
+decided to pause goes on from its last checkpoint, whichever that is. What is still paused when the study ends is pruned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from sweepkit.study.configurations import Configuration
+from sweepkit.trial.events import Evaluated
+from sweepkit.trial.trial import Ending
+
+Word = Literal["continue", "pause", "prune"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """A trial that was started, as a strategy sees it."""
+
+    number: int
+    ending: Ending
+    """``running``, ``paused`` or how it ended; a trial that was interrupted counts as running."""
+    spared: bool
+    """Whether it is the baseline, which is neither pruned nor paused."""
+    params: Mapping[str, Any]
+    """Hyperparameters by their consumers' names."""
+    drawn: Mapping[str, Any]
+    """Sampler's dimension → number or label."""
+    values: Mapping[int, float]
+    """Evaluation (from 1) → value of the deciding goal so far, by the objective's rule (best, last or mean)."""
+    seconds: Mapping[int, float]
+    """Evaluation → seconds since the one before, or since training began or went on; without those nobody measured."""
+    start_seconds: float | None
+    """Seconds that the start of a process took before it trained, the last time that an end of one was seen."""
+
+    @property
+    def evaluation(self) -> int:
+        """Number of the last evaluation; 0 before the first."""
+        return max(self.values, default=0)
+
+    def until(self, evaluation: int) -> Course:
+        """Return the course as it was at this evaluation, which is being repeated if there are later ones."""
+        return replace(self, values={number: value for number, value in self.values.items() if number <= evaluation})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A study as a strategy sees it, at one moment."""
+
+    courses: Mapping[int, Course]
+    """Trials that were started, by number."""
+    room: bool
+    """Whether a new trial may start: the budget has one left, and there is something new to try."""
+    evaluations: int | None
+    """Evaluations of a whole trial; None while that is unknown."""
+    key: Callable[[float], float]
+    """Sort key of a value: higher is better, NaN is lowest."""
+    draw: Callable[[int], list[Configuration]]
+    """Return at most so many random configurations that the space and its constraints allow and that were not tried."""
+
+    @property
+    def paused(self) -> Sequence[Course]:
+        """The paused trials: those with most evaluations first, among these the best first."""
+        paused = [course for course in self.courses.values() if course.ending is Ending.paused]
+        return sorted(
+            paused, key=lambda c: (-c.evaluation, -self.key(c.values.get(c.evaluation, float("nan"))), c.number)
+        )
+
+    def with_paused(self, number: int) -> Seen:
+        """Return the study as it would be if this trial were paused."""
+        course = replace(self.courses[number], ending=Ending.paused)
+        return replace(self, courses={**self.courses, number: course})
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """The answer to an evaluation."""
+
+    answer: Word = "continue"
+    why: str = ""
+    """One line for people, stored and shown with the trial; without one, ``continue`` is not stored."""
+    written: Mapping[str, Any] = field(default_factory=dict)
+    """System attributes of Optuna's for the trial, attached once the answer is stored."""
+
+
+@dataclass(frozen=True)
+class Next:
+    """What a free slot trains: the paused trial ``number``, else a new trial."""
+
+    number: int | None = None
+    why: str = ""
+    """One line for people, stored and shown with the trial."""
+    configuration: Configuration | None = None
+    """Of a new trial; None lets the sampler propose. One queued by hand, or the study file's own, comes first."""
+
+
+class Strategy:
+    """Every trial is trained to its end."""
+
+    def report(self, event: Evaluated, seen: Seen) -> Ruling:
+        """Decide whether the trial goes on after this evaluation, its last one in ``seen``."""
+        return Ruling()
+
+    def ask(self, seen: Seen) -> Next | None:
+        """Decide what a free slot trains; None: nothing now. Called again whenever something happened; may be asked in vain."""
+        return Next() if seen.room else None
