@@ -110,6 +110,7 @@ class Proposals:
 
     def draw(self, count: int) -> list[Configuration]:
         """Return at most so many new configurations at random; the same ones until another trial is stored."""
+        self._records.create()
         own = blank(len(self._history.read()), -1)
         study = self._records.study(self.view(own))
         chance = RandomSampler(seed=trial_seed(self._study.sampler.seed, own.number))
