@@ -552,6 +552,7 @@ def test_schema_is_json_and_explain_is_text(project: Path) -> None:
 
 
 SOURCES = {
+    "sentence-similarity": ("data.csv", "anchor,positive\nfree prize,win cash\n"),
     "image-classification": ("data/cat/1.png", ""),
     "token-classification": ("data.jsonl", '{"words": ["free", "prize"], "tags": ["O", "B-X"]}\n'),
 }

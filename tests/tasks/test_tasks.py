@@ -20,7 +20,7 @@ import toys
 from sweepkit.study.errors import InputError
 from sweepkit.study.study import TaskSpec
 from sweepkit.tasks.kinds import KINDS
-from sweepkit.tasks.load import load_task, option_defaults, option_names, task_class
+from sweepkit.tasks.load import arguments_class, load_task, option_defaults, option_names, task_class
 from sweepkit.tasks.prepared import load_prepared, prepare
 from sweepkit.tasks.task import Task
 
@@ -42,13 +42,13 @@ def task(home: Path, **spec: Any) -> Task:
 
 def evaluate(task: Task, folder: Path, *, steps: int = 1, **arguments: Any) -> tuple[dict[str, float], Any]:
     """Train a few steps as a trial does; return the last evaluation and the Trainer."""
-    from transformers import TrainingArguments, set_seed
+    from transformers import set_seed
 
     splits = load_prepared(prepare(task, folder / "data"))
     set_seed(0)
     trainer = task.trainer(
         model=task.model_init(),
-        args=TrainingArguments(
+        args=arguments_class(task.arguments_type)(
             output_dir=str(folder / "out"),
             report_to="none",
             max_steps=steps,
@@ -117,6 +117,14 @@ def tuned(home: Path, model: Path) -> Task:
     return task(home, type="sft", model=str(model), data={"path": "pairs.csv"})
 
 
+def embedded(home: Path, model: Path) -> Task:
+    rows = [
+        {"sentence1": text, "sentence2": f"{text} now", "score": n % 6} for n, (text, _) in enumerate(toys.messages(40))
+    ]
+    write_rows(home / "alike.csv", rows)
+    return task(home, type="sentence-similarity", model=str(model), data={"path": "alike.csv"})
+
+
 def toy(home: Path, model: Path) -> Task:
     return task(home, path=f"{toys.TOY_TASKS}:Quadratic")
 
@@ -127,6 +135,7 @@ MADE: dict[str, Callable[[Path, Path], Task]] = {
     "causal-lm": language,
     "image-classification": pictures,
     "token-classification": tagged,
+    "sentence-similarity": embedded,
     "sft": tuned,
     "path": toy,
 }

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,25 +11,15 @@ import pytest
 import toys
 from making import spec
 from sweepkit.check.study_file import load_study
-from sweepkit.driver.run import Replacements, run_checked
-from sweepkit.report.export import export
-from sweepkit.report.rows import read
-from sweepkit.study.errors import InputError, MissingExtra, StudyFileError
-from sweepkit.study.study import StudyData, TaskSpec
-from sweepkit.tasks.load import arguments_class, load_task, task_class
+from sweepkit.study.errors import MissingExtra
+from sweepkit.tasks.load import arguments_class
 from sweepkit.trial.inspect import inspect
-from sweepkit.trial.log import TrialLog
-from sweepkit.trial.trial import Trial
+from trained import RATE, TRAINING, Rows, last, ran, refused, retrained, study_file, written
 
-pytestmark = [
-    pytest.mark.real,
-    # TRL and PEFT ask for what transformers 5.23 calls otherwise.
-    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning"),
-]
+pytestmark = pytest.mark.real
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
-TRAINING = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "max_length": 64, "use_cpu": True, "seed": 3}
-RATE = 3e-3
+TOKENS = {"max_length": 64}
 
 
 @pytest.fixture(scope="session")
@@ -53,88 +40,35 @@ FORMATS: dict[str, Callable[[str, str], dict[str, Any]]] = {
 }
 
 
-def written(folder: Path, row: Callable[[str, str], dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Write rows of both splits; return them."""
+def rows_of(folder: Path, row: Callable[[str, str], dict[str, Any]]) -> Rows:
+    """Write rows of both splits, and a chat template; return the rows."""
     counts = {"train": 32, "validation": 12}
     rows = {
         split: [row(*each) for each in toys.messages(count, seed=n)] for n, (split, count) in enumerate(counts.items())
     }
-    for split, part in rows.items():
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in part))
+    written(folder, rows)
     (folder / "chat.jinja").write_text(TEMPLATE)
     return rows
 
 
-def study_file(folder: Path, kind: str, model: Path, metric: str = "eval_loss", **keys: Any) -> Path:
-    """Write a study of one configuration of the rows that :func:`written` wrote."""
-    task = {
-        "type": kind,
-        "model": str(model),
-        "data": {"train": "train.jsonl", "validation": "validation.jsonl"},
-        **keys.pop("task", {}),
-    }
-    space = {"learning_rate": {"choices": [RATE]}, **keys.pop("space", {})}
-    study = {
-        "name": "toy",
-        "task": task,
-        "training": {**TRAINING, **keys.pop("training", {})},
-        "objective": {
-            "metric": metric,
-            "direction": "minimize" if metric == "eval_loss" else "maximize",
-            "value": "last",
-        },
-        "space": space,
-        "sampler": {"type": "random"},
-        "budget": {"trials": 1},
-        "tracking": {"uri": "none"},
-        **keys,
-    }
-    file = folder / "study.yaml"
-    file.write_text(json.dumps(study))
-    return file
-
-
-def ran(file: Path) -> tuple[StudyData, Trial, TrialLog]:
-    """Check and run a study of one trial, in this process."""
-    checked = load_study(file)
-    [row] = run_checked(checked, instead=Replacements(task=task_class(checked.study.task, checked.study.home))).rows
-    log = TrialLog(checked.study.place.trial(0))
-    assert row.ending == "complete", log.finished
-    return checked.study, row, log
-
-
-def last(log: TrialLog) -> dict[str, float]:
-    return dict(log.evaluations[-1].metrics)
-
-
-def by_trl(folder: Path, trainer: Any, config: Any, model: Path, rows: dict[str, Any], **given: Any) -> dict[str, Any]:
+def by_trl(folder: Path, trainer: Any, config: Any, model: Path, rows: Rows, **given: Any) -> dict[str, Any]:
     """The last evaluation of the script that TRL documents."""
     from datasets import Dataset
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = TEMPLATE
-    arguments = {"eval_strategy": "epoch", "save_strategy": "no", "report_to": "none", **TRAINING}
+    arguments = {"eval_strategy": "epoch", "save_strategy": "no", "report_to": "none", **TRAINING, **TOKENS}
     made = trainer(
         model=str(model),
         args=config(output_dir=str(folder / "plain"), learning_rate=RATE, **{**arguments, **given.pop("training", {})}),
-        train_dataset=Dataset.from_list(rows["train"]),
-        eval_dataset=Dataset.from_list(rows["validation"]),
+        train_dataset=Dataset.from_list(list(rows["train"])),
+        eval_dataset=Dataset.from_list(list(rows["validation"])),
         processing_class=tokenizer,
         **given,
     )
     made.train()
     return [entry for entry in made.state.log_history if "eval_loss" in entry][-1]
-
-
-def retrained(study: StudyData, row: Trial, folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """What the exported script prints when it has trained the trial again."""
-    export(study, read(study), row, folder)
-    capsys.readouterr()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train.py", "--output", str(folder / "retrained")])
-        runpy.run_path(str(folder / "train.py"), run_name="__main__")
-    return dict(json.loads(capsys.readouterr().out.strip().splitlines()[-1]))
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -144,8 +78,8 @@ def test_fine_tuning_reports_what_trl_reports(
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    rows = written(project, FORMATS[format_])
-    extra: dict[str, Any] = {"packing": True} if format_ == "text" else {}
+    rows = rows_of(project, FORMATS[format_])
+    extra: dict[str, Any] = {**TOKENS, **({"packing": True} if format_ == "text" else {})}
     adapted = format_ in (
         "completion",
         "conversations",
@@ -165,20 +99,6 @@ def test_fine_tuning_reports_what_trl_reports(
     if format_ == "completion":
         again = retrained(study, row, project / "exported", capsys)
         assert (again["metric"], again["value"]) == ("eval_loss", pytest.approx(row.value, abs=1e-6))
-
-
-def refused(folder: Path, model: Path, rows: list[dict[str, Any]], kind: str = "sft", **keys: Any) -> str:
-    """Why a study of these rows is refused: by its check, else when its data is prepared."""
-    (folder / "train.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
-    (folder / "validation.jsonl").write_text((folder / "train.jsonl").read_text())
-    try:
-        load_study(study_file(folder, kind, model, **keys))
-    except StudyFileError as error:
-        return "\n".join(f"{each.path} {each.message}" for each in error.problems)
-    task = {"model": str(model), "data": {"path": "train.jsonl"}, **keys.get("task", {})}
-    with pytest.raises(InputError) as failed:
-        load_task(TaskSpec(type=kind, **task), folder).data()
-    return str(failed.value)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +136,7 @@ def refused(folder: Path, model: Path, rows: list[dict[str, Any]], kind: str = "
         (
             [{"text": "a"}],
             {"task": {"metrics": ["f1"]}},
-            "TRL reports perplexity, mean_token_accuracy, entropy and no o",
+            "its Trainer reports perplexity, mean_token_accuracy, entropy a",
         ),
         (
             [{"text": "a"}],
@@ -229,7 +149,7 @@ def refused(folder: Path, model: Path, rows: list[dict[str, Any]], kind: str = "
 def test_what_cannot_be_fine_tuned_is_refused(
     project: Path, tiny_gpt2: Path, rows: list[dict[str, Any]], keys: dict[str, Any], message: str
 ) -> None:
-    assert message in refused(project, tiny_gpt2, rows, **keys)
+    assert message in refused(project, "sft", tiny_gpt2, rows, **keys)
 
 
 @pytest.mark.parametrize(
@@ -250,8 +170,8 @@ def test_what_cannot_be_fine_tuned_is_refused(
 def test_what_the_model_cannot_read_is_refused_before_the_first_trial(
     format_: str, training: dict[str, Any], message: str, project: Path, tiny_gpt2: Path
 ) -> None:
-    written(project, lambda text, label: FORMATS[format_](f"{text} {text}", label))
-    study = load_study(study_file(project, "sft", tiny_gpt2, training=training)).study
+    rows_of(project, lambda text, label: FORMATS[format_](f"{text} {text}", label))
+    study = load_study(study_file(project, "sft", tiny_gpt2, training={**TOKENS, **training})).study
     [(where, found)] = inspect(study, spec(project, 0)).problems
     assert where == "task" and message in found
 

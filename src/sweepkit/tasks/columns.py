@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import field_validator
+
 from sweepkit.study.errors import InputError
-from sweepkit.tasks.built_in import TokenizedTask
+from sweepkit.tasks.built_in import BuiltInTask, TokenizedTask
 from sweepkit.tasks.data import choose, complete, read, with_validation
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class ColumnsTask(TokenizedTask):
+class ColumnsTask(BuiltInTask):
     """A built-in task that reads one of several formats, each known by its columns."""
 
     formats: ClassVar[tuple[tuple[str, ...], ...]]
@@ -26,6 +28,14 @@ class ColumnsTask(TokenizedTask):
 
     columns: dict[str, str] = {}
     """Columns of the data that are named otherwise than the task's: ``{prompt: question, completion: answer}``."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _reported_only(cls, metrics: list[Any]) -> list[Any]:
+        own = cls.model_fields["metrics"].default
+        if strange := [entry for entry in metrics if entry not in own]:
+            raise ValueError(f"its Trainer reports {', '.join(own)} and no other metric, got {strange[0]}")
+        return metrics
 
     def unfit(self, names: Collection[str]) -> str:
         """Return why data with these columns cannot be used, or nothing."""
@@ -80,7 +90,7 @@ class ColumnsTask(TokenizedTask):
         return max(fitting, key=lambda each: sum(name in self.columns for name in each), default=())
 
 
-class TrlTask(ColumnsTask):
+class TrlTask(ColumnsTask, TokenizedTask):
     """A language model that one of TRL's Trainers trains on texts or conversations."""
 
     pipeline_tag: ClassVar[str | None] = "text-generation"

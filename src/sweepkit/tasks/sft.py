@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import field_validator
-
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.built_in import with_perplexity
 from sweepkit.tasks.columns import TrlTask
@@ -32,14 +30,6 @@ class SFT(TrlTask):
     metrics: list[str | dict[str, dict[str, Any]]] = ["perplexity", "mean_token_accuracy", "entropy"]
     """What TRL reports beside the loss; no other metric can be added. ``perplexity`` is the exponential of the loss and
     left out where that is not the likelihood alone (``loss_type: dft``, label smoothing, mixtures of experts)."""
-
-    @field_validator("metrics")
-    @classmethod
-    def _reported_only(cls, metrics: list[Any]) -> list[Any]:
-        own = cls.model_fields["metrics"].default
-        if strange := [entry for entry in metrics if entry not in own]:
-            raise ValueError(f"TRL reports {', '.join(own)} and no other metric, got {strange[0]}")
-        return metrics
 
     def trainer(self, **kwargs: Any) -> Trainer:
         """Return the SFTTrainer. Raises InputError for rows longer than the model reads."""

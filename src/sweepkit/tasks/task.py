@@ -125,6 +125,12 @@ class Task(BaseModel):
 
         return Trainer(**kwargs)
 
+    def with_adapter(self, model: Any, config: Any) -> Any:
+        """Return the model with the adapter that a PEFT configuration describes; override it for models of other libraries."""
+        from peft import get_peft_model
+
+        return get_peft_model(model, config)
+
     def data_notes(self) -> list[str]:
         """Return sentences about the prepared data to read before the first trial."""
         return []

@@ -54,7 +54,7 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
         problems=tuple(_unknown_configuration(study, task, trainer)),
         facts=facts,
         model_mb=size,
-        micro_batch_matters=task.micro_batch_matters,
+        micro_batch_matters=task.micro_batch_matters or any(each.name == "task.loss" for each in visit(study.space)),
     )
     try:
         reading = _first_evaluation(study, trainer)

@@ -72,9 +72,9 @@ def build_model(task: Task, values: Values) -> Any:
         )
     model = task.model_init(**values.model)
     if values.peft:
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig
 
-        return get_peft_model(model, LoraConfig(**{"task_type": task.peft_task_type, **values.peft}))
+        return task.with_adapter(model, LoraConfig(**{"task_type": task.peft_task_type, **values.peft}))
     return model
 
 

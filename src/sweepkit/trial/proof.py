@@ -232,7 +232,8 @@ def _readable(value: Any) -> list[Any]:
 
 def _adapter_places(model: Any, name: str, expected: Any) -> Iterator[_Place]:
     """Yield an adapter's value in its configuration and in the adapted model."""
-    adapter = next(iter(getattr(model, "peft_config", {}).values()), None)
+    adapted = next((part for part in model.modules() if hasattr(part, "peft_config")), None)  # or what the model wraps
+    adapter = next(iter(getattr(adapted, "peft_config", {}).values()), None)
     found = _read(adapter, name)
     if name == "target_modules" and str(expected).lower() == "all-linear":
         bare = _without_adapter(model)  # PEFT replaces the word by names of layers
@@ -252,7 +253,7 @@ def _without_adapter(model: Any) -> list[str]:
     from peft.utils.other import AuxiliaryTrainingWrapper
     from transformers.pytorch_utils import Conv1D
 
-    left_out = [model.get_output_embeddings()]
+    left_out = [getattr(model, "get_output_embeddings", lambda: None)()]
     left_out += [part for part in model.modules() if isinstance(part, (BaseTunerLayer, AuxiliaryTrainingWrapper))]
     below = {id(module) for part in left_out if part is not None for module in part.modules()}
     return [
@@ -310,6 +311,9 @@ def _batch_sizes(trainer: Trainer) -> list[Any]:
         split = getattr(trainer.args.accelerator_config, "split_batches", False)
         size = total if split else total // max(1, trainer.args.world_size)
     elif (size := getattr(loader, "batch_size", None)) is None:
+        # A sampler that makes the batches itself knows their size.
+        size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    if size is None:
         return []
     return [size // max(1, trainer.args.n_gpu)]
 

@@ -47,7 +47,7 @@ class TaskFacts:
         """The class of sweepkit that it is, or builds on."""
         return kind_class(self.kind) if self.kind is not None else Task
 
-    def reported(self, options: Mapping[str, Any]) -> frozenset[str] | None:
+    def reported(self, options: Mapping[str, Any], home: Path) -> frozenset[str] | None:
         """Return the ``eval_*`` names it reports with these options; None where only running it can tell."""
         if "reported" in self.overridden:
             return None if self.read & options.keys() else self.own_report
@@ -56,7 +56,9 @@ class TaskFacts:
             return None
         members = {"__module__": __name__, **dict.fromkeys(self.overridden, _stand_in)}
         stand_in: type[Task] = type("StandIn", (self.built_in,), members)
-        return stand_in.model_construct(**{**options, "metrics": list(metrics)}).reported()
+        task = stand_in.model_construct(**{**options, "metrics": list(metrics)})
+        task._home = home
+        return task.reported()
 
 
 def _stand_in(*_: Any, **__: Any) -> None:

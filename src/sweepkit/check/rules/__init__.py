@@ -58,7 +58,7 @@ def examine(study: StudyData) -> tuple[list[Problem], Checked]:
     problems += check_pruner(study, most_evaluations)
     problems += check_population(study, most_evaluations)
     if consumers.task is not None:
-        problems += check_metrics(study, consumers.task.reported(study.task.options))
+        problems += check_metrics(study, consumers.task.reported(study.task.options, study.home))
     configurations = Configurations(study, known)
     problems += configurations.baseline_problems()
     for index, values in enumerate(study.enqueue):

@@ -83,6 +83,8 @@ def write(folder: Path, weights: Path, *, run_id: str, model_id: str, example: A
 
 def _transformers_flavor(folder: Path) -> tuple[str, dict[str, Any]]:
     """Return how to load a folder, and the options of MLflow's transformers flavor; empty if it cannot load the folder."""
+    if (folder / "modules.json").exists():
+        return "sentence-transformers: SentenceTransformer(<folder>/model)", {}
     if (folder / "adapter_config.json").exists():
         return "peft: PeftModel.from_pretrained(base, <folder>/model)", {}
     try:
