@@ -184,12 +184,12 @@ def test_a_trials_folder_that_is_a_link_is_refused_and_what_it_leads_to_stays(pr
 
 def test_trials_that_fail_with_the_same_cause_stop_the_study_and_others_do_not(project: Path) -> None:
     session = session_of(project, retries={"crash": 0}, budget={"trials": 9})
-    for number, cause in enumerate(["a", "a", "b", "b"]):
+    for number, cause in enumerate(["a", "a", "b: 3 rows", "b: 16 rows"]):
         started(session)
         session.handle(failed(number, Reason.crash, cause))
     started(session)
-    with pytest.raises(StudyFailed, match="3 trials in a row failed with the same cause: b"):
-        session.handle(failed(4, Reason.crash, "b"))
+    with pytest.raises(StudyFailed, match="3 trials in a row failed with the same cause: b: 5e-4 rows"):
+        session.handle(failed(4, Reason.crash, "b: 5e-4 rows"))
 
 
 def test_a_full_disk_stops_the_study_and_the_trial_is_not_recorded_as_failed(project: Path) -> None:

@@ -217,8 +217,8 @@ def test_the_summary_ends_with_the_best_its_checkpoint_and_what_to_type_next(pro
     rows = [
         trial(0, 0.5, origin="baseline"),
         trial(1, 0.75, checkpoint=study.place.trial(1) / "best"),
-        trial(2, None, Ending.failed, cause="exit code 3"),
-        trial(3, None, Ending.failed, cause="exit code 3"),
+        trial(2, None, Ending.failed, cause="no 3 rows"),
+        trial(3, None, Ending.failed, cause="no 4 rows"),
     ]
     assert text_of(terminal.summary(outcome(rows), study)).splitlines() == [
         "toy  done  4 trials (2 complete, 2 failed) in 2 min 00 s",
@@ -230,7 +230,7 @@ def test_the_summary_ends_with_the_best_its_checkpoint_and_what_to_type_next(pro
         "      checkpoint  runs/toy/trials/0001/best",
         "",
         "went wrong",
-        "  trials 2, 3  failed  exit code 3",
+        "  trials 2, 3  failed  no 3 rows",
         "",
         "next",
         "  sweep show toy            every trial, and where the hours went",

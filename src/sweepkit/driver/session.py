@@ -18,6 +18,7 @@ from sweepkit.driver.retention import Retention
 from sweepkit.report.watch import Watcher
 from sweepkit.search.search import Search
 from sweepkit.study.errors import FULL_DISK, StudyFailed
+from sweepkit.study.files import cause_kind
 from sweepkit.study.paths import CONSOLE
 from sweepkit.study.study import StudyData
 from sweepkit.trackers import tracker_of
@@ -370,12 +371,12 @@ class StudySession:
         return False
 
     def _count_failure(self, event: Finished) -> None:
-        """Stop the study when trials keep failing with the same cause."""
+        """Stop the study when trials keep failing with the same cause, numbers in it aside."""
         if event.ending != Ending.failed:
             self._same_failures = ("", 0)
             return
-        cause, count = self._same_failures
-        self._same_failures = (event.cause, count + 1 if event.cause == cause else 1)
+        kind, count = cause_kind(event.cause), self._same_failures[1]
+        self._same_failures = (kind, count + 1 if kind == self._same_failures[0] else 1)
         if self._same_failures[1] >= SAME_FAILURES:
             times, console = f"{SAME_FAILURES} trials in a row", self._place.trial(event.trial) / CONSOLE
             raise StudyFailed(f"{times} failed with the same cause: {event.cause} (see {console})")

@@ -15,7 +15,7 @@ from sweepkit.report.mirror import importances, pruned_at
 from sweepkit.report.rows import endings
 from sweepkit.study import words
 from sweepkit.study.configurations import key_of
-from sweepkit.study.files import first_line
+from sweepkit.study.files import cause_kind, first_line
 from sweepkit.study.parameters import Choice, Float, Int
 from sweepkit.study.paths import CONSOLE
 from sweepkit.study.samplers import PRUNERS
@@ -60,9 +60,10 @@ def went_wrong(evidence: Evidence) -> Said:
             continue
         count, region = f"{len(wrong)} of {len(evidence.ended)} trials {PAST[ending]}", _region(evidence, wrong)
         if ending is Ending.failed:
-            [(cause, times)] = Counter(first_line(row.cause) or "no recorded cause" for row in wrong).most_common(1)
-            console = evidence.study.place.trial(wrong[0].number) / CONSOLE
-            message = f"{count}, {times} of them with: {cause}."
+            [(kind, times)] = Counter(cause_kind(row.cause) for row in wrong).most_common(1)
+            first = next(row for row in wrong if cause_kind(row.cause) == kind)
+            console = evidence.study.place.trial(first.number) / CONSOLE
+            message = f"{count}, {times} of them like trial {first.number}: {first_line(first.cause) or 'no recorded cause'}."
             advice = f"See {console}. sweep try debugs one configuration, sweep retry runs the failed trials again."
             yield message, advice
         elif region:

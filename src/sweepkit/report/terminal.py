@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +20,7 @@ from sweepkit.report.rows import endings as counted
 from sweepkit.report.rows import failed
 from sweepkit.report.watch import Moment, Outcome, fraction, read_state
 from sweepkit.study import words
-from sweepkit.study.files import first_line
+from sweepkit.study.files import cause_kind, first_line
 from sweepkit.study.paths import CONSOLE, Place, project_root
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending, Trial, lineage
@@ -166,17 +165,19 @@ def failures(study: StudyData, rows: Iterable[Trial], *, most: int = 5) -> Rende
     wrong = [row for row in rows if row.ending in (Ending.failed, Ending.infeasible, Ending.diverged)]
     if not wrong:
         return None
-    causes = Counter((row.ending, row.cause) for row in wrong)
+    causes: dict[tuple[Ending, str], list[Trial]] = {}
+    for row in wrong:
+        causes.setdefault((row.ending, cause_kind(row.cause)), []).append(row)
     table = Table.grid(padding=(0, 2, 0, 0))
-    for (ending, cause), count in causes.most_common(most):
-        numbers = [row.number for row in wrong if (row.ending, row.cause) == (ending, cause)]
-        listed = ", ".join(map(str, numbers[:4])) + (" …" if count > 4 else "")
-        first = first_line(cause) or "no cause recorded"
+    for alike in sorted(causes.values(), key=len, reverse=True)[:most]:
+        listed = ", ".join(str(row.number) for row in alike[:4]) + (" …" if len(alike) > 4 else "")
+        ending, first = alike[0].ending, first_line(alike[0].cause) or "no cause recorded"
         table.add_row(
-            Text(f"trial{'s' if count > 1 else ''} {listed}"), Text(ending, style=STYLES[ending]), Text(first)
+            Text(f"trial{'s' if len(alike) > 1 else ''} {listed}"), Text(ending, style=STYLES[ending]), Text(first)
         )
     if len(causes) > most:
-        table.add_row(Text(f"{len(causes) - most} more causes", style="dim"), Text(""), Text(""))
+        more = words.plural(len(causes) - most, "more cause")
+        table.add_row(Text(more, style="dim"), Text(""), Text(""))
     log = study.place.trial(wrong[0].number) / CONSOLE
     return Group(table, Text(f"see {short_path(log)}", style="dim")) if log.exists() else table
 

@@ -18,6 +18,7 @@ _LOOKED_AT = 50_000
 """Characters of a message that are used; some have millions."""
 PRIVATE = 0o600
 """Mode of a study's files: its owner reads and writes them, nobody else does."""
+_NUMBER = re.compile(r"\b0x[0-9a-fA-F]+\b|(?<![A-Za-z_])[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 """A terminal's escape sequences (ECMA-48): CSI, OSC and those of two characters."""
 
@@ -101,6 +102,15 @@ def first_line(message: str | BaseException) -> str:
     text = _ESCAPES.sub("", text.lstrip()[:_LOOKED_AT])
     lines = ("".join(c if c.isprintable() else " " if c.isspace() else "?" for c in line) for line in text.splitlines())
     return scrub(next((line.strip() for line in lines if line.strip()), ""))[:500]
+
+
+def cause_kind(cause: str) -> str:
+    """Return a cause's first line with its numbers blanked: what it has in common with the same failure elsewhere.
+
+    >>> cause_kind("ValueError: 3 rows, expected 16 (0x7f3a)"), cause_kind("ValueError: 12 rows, expected 16 (0x1b)")
+    ('ValueError: # rows, expected # (#)', 'ValueError: # rows, expected # (#)')
+    """
+    return _NUMBER.sub("#", first_line(cause))
 
 
 def last_line(log: Path | bytes | bytearray) -> str:
