@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from making import finished, follow, spec, toy_study, wait_until
+from making import finished, follow, spec, sweep, toy_study, wait_until
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Slot
 from sweepkit.study.errors import StudyFailed
@@ -161,3 +161,23 @@ def test_what_a_killed_warm_process_left_is_ended_by_its_driver_or_by_the_next_o
             follow(executor)
         [bare] = left(note)
         bare.kill()
+
+
+def test_a_check_that_is_killed_takes_the_process_that_imports_the_task_with_it(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    (tmp_path / "task.py").write_text(
+        "import os, threading\nfrom pathlib import Path\n"
+        f"Path({str(note)!r}).write_text(str(os.getpid()))\nthreading.Event().wait(600)\n"
+    )
+    (tmp_path / "study.yaml").write_text(
+        "name: hangs\ntask: {path: task.py:Mine}\nobjective: {metric: eval_loss, direction: minimize}\n"
+        "space: {learning_rate: {low: 1e-5, high: 1e-3, log: true}}\nbudget: {trials: 2}\n"
+    )
+    checking = sweep("check", "study.yaml", cwd=tmp_path)
+    wait_until(lambda: note.exists() and note.read_text(), 60, "the task is imported")
+    importing = psutil.Process(int(note.read_text()))
+    assert importing.pid != checking.pid
+    checking.kill()
+    checking.communicate()
+    psutil.wait_procs([importing], timeout=5)
+    assert not importing.is_running()

@@ -13,7 +13,7 @@ from making import finished, follow, spec, toy_study
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Slot
 from sweepkit.trial.events import Finished
-from sweepkit.trial.linux import OomKills
+from sweepkit.study.linux import OomKills
 
 pytestmark = pytest.mark.real
 

@@ -27,11 +27,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sweepkit.study import linux
 from sweepkit.study.errors import FOREIGN
 from sweepkit.study.files import described
 from sweepkit.study.streams import scrub_output
 from sweepkit.study.study import StudyData
-from sweepkit.trial import linux
 from sweepkit.trial.console import Console, print_traceback
 from sweepkit.trial.jobs import JOBS, read_request
 

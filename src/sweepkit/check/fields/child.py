@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.check.fields.describe import Field, fields_of
+from sweepkit.study import linux
 from sweepkit.study.errors import InputError
 
 
 def main() -> None:
-    """Answer the questions in standard input; what the imported code prints goes to standard error."""
+    """Answer the questions in standard input; what the imported code prints goes to standard error.
+
+    ``sys.argv[2]`` is the asking process, with which this one ends.
+    """
+    linux.die_with_parent()
+    if os.getppid() != int(sys.argv[2]):
+        return
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     sys.dont_write_bytecode = True

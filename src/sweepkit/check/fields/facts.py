@@ -128,7 +128,7 @@ _PROGRAM = (
 
 def _run_child(questions: Sequence[Question]) -> Any:
     """Return the child's answer, or an InputError where it did not give one."""
-    command = [sys.executable, "-B", "-c", _PROGRAM, json.dumps(sys.path)]
+    command = [sys.executable, "-B", "-c", _PROGRAM, json.dumps(sys.path), str(os.getpid())]
     said, (reading, writing) = bytearray(), os.pipe()
     listener = threading.Thread(target=_keep_the_end, args=(reading, said), daemon=True)
     listener.start()

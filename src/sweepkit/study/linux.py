@@ -1,4 +1,4 @@
-"""Linux calls for the processes of trials; elsewhere they do nothing."""
+"""Linux calls for child processes; elsewhere they do nothing."""
 
 from __future__ import annotations
 
