@@ -79,7 +79,8 @@ class Campaign:
             undelivered = self._driver.returncode == UNDELIVERED and self._server is not None
             if self._driver.returncode == 0 or undelivered:  # done too early: it gets more to do
                 self.trials += TRIALS
-                self.study.budget.trials = self.trials
+                more = self.study.budget.model_copy(update={"trials": self.trials})
+                self.study = self.study.model_copy(update={"budget": more}).at(self.study.home)
                 self._file.write_text(to_yaml(self.study))
             else:
                 assert self._last == "other", self.wait(expected=0)  # a job before the first trial, or check's child

@@ -114,8 +114,12 @@ def test_many_that_went_wrong_are_said_with_where_they_lie(project: Path, ending
 
 def test_many_that_failed_point_to_their_log(project: Path) -> None:
     failed = [trial(n, ending=Ending.failed, cause=f"RuntimeError: broken at {n}") for n in range(12, 18)]
-    found = next(f for f in findings(Evidence(toy_study(project, space=RATE), [*spread(), *failed])) if f.check == "went_wrong")
-    assert "6 of them like trial 12: RuntimeError: broken at 12." in found.message and "0012/console.log" in found.advice
+    found = next(
+        f for f in findings(Evidence(toy_study(project, space=RATE), [*spread(), *failed])) if f.check == "went_wrong"
+    )
+    assert (
+        "6 of them like trial 12: RuntimeError: broken at 12." in found.message and "0012/console.log" in found.advice
+    )
     assert "went_wrong" not in said(project, [*spread(), failed[0]])
 
 

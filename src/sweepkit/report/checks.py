@@ -63,7 +63,9 @@ def went_wrong(evidence: Evidence) -> Said:
             [(kind, times)] = Counter(cause_kind(row.cause) for row in wrong).most_common(1)
             first = next(row for row in wrong if cause_kind(row.cause) == kind)
             console = evidence.study.place.trial(first.number) / CONSOLE
-            message = f"{count}, {times} of them like trial {first.number}: {first_line(first.cause) or 'no recorded cause'}."
+            message = (
+                f"{count}, {times} of them like trial {first.number}: {first_line(first.cause) or 'no recorded cause'}."
+            )
             advice = f"See {console}. sweep try debugs one configuration, sweep retry runs the failed trials again."
             yield message, advice
         elif region:

@@ -1,9 +1,9 @@
 """The verdict over confirmation runs: means, intervals, which configurations differ, and how much was luck.
 
-Intervals of a mean are Student's t over the seeds, within the metric's range; values that do not vary between seeds have
-none. Configurations are compared in pairs by Welch's two-sided t-test with Holm's correction over all pairs: where nothing
-differs, at least 95 of 100 studies find nothing. Where neither of a pair varies between its seeds, the exact permutation
-test replaces the t-test. SciPy computes.
+Seeds that collapsed are counted apart. Intervals of a mean are Student's t over the seeds, within the metric's range;
+values that do not vary between seeds have none, and the best mean's reaches lower, as it was chosen for being the best. Each
+configuration is compared with the baseline, and the others with each other: where nothing differs, at least 95 of 100
+studies find nothing. See :mod:`sweepkit.report.statistics`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import combinations
-from statistics import fmean, stdev
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from sweepkit.report.statistics import Noise, best_of, compare, deviation, without_collapsed
 from sweepkit.study import words
 from sweepkit.study.damage import read_json
 from sweepkit.study.files import write_whole
@@ -25,8 +25,9 @@ from sweepkit.study.objective import Direction
 from sweepkit.study.paths import Place
 from sweepkit.tasks.metrics import limits
 
-CONFIDENCE = 0.95
-TEST = "Welch's t-test between the seeds' values, two-sided, with Holm's correction over all pairs, at 5 %"
+ALPHA = 0.05
+WELCH = "Welch's t-test between the seeds' values, with Holm's correction"
+DUNNETT = "Dunnett's test of each against the baseline; among the others Welch's t-test, with Holm's correction"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class Candidate:
     """Its value in the search; None where it had none."""
     lost: int = 0
     """Seeds without a value: the training failed, diverged or ran out of memory."""
+    collapsed: tuple[float, ...] = ()
+    """Values of seeds that ended far below the others; ``values`` are the others."""
 
     @property
     def title(self) -> str:
@@ -60,10 +63,12 @@ class Estimate(Candidate):
 
     @property
     def text(self) -> str:
-        """Mean and standard deviation, or the one value of all seeds, with their number."""
+        """Mean and standard deviation, or the one value of all seeds, with their number and how many collapsed."""
+        count, all_of = len(self.values), len(self.values) + len(self.collapsed)
+        seeds = f"{count} of {words.plural(all_of, 'new seed')}" if self.collapsed else words.plural(count, "new seed")
         if not self.std:
-            return f"{words.value(self.mean)} with each of {words.plural(len(self.values), 'new seed')}"
-        return f"{words.value(self.mean)} ± {words.value(self.std)} over {words.plural(len(self.values), 'new seed')}"
+            return f"{words.value(self.mean)} with each of {seeds}"
+        return f"{words.value(self.mean)} ± {words.value(self.std)} over {seeds}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +80,10 @@ class Comparison:
     gain: float
     low: float | None
     high: float | None
-    """95 % interval of the gain, of this pair alone; None where neither varies between its seeds."""
+    """95 % interval of the gain: by Dunnett's test of all comparisons together, by Welch's of this pair alone; None where
+    neither varies between its seeds."""
     p: float
-    """After Holm's correction."""
+    """Corrected for the number of comparisons."""
     distinguishable: bool
 
 
@@ -110,7 +116,9 @@ class Verdict:
     luck: Luck | None
     lost: tuple[int, ...]
     """Trials with fewer than two seeds that have a value; they cannot be judged."""
-    test: str = TEST
+    test: str = WELCH
+    expected: float | None = None
+    """The chosen trial's mean without what it is expected to owe to being the best of several; None in earlier versions'."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as plain data, its sentences included."""
@@ -133,7 +141,8 @@ class Verdict:
         lines += [f"  {_in_words(estimate)}" for estimate in self.estimates]
         lines += [f"Trial {number} cannot be judged: fewer than two of its seeds have a value." for number in self.lost]
         lines += [*self._others(), *self._luck_in_words()]
-        return [*lines, f"Test: {self.test}."] if self.comparisons else lines
+        lines += self._collapsed_in_words()
+        return [*lines, f"Test: {self.test}; two-sided, at 5 %."] if self.comparisons else lines
 
     def conclusion(self) -> str:
         """Return what to do, in a sentence."""
@@ -151,7 +160,7 @@ class Verdict:
                 return f"Take trial {first.number}: over new seeds it is better than the baseline by {_gain(pair)}."
             return (
                 f"Keep the baseline, or {more}: trial {first.number} has the best mean, but it is not distinguishable from "
-                f"the baseline (p = {pair.p:.2g})."
+                f"the baseline ({_p(pair)})."
             )
         rivals = [str(p.worse) for p in self.comparisons if p.better == first.number and not p.distinguishable]
         if not rivals:
@@ -171,7 +180,22 @@ class Verdict:
             worse = f"the baseline (trial {pair.worse})" if pair.worse == baseline else f"trial {pair.worse}"
             better = f"The baseline (trial {pair.better})" if pair.better == baseline else f"Trial {pair.better}"
             apart = f"{better} is better than {worse} by {_gain(pair)}."
-            yield apart if pair.distinguishable else f"{better} is not distinguishable from {worse} (p = {pair.p:.2g})."
+            yield apart if pair.distinguishable else f"{better} is not distinguishable from {worse} ({_p(pair)})."
+
+    def _collapsed_in_words(self) -> Iterator[str]:
+        """Yield what was left out of the means, and what the best mean owes to having been chosen."""
+        for each in self.estimates:
+            if each.collapsed:
+                values = words.listed([words.value(value) for value in each.collapsed])
+                seeds = words.plural(len(each.collapsed), "seed")
+                yield f"{seeds} of trial {each.number} collapsed, to {values}: left out of its mean, and a risk of its own."
+        first = self.estimates[0]
+        if self.expected is not None and words.value(self.expected) != words.value(first.mean):
+            count = len(self.estimates)
+            yield (
+                f"As the best of {count} means, that of trial {first.number} is likely too good: expect "
+                f"{words.value(self.expected)} of further seeds."
+            )
 
     def _luck_in_words(self) -> list[str]:
         luck = self.luck
@@ -218,15 +242,28 @@ def judge(candidates: Iterable[Candidate], *, metric: str, direction: Direction,
     known = list(candidates)
     able = [candidate for candidate in known if len(candidate.values) >= 2]
     bounds = _bounds(metric, able)
-    estimates = sorted((_estimated(each, bounds) for each in able), key=lambda e: (-sign * e.mean, e.number))
+    kept = without_collapsed([candidate.values for candidate in able], sign)
+    able = [
+        replace(each, values=values, collapsed=tuple(v for v in each.values if v not in values))
+        for each, values in zip(able, kept, strict=True)
+    ]
+    able.sort(key=lambda each: (-sign * _mean(each.values), each.number))
+    noise = Noise.of([each.values for each in able]) if able else None
+    owed, below = best_of([sign * _mean(each.values) for each in able], noise) if noise else (0.0, 0.0)
+    estimates = _estimated(able, noise, bounds, sign * below) if noise else []
+    pairs = _compared(estimates, noise, bounds) if noise else ()
+    judged = noise is not None and noise.equal and any(each.baseline for each in estimates)
+    first = estimates[0] if estimates else None
     return Verdict(
         metric=metric,
         direction=direction,
         estimates=tuple(estimates),
-        comparisons=_compared(estimates, sign, bounds),
-        chosen=estimates[0].number if estimates else None,
+        comparisons=pairs,
+        chosen=first.number if first else None,
         luck=_luck(estimates, sign, best),
-        lost=tuple(candidate.number for candidate in known if candidate not in able),
+        lost=tuple(candidate.number for candidate in known if len(candidate.values) < 2),
+        test=DUNNETT if judged else WELCH,
+        expected=first.mean - sign * owed if first else None,
     )
 
 
@@ -237,68 +274,35 @@ def _bounds(metric: str, candidates: Sequence[Candidate]) -> tuple[float, float]
     return (low, high) if all(low <= value <= high for value in measured) else (-math.inf, math.inf)
 
 
-def _estimated(candidate: Candidate, bounds: tuple[float, float]) -> Estimate:
-    values, (least, most) = candidate.values, bounds
-    std = _deviation(values)
-    mean = fmean(values) if std else values[0]
-    half = _quantile(len(values) - 1) * std / math.sqrt(len(values))
-    low, high = (max(least, mean - half), min(most, mean + half)) if std else (None, None)
-    return Estimate(**asdict(candidate), mean=mean, std=std, low=low, high=high)
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if deviation(values) else values[0]
 
 
-def _quantile(degrees: float) -> float:
-    """Return the half-width of Student's t interval, in standard errors."""
-    from scipy import stats
+def _estimated(
+    candidates: Sequence[Candidate], noise: Noise, bounds: tuple[float, float], below: float
+) -> list[Estimate]:
+    """Return the estimates; the first is the best, whose interval begins at its mean less ``below``."""
+    estimates: list[Estimate] = []
+    for index, each in enumerate(candidates):
+        mean, std, half = _mean(each.values), deviation(each.values), math.copysign(noise.half(index), below)
+        ends = sorted((mean + half, mean - (half if estimates else below)))
+        low, high = (max(bounds[0], ends[0]), min(bounds[1], ends[1])) if std else (None, None)
+        estimates.append(Estimate(**vars(each), mean=mean, std=std, low=low, high=high))
+    return estimates
 
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
 
-
-def _deviation(values: Sequence[float]) -> float:
-    """Return the standard deviation; 0 where the values differ by rounding only."""
-    found = stdev(values)
-    return 0.0 if found <= 1e-12 * max(map(abs, values)) else found
-
-
-def _compared(estimates: Sequence[Estimate], sign: float, bounds: tuple[float, float]) -> tuple[Comparison, ...]:
-    pairs = list(combinations(estimates, 2))  # the better mean first, as they are sorted
-    raw = [_welch(better, worse, sign) for better, worse in pairs]
-    adjusted, widest = _holm([p for p, _ in raw]), bounds[1] - bounds[0]
-    found = []
-    for (better, worse), (_, half), p in zip(pairs, raw, adjusted, strict=True):
-        gain = sign * (better.mean - worse.mean)
+def _compared(estimates: Sequence[Estimate], noise: Noise, bounds: tuple[float, float]) -> tuple[Comparison, ...]:
+    control = next((index for index, each in enumerate(estimates) if each.baseline), None)
+    widest, found = bounds[1] - bounds[0], []
+    for (first, second), p, half in sorted(compare([each.values for each in estimates], noise, control)):
+        better, worse = estimates[first], estimates[second]  # as they are sorted
+        gain = abs(better.mean - worse.mean)
         low, high = (max(-widest, gain - half), min(widest, gain + half)) if half else (None, None)
-        apart = p <= 1 - CONFIDENCE
         pair = Comparison(
-            better=better.number, worse=worse.number, gain=gain, low=low, high=high, p=p, distinguishable=apart
+            better=better.number, worse=worse.number, gain=gain, low=low, high=high, p=p, distinguishable=p <= ALPHA
         )
         found.append(pair)
     return tuple(found)
-
-
-def _welch(better: Estimate, worse: Estimate, sign: float) -> tuple[float, float]:
-    """Return p and half the 95 % interval of the gain, 0 where neither varies."""
-    from scipy import stats
-
-    if better.std == 0 and worse.std == 0:
-        alike = math.isclose(better.mean, worse.mean, rel_tol=1e-12)
-        return (1.0 if alike else 2 / math.comb(len(better.values) + len(worse.values), len(better.values))), 0.0
-    # By the Welch–Satterthwaite equation. scipy.stats.ttest_ind warns where one of the two does not vary.
-    (v, m), (w, n) = ((e.std**2 / len(e.values), len(e.values) - 1) for e in (better, worse))
-    error, degrees = math.sqrt(v + w), (v + w) ** 2 / (v**2 / m + w**2 / n)
-    return 2 * float(stats.t.sf(sign * (better.mean - worse.mean) / error, degrees)), _quantile(degrees) * error
-
-
-def _holm(ps: Sequence[float]) -> list[float]:
-    """Return p values corrected for multiple comparisons (Holm 1979).
-
-    >>> [round(p, 3) for p in _holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-    """
-    adjusted, running = [0.0] * len(ps), 0.0
-    for rank, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
-        running = max(running, min(1.0, (len(ps) - rank) * ps[index]))
-        adjusted[index] = running
-    return adjusted
 
 
 def _luck(estimates: Sequence[Estimate], sign: float, best: int | None) -> Luck | None:
@@ -332,4 +336,8 @@ def _interval(of: Luck | Comparison) -> str:
 
 def _gain(pair: Comparison) -> str:
     interval = f"{_interval(pair)}, " if pair.low is not None else ""
-    return f"{words.value(pair.gain)} ({interval}p = {pair.p:.2g})"
+    return f"{words.value(pair.gain)} ({interval}{_p(pair)})"
+
+
+def _p(pair: Comparison) -> str:
+    return f"p = {pair.p:.2g}" if pair.p >= 1e-4 else "p < 0.0001"
