@@ -12,8 +12,8 @@ import pytest
 from making import finished, follow, spec, toy_study
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Slot
-from sweepkit.trial.events import Finished
 from sweepkit.study.linux import OomKills
+from sweepkit.trial.events import Finished
 
 pytestmark = pytest.mark.real
 
