@@ -271,7 +271,7 @@ def _plain_parameter(parameter: Any) -> Any:
         # A step of 1 that was written says more than the default: of a float field it makes whole numbers.
         if field.is_required()
         or getattr(parameter, name) != field.default
-        or (name == "step" and parameter.step == 1 and name in parameter.model_fields_set)
+        or (name == "step" and getattr(parameter, name) == 1 and name in parameter.model_fields_set)
     }
     if isinstance(parameter, Choice) and parameter.branches:
         written["choices"] = {branch: _plain_space(children) for branch, children in parameter.branches.items()}
