@@ -1,0 +1,56 @@
+"""A search that is no better than chance, or wastes what trials have trained, is noticed: on made-up curves, in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from quality.tasks import MadeUp
+from quality.virtual import Course, Terms, run
+from sweepkit.driver.session import StudySession
+from sweepkit.search.strategy import Strategy
+from sweepkit.study import samplers
+from sweepkit.study.samplers import SAMPLERS
+
+pytestmark = pytest.mark.real  # seconds of computing
+
+STRATEGY = {
+    "sampler": {"type": "tpe", "n_startup_trials": 6},
+    "pruner": {"type": "asha", "min_resource": 1, "reduction_factor": 3, "promote": True},
+}
+TERMS = Terms(budget=120)
+
+
+def complaints() -> list[str]:
+    """Return what is wrong with the search."""
+    tasks = [MadeUp(seed, 5) for seed in (0, 1)]
+    found: list[tuple[MadeUp, Course]] = [(task, run(task, STRATEGY, TERMS, seed)) for task in tasks for seed in (0, 1)]
+    regret = float(np.mean([course.regret(task, TERMS.budget) for task, course in found]))
+    started = float(np.mean([course.trials for _, course in found]))
+    repeated = sum(course.repeated for _, course in found)
+    wrong = [f"regret {regret:.3f}"] if regret > 0.05 else []
+    wrong += [f"{started:g} trials, most of them trained to their end"] if started < 38 else []
+    return wrong + ([f"{repeated} evaluations were repeated"] if repeated else [])
+
+
+def test_the_search_is_better_than_chance_and_wastes_no_training() -> None:
+    assert complaints() == []
+
+
+def test_a_sampler_that_is_not_asked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    blind = replace(SAMPLERS["random"], ignored=frozenset({"n_startup_trials"}))
+    monkeypatch.setitem(samplers.SAMPLERS, "tpe", blind)
+    assert any(each.startswith("regret") for each in complaints())
+
+
+def test_a_pruner_that_never_fires_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweepkit.search.search.Promotion", lambda options: Strategy())
+    assert any("trained to their end" in each for each in complaints())
+
+
+def test_trials_that_go_on_from_zero_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = StudySession._spec
+    monkeypatch.setattr(StudySession, "_spec", lambda self, trial: replace(spec(self, trial), evaluations=()))
+    assert any("repeated" in each for each in complaints())

@@ -1,0 +1,215 @@
+"""Runs one study on a virtual clock: the real session, search, samplers and pruners; a trial is a look-up of its curve."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial
+
+from quality.tasks import Task, TaskSet
+from sweepkit.backends import Session
+from sweepkit.driver.session import Setup, StudySession
+from sweepkit.report.watch import Watcher
+from sweepkit.search.proposer import Proposer
+from sweepkit.search.search import Search
+from sweepkit.study.configurations import Configuration
+from sweepkit.study.paths import LAST
+from sweepkit.study.study import StudyData
+from sweepkit.trackers import tracker_of
+from sweepkit.trackers.courier import Courier
+from sweepkit.trial.events import Checkpointed, Evaluated, Finished, Started
+from sweepkit.trial.trial import Ending, Reason, TrialSpec
+
+MEMORY = Path("/dev/shm")
+CHOSEN_FROM = 200
+"""Unused configurations of a table that a proposal is chosen among."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Under what terms the strategies are compared; costs are in evaluations."""
+
+    budget: float = 200
+    workers: int = 4
+    start_cost: float = 0.0
+    """Of every start of a process, also of one that goes on with a paused trial."""
+    noise: float = 0.0
+    """Standard deviation of a loss that is searched by, as a share of the task's median minus its best."""
+    baseline: bool = True
+
+
+@dataclass
+class Course:
+    """What a run came to: the cost at which each trial was complete, with its final loss, and how many were started."""
+
+    complete: list[tuple[float, float]] = field(default_factory=list)
+    trials: int = 0
+    repeated: int = 0
+    """Evaluations that were made again."""
+
+    def regret(self, task: Task, cost: float) -> float:
+        """Return the regret of the best complete trial at this cost; 1 before the first."""
+        known = [loss for spent, loss in self.complete if spent <= cost]
+        return task.regret(min(known)) if known else 1.0
+
+    def cost_to(self, task: Task, regret: float) -> float:
+        """Return the cost at which a complete trial first had this regret; infinite if none had."""
+        return min((spent for spent, loss in self.complete if task.regret(loss) <= regret), default=math.inf)
+
+
+class VirtualBackend:
+    """Runs trials on a virtual clock, in the order in which real ones would report, until the budget is spent."""
+
+    gpus = 0.0
+    description = ""
+
+    def __init__(self, task: Task, terms: Terms, seed: int) -> None:
+        self.slots = terms.workers
+        self.course = Course()
+        self._task = task
+        self._terms = terms
+        self._seed = seed
+        self._spent = self._now = 0.0
+        self._agenda: list[tuple[float, int, int]] = []
+        self._running: dict[int, tuple[TrialSpec, list[float]]] = {}
+        self._reached: dict[int, int] = {}
+
+    def drive(self, session: Session) -> None:
+        """Run trials until the budget is spent or nothing is left to start."""
+        while True:
+            while len(self._running) < self.slots and (spec := session.next()) is not None:
+                self._start(session, spec)
+            if not self._agenda or self._spent >= self._terms.budget:
+                return
+            self._now, number, evaluation = heapq.heappop(self._agenda)
+            self._spent += 1
+            self._evaluate(session, number, evaluation)
+
+    def _start(self, session: Session, spec: TrialSpec) -> None:
+        self._running[spec.number] = spec, self._task.curve(spec.hyperparameters)
+        self.course.repeated += self._reached.setdefault(spec.number, 0) - len(spec.evaluations)
+        self.course.trials = len(self._reached)
+        self._spent += self._terms.start_cost
+        session.handle(Started(trial=spec.number, at=self._now, attempt=spec.attempt))
+        self._plan(spec.number, len(spec.evaluations) + 1, self._now + self._terms.start_cost)
+
+    def _plan(self, number: int, evaluation: int, since: float) -> None:
+        heapq.heappush(self._agenda, (since + 1.0, number, evaluation))
+
+    def _evaluate(self, session: Session, number: int, evaluation: int) -> None:
+        spec, curve = self._running[number]
+        loss, final = curve[evaluation - 1], evaluation == len(curve)
+        self._reached[number] = evaluation
+        if not math.isfinite(loss):
+            self._end(session, number, Ending.diverged, reason=Reason.not_finite, cause="the loss is not finite")
+            return
+        if self._terms.noise:
+            best, median = self._task.scale
+            chance = np.random.default_rng([self._seed, number, evaluation]).standard_normal()
+            loss += self._terms.noise * (median - best) * chance
+        event = Evaluated(
+            trial=number,
+            at=self._now,
+            number=evaluation,
+            step=evaluation,
+            epoch=float(evaluation),
+            metrics={"loss": loss},
+            values=(loss,),
+            final=final,
+        )
+        session.tick()
+        answer = session.handle(event)
+        if answer == "stop":
+            folder = Path(spec.directory) / LAST / f"checkpoint-{evaluation}"
+            folder.mkdir(parents=True, exist_ok=True)
+            for older in folder.parent.iterdir():
+                if older != folder:
+                    older.rmdir()
+            session.handle(Checkpointed(trial=number, at=self._now, step=evaluation, role="last", path=str(folder)))
+            self._end(session, number, Ending.stopped)
+        elif answer == "prune":
+            self._end(session, number, Ending.pruned)
+        elif final:
+            self.course.complete.append((self._spent, curve[-1]))
+            self._end(session, number, Ending.complete)
+        else:
+            self._plan(number, evaluation + 1, self._now)
+
+    def _end(self, session: Session, number: int, ending: Ending, **facts: Any) -> None:
+        del self._running[number]
+        session.handle(Finished(trial=number, at=self._now, ending=ending, **facts))
+
+
+class TableProposer(Proposer):
+    """Proposes measured configurations only, none twice: each time among 200 of them, the same for every strategy.
+
+    A strategy that chooses among given configurations chooses among these; of a sampler that makes up its own, it is the
+    nearest one.
+    """
+
+    def __init__(self, study: StudyData, known: Mapping[str, Any], task: TaskSet, seed: int) -> None:
+        super().__init__(study, known)
+        self._task = task
+        self._seed = seed
+        self._offered: dict[int, list[int]] = {}
+
+    def sample(
+        self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, fixed: Mapping[str, Any]
+    ) -> Configuration | None:
+        """Return the configuration nearest to the sampler's proposal; a random one for a random sampler."""
+        proposed = super().sample(sampler, study, trial, fixed)
+        if proposed is None or fixed:
+            return proposed
+        offered = self.offered(study, trial.number)
+        if isinstance(sampler, RandomSampler):
+            row = offered[0]
+        else:
+            place = self._task.shares([proposed.params])[0]
+            row = min(offered, key=lambda each: float(np.linalg.norm(self._task.places[each] - place)))
+        return Configuration(self._task.points[row], self._task.points[row])
+
+    def offered(self, study: optuna.Study, number: int) -> Sequence[int]:
+        """Return the rows to choose trial ``number`` from."""
+        if number not in self._offered:
+            used = {tuple(each.params.values()) for each in study.get_trials(deepcopy=False)}
+            rows = np.random.default_rng([self._seed, number]).permutation(len(self._task.points))
+            free = [int(row) for row in rows if tuple(self._task.points[row].values()) not in used]
+            self._offered = {number: free[:CHOSEN_FROM]}
+        return self._offered[number]
+
+
+def run(task: Task, strategy: Mapping[str, Any], terms: Terms, seed: int) -> Course:
+    """Search one task with one strategy (``sampler``, ``pruner``) from a seed."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        whole = {
+            "name": "virtual",
+            "task": {"path": "virtual.py:Curves"},
+            "objective": {"metric": "loss", "direction": "minimize", "value": "last"},
+            "space": task.space,
+            "tracking": {"uri": "none"},
+            **({"baseline": task.baseline} if terms.baseline else {}),
+            **strategy,
+        }
+        study = StudyData.model_validate(whole).at(Path(folder))
+        study = study.model_copy(update={"sampler": study.sampler.model_copy(update={"seed": seed})}).at(Path(folder))
+        study.place.folder.mkdir(parents=True)
+        known = {"eval_strategy": "epoch", "num_train_epochs": task.evaluations}
+        table = None if task.fitted or not isinstance(task, TaskSet) else task
+        proposer = TableProposer(study, known, table, seed) if table else Proposer(study, known)
+        search = Search(study, InMemoryStorage(), proposer)
+        backend = VirtualBackend(task, terms, seed)
+        courier = Courier(tracker_of(study), warn=print)
+        session = StudySession(study, search, courier=courier, watch=Watcher(), setup=Setup(slots=terms.workers))
+        backend.drive(session)
+    return backend.course
