@@ -554,6 +554,7 @@ def test_schema_is_json_and_explain_is_text(project: Path) -> None:
 SOURCES = {
     "sentence-similarity": ("data.csv", "anchor,positive\nfree prize,win cash\n"),
     "image-classification": ("data/cat/1.png", ""),
+    "multi-label-classification": ("data.jsonl", '{"text": "free prize", "label": ["a", "b"]}\n'),
     "token-classification": ("data.jsonl", '{"words": ["free", "prize"], "tags": ["O", "B-X"]}\n'),
 }
 """Kind → file and its content, where a csv file with a text and a label will not do."""

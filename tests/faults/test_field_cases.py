@@ -337,5 +337,6 @@ def test_list_labels_are_refused_with_the_way_out(project: Path, tiny_bert: Path
     [(where, message)] = problems(written(project, "eval_accuracy", of_rows(project, tiny_bert, rows, "rows.jsonl")))
     assert where == "task"
     assert (
-        "expected one value per row, got ['a', 'b'] in row 1 of train; several labels per row need your own" in message
+        "expected one value per row, got ['a', 'b'] in row 1 of train; for several labels per row use type: multi-"
+        in message
     )

@@ -11,6 +11,7 @@ from sweepkit.tasks.kinds import KINDS, kind_class
 ROOT = Path(__file__).parents[2]
 BY_HAND = {
     "text-classification": "trial/test_plain_trainer.py:test_metrics_of_classes_are_a_plain_trainers",
+    "multi-label-classification": "trial/test_plain_labels.py:test_several_labels_are_scored_as_by_a_plain_trainer",
     "text-regression": "trial/test_plain_trainer.py:test_metrics_of_numbers_are_a_plain_trainers",
     "image-classification": "trial/test_plain_trainer.py:test_images_are_classified_as_by_a_plain_trainer",
     "causal-lm": "trial/test_plain_trainer.py:test_perplexity_is_a_plain_trainers",

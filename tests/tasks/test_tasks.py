@@ -106,6 +106,12 @@ def pictures(home: Path, model: Path) -> Task:
     return task(home, type="image-classification", model={"config": DIGIT}, data={"path": "digits.parquet"}, scale=2.0)
 
 
+def labelled(home: Path, model: Path) -> Task:
+    rows = [{"text": text, "label": [label, *(["now"] if "now" in text else [])]} for text, label in toys.messages(40)]
+    write_rows(home / "labels.jsonl", rows)
+    return task(home, type="multi-label-classification", model=str(model), data={"path": "labels.jsonl"}, max_length=16)
+
+
 def tagged(home: Path, model: Path) -> Task:
     rows = [{"words": text.split(), "tags": ["B-WORD", *"OOOO", f"B-{label}"]} for text, label in toys.messages(40)]
     write_rows(home / "tags.jsonl", rows)
@@ -132,6 +138,7 @@ def toy(home: Path, model: Path) -> Task:
 MADE: dict[str, Callable[[Path, Path], Task]] = {
     "text-classification": classification,
     "text-regression": regression,
+    "multi-label-classification": labelled,
     "causal-lm": language,
     "image-classification": pictures,
     "token-classification": tagged,

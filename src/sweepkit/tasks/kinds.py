@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 KINDS: Mapping[str, str] = {
     "text-classification": "sweepkit.tasks.text:TextClassification",
+    "multi-label-classification": "sweepkit.tasks.multi_label:MultiLabelClassification",
     "text-regression": "sweepkit.tasks.text:TextRegression",
     "token-classification": "sweepkit.tasks.token_classification:TokenClassification",
     "image-classification": "sweepkit.tasks.image_classification:ImageClassification",

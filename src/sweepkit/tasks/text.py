@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -20,25 +20,26 @@ if TYPE_CHECKING:
     from transformers import EvalPrediction, PreTrainedModel
 
 
-class _TextTask(TokenizedTask):
+class TextTask(TokenizedTask):
     """A task that reads one text, or a pair of texts, per row."""
 
     peft_task_type: ClassVar[str | None] = "SEQ_CLS"
 
     text: Annotated[str | list[str], Column()] = "text"
     """Column with the text, or a list of two columns that form a pair (premise and hypothesis)."""
-    label: Annotated[str, Column(label=True)] = "label"
-    """Column with the value to predict."""
     max_length: int | None = Field(default=None, ge=2)
     """Maximum input length in tokens, longer texts are truncated; by default the model's own limit."""
 
-    def _rows(self) -> DatasetDict:
-        """Return the checked rows with columns text (text_pair) and labels, before splitting."""
+    def _rows(self, labels: Mapping[str, str]) -> DatasetDict:
+        """Return the rows with columns text (text_pair) and those of ``labels``, new name → column, before splitting."""
         columns = pair(self.text)
         if len(columns) != (1 if isinstance(self.text, str) else len(self.text)):
             raise InputError(f"task.text: expected one column or a list of two, got {self.text}")
-        used = {**columns, "labels": self.label}
-        rows = as_text(choose(read(self.source, self.home, used.values()), used), columns)
+        used = {**columns, **labels}
+        return as_text(choose(read(self.source, self.home, used.values()), used), columns)
+
+    def _complete(self, rows: DatasetDict) -> DatasetDict:
+        """Return the rows if none lacks a text or its ``labels``."""
         return complete(rows, label="labels", drop_duplicates=self.source.drop_duplicates)
 
     def _split(self, rows: DatasetDict, *, stratify: str | None = None) -> DatasetDict:
@@ -71,7 +72,7 @@ class _TextTask(TokenizedTask):
         return self._model(AutoModelForSequenceClassification, {**head, **config})
 
 
-class TextClassification(_TextTask):
+class TextClassification(TextTask):
     """One label per text or pair of texts; labels may be words or numbers, and become the model's class names."""
 
     template: ClassVar[Template | None] = Template(
@@ -81,10 +82,12 @@ class TextClassification(_TextTask):
 
     metrics: list[str | dict[str, dict[str, Any]]] = ["accuracy", "f1"]
     """Metrics by name; f1, precision and recall are binary (of the second class) for two classes, else macro."""
+    label: Annotated[str, Column(label=True)] = "label"
+    """Column with the class, words or numbers."""
 
     def data(self) -> DatasetDict:
         """Return the tokenised splits; ``labels`` is a ClassLabel."""
-        rows, _ = labels.encode_labels(self._rows())
+        rows, _ = labels.encode_labels(self._complete(self._rows({"labels": self.label})))
         return self._tokenized(self._split(rows, stratify="labels"))
 
     def data_notes(self) -> list[str]:
@@ -96,13 +99,15 @@ class TextClassification(_TextTask):
         return self._classifier(models.classes(self.splits["train"].features["labels"].names), config)
 
 
-class TextRegression(_TextTask):
+class TextRegression(TextTask):
     """One number per text or pair of texts, trained with the mean squared error."""
 
     template: ClassVar[Template | None] = Template(metric="mse", data="columns text and label; labels are numbers")
 
     metrics: list[str | dict[str, dict[str, Any]]] = ["rmse", "pearsonr"]
     """Metrics by name, in the units of the data."""
+    label: Annotated[str, Column(label=True)] = "label"
+    """Column with the number to predict."""
     normalize: bool = False
     """Standardize the labels with the mean and standard deviation of the training rows. Metrics stay in the units of the
     data; ``eval_loss`` does not."""
@@ -111,7 +116,7 @@ class TextRegression(_TextTask):
         """Return the tokenised splits; with ``normalize``, ``target`` holds the original labels."""
         from datasets import Value
 
-        rows = self._rows()
+        rows = self._complete(self._rows({"labels": self.label}))
         for split, part in rows.items():
             numbers = part.add_column("numbers", _numbers(part["labels"], split))
             rows[split] = numbers.remove_columns(["labels"]).rename_column("numbers", "labels")
