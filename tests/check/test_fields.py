@@ -155,8 +155,9 @@ def test_an_unknown_model_type_is_not_guessed() -> None:
 
 def test_lora_fields_are_those_of_peft() -> None:
     peft = pytest.importorskip("peft", reason="pip install 'sweepkit[peft]'")
-    found = installed().lora
-    assert found is not None
+    adapters = installed().adapters
+    assert adapters is not None and adapters["LORA"].label == "LoraConfig"
+    found = adapters["LORA"].fields
     assert set(found) <= {each.name for each in dataclasses.fields(peft.LoraConfig)}
     assert (found["r"], found["lora_alpha"].kinds) == (field("r", "int", 8), frozenset({"int"}))
     assert found["bias"].choices == ("none", "all", "lora_only")
@@ -295,7 +296,7 @@ def test_a_file_that_hangs_or_ends_its_process_is_reported(
 
 
 def test_a_cache_that_cannot_be_written_or_read_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    question = ("lora", str(tmp_path))
+    question = ("adapters", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     monkeypatch.setattr(facts.tempfile, "gettempdir", lambda: str(tmp_path))
     facts._remember(question, {"environment": "e", "files": {}, "facts": 1})
@@ -309,7 +310,7 @@ def test_a_cache_that_cannot_be_written_or_read_is_no_error(tmp_path: Path, monk
 
 
 def test_what_others_could_have_written_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    question = ("lora", str(tmp_path))
+    question = ("adapters", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(facts.tempfile, "gettempdir", lambda: "/proc/nowhere")
     facts._remember(question, {"environment": "e", "files": {}, "facts": 1})
@@ -328,9 +329,9 @@ def test_folders_that_an_imported_package_adds_to_the_path_change_nothing(
     """Ray puts a folder of its own packages first, so that a notebook and the command would forget for each other."""
     folder = tmp_path / "site-packages" / "ray" / "thirdparty_files"
     (folder / "colorless-1.dist-info").mkdir(parents=True)
-    before = facts._name(("lora",)), facts._environment()
+    before = facts._name(("adapters",)), facts._environment()
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-    assert (facts._name(("lora",)), facts._environment()) == before
+    assert (facts._name(("adapters",)), facts._environment()) == before
 
 
 @pytest.mark.real

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from sweepkit.check.fields import UNKNOWN, Field
-from sweepkit.check.fields.installed import installed
+from sweepkit.check.fields.installed import installed, peft_fields
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.arguments import owned
@@ -28,7 +28,7 @@ _JSON = {
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of a study file (draft 2020-12); TrainingArguments and LoraConfig are those installed."""
+    """Return the JSON schema of a study file (draft 2020-12); TrainingArguments and PEFT's methods are those installed."""
     found = _open_unions(StudyData.model_json_schema(by_alias=True))
     kinds = [{"$ref": f"#/$defs/{cls.__name__}"} for cls in (Float, Int, Choice, Expression)]
     parameter, inside = {"anyOf": kinds}, {"anyOf": [*kinds, {"$ref": "#/$defs/Inside"}]}
@@ -55,7 +55,8 @@ def schema() -> dict[str, Any]:
 def _fields() -> Iterator[tuple[str, Field]]:
     found = installed()
     yield from ((name, field) for name, field in found.training.items() if owned(name) is None)
-    yield from ((f"peft.{name}", field) for name, field in (found.lora or {}).items())
+    peft = peft_fields(found.adapters, found.adapters) if found.adapters else {}
+    yield from ((f"peft.{name}", field) for name, field in peft.items())
 
 
 def _json(field: Field) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def find_name(written: str, consumers: Consumers) -> tuple[str | None, str]:
 
 
 def _consumed(name: str, consumers: Consumers) -> tuple[str | None, str]:
-    if name.startswith("peft.") and consumers.lora is None:
+    if name.startswith("peft.") and consumers.adapters is None:
         return name, ""  # the check names the missing extra
     field, why = consumers.resolve(name)
     return (name, "") if field is not None else (None, why)

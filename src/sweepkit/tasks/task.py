@@ -60,7 +60,7 @@ class Task(BaseModel):
     compares: ClassVar[tuple[str, ...]] = ("classes", "numbers")
     """What its metrics compare; see :data:`sweepkit.tasks.metrics.BUNDLED`."""
     peft_task_type: ClassVar[str | None] = None
-    """``task_type`` of the LoraConfig made of ``peft.*`` values: SEQ_CLS, CAUSAL_LM, …"""
+    """``task_type`` of the adapter made of ``peft.*`` values: SEQ_CLS, CAUSAL_LM, …"""
 
     _home: Path | None = PrivateAttr(default=None)
     _trust_remote_code: bool = PrivateAttr(default=False)

@@ -31,6 +31,7 @@ from sweepkit.study.files import described, first_line, text_of
 from sweepkit.study.paths import LAST_NEW
 from sweepkit.study.secrets import hide
 from sweepkit.study.study import StudyData, Values
+from sweepkit.tasks import adapters
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS as DEFAULTS
 from sweepkit.tasks.kinds import KINDS, kind_class
 from sweepkit.tasks.load import arguments_class, task_of
@@ -60,7 +61,7 @@ def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingA
 
 
 def build_model(task: Task, values: Values) -> Any:
-    """Return the task's fresh model, with a LoRA adapter where the trial has ``peft.*`` values.
+    """Return the task's fresh model, with an adapter where the trial has ``peft.*`` values.
 
     Raises InputError for a key inside a mapping of which a user's ``model_init`` would have to know the other keys.
     """
@@ -72,9 +73,7 @@ def build_model(task: Task, values: Values) -> Any:
         )
     model = task.model_init(**values.model)
     if values.peft:
-        from peft import LoraConfig
-
-        return task.with_adapter(model, LoraConfig(**{"task_type": task.peft_task_type, **values.peft}))
+        return task.with_adapter(model, adapters.configuration(values.peft, task.peft_task_type))
     return model
 
 

@@ -234,7 +234,7 @@ def _adapter_places(model: Any, name: str, expected: Any) -> Iterator[_Place]:
     """Yield an adapter's value in its configuration and in the adapted model."""
     adapted = next((part for part in model.modules() if hasattr(part, "peft_config")), None)  # or what the model wraps
     adapter = next(iter(getattr(adapted, "peft_config", {}).values()), None)
-    found = _read(adapter, name)
+    found = _read(adapter, "peft_type" if name == "type" else name)
     if name == "target_modules" and str(expected).lower() == "all-linear":
         bare = _without_adapter(model)  # PEFT replaces the word by names of layers
         yield _Place([_Wrong(f"no adapter on {', '.join(bare)}") if bare else expected])

@@ -100,5 +100,5 @@ REMOVED: Mapping[str, str] = MappingProxyType(
 RATIOS = frozenset({"warmup_steps", "eval_steps", "logging_steps", "save_steps"})
 """Float fields that mean a ratio of all steps below 1, and a number of steps from 1 on."""
 
-LORA_OWNED = frozenset({"peft_type", "peft_version", "base_model_name_or_path", "inference_mode", "auto_mapping"})
-"""LoraConfig fields that follow from the study and are not hyperparameters."""
+PEFT_OWNED = frozenset({"peft_type", "peft_version", "base_model_name_or_path", "inference_mode", "auto_mapping"})
+"""Fields of PEFT's configurations that follow from the study and are not hyperparameters."""

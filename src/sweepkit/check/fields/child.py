@@ -53,10 +53,11 @@ def _arguments(path: str, home: str | None, *_: str) -> dict[str, Any]:
     return _plain(fields_of(arguments_class(path)))
 
 
-def _lora() -> dict[str, Any]:
-    from peft import LoraConfig
+def _adapters() -> dict[str, Any]:
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    return _plain(fields_of(LoraConfig))
+    known = PEFT_TYPE_TO_CONFIG_MAPPING.items()
+    return {method.value: [cls.__name__, _plain(fields_of(cls))] for method, cls in known}
 
 
 def _configuration(model_type: str) -> dict[str, Any] | None:
@@ -84,7 +85,7 @@ def _task(file: str, name: str) -> dict[str, Any]:
 
 _QUESTIONS: Mapping[str, Callable[..., Any]] = {
     "arguments": _arguments,
-    "lora": _lora,
+    "adapters": _adapters,
     "configuration": _configuration,
     "task": _task,
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sweepkit.check.rules.adapters import check_adapters
 from sweepkit.check.rules.formulas import check_formulas
 from sweepkit.check.rules.names import check_names, consumers_of, known_values, typed
 from sweepkit.check.rules.population import check_population
@@ -51,6 +52,7 @@ def examine(study: StudyData) -> tuple[list[Problem], Checked]:
     known = known_values(study, consumers)
     problems += check_task(study, consumers)
     problems += check_names(study, consumers)
+    problems += check_adapters(study, consumers)
     problems += check_formulas(study, consumers, known)
     problems += check_searching(study)
     wrong, most_evaluations = check_schedule(study, known)

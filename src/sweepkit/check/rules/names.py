@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 from sweepkit.check.fields import UNKNOWN, Field
-from sweepkit.check.fields.arguments import LORA_OWNED, REMOVED, RENAMED, SHORTHANDS
-from sweepkit.check.fields.installed import installed
+from sweepkit.check.fields.arguments import PEFT_OWNED, REMOVED, RENAMED, SHORTHANDS
+from sweepkit.check.fields.installed import Adapter, installed, peft_fields
 from sweepkit.check.fields.models import configuration, with_values
 from sweepkit.check.fields.tasks import TaskFacts, task_facts
 from sweepkit.check.rules.values import is_ratio_field, mismatch, range_mismatch
@@ -20,6 +21,7 @@ from sweepkit.study.names import UNSET, field_of, find, is_inside, parts
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.space import Occurrence, visit
 from sweepkit.study.study import StudyData
+from sweepkit.tasks.adapters import DEFAULT
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS, owned
 from sweepkit.tasks.task import Task
 
@@ -32,7 +34,10 @@ class Consumers:
 
     training: Mapping[str, Field]
     model: Mapping[str, Field] | None
-    lora: Mapping[str, Field] | None
+    adapters: Mapping[str, Adapter] | None
+    """PEFT's methods."""
+    methods: Sequence[str]
+    """Those that a trial may train."""
     task: TaskFacts | None
     open: bool = False
     """Whether the Trainer's arguments are not known, so that a bare name may be any."""
@@ -58,7 +63,7 @@ class Consumers:
         """Return every full name that is known, those that sweepkit sets itself left out."""
         found = [name for name in self.training if owned(name) is None]
         found += [f"model.{name}" for name in self.model or ()]
-        found += [f"peft.{name}" for name in self.lora or ()]
+        found += [f"peft.{name}" for name in self.peft]
         return found + [f"task.{name}" for name in (self.task.options if self.task else ())]
 
     def is_free(self, name: str) -> bool:
@@ -100,13 +105,19 @@ class Consumers:
         return None, f"the model's configuration has no field {leaf}{_near(leaf, self.model, 'model.')}"
 
     def _peft(self, leaf: str) -> tuple[Field | None, str]:
-        if self.lora is None:
+        if self.adapters is None:
             return None, str(MissingExtra("LoRA", "peft"))
-        if leaf in LORA_OWNED:
-            return None, "is set by sweepkit; it follows from the task and its model"
-        if leaf in self.lora:
-            return self.lora[leaf], ""
-        return None, f"LoraConfig has no field {leaf}{_near(leaf, self.lora, 'peft.')}"
+        if leaf in PEFT_OWNED:
+            return None, "is set by sweepkit; it follows from the task and its model, and peft.type chooses the method"
+        if leaf in self.peft:
+            return self.peft[leaf], ""
+        labels = [self.adapters[method].label for method in self.methods if method in self.adapters]
+        return None, f"{' or '.join(labels)} has no field {leaf}{_near(leaf, self.peft, 'peft.')}"
+
+    @cached_property
+    def peft(self) -> Mapping[str, Field]:
+        """The ``peft.*`` names without prefix."""
+        return peft_fields(self.adapters, self.methods) if self.adapters else {}
 
     def _task(self, leaf: str) -> tuple[Field | None, str]:
         if self.task is None or (leaf not in self.task.options and not self.task.closed):
@@ -137,7 +148,23 @@ def consumers_of(study: StudyData) -> tuple[Consumers, list[Problem]]:
         problems.append(Problem("task", f"arguments_type of {task.label}: {found.problem}"))
     unknown = bool(found.problem) or (task is None and bool(problems))
     model = _shared(models, found.configurations)
-    return Consumers(found.training, model, found.lora, task, open=unknown), problems
+    return Consumers(found.training, model, found.adapters, methods_of(study), task, open=unknown), problems
+
+
+def methods_of(study: StudyData, found: Occurrence | None = None) -> list[str]:
+    """Return the methods of PEFT that a trial may train; with an occurrence, one that has it."""
+    if "peft.type" in study.training:
+        return [str(study.training["peft.type"])]
+    branches = {each.path: each.branch for each in (found.conditions if found else ())}
+    methods: list[Any] = []
+    always = False
+    for each in visit(study.space):
+        if each.name != "peft.type" or (found is not None and found.excludes(each)):
+            continue
+        several = each.parameter.choices if isinstance(each.parameter, Choice) else [each.parameter]
+        methods += [branches[each.path]] if each.path in branches else list(several)
+        always |= all(condition.path in branches for condition in each.conditions)
+    return list(dict.fromkeys([*map(str, methods), *([] if always else [DEFAULT])]))
 
 
 def _shared(
@@ -178,7 +205,7 @@ def known_values(study: StudyData, consumers: Consumers | None = None) -> dict[s
     known: dict[str, Any] = {name: field.default for name, field in consumers.training.items()}
     known |= SWEEPKIT_DEFAULTS
     known |= {f"model.{name}": field.default for name, field in (consumers.model or {}).items()}
-    known |= {f"peft.{name}": field.default for name, field in (consumers.lora or {}).items()}
+    known |= {f"peft.{name}": field.default for name, field in consumers.peft.items()}
     if consumers.task is not None:
         known |= {f"task.{name}": field.default for name, field in consumers.task.options.items()}
     known |= study.fixed

@@ -1,0 +1,34 @@
+"""Adapters of PEFT: which method a trial trains, and its configuration from the trial's ``peft.*`` values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweepkit.study.errors import InputError, nearest
+
+DEFAULT = "LORA"
+"""The method where ``peft.type`` is not given."""
+REFUSED: Mapping[str, str] = {
+    "ADALORA": "it moves its ranks by what it has seen, which no checkpoint holds, so that no trial could be resumed; "
+    "LORA takes rank_pattern",
+    "XLORA": "it mixes adapters that are trained already",
+}
+"""Method that a study cannot train → the reason."""
+
+
+def configuration(values: Mapping[str, Any], task_type: str | None) -> Any:
+    """Return PEFT's configuration of these ``peft.*`` values, ``type`` among them. Raises InputError."""
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    known = {method.value: cls for method, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    given = {"type": DEFAULT, "task_type": task_type, **values}
+    method = str(given.pop("type"))
+    if method not in known:
+        raise InputError(f"peft.type: there is no method {method}{nearest(method, known)}")
+    if method in REFUSED:
+        raise InputError(f"peft.type: {method} cannot be trained here: {REFUSED[method]}")
+    try:
+        return known[method](**given)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"peft: {known[method].__name__} cannot be made: {error}") from error
