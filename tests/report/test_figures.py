@@ -330,7 +330,7 @@ def test_incomplete_trials_have_their_ending_in_the_legend_of_the_parallel_coord
     assert [trace.name for trace in drawn.data if trace.showlegend] == ["pruned", "failed", "diverged"]
 
 
-def test_the_timeline_has_a_bar_for_each_stint_and_cuts_out_pauses() -> None:
+def test_the_timeline_has_a_bar_for_each_stint_and_cuts_out_when_nothing_ran() -> None:
     def stint(start: float, end: float | None, ending: Ending) -> Stint:
         return Stint(
             host="here", device="0", start=1000.0 + start, end=None if end is None else 1000.0 + end, ending=ending
@@ -346,8 +346,8 @@ def test_the_timeline_has_a_bar_for_each_stint_and_cuts_out_pauses() -> None:
         "complete": [(0.5, 1.0, "GPU 0 · slot 2", "1"), (1.5, 2.0, "GPU 0 · slot 1", "0")],
         "stopped": [(0.0, 1.0, "GPU 0 · slot 1", "0")],
     }
-    assert [note.text for note in drawn.layout.annotations] == ["paused 1 h 38 min"]
-    assert drawn.layout.xaxis.title.text == "minutes since the study began, pauses cut out"
+    assert [note.text for note in drawn.layout.annotations] == ["nothing ran for 1 h 38 min"]
+    assert drawn.layout.xaxis.title.text == "minutes since the study began, idle times cut out"
 
 
 def test_the_ledger_has_the_hours_by_ending_and_the_idle_ones() -> None:

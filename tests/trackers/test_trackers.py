@@ -295,6 +295,21 @@ def test_a_stopped_trial_goes_on_in_the_same_run(study: StudyData, store: Callab
     assert store("select count(*) from metrics where key in ('loss', 'eval_f1', 'epoch')") == [(STEPS * 2 + 3,)]
 
 
+def test_a_paused_trials_run_stays_running_and_ends_with_the_trial(study: StudyData) -> None:
+    pause = trials.finished(0, Ending.paused, step=10)
+    trials.write(study, 0, [trials.started(0), *trials.training(0, range(1, 11)), pause])
+    rows = [trials.row(0, Ending.paused)]
+    tracker = delivered(study, rows)
+    run = runs(study)["0000 baseline lr=3e-5 bs=16"]
+    assert run.info.status == "RUNNING" and "objective" not in run.data.metrics
+    trials.write(study, 0, [trials.finished(0, Ending.pruned, step=10)])
+    rows[:] = [trials.row(0, Ending.pruned, cause="did not go on")]
+    tracker.sync()
+    run = runs(study)["0000 baseline lr=3e-5 bs=16"]
+    assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "did not go on")
+    assert run.data.metrics["objective"] == rows[0].values[0]
+
+
 def test_another_attempt_with_other_arguments_says_what_differs(study: StudyData) -> None:
     crash = trials.finished(0, Ending.infeasible, step=0)
     smaller = {**trials.started(0).effective, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}

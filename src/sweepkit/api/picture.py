@@ -180,7 +180,8 @@ class LivePicture(Watcher):
             state = f"<b>done</b>: {escape(outcome.reason)}"
         seconds = outcome.seconds if outcome else time.monotonic() - self._start
         count = f"{len(board.ended)} of {board.total} trials" if board.total else f"{len(board.ended)} trials"
-        facts = [count, endings(board.answer.rows), words.span(int(seconds))]
+        paused = f"{len(board.paused)} paused" if board.paused else ""
+        facts = [count, endings(board.answer.rows), paused, words.span(int(seconds))]
         return f"<div>{state} <span class=soft>· {escape(' · '.join(fact for fact in facts if fact))}</span></div>"
 
     def _tables(self, board: Board) -> str:
@@ -239,7 +240,8 @@ def _curves(board: Board, curves: Mapping[int, Curve]) -> str:
     shapes = [axes.svg()]
     for number in sorted(drawn, key=lambda n: (n in winners, n in board.running, n)):
         row = board.ended.get(number)
-        color = ACCENT if number in winners else ENDINGS[row.ending if row else Ending.running]
+        going = Ending.paused if number in board.paused else Ending.running
+        color = ACCENT if number in winners else ENDINGS[row.ending if row else going]
         wide, opacity = (2.5, 1.0) if number in winners else (1.5, 0.9) if row is None else (1.2, 0.55)
         points = [axes.at(x, y) for x, y in finite[number]]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

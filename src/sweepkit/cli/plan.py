@@ -80,7 +80,8 @@ def disk(study: StudyData) -> str:
     adapters = any(name.startswith("peft.") for name in (*study.space, *study.training))
     most = "at most " if adapters else ""
     text = f"{most}{words.size(kept * weights)} for {words.plural(kept, 'best model')}"
-    return f"{text}, and {most}{words.size(running)} for each running trial"
+    paused = f", {words.size((1 + resumable) * weights)} for each paused one" if study.pruner.pauses else ""
+    return f"{text}, and {most}{words.size(running)} for each running trial{paused}"
 
 
 def outlook(study: StudyData, forecast: Forecast) -> RenderableType:
@@ -110,7 +111,8 @@ def _forecast(study: StudyData, forecast: Forecast) -> Iterator[tuple[str, str]]
         f"{words.size(forecast.record_bytes)} for logs and report",
     ]
     yield "disk", f"{words.size(forecast.disk_bytes)} when done: {', '.join(parts)}"
-    yield "", f"at most {words.size(forecast.running_bytes)} more for checkpoints of running trials"
+    paused = " and paused" if study.pruner.pauses else ""
+    yield "", f"at most {words.size(forecast.running_bytes)} more for checkpoints of running{paused} trials"
 
 
 def _memory(forecast: Forecast) -> Iterator[tuple[str, str]]:

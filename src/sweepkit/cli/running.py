@@ -121,8 +121,9 @@ def enqueue(
     params = studies.within_space(data, studies.assignments(values))
     number = studies.search(checked).enqueue(params)
     typer.echo(f"trial {number} of {data.name} will be {words.settings(params)}")
-    total = data.budget.trials
-    if total is not None and sum(row.ending.counts for row in read(data)) >= total:
+    total, rows = data.budget.trials, read(data)
+    retried = {row.retry_of for row in rows}
+    if total is not None and sum(row.ending != "waiting" and row.number not in retried for row in rows) >= total:
         typer.echo(f"budget.trials ({total}) is spent; raise it, for example with --set budget.trials={number + 1}")
 
 

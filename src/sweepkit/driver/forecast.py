@@ -69,7 +69,7 @@ class Forecast:
     record_bytes: float
     """Logs, MLflow's database and the report."""
     running_bytes: float
-    """Checkpoints of running trials, at most, besides the kept ones."""
+    """Checkpoints of running and paused trials, at most, besides the kept ones."""
 
     @property
     def trial_seconds(self) -> float:
@@ -159,7 +159,7 @@ def forecast(study: StudyData, largest: Largest, measured: Sequence[Measured], h
         kept_models=kept,
         kept_bytes=kept * fmean(one.best_bytes for one in measured),
         record_bytes=_record_bytes(study, (trials or 0) + runs, fmean(one.log_bytes for one in measured)),
-        running_bytes=host.slots * running,
+        running_bytes=host.slots * running + _paused_bytes(study, (trials or 0) - host.slots, measured),
     )
 
 
@@ -181,6 +181,14 @@ def makespan(seconds: Sequence[float], runs: int, slots: int) -> float:
     for number in range(runs):
         heapq.heapreplace(free, free[0] + seconds[number % len(seconds)])
     return max(free)
+
+
+def _paused_bytes(study: StudyData, trials: int, measured: Sequence[Measured]) -> float:
+    """Return what so many paused trials hold at most, within the study's limit."""
+    if not study.pruner.pauses or trials < 1:
+        return 0.0
+    resumable, limit = trials * max(one.last_bytes for one in measured), study.checkpoints.paused_gb
+    return trials * max(one.best_bytes for one in measured) + min(resumable, 1e9 * limit if limit else math.inf)
 
 
 def _record_bytes(study: StudyData, trials: int, log_bytes: float) -> float:

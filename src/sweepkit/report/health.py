@@ -111,7 +111,12 @@ CHECKS = (
     _Check("differences between trials", checks.all_the_same, [_complete(FEWEST)]),
     _Check("noise between seeds", checks.seed_noise, [_complete(2), _SEEDS]),
     _Check("wasted hours", checks.wasted_hours, [_ended(FEWEST), _TIMES], several=True),
-    _Check("pruning of good trials", checks.pruned_winner, [_complete(1)], applies=lambda e: e.study.pruner.stops),
+    _Check(
+        "pruning of good trials",
+        checks.pruned_winner,
+        [_complete(1)],
+        applies=lambda e: e.study.pruner.stops and not e.study.pruner.pauses,
+    ),
     _Check("edges of the space", checks.at_an_edge, [_complete(EDGES)]),
     _Check("length of training", checks.training_still_improving, [_complete(1), _CURVES]),
     _Check("convergence of the search", checks.search_still_improving, [_END, _ended(SEARCH), _complete(SEARCH // 2)]),

@@ -106,7 +106,7 @@ def dots(rows: Sequence[Trial], x: Iterable[Any], y: Iterable[Any], **look: Any)
 def crosses(points: Iterable[tuple[Trial, Any, float]]) -> list[go.Scatter]:
     """Return trials at (x, y) as crosses, a trace for each ending."""
     traces, points = [], list(points)
-    for ending in (Ending.complete, *CUT, Ending.stopped):
+    for ending in (Ending.complete, *CUT, Ending.stopped, Ending.paused):
         if some := [point for point in points if point[0].ending is ending]:
             marker = {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": ENDINGS[ending]}}
             traces.append(dots(*zip(*some, strict=True), name=str(ending), marker=marker, cliponaxis=False))

@@ -62,10 +62,10 @@ def timeline(about: StudyData | Evidence) -> go.Figure:
         if bars:
             drawn.add_trace(_bars(bars, clock, seconds))
     for at, length in clock.pauses:
-        text = {"text": f"paused {words.span(length)}", "font": {"size": 10, "color": style.SOFT}}
+        text = {"text": f"nothing ran for {words.span(length)}", "font": {"size": 10, "color": style.SOFT}}
         line = {"color": style.SOFT, "width": 1, "dash": "dot"}
         drawn.add_vline(x=at / seconds, line=line, annotation=text, annotation_position="top")
-    title = f"{unit} since the study began{', pauses cut out' if clock.pauses else ''}"
+    title = f"{unit} since the study began{', idle times cut out' if clock.pauses else ''}"
     names = sorted(set(lanes), reverse=True)
     y_axis = {"type": "category", "categoryorder": "array", "categoryarray": names, "showgrid": False}
     height, x_axis = max(150, 90 + 34 * len(names)), {"title": {"text": title}}

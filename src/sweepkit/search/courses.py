@@ -22,24 +22,34 @@ class Courses:
         self._objective = study.objective
         self._history = history
         self._whole = evaluations(known) if known else None
-        self._read: dict[int, tuple[FrozenTrial, Course]] = {}
+        self._longest = 0
+        self._seen = 0
+        self._open: set[int] = set()
+        self._read: dict[int, FrozenTrial] = {}
+        self._courses: dict[int, Course] = {}
+
+    @property
+    def evaluations(self) -> int | None:
+        """Evaluations of a whole trial: by its arguments, else as many as complete ones made; None while unknown."""
+        return self._whole or self._longest or None
 
     def read(self) -> dict[int, Course]:
-        """Return the courses by number, as stored now."""
-        found = {}
-        for trial in self._history.read():
-            if trial.state == TrialState.WAITING or trial.number in self._history.foreign:
+        """Return the courses by number, as stored now, without failed trials that were retried."""
+        trials = self._history.read()
+        self._open |= set(range(self._seen, len(trials))) - self._history.foreign.keys()
+        self._seen = len(trials)
+        for number in sorted(self._open):
+            trial = trials[number]
+            if trial.state == TrialState.WAITING or self._read.get(number) is trial:  # one that changes is replaced
                 continue
-            known = self._read.get(trial.number)
-            if known is None or known[0] is not trial:  # a storage replaces a trial that changes
-                known = self._read[trial.number] = trial, self._course(trial)
-            found[trial.number] = known[1]
-        return found
-
-    def whole(self, courses: Mapping[int, Course]) -> int | None:
-        """Return the evaluations of a whole trial: by its arguments, else as many as complete ones made; None while unknown."""
-        complete = (course.evaluation for course in courses.values() if course.ending is Ending.complete)
-        return self._whole or max(complete, default=None)
+            self._read[number], self._courses[number] = trial, self._course(trial)
+            if trial.state.is_finished():
+                self._open.discard(number)
+                del self._read[number]
+            if self._courses[number].ending is Ending.complete:
+                self._longest = max(self._longest, self._courses[number].evaluation)
+        replaced = self._history.replaced
+        return {number: course for number, course in sorted(self._courses.items()) if number not in replaced}
 
     def _course(self, trial: FrozenTrial) -> Course:
         row, stored = row_of(trial), trial.user_attrs

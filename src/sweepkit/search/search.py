@@ -213,7 +213,7 @@ class Search:
         return Seen(
             courses=courses,
             room=self._room,
-            evaluations=self._courses.whole(courses),
+            evaluations=self._courses.evaluations,
             key=self._objective.key_of,
             draw=self._proposals.draw,
         )
