@@ -552,6 +552,7 @@ def test_schema_is_json_and_explain_is_text(project: Path) -> None:
 
 
 SOURCES = {
+    "dpo": ("data.csv", "prompt,chosen,rejected\nfree,prize,bus\n"),
     "sentence-similarity": ("data.csv", "anchor,positive\nfree prize,win cash\n"),
     "image-classification": ("data/cat/1.png", ""),
     "multi-label-classification": ("data.jsonl", '{"text": "free prize", "label": ["a", "b"]}\n'),
@@ -564,7 +565,11 @@ SOURCES = {
 def test_new_writes_a_study_that_passes_its_check(project: Path, kind: str) -> None:
     model = project / "model"
     model.mkdir()
-    config = {"model_type": {"causal-lm": "gpt2", "sft": "gpt2", "image-classification": "vit"}.get(kind, "bert")}
+    config = {
+        "model_type": {"causal-lm": "gpt2", "dpo": "gpt2", "sft": "gpt2", "image-classification": "vit"}.get(
+            kind, "bert"
+        )
+    }
     (model / "config.json").write_text(json.dumps(config))
     source, content = SOURCES.get(kind, ("data.csv", "text,label\nfree prize,1\nsee you,0\n"))
     (project / source).parent.mkdir(parents=True, exist_ok=True)

@@ -131,6 +131,11 @@ def embedded(home: Path, model: Path) -> Task:
     return task(home, type="sentence-similarity", model=str(model), data={"path": "alike.csv"})
 
 
+def preferred(home: Path, model: Path) -> Task:
+    rows = [{"prompt": text, "chosen": " yes", "rejected": f" {label}"} for text, label in toys.messages(40)]
+    return task(home, type="dpo", model=str(model), data={"path": str(write_rows(home / "preferred.csv", rows))})
+
+
 def toy(home: Path, model: Path) -> Task:
     return task(home, path=f"{toys.TOY_TASKS}:Quadratic")
 
@@ -143,6 +148,7 @@ MADE: dict[str, Callable[[Path, Path], Task]] = {
     "image-classification": pictures,
     "token-classification": tagged,
     "sentence-similarity": embedded,
+    "dpo": preferred,
     "sft": tuned,
     "path": toy,
 }
@@ -150,7 +156,7 @@ MADE: dict[str, Callable[[Path, Path], Task]] = {
 
 @pytest.fixture(params=MADE)
 def made(request: pytest.FixtureRequest, tmp_path: Path, tiny_bert: Path, tiny_gpt2: Path) -> Task:
-    return MADE[request.param](tmp_path, tiny_gpt2 if request.param in ("causal-lm", "sft") else tiny_bert)
+    return MADE[request.param](tmp_path, tiny_gpt2 if request.param in ("causal-lm", "dpo", "sft") else tiny_bert)
 
 
 class TestEveryTask:

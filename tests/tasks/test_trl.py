@@ -10,6 +10,7 @@ import pytest
 
 import toys
 from making import spec
+from sweepkit import report
 from sweepkit.check.study_file import load_study
 from sweepkit.study.errors import MissingExtra
 from sweepkit.tasks.load import arguments_class
@@ -99,6 +100,50 @@ def test_fine_tuning_reports_what_trl_reports(
     if format_ == "completion":
         again = retrained(study, row, project / "exported", capsys)
         assert (again["metric"], again["value"]) == ("eval_loss", pytest.approx(row.value, abs=1e-6))
+
+
+PREFERENCES: dict[str, Callable[[str, str], dict[str, Any]]] = {
+    "texts": lambda text, label: {"prompt": text, "chosen": f" {label}", "rejected": " neither"},
+    "talks": lambda text, label: {
+        "prompt": talk(text, None),
+        "chosen": talk(text, label)[1:],
+        "rejected": talk(text, "no")[1:],
+    },
+}
+
+
+@pytest.mark.parametrize("format_", PREFERENCES)
+def test_preferences_are_trained_as_trl_trains_them(
+    format_: str, project: Path, tiny_gpt2: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow import MlflowClient
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer
+
+    rows = rows_of(project, PREFERENCES[format_])
+    adapted = format_ == "talks"
+    space: dict[str, Any] = {"beta": {"choices": [0.3]}, **({"peft.r": {"choices": [4]}} if adapted else {})}
+    training = {**TOKENS, "disable_dropout": False, **({"peft.fan_in_fan_out": True} if adapted else {})}
+    uri = "none" if adapted else f"sqlite:///{project}/mlflow.db"
+    keys = {"task": {"chat_template": "chat.jinja"}, "tracking": {"uri": uri}}
+    metric = "eval_rewards/accuracies"
+    study, row, log = ran(study_file(project, "dpo", tiny_gpt2, metric, training=training, space=space, **keys))
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, fan_in_fan_out=True)
+    given: dict[str, Any] = {"peft_config": config} if adapted else {}
+    given["training"] = {"beta": 0.3, "disable_dropout": False}
+    wanted, found = by_trl(project, DPOTrainer, DPOConfig, tiny_gpt2, rows, **given), last(log)
+    for name in ("eval_loss", metric, "eval_rewards/margins", "eval_logps/chosen"):
+        assert found[name] == pytest.approx(wanted[name], abs=1e-6), name
+    assert row.value == found[metric] and log.started is not None and {"beta", *space} <= set(log.started.proved)
+    if adapted:
+        return
+    client = MlflowClient(uri)
+    [experiment] = [each for each in client.search_experiments() if each.name == "toy"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.data.metrics[metric] for run in runs if metric in run.data.metrics] == [row.value]
+    assert metric in report.write(study).read_text()
+    again = retrained(study, row, project / "exported", capsys)
+    assert (again["metric"], again["value"]) == (metric, pytest.approx(row.value, abs=1e-6))
 
 
 @pytest.mark.parametrize(

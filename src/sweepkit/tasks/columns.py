@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import field_validator
@@ -10,6 +10,7 @@ from pydantic import field_validator
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.built_in import BuiltInTask, TokenizedTask
 from sweepkit.tasks.data import choose, complete, read, with_validation
+from sweepkit.tasks.task import ALWAYS_REPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +117,12 @@ class TrlTask(ColumnsTask, TokenizedTask):
 
         return self._model(AutoModelForCausalLM, config)
 
+    def reported(self) -> frozenset[str] | None:
+        """Return the loss and what TRL reports beside it."""
+        return ALWAYS_REPORTED | {
+            f"eval_{name}" for name in (*type(self).model_fields["metrics"].default, "num_tokens")
+        }
+
     def _complaints(self, row: Mapping[str, Any], format_: tuple[str, ...]) -> Iterator[str]:
         """Yield what is neither text nor a conversation, or both in one row."""
         kinds = {name: "texts" if isinstance(row[name], str) else "messages" for name in format_}
@@ -137,6 +144,19 @@ class TrlTask(ColumnsTask, TokenizedTask):
                 f"task.chat_template: {', '.join(first)} are conversations, and the model's tokenizer has no chat "
                 "template that turns them into text; name a file with one, or a model that was trained to chat"
             )
+
+    def _check_lengths(self, trainer: Any, length: Callable[[Mapping[str, Any]], int]) -> None:
+        """Raise InputError for prepared rows that are longer than the model reads."""
+        longest, most = self._longest(), trainer.args.max_length
+        if longest is None or (most is not None and most <= longest):
+            return
+        for split, part in (("train", trainer.train_dataset), ("validation", trainer.eval_dataset)):
+            found = max(map(length, part)) if hasattr(part, "select") else most
+            if found is None or found > longest:
+                raise InputError(
+                    f"training.max_length: the model reads at most {longest} tokens, and a row of {split} has "
+                    f"{found or 'any number'}; set training.max_length to {longest} or less"
+                )
 
 
 def _of_messages(found: Any) -> Iterator[str]:

@@ -20,6 +20,7 @@ KINDS: Mapping[str, str] = {
     "image-classification": "sweepkit.tasks.image_classification:ImageClassification",
     "causal-lm": "sweepkit.tasks.causal_lm:CausalLM",
     "sentence-similarity": "sweepkit.tasks.sentence_similarity:SentenceSimilarity",
+    "dpo": "sweepkit.tasks.dpo:DPO",
     "sft": "sweepkit.tasks.sft:SFT",
 }
 """Kind → ``module:Class``; the class carries all that depends on the kind, such as ``template`` and ``pipeline_tag``."""

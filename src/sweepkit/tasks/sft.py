@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sweepkit.study.errors import InputError
 from sweepkit.tasks.built_in import with_perplexity
 from sweepkit.tasks.columns import TrlTask
-from sweepkit.tasks.task import ALWAYS_REPORTED, Template
+from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -37,24 +36,5 @@ class SFT(TrlTask):
 
         self._check_template(kwargs["args"])
         trainer: Trainer = with_perplexity(SFTTrainer)(**{**kwargs, "compute_metrics": None})
-        self._check_lengths(trainer)
+        self._check_lengths(trainer, lambda row: len(row["input_ids"]))
         return trainer
-
-    def reported(self) -> frozenset[str] | None:
-        """Return the loss and what TRL reports beside it."""
-        return ALWAYS_REPORTED | {
-            f"eval_{name}" for name in (*type(self).model_fields["metrics"].default, "num_tokens")
-        }
-
-    def _check_lengths(self, trainer: Any) -> None:
-        """Raise InputError for prepared rows that are longer than the model reads."""
-        longest, most = self._longest(), trainer.args.max_length
-        if longest is None or (most is not None and most <= longest):
-            return
-        for split, part in (("train", trainer.train_dataset), ("validation", trainer.eval_dataset)):
-            found = max(map(len, part["input_ids"])) if hasattr(part, "select") else most
-            if found is None or found > longest:
-                raise InputError(
-                    f"training.max_length: the model reads at most {longest} tokens, and a row of {split} has "
-                    f"{found or 'any number'}; set training.max_length to {longest} or less"
-                )
