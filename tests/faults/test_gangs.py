@@ -34,7 +34,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def executor(project: Path) -> Iterator[Executor]:
-    with Executor(toy_study(project), [Slot(ranks=2)]) as executor:
+    study = toy_study(project)
+    del study.training["use_cpu"]  # ranks on a machine without GPUs say so themselves
+    with Executor(study, [Slot(ranks=2)]) as executor:
         executor.wait_ready()
         yield executor
 
@@ -57,6 +59,12 @@ def test_every_rank_trains_the_same_parameters(executor: Executor, project: Path
     assert said[0] == said[1]
     assert (said[0]["learning_rate"], said[0]["x"]) == (3e-3, 0.25)
     assert [event.number for event in events if isinstance(event, Evaluated)] == [1, 2, 3]
+
+
+def test_what_would_not_be_sharded_fails_and_says_how_it_would_train(executor: Executor, project: Path) -> None:
+    end, events = ended(executor, spec(project, 8, {"learning_rate": 3e-3, "fsdp": True}))
+    assert end.ending == "failed" and not any(isinstance(event, Evaluated) for event in events)
+    assert "fsdp: expected True, found MULTI_CPU, which shards nothing" in end.cause
 
 
 def test_ranks_listen_on_the_loopback_interface_alone(executor: Executor, project: Path) -> None:

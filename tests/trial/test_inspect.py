@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 
 from making import spec, toy_study
-from sweepkit.trial.inspect import inspect
+from sweepkit.check.study_file import load_study
+from sweepkit.trial.inspect import MULTIPLIED, inspect
+from trained import study_file, written
 
 pytestmark = pytest.mark.real
+
+SPLITS = ("train", "validation")
 
 
 @pytest.mark.parametrize(
@@ -36,3 +40,20 @@ def test_what_a_task_cannot_do_is_known_before_its_first_trial(
 ) -> None:
     found = inspect(toy_study(project, task=task), spec(project, 0))
     assert (list(found.problems), list(found.notes)) == (problems, notes)
+
+
+@pytest.mark.parametrize(("ranks", "average", "said"), [(1, True, False), (2, True, True), (2, False, False)])
+def test_a_loss_that_several_ranks_would_multiply_is_said(
+    project: Path, tiny_bert: Path, ranks: int, average: bool, said: bool
+) -> None:
+    written(project, {split: [{"text": word, "label": word} for word in ("free", "bus") * 8] for split in SPLITS})
+    file = study_file(
+        project,
+        "text-classification",
+        tiny_bert,
+        training={"average_tokens_across_devices": average},
+        backend={"parallel": 1, "ranks_per_trial": ranks},
+    )
+    found = inspect(load_study(file).study, spec(project, 0))
+    assert found.problems == ()
+    assert (MULTIPLIED.format(ranks=ranks) in found.facts) is said

@@ -43,6 +43,11 @@ OWNED: Mapping[str, str] = MappingProxyType(
 )
 """TrainingArguments that a study may not set → the reason, or the study's key for it."""
 
+SHARDS = ("fsdp", "deepspeed")
+"""TrainingArguments that spread one model over the ranks of a trial."""
+SHARDING = frozenset({*SHARDS, "fsdp_config"})
+"""These and what configures them: left out where a trial, or the look before it, has one process."""
+
 
 def owned(name: str) -> str | None:
     """Return why a study may not set a TrainingArguments field, or None where it may."""

@@ -12,6 +12,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedConfig, Trainer
 
 from sweepkit.study.errors import FOREIGN, nearest
@@ -32,6 +33,10 @@ ROWS = 32
 """Rows that are evaluated: enough to see which metrics are reported."""
 SHORT = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 2}
 """One step without an evaluation. ``eval_strategy: no`` would be shorter, but early-stopping callbacks refuse it."""
+MULTIPLIED = (
+    "with {ranks} ranks, transformers multiplies this model's loss by {ranks}, eval_loss too; "
+    "average_tokens_across_devices: false in training leaves it as it is"
+)
 
 
 def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
@@ -66,6 +71,8 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
             cause = f"a step and an evaluation failed: {first_line(described(error))}"
             found = replace(found, problems=(*found.problems, ("task", cause)))
     else:
+        if _multiplies_loss(study, trainer):
+            found = replace(found, facts=(*found.facts, MULTIPLIED.format(ranks=study.backend.ranks_per_trial)))
         missing = [("objective.metric", why) for goal in study.objective.goals if (why := reading.missing(goal.metric))]
         found = replace(
             found, problems=(*found.problems, *missing), facts=(*found.facts, *_evaluation_facts(task, reading))
@@ -88,6 +95,26 @@ def _first_evaluation(study: StudyData, trainer: Trainer) -> Reading:
     except (ValueError, ArithmeticError):
         metrics = trainer.evaluate()
     return read(metrics, [goal.metric for goal in study.objective.goals])
+
+
+def _multiplies_loss(study: StudyData, trainer: Trainer) -> bool:
+    """Whether several ranks would report a multiple of the mean loss.
+
+    Transformers multiplies by their number what it takes for a sum over all ranks' rows divided by the number of these: the
+    loss of every model that accepts ``num_items_in_batch``, also of those that ignore it.
+    """
+    if study.backend.ranks_per_trial == 1 or not trainer.args.average_tokens_across_devices:
+        return False
+    if not trainer.model_accepts_loss_kwargs or trainer.compute_loss_func or trainer.model is None:
+        return False
+    inputs = next(iter(trainer.get_train_dataloader()))
+    trainer.model.eval()
+    try:
+        with torch.no_grad():
+            losses = [trainer.model(**inputs, num_items_in_batch=torch.tensor(count))["loss"] for count in (1, 1000)]
+    except FOREIGN:
+        return False  # a Trainer of its own kind makes the model's inputs
+    return bool(torch.isclose(*losses))
 
 
 def _few(rows: Any) -> Any:

@@ -131,8 +131,11 @@ def restore(trainer: Trainer) -> None:
 def prove(trainer: Trainer, task: Task, values: Values, spec: TrialSpec) -> tuple[list[str], list[str]]:
     """Compare every value with the places where it acts, optimizer and scheduler among them; return (proved, unproved).
 
-    Raises TrialFailed with every parameter that differs, its expected and its actual value.
+    Raises TrialFailed with every parameter that differs, its expected and its actual value, and where the ranks of a trial
+    would train a model each.
     """
+    if trainer.args.world_size != spec.ranks:
+        raise TrialFailed(f"backend.ranks_per_trial is {spec.ranks}, but the Trainer counts {trainer.args.world_size}")
     differences: list[str] = []
     proved: list[str] = []
     unproved: list[str] = []
@@ -266,7 +269,10 @@ def _without_adapter(model: Any) -> list[str]:
 def _acting(trainer: Trainer, name: str, value: Any) -> Iterator[_Place]:
     """Yield where a training argument acts, if that is in the optimizer, the scheduler or the data loader."""
     made, optimizer = _MADE[trainer], trainer.optimizer
-    if name in _IN_LOADER:
+    if name in ("fsdp", "deepspeed") and value:
+        used = trainer.accelerator.distributed_type.value
+        yield _Place([value if used == name.upper() else _Wrong(f"{used}, which shards nothing")])
+    elif name in _IN_LOADER:
         yield _Place(_IN_LOADER[name](trainer), made.loader)
     elif name in _IN_SCHEDULER:
         read = _IN_SCHEDULER[name]

@@ -97,6 +97,9 @@ REMOVED: Mapping[str, str] = MappingProxyType(
 )
 """Names in older transformers without a successor → why none is needed."""
 
+UNTYPED = {"fsdp": frozenset({"bool"})}
+"""TrainingArguments field → kinds of values that it takes although its annotation does not say so."""
+
 RATIOS = frozenset({"warmup_steps", "eval_steps", "logging_steps", "save_steps"})
 """Float fields that mean a ratio of all steps below 1, and a number of steps from 1 on."""
 

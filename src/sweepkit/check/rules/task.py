@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sweepkit.study.paths import project_root
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import references
+from sweepkit.tasks.arguments import SHARDS
 from sweepkit.tasks.columns import ColumnsTask
 from sweepkit.tasks.data import SUFFIXES, columns, columns_of
 from sweepkit.tasks.load import option_problems
@@ -179,11 +181,21 @@ def _files(path: str, value: Any, home: Path) -> Iterator[Problem]:
 
 def find_shortages(study: StudyData) -> list[Problem]:
     """Return what the study needs and this machine lacks: warnings, for it may run on another one."""
-    gpus = study.backend.gpus_per_trial
-    if not study.backend.kind.here or not isinstance(gpus, (int, float)) or gpus <= len(here := gpus_here()):
+    if not study.backend.kind.here:
         return []
-    message = f"a trial needs {gpus:g}, this machine has {len(here) or 'no GPU'}; sweep run refuses the study here"
-    return [Problem("backend.gpus_per_trial", message)]
+    gpus, here, found = study.backend.gpus_per_trial, gpus_here(), list[Problem]()
+    if isinstance(gpus, (int, float)) and gpus > len(here):
+        message = f"a trial needs {gpus:g}, this machine has {len(here) or 'no GPU'}; sweep run refuses the study here"
+        found.append(Problem("backend.gpus_per_trial", message))
+    for path in [] if here else _sharding(study):
+        found.append(Problem(path, "shards a model over GPUs, and this machine has none; its trials fail here"))
+    return found
+
+
+def _sharding(study: StudyData) -> list[str]:
+    """Return the paths of ``fsdp`` and ``deepspeed`` where the study sets or searches them."""
+    wanted = [f"training.{name}" for name, value in study.training.items() if name in SHARDS and value]
+    return wanted + [each.path for each in visit(study.space) if each.name in SHARDS]
 
 
 def check_backend(study: StudyData) -> list[Problem]:
@@ -202,6 +214,15 @@ def check_backend(study: StudyData) -> list[Problem]:
         elif ranks > 1 and gpus % ranks:
             message = f"{ranks} ranks share whole GPUs; expected 0 or a multiple of {ranks}, got {gpus:g}"
             problems.append(Problem("backend.gpus_per_trial", message))
+    for path in _sharding(study):
+        if ranks == 1:
+            problems.append(Problem(path, "spreads a model over the ranks of a trial; set backend.ranks_per_trial"))
+        elif study.training.get("use_cpu") or gpus == 0:
+            problems.append(
+                Problem(path, "accelerate shards on GPUs alone; without them each rank has the whole model")
+            )
+        elif path.endswith("deepspeed") and not find_spec("deepspeed"):
+            problems.append(Problem(path, "DeepSpeed is not installed: pip install deepspeed"))
     if not backend.kind.installed:
         problems.append(Problem("backend.type", str(MissingExtra(f"the {backend.type} backend", backend.kind.needs))))
     if study.storage != "journal" and "://" not in study.storage:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sweepkit.check.fields import Field
-from sweepkit.check.fields.arguments import RATIOS
+from sweepkit.check.fields.arguments import RATIOS, UNTYPED
 from sweepkit.study import messages
 from sweepkit.study.errors import Problem
 from sweepkit.study.parameters import Choice, Expression, Float, Int
@@ -24,9 +24,9 @@ def is_ratio_field(name: str, field: Field) -> bool:
 
 def mismatch(name: str, field: Field, value: Any) -> str:
     """Return what is wrong with a value for a field, or nothing."""
-    accepted = field.kinds
-    if not accepted:
+    if not field.kinds:
         return ""
+    accepted = field.kinds | UNTYPED.get(name, frozenset())
     kind = messages.kind_of(value)
     if kind == "float" and not math.isfinite(value):
         return f"expected a finite number, got {value}"
