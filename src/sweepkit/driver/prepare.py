@@ -55,7 +55,8 @@ def prepare(study: StudyData, known: Mapping[str, Any], executor: Executor, watc
     if study.confirm is not None and study.confirm.test == "once" and "test" not in splits:
         raise StudyFileError([Problem("confirm.test", f"once needs a test split; the data has {', '.join(splits)}")])
     rows = ", ".join(f"{name} {count}" for name, count in splits.items())
-    watch.on_note(f"data prepared: {rows} rows")
+    streamed = "; the training rows are streamed" if prepared["about"].get("streamed") else ""
+    watch.on_note(f"data prepared: {rows} rows{streamed}")
     inspected = _inspect(study, known, executor, console)
     for fact in inspected.facts:
         watch.on_note(fact)

@@ -36,7 +36,8 @@ def prepare(task: Task, folder: Path) -> Path:
     """Return the folder of the task's prepared splits, running ``data()`` if it does not exist, and open them.
 
     Its name in ``folder`` is the task's :func:`digest`. One process prepares while others wait for it; a killed one
-    leaves nothing that a later one would take for prepared data. Raises InputError.
+    leaves nothing that a later one would take for prepared data. Streamed training rows are not stored: ``data()`` then
+    runs once more, for them. Raises InputError.
     """
     from filelock import FileLock
 
@@ -49,6 +50,9 @@ def prepare(task: Task, folder: Path) -> Path:
                     shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed in the middle
                 _write(task, place)
     task._splits = load_prepared(place)
+    if "train" not in task._splits:
+        with tempfile.TemporaryDirectory(prefix="sweepkit-") as steps, _no_cache(Path(steps)):
+            task._splits["train"] = _data(task)["train"]
     return place
 
 
@@ -82,7 +86,10 @@ def load_prepared(path: Path) -> DatasetDict:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """Return ``digest``, ``task``, ``columns``, and by split ``rows`` and ``classes`` of prepared data without opening it."""
+    """Return ``digest``, ``task``, ``columns`` and, by stored split, ``rows`` and ``classes`` of prepared data.
+
+    ``streamed`` are the splits that are not stored, if there are any.
+    """
     known: dict[str, Any] | None = read_json(path / ABOUT, dict[str, Any], _AGAIN)
     if known is None:
         raise DamagedFile(path / ABOUT, "is missing", _AGAIN)
@@ -135,7 +142,7 @@ def _write(task: Task, place: Path) -> None:
         whole, steps = scratch / "whole", scratch / "steps"
         steps.mkdir()
         with _no_cache(steps):
-            splits = _checked(task)
+            splits = _stored(task)
             for part in splits.values():
                 part.info.download_checksums = None  # by URL, which may hold a secret
             splits.save_to_disk(str(whole))
@@ -143,7 +150,8 @@ def _write(task: Task, place: Path) -> None:
             "digest": place.name,
             "task": f"{type(task).__module__}:{type(task).__qualname__}",
             "rows": {split: len(part) for split, part in splits.items()},
-            "columns": splits["train"].column_names,
+            "columns": next(iter(splits.values())).column_names,
+            **({} if "train" in splits else {"streamed": ["train"]}),
             "classes": {split: _classes(part) for split, part in splits.items()},
         }
         (whole / ABOUT).write_text(json.dumps(known, indent=2) + "\n")
@@ -160,9 +168,9 @@ def _classes(part: Dataset) -> list[int]:
     return sorted(Counter(part[column]).values()) if column else []
 
 
-def _checked(task: Task) -> DatasetDict:
+def _data(task: Task) -> dict[str, Any]:
     """Return what ``data()`` returns. Raises InputError where it raises or returns no splits to train on."""
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset, IterableDataset
 
     name = type(task).__name__
     try:
@@ -171,15 +179,30 @@ def _checked(task: Task) -> DatasetDict:
         raise
     except Exception as error:  # a person's code may raise anything
         raise InputError(f"{name}.data() raised {described(error)}") from error
-    if not isinstance(splits, dict) or not all(isinstance(part, Dataset) for part in splits.values()):
+    if not isinstance(splits, dict) or not all(
+        isinstance(part, (Dataset, IterableDataset)) for part in splits.values()
+    ):
         raise InputError(f"{name}.data() must return a datasets.DatasetDict, got {type(splits).__name__}")
     missing = [split for split in ("train", "validation") if split not in splits]
     if missing:
         found = ", ".join(splits) or "nothing"
         raise InputError(f"{name}.data() returned no {' and no '.join(missing)} split, only {found}")
-    if empty := [split for split, part in splits.items() if not len(part)]:
-        raise InputError(f"{name}.data() returned no rows for {', '.join(empty)}")
-    return DatasetDict(splits)
+    return splits
+
+
+def _stored(task: Task) -> DatasetDict:
+    """Return the splits to store: all but streamed training rows; other streams are read to their end."""
+    from datasets import Dataset, DatasetDict
+
+    splits = _data(task)
+    stored = {
+        split: part if isinstance(part, Dataset) else Dataset.from_list(list(part), features=part.features)
+        for split, part in splits.items()
+        if split != "train" or isinstance(part, Dataset)
+    }
+    if empty := [split for split, part in stored.items() if not len(part)]:
+        raise InputError(f"{type(task).__name__}.data() returned no rows for {', '.join(empty)}")
+    return DatasetDict(stored)
 
 
 @contextmanager

@@ -88,7 +88,9 @@ class Task(BaseModel):
     def data(self) -> DatasetDict:
         """Return the tokenised splits: ``train``, ``validation`` and optionally ``test``.
 
-        Runs once per set of options in a separate process; the result is stored, and every trial memory-maps it.
+        Runs once per set of options in a separate process; the result is stored, and every trial memory-maps it. A ``train``
+        split that is an IterableDataset is not stored but read by each trial, which needs ``max_steps``; other splits that
+        stream are read to their end and stored.
         """
         raise NotImplementedError(f"{type(self).__name__} has no data()")
 

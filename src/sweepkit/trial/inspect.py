@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, Trainer
+from transformers.trainer_utils import has_length
 
 from sweepkit.study.errors import FOREIGN, nearest
 from sweepkit.study.files import described, first_line
@@ -56,7 +57,7 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
     assert trainer.model is not None
     size = sum(p.numel() * p.element_size() for p in trainer.model.parameters()) / 1e6
     found = Inspected(
-        problems=tuple(_unknown_configuration(study, task, trainer)),
+        problems=(*_unknown_configuration(study, task, trainer), *_endless(study, spec, trainer)),
         facts=facts,
         model_mb=size,
         micro_batch_matters=task.micro_batch_matters or any(each.name == "task.loss" for each in visit(study.space)),
@@ -133,6 +134,12 @@ def _with_note(found: Inspected, failure: str, error: BaseException) -> Inspecte
     print_traceback(error)
     note = f"{failure} ({first_line(described(error))}); trials may fail alike"
     return replace(found, notes=(*found.notes, note))
+
+
+def _endless(study: StudyData, spec: TrialSpec, trainer: Trainer) -> Iterator[tuple[str, str]]:
+    """Yield a problem for training rows that are streamed, whose number nobody knows, without a length in steps."""
+    if not has_length(trainer.train_dataset) and {**study.training, **spec.hyperparameters}.get("max_steps", -1) <= 0:
+        yield "training.max_steps", "needed, for data() streams the training rows: the length of a trial in steps"
 
 
 def _unknown_configuration(study: StudyData, task: Task, trainer: Trainer) -> list[tuple[str, str]]:

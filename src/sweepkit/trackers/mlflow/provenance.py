@@ -131,7 +131,9 @@ def dataset(study: StudyData, data: Path | None) -> dict[str, str]:
         "digest": str(facts.get("digest", data.name)),
         "source_type": kind,
         "source": json.dumps(source, default=str),
-        "profile": json.dumps({"num_rows": total, "rows": rows}, default=str),
+        "profile": json.dumps(
+            {"rows": rows} if facts.get("streamed") else {"num_rows": total, "rows": rows}, default=str
+        ),
         **({"schema": json.dumps({"mlflow_colspec": schema})} if schema else {}),
     }
 
