@@ -37,7 +37,7 @@ def plain(
     kind, arguments = more.pop("trainer", Trainer), more.pop("arguments", TrainingArguments)
     trainer = kind(
         model_init=model_init,
-        args=arguments(output_dir=str(folder / "plain"), save_strategy="no", report_to="none", **TRAINING, **more),
+        args=arguments(output_dir=str(folder / "plain"), save_strategy="no", report_to="none", **{**TRAINING, **more}),
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         data_collator=collator,

@@ -72,6 +72,30 @@ def tiny_gpt2(folder: Path) -> Path:
     return Path(folder)
 
 
+def tiny_t5(folder: Path) -> Path:
+    """Write a T5 (2 layers of 32, random weights that are always the same) with a token per toy word; return the folder."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+    words = [*COMMON, *(word for each in WORDS.values() for word in each)]
+    ids = {word: number for number, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
+    wordwise = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    wordwise.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    wordwise.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", [("</s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=wordwise, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=64
+    )
+    config = T5Config(
+        vocab_size=len(ids), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, decoder_start_token_id=0
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Path(folder)
+
+
 def messages(count: int, seed: int = 0) -> list[tuple[str, str]]:
     """Return (text, label) pairs, half ``ham`` and half ``spam``; the words give the label away."""
     dice = random.Random(seed)

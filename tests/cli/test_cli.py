@@ -556,6 +556,7 @@ SOURCES = {
     "sentence-similarity": ("data.csv", "anchor,positive\nfree prize,win cash\n"),
     "image-classification": ("data/cat/1.png", ""),
     "multi-label-classification": ("data.jsonl", '{"text": "free prize", "label": ["a", "b"]}\n'),
+    "seq2seq": ("data.csv", "source,target\nfree prize,win\n"),
     "token-classification": ("data.jsonl", '{"words": ["free", "prize"], "tags": ["O", "B-X"]}\n'),
 }
 """Kind → file and its content, where a csv file with a text and a label will not do."""

@@ -118,6 +118,12 @@ def tagged(home: Path, model: Path) -> Task:
     return task(home, type="token-classification", model=str(model), data={"path": "tags.jsonl"}, max_length=16)
 
 
+def rewritten(home: Path, model: Path) -> Task:
+    write_rows(home / "texts.csv", [{"source": text, "target": f"{label} now"} for text, label in toys.messages(40)])
+    spec: dict[str, Any] = {"model": str(toys.tiny_t5(home / "tiny-t5")), "data": {"path": "texts.csv"}}
+    return task(home, type="seq2seq", metrics=["rougeL", "sacrebleu"], max_target_length=8, **spec)
+
+
 def tuned(home: Path, model: Path) -> Task:
     write_rows(home / "pairs.csv", [{"prompt": text, "completion": label} for text, label in toys.messages(40)])
     return task(home, type="sft", model=str(model), data={"path": "pairs.csv"})
@@ -149,6 +155,7 @@ MADE: dict[str, Callable[[Path, Path], Task]] = {
     "token-classification": tagged,
     "sentence-similarity": embedded,
     "dpo": preferred,
+    "seq2seq": rewritten,
     "sft": tuned,
     "path": toy,
 }

@@ -40,7 +40,7 @@ from sweepkit.trial.trial import Trial, TrialSpec, read_spec
 
 LIBRARIES = (
     *("sweepkit", "transformers", "torch", "datasets", "accelerate", "peft", "scikit-learn", "evaluate"),
-    *("trl", "sentence-transformers"),
+    *("trl", "sentence-transformers", "seqeval", "rouge-score", "sacrebleu"),
 )
 """Whose installed versions go into ``requirements.txt``."""
 KEPT_DEFAULTS = ("eval_strategy", "logging_steps", "logging_nan_inf_filter")

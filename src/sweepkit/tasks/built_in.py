@@ -69,12 +69,15 @@ class TokenizedTask(BuiltInTask):
         """Return the model's longest input in tokens; None where nothing limits it."""
         return models.longest(self._configuration(), self.processing_class())
 
-    def _within(self, option: str) -> int | None:
-        """Return the length in tokens that an option sets, else the model's longest input. Raises InputError."""
+    def _within(self, option: str, usual: int | None = None) -> int | None:
+        """Return the length in tokens that an option sets, else the usual one, at most the model's longest input.
+
+        Raises InputError where the option sets more.
+        """
         length, longest = getattr(self, option), self._longest()
         if length is not None and longest is not None and length > longest:
             raise InputError(f"task.{option}: the model reads at most {longest} tokens, got {length}")
-        return length or longest
+        return length or min((each for each in (usual, longest) if each is not None), default=None)
 
 
 class LanguageTask(TokenizedTask):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,10 +45,12 @@ class Column:
     """Whether a test split may lack it."""
 
 
-def columns_of(task: type[BaseModel]) -> dict[str, Column]:
-    """Return the options of a task that name columns."""
-    fields = task.model_fields.items()
-    return {name: mark for name, field in fields for mark in field.metadata if isinstance(mark, Column)}
+def columns_of(task: BaseModel) -> Iterator[tuple[str, list[str], Column]]:
+    """Yield each option of a task that names columns, with these."""
+    for name, field in type(task).model_fields.items():
+        for mark in field.metadata:
+            if isinstance(mark, Column) and (value := getattr(task, name)) is not None:
+                yield field.alias or name, _listed(value), mark
 
 
 class DataSpec(BaseModel):
@@ -262,13 +264,13 @@ def pair(column: str | Sequence[str]) -> dict[str, str]:
 
 
 def choose(rows: DatasetDict, columns: dict[str, str]) -> DatasetDict:
-    """Return the chosen columns; ``columns`` is new name → name in the source. Raises InputError.
+    """Return the chosen columns; ``columns`` is new name → name in the source, or ``name.key`` in a column of mappings.
 
-    A test split without a label column is left out.
+    Raises InputError. A test split without a label column is left out.
     """
     from datasets import DatasetDict
 
-    rows = DatasetDict(rows)
+    rows = DatasetDict({split: _flat(part, columns.values()) for split, part in rows.items()})
     for split, part in list(rows.items()):
         missing = [name for name in columns.values() if name not in part.column_names]
         if split == "test" and missing and missing == [old for new, old in columns.items() if new.startswith("labels")]:
@@ -284,6 +286,12 @@ def choose(rows: DatasetDict, columns: dict[str, str]) -> DatasetDict:
         if new != old:
             chosen = chosen.rename_column(old, new)
     return chosen
+
+
+def _flat(part: Dataset, names: Iterable[str]) -> Dataset:
+    """Return the rows with a column ``name.key`` for each key of the mappings in a column, where one is asked for."""
+    roots = {name.partition(".")[0] for name in names if name not in part.column_names}
+    return part.flatten() if any(isinstance(part.features.get(root), dict) for root in roots) else part
 
 
 def as_text(rows: DatasetDict, columns: dict[str, str]) -> DatasetDict:

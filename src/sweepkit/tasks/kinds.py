@@ -21,6 +21,7 @@ KINDS: Mapping[str, str] = {
     "causal-lm": "sweepkit.tasks.causal_lm:CausalLM",
     "sentence-similarity": "sweepkit.tasks.sentence_similarity:SentenceSimilarity",
     "dpo": "sweepkit.tasks.dpo:DPO",
+    "seq2seq": "sweepkit.tasks.seq2seq:Seq2Seq",
     "sft": "sweepkit.tasks.sft:SFT",
 }
 """Kind → ``module:Class``; the class carries all that depends on the kind, such as ``template`` and ``pipeline_tag``."""

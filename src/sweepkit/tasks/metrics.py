@@ -36,13 +36,24 @@ BUNDLED: Mapping[str, Mapping[str, str]] = {
     "mae": {"numbers": f"{_SKLEARN}:mean_absolute_error"},
     "pearsonr": {"numbers": "scipy.stats:pearsonr"},
     "spearmanr": {"numbers": "scipy.stats:spearmanr"},
+    "rouge1": {"texts": f"{_SCORES}:rouge1"},
+    "rouge2": {"texts": f"{_SCORES}:rouge2"},
+    "rougeL": {"texts": f"{_SCORES}:rougeL"},
+    "rougeLsum": {"texts": f"{_SCORES}:rougeLsum"},
+    "sacrebleu": {"texts": f"{_SCORES}:sacrebleu"},
+    "chrf": {"texts": f"{_SCORES}:chrf"},
     "perplexity": {"loss": f"{_SCORES}:perplexity"},
 }
 """Bundled metric → what it compares → ``module:function`` that computes it; each reports one value under its own name.
 
-It compares ``classes``, ``numbers`` or, by example, the ``tags`` of its words; one of the ``loss`` is added by the Trainer.
+It compares ``classes``, ``numbers``, the ``tags`` of each example's words, or ``texts``; one of the ``loss`` is added by the
+Trainer.
 """
-PACKAGES: Mapping[str, str] = {"tags": "seqeval"}
+PACKAGES: Mapping[str, str] = {
+    "tags": "seqeval",
+    **dict.fromkeys(("rouge1", "rouge2", "rougeL", "rougeLsum"), "rouge_score"),
+    **dict.fromkeys(("sacrebleu", "chrf"), "sacrebleu"),
+}
 """Package of the extra ``metrics`` that comparing tags, or a metric, needs."""
 ON_THE_HUB = frozenset(
     (
@@ -67,6 +78,8 @@ _LIMITS = {
     r"(matthews(_correlation)?|mcc|(cohen_)?kappa|pearson(r|_correlation)?|spearman(r|_correlation)?)$": (-1.0, 1.0),
     r"(loss|mse|rmse|mae|perplexity|wer|cer)$": (0.0, math.inf),
     r"r2(_score)?$": (-math.inf, 1.0),
+    r"(rouge(1|2|L|Lsum)|exact_match)$": (0.0, 1.0),
+    r"(sacrebleu|chrf)$": (0.0, 100.0),
 }
 _NO_LIMITS = r"(^|_)(delta|diff|difference|gain|neg|negative|log|percent)_"
 IGNORED = -100

@@ -1,4 +1,4 @@
-"""How well tags fit, by the library that their field compares results with; and what follows from a loss.
+"""How well tags and texts fit, by the libraries that their fields compare results with; and what follows from a loss.
 
 Each function takes the references, then the predictions, one per example. Imports a library only to use it.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 
@@ -44,6 +45,39 @@ entity_accuracy = partial(_entities, "accuracy")
 entity_f1 = partial(_entities, "f1")
 entity_precision = partial(_entities, "precision")
 entity_recall = partial(_entities, "recall")
+
+
+def _rouge(
+    name: str, true: Iterable[str], predicted: Iterable[str], *, use_stemmer: bool = True, **options: Any
+) -> float:
+    """Return the mean F-measure of rouge_score over the examples, from 0 to 1, with Porter's stemmer unless told otherwise.
+
+    rougeLsum takes the lines of a text for its sentences.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer([name], use_stemmer=use_stemmer, **options)
+    return fmean(scorer.score(*pair)[name].fmeasure for pair in zip(true, predicted, strict=True))
+
+
+rouge1 = partial(_rouge, "rouge1")
+rouge2 = partial(_rouge, "rouge2")
+rougeL = partial(_rouge, "rougeL")
+rougeLsum = partial(_rouge, "rougeLsum")
+
+
+def sacrebleu(true: Sequence[str], predicted: Sequence[str], **options: Any) -> float:
+    """Return sacrebleu's BLEU of all examples together, from 0 to 100; ``options`` are those of its ``corpus_bleu``."""
+    from sacrebleu import corpus_bleu
+
+    return float(corpus_bleu(predicted, [true], **options).score)
+
+
+def chrf(true: Sequence[str], predicted: Sequence[str], **options: Any) -> float:
+    """Return sacrebleu's chrF of all examples together, from 0 to 100; ``word_order: 2`` makes it chrF++."""
+    from sacrebleu import corpus_chrf
+
+    return float(corpus_chrf(predicted, [true], **options).score)
 
 
 def perplexity(loss: float) -> float:

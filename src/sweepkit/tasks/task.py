@@ -194,7 +194,7 @@ class Task(BaseModel):
         """Return name → value of each of these metrics."""
         decided = self.decide(prediction)
         self._rule = decided.rule
-        result: dict[str, float] = {}
+        result: dict[str, Any] = {}
         for name, options in _entries(metrics):
             if metric_modules.of_loss(name):
                 continue
@@ -204,7 +204,8 @@ class Task(BaseModel):
             predictions = decided.of(name)
             metric_modules.check_types(metric, predictions)
             found = metric.compute(predictions=predictions, references=decided.references, **options)
-            result |= {key: float(value) for key, value in found.items()}
+            for key, value in found.items():
+                result[key] = value if isinstance(value, (list, dict, str)) else float(value)
         return result
 
     def _keys(self) -> frozenset[str] | None:

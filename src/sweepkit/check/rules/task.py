@@ -115,10 +115,9 @@ def _data(task: Any, home: Path, searched: set[str]) -> Iterator[Problem]:
                 yield Problem(
                     "task.columns" if task.columns else "task.data", f"{os.path.relpath(file, home)}: {wrong}"
                 )
-    for option, column in columns_of(type(task)).items():
-        wanted = getattr(task, option, None)
+    for option, wanted, column in columns_of(task):
         for split, (file, names) in found.items():
-            missing = [each for each in ([wanted] if isinstance(wanted, str) else wanted or ()) if each not in names]
+            missing = [each for each in wanted if each not in names and each.partition(".")[0] not in names]
             if missing and f"task.{option}" not in searched and not (split == "test" and column.label):
                 shown = os.path.relpath(file, home)
                 advice = nearest(missing[0], names) or f"; name one of them in task.{option}"
