@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":
+    raise ImportError("sweepkit runs on Linux and macOS; on Windows, use it within WSL")
 
 if TYPE_CHECKING:
     from sweepkit.api import Study, load_study

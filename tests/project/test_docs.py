@@ -7,19 +7,18 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer.main
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 import sweepkit
-import toys
 from sweepkit.check.study_file import load_study
 from sweepkit.cli import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 INSTALLED = ("ray", "peft", "postgres", "notebook", "dev")
 """Extras that `make` installs."""
@@ -90,23 +89,6 @@ def test_python_of_the_readme_runs(code: str, monkeypatch: pytest.MonkeyPatch) -
     exec(code, {"__name__": "readme"})
 
 
-def test_the_task_of_the_readme_brings_data_and_a_model_that_fit(project: Path, tiny_bert: Path) -> None:
-    for split in ("train", "validation"):
-        toys.tiny_csv(project / f"{split}.csv", 8)
-        text = (project / f"{split}.csv").read_text()
-        (project / f"{split}.csv").write_text(re.sub(",(ham|spam)", lambda found: f",{int(found[1] == 'spam')}", text))
-    code = next(code for code in blocks("python") if "(Task)" in code).replace("bert-base-uncased", str(tiny_bert))
-    names: dict[str, Any] = {"__name__": "readme"}
-    exec(code, names)
-    task = names["Reviews"](max_length=5)
-    data = task.data()
-    batch = task.processing_class().pad(
-        data["train"].select_columns(["input_ids", "attention_mask"])[:4], return_tensors="pt"
-    )
-    assert batch["input_ids"].shape == (4, 5)
-    assert task.model_init(hidden_dropout_prob=0.0)(**batch).logits.shape == (4, 2)
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_is_explained_and_in_the_readme(name: str) -> None:
     command = COMMANDS[name]
@@ -118,7 +100,7 @@ def test_a_command_is_explained_and_in_the_readme(name: str) -> None:
 
 def test_the_map_names_every_part_and_nothing_else() -> None:
     source = ROOT / "src" / "sweepkit"
-    rows = README.split("## The map")[1].split("\n\n")[1].splitlines()[2:]
+    rows = CONTRIBUTING.split("## The map")[1].split("\n\n")[1].splitlines()[2:]
     told = [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
     there = {path.name for path in source.glob("*.py")} | {
         f"{path.parent.name}/" for path in source.glob("*/__init__.py")
@@ -127,8 +109,8 @@ def test_the_map_names_every_part_and_nothing_else() -> None:
 
 
 def places_to_change() -> dict[str, list[str]]:
-    """Return what the README's table says where to change, with the paths it names."""
-    rows = README.split("| to change | edit |")[1].split("\n\n")[0].splitlines()[2:]
+    """Return what the table in CONTRIBUTING says where to change, with the paths it names."""
+    rows = CONTRIBUTING.split("| to change | edit |")[1].split("\n\n")[0].splitlines()[2:]
     cells = [row.strip("| ").split(" | ") for row in rows]
     return {what: re.findall(r"`([\w/]+(?:/|\.py))`", where) for what, where in cells}
 

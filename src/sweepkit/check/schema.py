@@ -93,12 +93,18 @@ def explain() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _said(model: type[BaseModel]) -> str:
+    """Return what a class's docstring says to people who write studies: nothing about its methods, no examples."""
+    paragraphs = (" ".join(each.split()) for each in (model.__doc__ or "").split("\n\n"))
+    return " ".join(each for each in paragraphs if not each.startswith((">>>", "Its methods")))
+
+
 def _about(title: str, model: type[BaseModel]) -> list[str]:
-    return [f"### {title}", "", " ".join((model.__doc__ or "").split()), "", *_rows(model), ""]
+    return [f"### {title}", "", _said(model), "", *_rows(model), ""]
 
 
 def _section(model: type[BaseModel], path: str = "") -> list[str]:
-    lines = [" ".join((model.__doc__ or "").split()), "", *_rows(model)]
+    lines = [_said(model), "", *_rows(model)]
     for name, field in model.model_fields.items():
         for inner in _models(field.annotation):
             where = f"{path}{field.alias or name}"

@@ -31,9 +31,10 @@ class Goal(Section):
 class Objective(Section):
     """The rule that turns a trial's evaluations into one value, or several.
 
-    In the methods an evaluation is the values of the goals, in their order, and evaluations are ordered oldest first.
     ``best`` is the evaluation that is best in the deciding goal (``prune_on``, else the first), and all values are that
     evaluation's; ``mean(k)`` averages each goal by itself. NaN is worse than any number.
+
+    Its methods take an evaluation as the values of the goals, in their order, and evaluations oldest first.
 
     >>> objective = Objective(metric="eval_loss", direction="minimize")
     >>> objective.values_of([[0.5], [0.3], [0.4]]), objective.improves([[0.5], [0.3], [0.4]])

@@ -1,0 +1,94 @@
+"""The how-to pages: their studies load, their Python runs, their links lead somewhere, and the messages they explain exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+import toys
+from sweepkit.check.study_file import load_study
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "studies" / "how-to"
+PAGES = sorted(FOLDER.glob("*.md"))
+LINKED = [ROOT / "README.md", *sorted((ROOT / "studies").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for kind, body in BLOCK.findall(page.read_text()) if kind == language]
+
+
+@pytest.fixture
+def home(project: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a project with the files that the pages speak of."""
+    rows = [(text, int(label == "spam")) for text, label in toys.messages(40)]
+    (project / "reviews.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    for split in ("train", "dev"):
+        lines = [f"{text}\t{text}\t{label}\n" for text, label in rows]
+        (project / f"{split}.tsv").write_text("premise\thypothesis\tgold\n" + "".join(lines))
+    (project / "bert-base-uncased").symlink_to(tiny_bert)
+    monkeypatch.chdir(project)
+    return project
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=lambda page: page.stem)
+def test_the_studies_of_a_page_load_and_its_python_runs(page: Path, home: Path) -> None:
+    """A block without a name changes keys of the page's first study."""
+    yaml = YAML(typ="safe")
+    code = "\n\n".join(blocks(page, "python"))
+    (home / "task.py").write_text(code)
+    whole: dict[str, Any] = {}
+    for text in blocks(page, "yaml"):
+        part = yaml.load(text)
+        whole = part if "name" in part else {**whole, **part}
+        with (home / "study.yaml").open("w") as file:
+            yaml.dump(whole, file)
+        assert load_study(home / "study.yaml").study.name == whole["name"]
+    exec(code, {"__name__": "how_to"})
+
+
+@pytest.mark.real
+def test_the_task_of_a_page_brings_data_and_a_model_that_fit(home: Path) -> None:
+    names: dict[str, Any] = {"__name__": "how_to"}
+    exec("\n".join(blocks(FOLDER / "task.md", "python")), names)
+    task = names["Pairs"](max_length=5)
+    rows = task.data()["train"].select_columns(["input_ids", "attention_mask"])[:4]
+    batch = task.processing_class().pad(rows, return_tensors="pt")
+    assert task.model_init()(**batch).logits.shape == (4, 2)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what the page's headings are called in a link."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = BLOCK.sub("", page.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+def test_every_message_that_is_explained_exists() -> None:
+    source = "\n".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
+    rows = re.findall(r"^\| `([^`]+)` \|", (FOLDER / "troubleshooting.md").read_text(), re.M)
+    assert len(rows) >= 12
+    assert [message for message in rows if message not in source] == []
+
+
+def test_the_index_answers_a_readers_questions() -> None:
+    index = (FOLDER / "README.md").read_text()
+    assert index.count("?") >= 25
+    linked = set(re.findall(r"\]\((\w+)\.md", index))
+    assert linked >= {page.stem for page in PAGES if page.stem != "README"}
