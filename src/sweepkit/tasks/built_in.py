@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, PrivateAttr
 
 from sweepkit.study.errors import InputError
-from sweepkit.tasks import models
+from sweepkit.tasks import models, quantization
 from sweepkit.tasks.data import DataSpec, limit
 from sweepkit.tasks.metrics import of_loss
 from sweepkit.tasks.models import ModelRef
@@ -37,6 +37,10 @@ class BuiltInTask(Task):
     split_seed: int = 0
     """Seed of the validation split and the limits. It is not the trial's seed, so that all trials see the same rows."""
 
+    quantization: dict[str, Any] | None = None
+    """Fields of BitsAndBytesConfig, such as ``{load_in_4bit: true, bnb_4bit_quant_type: nf4}``, to load the weights in 4 or 8
+    bits. It needs bitsandbytes and a GPU, and trains an adapter (``peft.*``)."""
+
     def inputs(self) -> list[Path]:
         """Return the data files and, of a local model, the files that its tokenizer depends on."""
         return [*self.source.local_files(self.home), *models.local_files(self.model, self.home)]
@@ -48,7 +52,14 @@ class BuiltInTask(Task):
 
     def _model(self, auto: Any, overrides: Mapping[str, Any]) -> PreTrainedModel:
         """Return a fresh model of an ``AutoModelFor…`` class."""
-        return models.model(auto, self.model, self.home, overrides, trust_remote_code=self.trust_remote_code)
+        return models.model(auto, self.model, self.home, overrides, **self._loading())
+
+    def _loading(self) -> dict[str, Any]:
+        """Return the arguments of ``from_pretrained`` that the study decides."""
+        given: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        if self.quantization is not None:
+            given["quantization_config"] = quantization.configuration(self.quantization)
+        return given
 
 
 class TokenizedTask(BuiltInTask):

@@ -81,24 +81,24 @@ def configuration(ref: ModelRef, home: Path, *, trust_remote_code: bool = False,
     return changed
 
 
-def model(
-    auto: Any, ref: ModelRef, home: Path, overrides: Mapping[str, Any], *, trust_remote_code: bool = False
-) -> PreTrainedModel:
+def model(auto: Any, ref: ModelRef, home: Path, overrides: Mapping[str, Any], **loading: Any) -> PreTrainedModel:
     """Return a fresh model of an ``AutoModelFor…`` class, with random weights where ``ref`` is a configuration.
 
-    ``overrides`` are fields of the configuration. Weights are float32 unless ``dtype`` is among them, because half
-    precision does not train well without a float32 copy. Raises InputError.
+    ``overrides`` are fields of the configuration, ``loading`` the arguments of ``from_pretrained``. Weights are float32
+    unless ``dtype`` is among the overrides, because half precision does not train well without a float32 copy. Raises
+    InputError.
     """
     import torch
 
-    config = configuration(ref, home, trust_remote_code=trust_remote_code, **overrides)
+    trusted = {"trust_remote_code": loading.get("trust_remote_code", False)}
+    config = configuration(ref, home, **trusted, **overrides)
     dtype = config.dtype if "dtype" in overrides else torch.float32
     if isinstance(ref, FromConfig):
-        fresh: PreTrainedModel = auto.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+        if "quantization_config" in loading:
+            raise InputError("task.quantization: a model from a configuration has no weights that could be quantized")
+        fresh: PreTrainedModel = auto.from_config(config, dtype=dtype, **trusted)
         return fresh
-    loaded: PreTrainedModel = _pretrained(
-        auto, ref, home, config=config, dtype=dtype, trust_remote_code=trust_remote_code
-    )
+    loaded: PreTrainedModel = _pretrained(auto, ref, home, config=config, dtype=dtype, **loading)
     return loaded
 
 

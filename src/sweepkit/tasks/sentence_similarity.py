@@ -112,11 +112,13 @@ class SentenceSimilarity(ColumnsTask):
         from transformers import AutoModel
 
         changed = models.configuration(self.model, self.home, trust_remote_code=self.trust_remote_code, **config)
-        options: dict[str, Any] = {"device": "cpu", "trust_remote_code": self.trust_remote_code}  # the Trainer moves it
+        loading = self._loading()
+        options: dict[str, Any] = {"trust_remote_code": loading.pop("trust_remote_code")}
+        options["device"] = None if loading else "cpu"  # the Trainer moves it, but not what is quantized
         options["config_kwargs"] = {
             name: getattr(changed, name) for name in {each.partition(".")[0] for each in config}
         }
-        options["model_kwargs"] = {"dtype": changed.dtype if "dtype" in config else "float32"}
+        options["model_kwargs"] = {"dtype": changed.dtype if "dtype" in config else "float32", **loading}
         if isinstance(self.model, str):
             found = SentenceTransformer(models.locate(self.model, self.home), **options)
         else:

@@ -20,10 +20,11 @@ from sweepkit.study import messages
 from sweepkit.study.backends import backends_with, gpus_here
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
 from sweepkit.study.files import exists
+from sweepkit.study.names import parts
 from sweepkit.study.paths import project_root
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
-from sweepkit.tasks import references
+from sweepkit.tasks import quantization, references
 from sweepkit.tasks.arguments import SHARDS
 from sweepkit.tasks.columns import ColumnsTask
 from sweepkit.tasks.data import SUFFIXES, columns, columns_of
@@ -96,6 +97,14 @@ def _built_in(study: StudyData, consumers: Consumers) -> Iterator[Problem]:
                 yield Problem(path, message)
     else:
         yield from _data(task, study.home, searched)
+        if task.quantization is not None:  # type: ignore[attr-defined]  # every built-in kind has it
+            if reason := quantization.missing():
+                yield Problem("task.quantization", reason)
+            if not any(
+                parts(name)[0] == "peft" for name in (*study.training, *(each.name for each in visit(study.space)))
+            ):
+                advice = "add an adapter, for example peft.r: 16 in training"
+                yield Problem("task.quantization", f"weights in few bits are not trained themselves; {advice}")
 
 
 def _data(task: Any, home: Path, searched: set[str]) -> Iterator[Problem]:
