@@ -1,4 +1,4 @@
-"""The history of a search: every trial so far, updated incrementally, so that an ended trial is read only once."""
+"""The history of a search: every trial so far, updated incrementally, so that a trial is read again only where it changed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class History:
         self._open: set[int] = set()
         self._counted: set[int] = set()
         self._worst: list[tuple[float, float]] = []
-        self._ended: dict[int, Trial] = {}
+        self._rows: dict[int, tuple[FrozenTrial, Trial]] = {}
         self.tried: set[str] = set()
         """Keys of all configurations, waiting ones included."""
         self.waiting: set[int] = set()
@@ -77,7 +77,7 @@ class History:
     def trials(self) -> list[Trial]:
         """Return all trials by number."""
         stored = self.read()
-        return [self._ended.get(trial.number) or row_of(trial) for trial in stored if trial.number not in self.foreign]
+        return [self._rows[trial.number][1] for trial in stored if trial.number not in self.foreign]
 
     def read(self) -> list[FrozenTrial]:
         """Return all trials as stored now, by number, after updating the history from them."""
@@ -111,9 +111,12 @@ class History:
                 self.listed.append(trial.user_attrs["listed"])
             self._open.add(trial.number)
         self._seen = len(trials)
-        waiting, running = set(), set()
-        for number in sorted(self._open):
+        # A storage replaces a trial that changes.
+        changed = [n for n in sorted(self._open) if n not in self._rows or self._rows[n][0] is not trials[n]]
+        waiting, running = self.waiting.difference(changed), self.running.difference(changed)
+        for number in changed:
             trial = trials[number]
+            self._rows[number] = trial, row_of(trial)
             if "hyperparameters" in trial.user_attrs:
                 self.tried.add(key_of(trial.user_attrs["hyperparameters"]))
             if trial.user_attrs.get("partial"):
@@ -124,12 +127,11 @@ class History:
             elif trial.state == TrialState.RUNNING:
                 running.add(number)
             else:
-                self._end(row_of(trial))
+                self._end(self._rows[number][1])
         self.waiting, self.running = waiting, running
 
     def _end(self, row: Trial) -> None:
         self._open.discard(row.number)
-        self._ended[row.number] = row
         if row.ending.counts:
             self._counted.add(row.number)
         if row.ending in (Ending.complete, Ending.pruned) and row.values:

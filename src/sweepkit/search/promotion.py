@@ -7,6 +7,7 @@ among the best 1/reduction_factor of its rung, of the highest rung first; where 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 from sweepkit.search.strategy import Next, Ruling, Seen, Strategy
@@ -39,9 +40,10 @@ class Promotion(Strategy):
         the highest rung goes on, so that the study has an answer.
         """
         paused = seen.paused
-        for course in paused:
-            if course.number in self._going(seen, course.evaluation)[1]:
-                return Next(course.number, self._rank(seen, course.evaluation, course.number))
+        for rung, here in groupby(paused, lambda course: course.evaluation):  # highest first, in it best first
+            going = set(self._going(seen, rung)[1])
+            if best := next((course for course in here if course.number in going), None):
+                return Next(best.number, self._rank(seen, rung, best.number))
         if seen.room or not paused:
             return super().ask(seen)
         others = [course for course in seen.courses.values() if not course.spared or course.ending is Ending.running]

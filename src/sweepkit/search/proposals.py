@@ -39,7 +39,7 @@ class Proposals:
         self._history = history
         self._proposer = proposer
         self._driver = driver
-        self._judged_trials: dict[int, FrozenTrial] = {}
+        self._judged: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
         self._combinations = combinations(study) if study.sampler.kind.enumerates else None
         make_sampler(study, 0, grid=self._combinations)
 
@@ -128,7 +128,8 @@ class Proposals:
 
         A paused trial is seen as pruned: else a sampler would learn nothing from it.
         """
-        if (known := self._judged_trials.get(trial.number)) is not None:
+        stored, known = self._judged.get(trial.number, (None, trial))
+        if stored is trial:
             return known
         paused = trial.state == TrialState.RUNNING and ending_of(trial) is Ending.paused
         if not paused and (len(trial.intermediate_values) < 2 or self._objective.value == "last"):
@@ -137,6 +138,5 @@ class Proposals:
         if paused:
             seen.state = TrialState.PRUNED
         seen.intermediate_values = self._objective.course(trial.intermediate_values)
-        if trial.state.is_finished():
-            self._judged_trials[trial.number] = seen
+        self._judged[trial.number] = trial, seen
         return seen

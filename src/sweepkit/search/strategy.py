@@ -37,8 +37,8 @@ class Course:
     """Hyperparameters by their consumers' names."""
     drawn: Mapping[str, Any]
     """Sampler's dimension → number or label."""
-    values: Mapping[int, float]
-    """Evaluation (from 1) → value of the deciding goal so far, by the objective's rule (best, last or mean)."""
+    values: dict[int, float]
+    """Evaluation (from 1), in order → value of the deciding goal so far, by the objective's rule (best, last or mean)."""
     seconds: Mapping[int, float]
     """Evaluation → seconds since the one before, or since training began or went on; without those nobody measured."""
     start_seconds: float | None
@@ -47,7 +47,7 @@ class Course:
     @property
     def evaluation(self) -> int:
         """Number of the last evaluation; 0 before the first."""
-        return max(self.values, default=0)
+        return next(reversed(self.values), 0)
 
     def until(self, evaluation: int) -> Course:
         """Return the course as it was at this evaluation, which is being repeated if there are later ones."""

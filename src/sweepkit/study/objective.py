@@ -144,4 +144,5 @@ class Objective(Section):
         """Return the sort key of a value of the deciding goal."""
         if math.isnan(value):
             return -math.inf
-        return value if self.goals[self.deciding].direction == "maximize" else -value
+        direction = self.direction if self.metrics is None else self.metrics[self.deciding].direction
+        return value if direction == "maximize" else -value

@@ -68,14 +68,20 @@ def _without_promotion(study: StudyData, evaluations: int | None) -> Iterator[Pr
     """Yield why no trial could pause before its last evaluation, or none of them go on."""
     options, trials = study.pruner.options, study.budget.trials
     factor, first = int(options.get("reduction_factor", 4)), first_rung(options)
+    needed = max(factor, 1 + int(options.get("bootstrap_count", 0)))
+
+    def blamed(*names: str) -> str:
+        return next((f"pruner.{name}" for name in names if name in options), "pruner")
+
     if study.checkpoints.every != "evaluation":
         yield Problem("checkpoints.every", "trials that pause go on from checkpoints; expected evaluation, got never")
     if evaluations is not None and first >= evaluations:
         message = f"no trial could ever pause: the first rung is evaluation {first}, and a trial makes {evaluations}"
-        yield Problem("pruner.min_resource" if "min_resource" in options else "pruner", message)
-    elif trials is not None and FEW <= trials < factor:
-        message = f"no paused trial could ever go on: of {factor} trials at a rung one may, and there are {trials}"
-        yield Problem("pruner.reduction_factor" if "reduction_factor" in options else "pruner", message)
+        path = blamed("min_early_stopping_rate", "min_resource", "reduction_factor")
+        yield Problem(path, f"{message}; evaluate more often or pause sooner")
+    elif trials is not None and FEW <= trials < needed:
+        message = f"no paused trial could ever go on: it takes {needed} trials at a rung, and there are {trials}"
+        yield Problem(blamed(*("bootstrap_count",) * (needed > factor), "reduction_factor"), message)
 
 
 def _useless(study: StudyData, evaluations: int | None) -> Iterator[Problem]:
