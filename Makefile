@@ -13,7 +13,7 @@ TWO       := -n 2 --dist loadfile --no-loadscope-reorder
 PYTHONS   := $(PYTHON) python3.11 python3.12 python3.13 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit test-all bench bench-quick bench-search lint format pins clean
+.PHONY: help quickstart test test-unit test-all bench bench-quick pictures bench-search lint format pins clean
 # A clean must not race with what it cleans.
 .NOTPARALLEL:
 
@@ -48,6 +48,9 @@ bench-quick: $(READY) ## the same, shorter (under 3 minutes)
 
 bench-search: $(READY) ## how good the strategies' answers are at equal cost, on measured learning curves (tests/quality/)
 	@PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m quality $(ARGS)
+
+pictures: $(READY) ## make the README's pictures again, from a run of the quickstart (needs Chromium)
+	@$(BIN)/python tests/pictures
 
 lint: $(READY) ## ruff, the import contract and mypy
 	@echo "== ruff check"
