@@ -556,6 +556,10 @@ SOURCES = {
     "sentence-similarity": ("data.csv", "anchor,positive\nfree prize,win cash\n"),
     "image-classification": ("data/cat/1.png", ""),
     "multi-label-classification": ("data.jsonl", '{"text": "free prize", "label": ["a", "b"]}\n'),
+    "question-answering": (
+        "data.jsonl",
+        '{"question": "who", "context": "a b", "answers": {"text": ["a"], "answer_start": [0]}}\n',
+    ),
     "seq2seq": ("data.csv", "source,target\nfree prize,win\n"),
     "token-classification": ("data.jsonl", '{"words": ["free", "prize"], "tags": ["O", "B-X"]}\n'),
 }

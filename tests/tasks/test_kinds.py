@@ -17,6 +17,7 @@ BY_HAND = {
     "causal-lm": "trial/test_plain_trainer.py:test_perplexity_is_a_plain_trainers",
     "token-classification": "trial/test_plain_tokens.py:test_tags_are_scored_as_by_run_ner",
     "seq2seq": "trial/test_plain_seq2seq.py:test_texts_are_generated_and_scored_as_by_run_summarization",
+    "question-answering": "trial/test_plain_answers.py:test_answers_are_found_and_scored_as_by_run_qa",
     "sentence-similarity": "tasks/test_sentences.py:test_embeddings_report_what_sentence_transformers_reports",
     "dpo": "tasks/test_trl.py:test_preferences_are_trained_as_trl_trains_them",
     "sft": "tasks/test_trl.py:test_fine_tuning_reports_what_trl_reports",

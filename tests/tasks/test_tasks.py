@@ -118,6 +118,15 @@ def tagged(home: Path, model: Path) -> Task:
     return task(home, type="token-classification", model=str(model), data={"path": "tags.jsonl"}, max_length=16)
 
 
+def asked(home: Path, model: Path) -> Task:
+    rows = [
+        {"question": "call who", "context": text, "answers": {"text": [text[:4]], "answer_start": [0]}}
+        for text, _ in toys.messages(40)
+    ]
+    write_rows(home / "questions.jsonl", rows)
+    return task(home, type="question-answering", model=str(model), data={"path": "questions.jsonl"}, max_length=24)
+
+
 def rewritten(home: Path, model: Path) -> Task:
     write_rows(home / "texts.csv", [{"source": text, "target": f"{label} now"} for text, label in toys.messages(40)])
     spec: dict[str, Any] = {"model": str(toys.tiny_t5(home / "tiny-t5")), "data": {"path": "texts.csv"}}
@@ -155,6 +164,7 @@ MADE: dict[str, Callable[[Path, Path], Task]] = {
     "token-classification": tagged,
     "sentence-similarity": embedded,
     "dpo": preferred,
+    "question-answering": asked,
     "seq2seq": rewritten,
     "sft": tuned,
     "path": toy,

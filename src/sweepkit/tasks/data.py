@@ -263,7 +263,7 @@ def pair(column: str | Sequence[str]) -> dict[str, str]:
     return dict(zip(("text", "text_pair"), names, strict=False))
 
 
-def choose(rows: DatasetDict, columns: dict[str, str]) -> DatasetDict:
+def choose(rows: DatasetDict, columns: dict[str, str], labels: Collection[str] = ("labels",)) -> DatasetDict:
     """Return the chosen columns; ``columns`` is new name → name in the source, or ``name.key`` in a column of mappings.
 
     Raises InputError. A test split without a label column is left out.
@@ -273,7 +273,7 @@ def choose(rows: DatasetDict, columns: dict[str, str]) -> DatasetDict:
     rows = DatasetDict({split: _flat(part, columns.values()) for split, part in rows.items()})
     for split, part in list(rows.items()):
         missing = [name for name in columns.values() if name not in part.column_names]
-        if split == "test" and missing and missing == [old for new, old in columns.items() if new.startswith("labels")]:
+        if split == "test" and missing and missing == [columns[name] for name in labels if name in columns]:
             del rows[split]
         elif missing:
             found = ", ".join(part.column_names)
@@ -306,7 +306,9 @@ def as_text(rows: DatasetDict, columns: dict[str, str]) -> DatasetDict:
             kind = part.features[new]
             if not isinstance(kind, Value):
                 found = str(part[0][new])[:60] if len(part) else kind
-                raise InputError(f"task.text: expected one text per row, but {old} of {split} holds {found}")
+                raise InputError(
+                    f"task.{new.partition('_')[0]}: expected one text per row, but {old} of {split} holds {found}"
+                )
             if "binary" in kind.dtype:
                 rows[split] = part.cast_column(new, Value("string"))
     return rows

@@ -22,6 +22,7 @@ KINDS: Mapping[str, str] = {
     "sentence-similarity": "sweepkit.tasks.sentence_similarity:SentenceSimilarity",
     "dpo": "sweepkit.tasks.dpo:DPO",
     "seq2seq": "sweepkit.tasks.seq2seq:Seq2Seq",
+    "question-answering": "sweepkit.tasks.question_answering:QuestionAnswering",
     "sft": "sweepkit.tasks.sft:SFT",
 }
 """Kind → ``module:Class``; the class carries all that depends on the kind, such as ``template`` and ``pipeline_tag``."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SKLEARN, _SCORES = "sklearn.metrics", "sweepkit.tasks.scores"
 BUNDLED: Mapping[str, Mapping[str, str]] = {
     "accuracy": {"classes": f"{_SKLEARN}:accuracy_score", "tags": f"{_SCORES}:entity_accuracy"},
-    "f1": {"classes": f"{_SKLEARN}:f1_score", "tags": f"{_SCORES}:entity_f1"},
+    "f1": {"classes": f"{_SKLEARN}:f1_score", "tags": f"{_SCORES}:entity_f1", "answers": f"{_SCORES}:squad_f1"},
     "f1_micro": {"classes": f"{_SKLEARN}:f1_score", "tags": f"{_SCORES}:entity_f1"},
     "f1_macro": {"classes": f"{_SKLEARN}:f1_score", "tags": f"{_SCORES}:entity_f1"},
     "precision": {"classes": f"{_SKLEARN}:precision_score", "tags": f"{_SCORES}:entity_precision"},
@@ -36,6 +36,7 @@ BUNDLED: Mapping[str, Mapping[str, str]] = {
     "mae": {"numbers": f"{_SKLEARN}:mean_absolute_error"},
     "pearsonr": {"numbers": "scipy.stats:pearsonr"},
     "spearmanr": {"numbers": "scipy.stats:spearmanr"},
+    "exact_match": {"answers": f"{_SCORES}:squad_exact_match"},
     "rouge1": {"texts": f"{_SCORES}:rouge1"},
     "rouge2": {"texts": f"{_SCORES}:rouge2"},
     "rougeL": {"texts": f"{_SCORES}:rougeL"},
@@ -46,8 +47,8 @@ BUNDLED: Mapping[str, Mapping[str, str]] = {
 }
 """Bundled metric → what it compares → ``module:function`` that computes it; each reports one value under its own name.
 
-It compares ``classes``, ``numbers``, the ``tags`` of each example's words, or ``texts``; one of the ``loss`` is added by the
-Trainer.
+It compares ``classes``, ``numbers``, the ``tags`` of each example's words, ``texts``, or ``answers`` with several right ones;
+one of the ``loss`` is added by the Trainer.
 """
 PACKAGES: Mapping[str, str] = {
     "tags": "seqeval",

@@ -1,4 +1,4 @@
-"""How well tags and texts fit, by the libraries that their fields compare results with; and what follows from a loss.
+"""How well tags, texts and answers fit, by the libraries that their fields compare results with; and what follows from a loss.
 
 Each function takes the references, then the predictions, one per example. Imports a library only to use it.
 """
@@ -6,8 +6,11 @@ Each function takes the references, then the predictions, one per example. Impor
 from __future__ import annotations
 
 import math
+import re
+import string
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -78,6 +81,44 @@ def chrf(true: Sequence[str], predicted: Sequence[str], **options: Any) -> float
     from sacrebleu import corpus_chrf
 
     return float(corpus_chrf(predicted, [true], **options).score)
+
+
+def squad_exact_match(true: Iterable[list[str]], predicted: Iterable[str]) -> float:
+    """Return the share of answers that equal a right one as SQuAD compares them; an answer without right ones is empty.
+
+    >>> squad_exact_match([["The cat", "a dog"], []], ["cat!", ""])
+    1.0
+    """
+    return _best_of(lambda one, other: float(one == other), true, predicted)
+
+
+def squad_f1(true: Iterable[list[str]], predicted: Iterable[str]) -> float:
+    """Return the mean over the answers of the best F1 of their words with a right answer's, as SQuAD defines it.
+
+    >>> squad_f1([["the old cat"], []], ["a cat", "dog"])
+    0.3333333333333333
+    """
+
+    def f1(one: list[str], other: list[str]) -> float:
+        if not one or not other:
+            return float(one == other)
+        shared = (Counter(one) & Counter(other)).total()
+        return 2 * shared / (len(one) + len(other))
+
+    return _best_of(f1, true, predicted)
+
+
+def _best_of(
+    score: Callable[[list[str], list[str]], float], true: Iterable[list[str]], predicted: Iterable[str]
+) -> float:
+    pairs = [([_words(text) for text in right], _words(said)) for right, said in zip(true, predicted, strict=True)]
+    return fmean(max(score(each, said) for each in (list(filter(None, right)) or [[]])) for right, said in pairs)
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of an answer without case, punctuation and articles."""
+    plain = "".join(character for character in text.lower() if character not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", plain).split()
 
 
 def perplexity(loss: float) -> float:

@@ -52,11 +52,9 @@ class Seq2Seq(LanguageTask):
 
     def data(self) -> DatasetDict:
         """Return the tokenised splits; ``labels`` are the target's tokens."""
-        used = {"source": self.source_column, "target": self.target_column}
-        rows = as_text(choose(read(self.source, self.home, used.values()), used), used)
-        rows = complete(rows, label=None, drop_duplicates=self.source.drop_duplicates)
+        rows = complete(self.rows(), label=None, drop_duplicates=self.source.drop_duplicates)
         for split, part in rows.items():
-            for name, column in used.items():
+            for name, column in (("source", self.source_column), ("target", self.target_column)):
                 if blank := [number for number, text in enumerate(part[name], 1) if not str(text).strip()]:
                     raise InputError(
                         f"task.{name}: row {blank[0]} of {split} has a blank {column}; complete or remove such rows"
@@ -72,6 +70,11 @@ class Seq2Seq(LanguageTask):
             return found
 
         return rows.map(tokenize, batched=True, remove_columns=["source", "target"])
+
+    def rows(self) -> DatasetDict:
+        """Return the rows by split with ``source`` and ``target``; override it for files of another format."""
+        used = {"source": self.source_column, "target": self.target_column}
+        return as_text(choose(read(self.source, self.home, used.values()), used, labels=("target",)), used)
 
     def processing_class(self) -> PreTrainedTokenizerBase:
         """Return the tokenizer, set to the languages."""

@@ -69,8 +69,13 @@ def read_json(files: Sequence[str]) -> Dataset:
 def _records(stream: TextIO, file: str) -> Iterator[dict[str, Any]]:
     """Yield the objects of an open JSON file."""
     number, line = next(((n, text) for n, text in enumerate(stream, 1) if text.strip()), (1, ""))
-    if line.lstrip().startswith("["):
-        rows = _parsed(line + stream.read(), file, number)
+    if line.strip() == "{" or line.lstrip().startswith("["):
+        line += stream.read()  # one object or array over several lines
+    whole = _parsed(line, file, number) if line else None
+    if isinstance(whole, dict) and isinstance(whole.get("data"), list) and whole.keys() <= {"version", "data"}:
+        whole = [row for each in whole["data"] for row in _of_squad(each)]
+    if isinstance(whole, list):
+        rows = whole
         places: Iterator[tuple[str, Any]] = ((f"{file} row {n}", row) for n, row in enumerate(rows, 1))
     else:
         lines = ((number, line), *enumerate(stream, number + 1)) if line else ()
@@ -79,6 +84,18 @@ def _records(stream: TextIO, file: str) -> Iterator[dict[str, Any]]:
         if not isinstance(row, dict):
             raise InputError(f"task.data: {place}: expected an object, got {str(row)[:60]}")
         yield row
+
+
+def _of_squad(article: Any) -> Iterator[Any]:
+    """Yield an entry of ``data``, or the questions of an article of SQuAD as rows."""
+    if not isinstance(article, dict) or "paragraphs" not in article:
+        yield article
+        return
+    for paragraph in article["paragraphs"]:
+        for each in paragraph["qas"]:
+            answers = [] if each.get("is_impossible") else each.get("answers", [])
+            told = {name: [answer[name] for answer in answers] for name in ("text", "answer_start")}
+            yield {"id": each.get("id"), "question": each["question"], "context": paragraph["context"], "answers": told}
 
 
 def _parsed(text: str, file: str, line: int) -> Any:

@@ -36,7 +36,7 @@ class TextTask(TokenizedTask):
         if len(columns) != (1 if isinstance(self.text, str) else len(self.text)):
             raise InputError(f"task.text: expected one column or a list of two, got {self.text}")
         used = {**columns, **labels}
-        return as_text(choose(read(self.source, self.home, used.values()), used), columns)
+        return as_text(choose(read(self.source, self.home, used.values()), used, labels), columns)
 
     def _complete(self, rows: DatasetDict) -> DatasetDict:
         """Return the rows if none lacks a text or its ``labels``."""

@@ -60,12 +60,8 @@ class TokenClassification(TokenizedTask):
 
     def data(self) -> DatasetDict:
         """Return the tokenised splits: ``tags`` of the words (ClassLabels), and ``labels`` of the tokens."""
-        used = {"words": self.words, "tags": self.tags}
-        rows = choose(read(self.source, self.home, used.values()), {"words": self.words, "labels": self.tags})
-        rows = complete(rows, label="labels", drop_duplicates=self.source.drop_duplicates).rename_column(
-            "labels", "tags"
-        )
-        _check(rows, used)
+        rows = complete(self.rows(), label="tags", drop_duplicates=self.source.drop_duplicates)
+        _check(rows, {"words": self.words, "tags": self.tags})
         rows, names = labels.encode_lists(rows, "tags")
         if _by_entity(names) and (problem := metrics.missing(self.metric_names, "tags")):
             raise problem
@@ -76,6 +72,11 @@ class TokenClassification(TokenizedTask):
             return align(tokenizer, batch["words"], batch["tags"], truncation=length is not None, max_length=length)
 
         return rows.map(tokenize, batched=True, remove_columns=["words"])
+
+    def rows(self) -> DatasetDict:
+        """Return the rows by split with ``words`` and ``tags``; override it for files of another format."""
+        used = {"words": self.words, "tags": self.tags}
+        return choose(read(self.source, self.home, used.values()), used, labels=("tags",))
 
     def processing_class(self) -> PreTrainedTokenizerBase:
         """Return the tokenizer, set to put a blank before each word where it tells words apart by blanks."""
