@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import models, quantization
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 class BuiltInTask(Task):
     """A task whose data and model are named in the study."""
 
+    streams: ClassVar[bool] = False
+    """Whether its training rows may be streamed."""
+
     model: ModelRef
     """Hub id, folder, ``package:NAME/sub/folder``, or ``{config: {model_type: …}, tokenizer: …}`` for random weights."""
     source: DataSpec = Field(alias="data")
@@ -40,6 +43,13 @@ class BuiltInTask(Task):
     quantization: dict[str, Any] | None = None
     """Fields of BitsAndBytesConfig, such as ``{load_in_4bit: true, bnb_4bit_quant_type: nf4}``, to load the weights in 4 or 8
     bits. It needs bitsandbytes and a GPU, and trains an adapter (``peft.*``)."""
+
+    @field_validator("source")
+    @classmethod
+    def _may_stream(cls, source: DataSpec) -> DataSpec:
+        if source.streaming and not cls.streams:
+            raise ValueError("streaming: true is for kinds whose Trainer reads the rows as they are (sft, dpo, …)")
+        return source
 
     def inputs(self) -> list[Path]:
         """Return the data files and, of a local model, the files that its tokenizer depends on."""

@@ -15,8 +15,12 @@ from sweepkit.tasks.task import ALWAYS_REPORTED
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from datasets import Dataset, DatasetDict
+    from datasets import DatasetDict
     from transformers import PreTrainedModel
+
+
+HEAD = 100
+"""Rows of a stream that tell the types of its columns."""
 
 
 class ColumnsTask(BuiltInTask):
@@ -26,6 +30,7 @@ class ColumnsTask(BuiltInTask):
     """The columns of each format; where the data has those of several, the first counts."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Further columns that are kept where the data has them."""
+    streams: ClassVar[bool] = True
 
     columns: dict[str, str] = {}
     """Columns of the data that are named otherwise than the task's: ``{prompt: question, completion: answer}``."""
@@ -52,30 +57,45 @@ class ColumnsTask(BuiltInTask):
 
     def data(self) -> DatasetDict:
         """Return the checked rows; the Trainer tokenises them, as its arguments say."""
+        from datasets import DatasetDict
+
         rows = read(self.source, self.home, [*self.columns.values(), *(name for each in self.formats for name in each)])
         found = rows["train"].column_names
         if wrong := self.unfit(found):
             raise InputError(f"task.data: {wrong}")
         format_ = self._format(found)
-        kept = [*format_, *(name for name in self.optional if self._named(name) in found)]
-        rows = choose(rows, {name: self._named(name) for name in kept})
-        rows = complete(rows, label=None, optional=self.optional)
+        chosen = {name: self._named(name) for name in format_}
+        chosen |= {name: self._named(name) for name in self.optional if self._named(name) in found}
+        streamed = rows.pop("train") if self.source.streaming else None
+        rows = complete(choose(rows, chosen), label=None, optional=self.optional)
         for split, part in rows.items():
-            rows[split] = self._checked(split, part, format_)
+            rows[split] = part.map(self._checked, with_indices=True, fn_kwargs={"split": split, "format_": format_})
         if self.source.drop_duplicates:
             rows = complete(rows, label=None, drop_duplicates=True, optional=self.optional)
-        return self._limited(with_validation(rows, self.validation, self.split_seed))
+        rows = self._limited(with_validation(rows, self.validation, self.split_seed))
+        return rows if streamed is None else DatasetDict({**rows, "train": self._streamed(streamed, chosen, format_)})
+
+    def _streamed(self, rows: Any, chosen: Mapping[str, str], format_: tuple[str, ...]) -> Any:
+        """Return the stream of training rows, each checked as it is read; ``train_samples`` are the first ones."""
+        from datasets import Dataset
+
+        def checked(row: dict[str, Any], number: int) -> dict[str, Any]:
+            renamed = {new: row[old] for new, old in chosen.items()}
+            return {**renamed, **self._checked(renamed, number, split="train", format_=format_)}
+
+        features = Dataset.from_list([checked(row, number) for number, row in enumerate(rows.take(HEAD))]).features
+        rows = rows.map(checked, with_indices=True, remove_columns=rows.column_names, features=features)
+        return rows if self.train_samples is None else rows.take(self.train_samples)
 
     def data_notes(self) -> list[str]:
         """Return which columns are trained."""
         return [f"trained on the columns {', '.join(self.splits['train'].column_names)}"]
 
-    def _checked(self, split: str, part: Dataset, format_: tuple[str, ...]) -> Dataset:
-        """Return the rows of a split. Raises InputError naming the first row that will not do."""
-        for number, row in enumerate(part, 1):
-            for what in self._complaints(row, format_):
-                raise InputError(f"task.data: row {number} of {split}: {what}")
-        return part
+    def _checked(self, row: Mapping[str, Any], number: int, *, split: str, format_: tuple[str, ...]) -> dict[str, Any]:
+        """Return what to change in a row. Raises InputError naming the row where it will not do."""
+        for what in self._complaints(row, format_):
+            raise InputError(f"task.data: row {number + 1} of {split}: {what}")
+        return {}
 
     def _complaints(self, row: Mapping[str, Any], format_: tuple[str, ...]) -> Iterator[str]:
         """Yield what is wrong with a row."""

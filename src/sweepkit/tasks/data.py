@@ -80,6 +80,8 @@ class DataSpec(BaseModel):
     """Column names of a csv file, which then has no header unless ``header: true``, or of a CoNLL file."""
     header: bool | None = None
     """Whether a csv file begins with its column names."""
+    streaming: bool = False
+    """Read the training rows while training, in the order of the source, without storing them; needs ``max_steps``."""
     drop_duplicates: bool = False
     """Keep only the first of rows that are equal in the columns that the task uses."""
 
@@ -90,6 +92,10 @@ class DataSpec(BaseModel):
             raise ValueError("expected exactly one of name (hub), path (one source) and train (files by split)")
         if self.path is not None and (self.validation is not None or self.test is not None):
             raise ValueError("path has no splits; rename it to train to add validation or test")
+        if self.streaming and (self.validation is None or self.drop_duplicates):
+            raise ValueError(
+                "streaming needs validation, as no rows of a stream can be set aside, and no drop_duplicates"
+            )
         if self.name is None and (self.config or self.revision):
             raise ValueError("config and revision belong to a data set of the hub (name)")
         if self.header is False and self.columns is None:
@@ -137,7 +143,11 @@ def read(spec: DataSpec, home: Path, columns: Collection[str] = ()) -> DatasetDi
                 return _from_hub(spec)
             files = spec.files(home)
             builder, options = _builder(spec, [file for listed in files.values() for file in listed])
-            return DatasetDict({split: _from_files(builder, each, options, columns) for split, each in files.items()})
+            found: dict[str, Any] = {}
+            if spec.streaming:
+                found["train"] = sources.stream(builder, files.pop("train"), options)
+            found |= {split: _from_files(builder, each, options, columns) for split, each in files.items()}
+            return DatasetDict(found)
     except InputError:
         raise
     except Exception as error:  # pandas, pyarrow and the hub each fail in their own way
@@ -200,7 +210,7 @@ def _from_hub(spec: DataSpec) -> DatasetDict:
     from datasets import DatasetDict, get_dataset_split_names, load_dataset
 
     hub = {"path": spec.name, "name": spec.config, "revision": spec.revision}
-    hub |= sources.hub_options(hub)
+    hub |= {} if spec.streaming else sources.hub_options(hub)
     wanted = {split: getattr(spec, split) for split in SPLITS if getattr(spec, split) is not None}
     if not wanted:
         loaded = load_dataset(**hub)
@@ -216,7 +226,8 @@ def _from_hub(spec: DataSpec) -> DatasetDict:
     if "train" not in wanted:
         wanted = {"train": "train", **wanted}
     names = {split: "+".join(_listed(name)) for split, name in wanted.items()}
-    return DatasetDict({split: load_dataset(**hub, split=name) for split, name in names.items()})
+    streamed = {split: {"streaming": True} if spec.streaming and split == "train" else {} for split in names}
+    return DatasetDict({split: load_dataset(**hub, split=name, **streamed[split]) for split, name in names.items()})
 
 
 def _builder(spec: DataSpec, files: list[str]) -> tuple[str, dict[str, Any]]:

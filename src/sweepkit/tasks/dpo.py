@@ -51,6 +51,8 @@ class DPO(TrlTask):
         """Return which columns are trained, and how many rows prefer nothing."""
         notes = super().data_notes()
         for split, part in self.splits.items():
+            if split == "train" and self.source.streaming:
+                continue
             if alike := sum(row["chosen"] == row["rejected"] for row in part):
                 notes.append(f"{alike} of {len(part)} rows of {split} have equal chosen and rejected answers")
         return notes

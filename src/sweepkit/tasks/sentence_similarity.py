@@ -149,7 +149,7 @@ class SentenceSimilarity(ColumnsTask):
     def data_notes(self) -> list[str]:
         """Return which columns are trained, and with which loss."""
         notes = [f"{', '.join(self._format_here())}: trained with {_name(self.loss or self._default_loss())}"]
-        scores = self.splits["train"]["score"] if "score" in self.splits["train"].column_names else [0.0]
+        scores = self.splits["validation"]["score"] if "score" in self.splits["validation"].column_names else [0.0]
         if min(scores) < -1 or max(scores) > 1:
             notes.append(f"scores lie between {min(scores):g} and {max(scores):g}; CosineSimilarityLoss needs -1 to 1")
         return notes
@@ -157,7 +157,7 @@ class SentenceSimilarity(ColumnsTask):
     def _format_here(self) -> tuple[str, ...]:
         """Return the columns of the prepared data, else of the files; empty where they cannot be read from here."""
         if self._splits is not None:
-            return tuple(self._splits["train"].column_names)
+            return tuple(self._splits["validation"].column_names)
         try:
             found = columns(DataSpec.model_validate(getattr(self, "source", None)), self.home).get("train")
         except (InputError, OSError, ValueError, csv.Error):
@@ -197,12 +197,10 @@ class SentenceSimilarity(ColumnsTask):
             elif not isinstance(row[name], str) or not row[name].strip():
                 yield f"{name} needs a text, got {row[name]!r:.60}"
 
-    def _checked(self, split: str, part: Dataset, format_: tuple[str, ...]) -> Dataset:
-        part = super()._checked(split, part, format_)
-        if (last := format_[-1]) not in ("score", "label"):
-            return part
-        numbers = [_number(value) for value in part[last]]
-        return part.remove_columns([last]).add_column(last, list(map(int, numbers)) if last == "label" else numbers)
+    def _checked(self, row: Mapping[str, Any], number: int, *, split: str, format_: tuple[str, ...]) -> dict[str, Any]:
+        super()._checked(row, number, split=split, format_=format_)
+        kinds = {"score": float, "label": int}
+        return {name: kinds[name](_number(row[name])) for name in format_ if name in kinds}
 
 
 def _name(loss: Any) -> str:

@@ -19,7 +19,7 @@ from sweepkit.tasks import conll
 
 if TYPE_CHECKING:
     import pyarrow
-    from datasets import Dataset, Features
+    from datasets import Dataset, Features, IterableDataset
 
 CHUNK = 10_000
 """JSON rows per Arrow table."""
@@ -64,6 +64,27 @@ def read_json(files: Sequence[str]) -> Dataset:
     if not tables:
         raise InputError(f"task.data: {', '.join(files)} is empty")
     return Dataset(pa.concat_tables(tables, promote_options="permissive"))
+
+
+def stream(builder: str, files: list[str], options: dict[str, Any]) -> IterableDataset:
+    """Return the rows of one split's files as a stream; those of JSON files as :func:`read_json` returns them."""
+    from datasets import Dataset, IterableDataset, load_dataset
+
+    if builder == "json":
+        features = Dataset.from_list(list(islice(_written_rows(files), CHUNK))).features
+        return IterableDataset.from_generator(_written_rows, gen_kwargs={"files": files}, features=features)
+    if builder == "csv":
+        options = {**options, "features": text_columns(files[0], options)}
+    return load_dataset(builder, data_files={"train": files}, split="train", streaming=True, **options)
+
+
+def _written_rows(files: Sequence[str]) -> Iterator[dict[str, Any]]:
+    import fsspec
+
+    for file in files:
+        with fsspec.open(file, "rt", encoding="utf-8-sig", compression="infer") as text:
+            for row in _records(text, file):
+                yield {name: each if isinstance(each, (list, dict)) else _written(each) for name, each in row.items()}
 
 
 def _records(stream: TextIO, file: str) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -97,14 +97,20 @@ def _built_in(study: StudyData, consumers: Consumers) -> Iterator[Problem]:
                 yield Problem(path, message)
     else:
         yield from _data(task, study.home, searched)
-        if task.quantization is not None:  # type: ignore[attr-defined]  # every built-in kind has it
-            if reason := quantization.missing():
-                yield Problem("task.quantization", reason)
-            if not any(
-                parts(name)[0] == "peft" for name in (*study.training, *(each.name for each in visit(study.space)))
-            ):
-                advice = "add an adapter, for example peft.r: 16 in training"
-                yield Problem("task.quantization", f"weights in few bits are not trained themselves; {advice}")
+        yield from _needs(task, {*study.training, *(each.name for each in visit(study.space))})
+
+
+def _needs(task: Any, names: Collection[str]) -> Iterator[Problem]:
+    """Yield what the task's options need: other values of the study, or a package."""
+    if task.source.streaming and "max_steps" not in names:
+        yield Problem("training.max_steps", "needed where task.data is streamed: the length of a trial in steps")
+    if task.quantization is None:
+        return
+    if reason := quantization.missing():
+        yield Problem("task.quantization", reason)
+    if not any(parts(name)[0] == "peft" for name in names):
+        advice = "add an adapter, for example peft.r: 16 in training"
+        yield Problem("task.quantization", f"weights in few bits are not trained themselves; {advice}")
 
 
 def _data(task: Any, home: Path, searched: set[str]) -> Iterator[Problem]:
