@@ -306,11 +306,12 @@ def test_show_ends_with_the_verdict_and_counts_the_confirmation_runs_hours(ran: 
     assert f"confirmation {span(sum(runs))}" in shown
 
 
-@pytest.mark.slow
 def test_the_test_split_is_used_once_however_often_the_command_runs(ran: Ran) -> None:
     before = json.loads((ran.study.place.test_json).read_text())
     assert before["rows"] == 48 and 0 <= before["metrics"]["test_accuracy"] <= 1
-    assert f"the test split was used on {before['at']}" in swept("run", "study.yaml", cwd=ran.root)
+    said = swept("run", "study.yaml", cwd=ran.root)
+    assert f"the test split was used on {before['at']}" in said
+    assert "importing torch" not in said and "all trials of the budget are done" in said
     assert json.loads((ran.study.place.test_json).read_text()) == before
 
 

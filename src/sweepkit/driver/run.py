@@ -14,7 +14,7 @@ from typing import Any
 from optuna.pruners import BasePruner
 
 from sweepkit import report
-from sweepkit.backends import Backend, backend_of, scheduler_of
+from sweepkit.backends import Backend, Session, backend_of, scheduler_of
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Machine, plan
 from sweepkit.check import Checked, check
@@ -22,16 +22,17 @@ from sweepkit.driver.confirm import Confirmation, evaluate_once
 from sweepkit.driver.prepare import Prepared, prepare
 from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.answer import Answer, read_test
+from sweepkit.report.rows import read
 from sweepkit.report.rows import rows as result_rows
 from sweepkit.report.verdict import read_verdict, write_verdict
-from sweepkit.report.watch import Outcome, State, Status, Switch, Watcher, write_state
+from sweepkit.report.watch import Outcome, State, Status, Switch, Watcher, read_state, write_state
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, set_aside
 from sweepkit.study.damage import LOG, files_named, note, put_aside
 from sweepkit.study.errors import FULL_DISK, DamagedFile, StudyFailed
 from sweepkit.study.files import remove
-from sweepkit.study.identity import archive, identify, refuse_changed
+from sweepkit.study.identity import Identity, archive, identify, recorded_study, refuse_changed
 from sweepkit.study.locks import StudyLock, lock_owners
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.prepared import mend
@@ -94,6 +95,7 @@ class _Run:
         self._began = time.monotonic()
         self._executor: Executor | None = None
         self._prepared = Prepared()
+        self._spent = False
 
     def complete(self, *, fresh: bool) -> Outcome:
         """Take every step from the lock to the outcome."""
@@ -103,7 +105,8 @@ class _Run:
         lock = StudyLock(study.place, shared=study.several_drivers)
         with files_named(), _noting(self._watch), lock, ExitStack() as self._resources:
             self._claim(fresh)
-            self._prepare()
+            if not self._is_spent():
+                self._prepare()
             self._open(fresh)
             session = StudySession(study, self._search, courier=self._courier, watch=self._watch, setup=self._setup)
             status, reason = self._drive(session)
@@ -128,6 +131,16 @@ class _Run:
         except DamagedFile as error:
             note(str(error))
             put_aside(place.verdict_json)
+
+    def _is_spent(self) -> bool:
+        """Whether an earlier run of this very study did all there is to do, so that nothing needs to be imported for it."""
+        study = self._study
+        known, rows = Identity.load(study.place), read(study)
+        unchanged = known is not None and known.study == recorded_study(study)
+        ended, budget = all(row.ending.counts for row in rows), study.budget.trials
+        self._spent = unchanged and ended and budget is not None and len(rows) >= budget
+        self._spent = self._spent and read_state(study, rows).status == "done"
+        return self._spent
 
     def _prepare(self) -> None:
         """Start the warm process, prepare the data and build a trial; a task of this process needs none of it."""
@@ -159,7 +172,9 @@ class _Run:
     def _open_backend(self) -> tuple[Backend, Setup]:
         study, prepared = self._study, self._prepared
         backend: Backend
-        if self._instead.task is not None:
+        if self._spent:
+            backend = _Idle()
+        elif self._instead.task is not None:
             from sweepkit.backends.inline import InlineBackend
 
             backend = InlineBackend(study, self._instead.task)
@@ -262,6 +277,16 @@ class _Run:
             return [row for row in trials if place.trial(row.number).exists()] if study.several_drivers else trials
 
         return tracker_of(study, rows, place=place, data=self._prepared.data)
+
+
+class _Idle:
+    """The backend of a study that has nothing left to train."""
+
+    slots, gpus, description = 0, 0.0, ""
+
+    def drive(self, session: Session) -> None:
+        """Let the session find that there is nothing left, and say why."""
+        session.next()
 
 
 class _Noting(logging.Handler):

@@ -114,9 +114,7 @@ def identify(place: Place, study: StudyData) -> Identity:
     The caller holds the study's lock. Raises StudyChanged like :func:`refuse_changed`.
     """
     with FileLock(place.identity_lock):
-        old, plain, home = refuse_changed(place, study), plain_study(study), os.path.relpath(place.home, place.root)
-        if "uri" not in study.tracking.model_fields_set:
-            del plain["tracking"]["uri"]  # MLFLOW_TRACKING_URI decides, also where the study is found by its name
+        old, plain, home = refuse_changed(place, study), recorded_study(study), os.path.relpath(place.home, place.root)
         id_ = old.id if old else uuid.uuid4().hex[:12]
         created = old.created if old else datetime.now().replace(microsecond=0)
         identity = Identity(id_, created, plain, home)
@@ -128,6 +126,14 @@ def identify(place: Place, study: StudyData) -> Identity:
 def plain_study(study: StudyData) -> dict[str, Any]:
     """Return the study as plain JSON data, without secrets."""
     return _hidden(study.model_dump(mode="json", by_alias=True))
+
+
+def recorded_study(study: StudyData) -> dict[str, Any]:
+    """Return what an identity holds of the study."""
+    plain = plain_study(study)
+    if "uri" not in study.tracking.model_fields_set:
+        del plain["tracking"]["uri"]  # MLFLOW_TRACKING_URI decides, also where the study is found by its name
+    return plain
 
 
 def _hidden(plain: Mapping[str, Any]) -> dict[str, Any]:
