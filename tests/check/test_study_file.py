@@ -255,11 +255,22 @@ def test_another_pruner_takes_nothing_from_the_recipes(home: Path) -> None:
     assert load_study("study.yaml").study.pruner.options == {"reduction_factor": 3, "min_resource": 2}
 
 
+def test_a_recipes_sampler_and_pruner_give_way_to_search_and_its_search_to_them(home: Path) -> None:
+    recipe(home, "sampler: {type: tpe, seed: 3}\npruner: {type: asha}\n", study="search: auto\n")
+    study = load_study("study.yaml").study
+    assert (study.sampler.type, study.sampler.seed, study.pruner.type) == ("random", 0, "freeze-thaw")
+    (home / "again.yaml").write_text(to_yaml(study))
+    assert "search" not in study.model_dump() and same(load_study("again.yaml").study, study)
+    recipe(home, "search: auto\n", study="pruner: {type: median}\n")
+    study = load_study("study.yaml").study
+    assert (study.sampler.type, study.pruner.type) == ("tpe", "median")
+
+
 def test_mistakes_of_a_recipe_are_told_with_its_own_file_and_line(home: Path) -> None:
     recipe(home, "space:\n  weight_decay: {low: 0.2, high: 0.1}\nobjective: {metric: eval_loss}\nbudget: {trails: 3}\n")
     keys = (
-        "training, space, constraints, duplicates, sampler, pruner, baseline, enqueue, budget, checkpoints, retries, "
-        "confirm"
+        "training, space, constraints, duplicates, search, sampler, pruner, baseline, enqueue, budget, checkpoints, "
+        "retries, confirm"
     )
     assert told("study.yaml") == [
         "sweeps/mine.yaml:2 space.weight_decay: low must be below high, got low=0.2 and high=0.1",

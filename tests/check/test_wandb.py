@@ -114,7 +114,6 @@ MEANT: dict[str, dict[str, Any]] = {
         "objective": LOSS,
         "training": {"num_train_epochs": 20},
         "space": RATE,
-        "sampler": {"type": "gp"},
         "pruner": {"type": "asha", "min_resource": 2, "reduction_factor": 2},
         "budget": {"trials": 30},
     },

@@ -165,10 +165,10 @@ def test_a_trial_that_may_go_on_at_once_does_not_leave_its_process(played: Play)
     assert any(answers(row)[0] == (1, "continue") for row in rows)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_decisions_do_not_depend_on_when_drivers_die(project: Path, played: Play, seed: int) -> None:
-    straight, dice = essence(played.run()), Random(seed)
-    deaths = Play(project, dies=lambda: dice.random() < 0.04, name="killed")
+@pytest.mark.parametrize(("seed", "pruner"), [*((seed, HALVING) for seed in range(3)), (0, {"type": "freeze-thaw"})])
+def test_the_decisions_do_not_depend_on_when_drivers_die(project: Path, seed: int, pruner: dict[str, Any]) -> None:
+    straight, dice = essence(Play(project, pruner=pruner).run()), Random(seed)
+    deaths = Play(project, dies=lambda: dice.random() < 0.04, name="killed", pruner=pruner)
     assert essence(deaths.run()) == straight
 
 

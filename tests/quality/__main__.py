@@ -28,6 +28,7 @@ STRATEGIES: Mapping[str, Mapping[str, Any]] = {
     "tpe+asha": {"sampler": {"type": "tpe"}, "pruner": ASHA},
     "tpe+median": {"sampler": {"type": "tpe"}, "pruner": {"type": "median"}},
     "tpe+promotion": {"sampler": {"type": "tpe"}, "pruner": {**ASHA, "promote": True}},
+    "auto": {"sampler": {"type": "random"}, "pruner": {"type": "freeze-thaw"}},
     "gp": {"sampler": {"type": "gp"}},
 }
 """Name → keys of the study file."""

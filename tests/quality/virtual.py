@@ -21,6 +21,7 @@ from sweepkit.backends import Session
 from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.watch import Watcher
 from sweepkit.search.proposer import Proposer
+from sweepkit.search.samplers import Nearby
 from sweepkit.search.search import Search
 from sweepkit.study.configurations import Configuration
 from sweepkit.study.paths import LAST
@@ -162,18 +163,21 @@ class TableProposer(Proposer):
         self._task = task
         self._seed = seed
         self._offered: dict[int, list[int]] = {}
+        self._turn = 0
 
     def sample(
         self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, fixed: Mapping[str, Any]
     ) -> Configuration | None:
         """Return the configuration nearest to the sampler's proposal; a random one for a random sampler."""
-        proposed = super().sample(sampler, study, trial, fixed)
-        if proposed is None or fixed:
-            return proposed
+        if fixed:
+            return super().sample(sampler, study, trial, fixed)
         offered = self.offered(study, trial.number)
-        if isinstance(sampler, RandomSampler):
-            row = offered[0]
+        if isinstance(sampler, (Nearby, RandomSampler)):
+            row = offered[self._turn % len(offered)]
+            self._turn += 1
         else:
+            proposed = super().sample(sampler, study, trial, fixed)
+            assert proposed is not None
             place = self._task.shares([proposed.params])[0]
             row = min(offered, key=lambda each: float(np.linalg.norm(self._task.places[each] - place)))
         return Configuration(self._task.points[row], self._task.points[row])
@@ -184,7 +188,7 @@ class TableProposer(Proposer):
             used = {tuple(each.params.values()) for each in study.get_trials(deepcopy=False)}
             rows = np.random.default_rng([self._seed, number]).permutation(len(self._task.points))
             free = [int(row) for row in rows if tuple(self._task.points[row].values()) not in used]
-            self._offered = {number: free[:CHOSEN_FROM]}
+            self._offered, self._turn = {number: free[:CHOSEN_FROM]}, 0
         return self._offered[number]
 
 

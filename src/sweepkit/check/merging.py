@@ -21,6 +21,7 @@ RECIPE_KEYS = (
     "space",
     "constraints",
     "duplicates",
+    "search",
     "sampler",
     "pruner",
     "baseline",
@@ -35,6 +36,10 @@ OPTIONS = {"--backend": "backend.type", "--parallel": "backend.parallel"}
 """Options of the command line that are short for ``--set``."""
 _NAMESPACES = ("model", "peft", "task")
 _NAMED = ("training", "space", "baseline", "enqueue")
+
+
+_IN_PLACE_OF = {"search": {"sampler", "pruner"}, "sampler": {"search"}, "pruner": {"search"}}
+"""Key of a recipe → keys of a study in whose place it stands, so that it gives way to them."""
 
 
 def recipe_folders(home: Path) -> list[Path]:
@@ -89,6 +94,8 @@ def label_of(file: Path) -> str:
 def _beneath(study: Document, recipe: Document) -> Document:
     merged = Document(dict(study.data), dict(study.origins), [*study.problems, *recipe.problems])
     for key, value in recipe.data.items():
+        if study.data.keys() & _IN_PLACE_OF.get(key, set()):
+            continue
         if key not in RECIPE_KEYS:
             origin = recipe.origin((key,))
             message = f"a recipe says how to search; expected one of {', '.join(RECIPE_KEYS)}"

@@ -251,6 +251,9 @@ class _Import:
         method = self.given.get("method")
         if method not in SAMPLERS:
             self.refuse(("method",), f"expected one of {', '.join(SAMPLERS)}, got {method!r}")
+        elif method == "bayes" and self.given.get("early_terminate"):
+            self.note(("method",), "bayes is tpe here: a Gaussian process learns nothing from trials that are stopped")
+            return "tpe"
         elif method == "bayes":
             self.note(("method",), "bayes is a Gaussian process, gp here; tpe is the usual choice for long studies")
         elif method == "custom":

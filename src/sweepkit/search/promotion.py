@@ -17,16 +17,16 @@ from sweepkit.trial.trial import Ending
 
 
 class Promotion(Strategy):
-    """ASHA with the options of Optuna's pruner of that name; ``min_resource: auto`` is 1."""
+    """ASHA with the options of Optuna's pruner of that name; ``min_resource: auto`` is a tenth of a trial."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self._first = first_rung(options)
+        self._options = options
         self._factor = int(options.get("reduction_factor", 4))
         self._bootstrap = int(options.get("bootstrap_count", 0))
 
     def report(self, event: Evaluated, seen: Seen) -> Ruling:
         """Return ``pause`` at a rung: whether the trial goes on is decided where all that could is compared."""
-        rung = self._first
+        rung = first_rung(self._options, seen.evaluations)
         while rung < event.number:
             rung *= self._factor
         if rung > event.number:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain, repeat
+from random import Random
 from typing import Any
 
 from optuna.samplers import RandomSampler
@@ -14,7 +15,7 @@ from sweepkit.search.history import History
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.read_only import ReadOnlyStorage
 from sweepkit.search.records import DECIDED, Records, blank, ending_of, whole
-from sweepkit.search.samplers import Grid, combinations, make_sampler
+from sweepkit.search.samplers import Grid, Nearby, combinations, make_sampler
 from sweepkit.search.strategy import Next
 from sweepkit.study.configurations import Configuration
 from sweepkit.study.errors import InputError
@@ -108,15 +109,19 @@ class Proposals:
                 self._combinations = []
         return self._combinations
 
-    def draw(self, count: int) -> list[Configuration]:
-        """Return at most so many new configurations at random; the same ones until another trial is stored."""
+    def draw(self, count: int, near: Sequence[Mapping[str, Any]] = ()) -> list[Configuration]:
+        """Return at most so many new configurations: at random, or half of them near these (key → label).
+
+        They are the same ones until another trial is stored.
+        """
         self._records.create()
         own = blank(len(self._history.read()), -1)
         study = self._records.study(self.view(own))
-        chance = RandomSampler(seed=trial_seed(self._study.sampler.seed, own.number))
-        found: dict[str, Configuration] = {}
-        for _ in range(count + RANDOM_REDRAWS):
-            configuration = self._proposer.sample(chance, study, own, {})
+        dice = Random(trial_seed(self._study.sampler.seed, own.number))
+        sampler, found = Nearby(dice), dict[str, Configuration]()
+        for turn in range(count + RANDOM_REDRAWS):
+            sampler.centre = dice.choice(near) if near and turn % 2 else {}
+            configuration = self._proposer.sample(sampler, study, own, {})
             if configuration and configuration.key not in self._history.tried:
                 found[configuration.key] = configuration
             if len(found) == count:

@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from sweepkit.search.samplers import Grid, distribution, quiet_optuna
+from sweepkit.search.samplers import Grid, Nearby, distribution, quiet_optuna
 from sweepkit.study.configurations import Configuration, Configurations
 from sweepkit.study.parameters import Choice, Domain, Scalar
 from sweepkit.study.samplers import Together
@@ -64,8 +64,9 @@ class Proposer:
         if domain.single():
             return dimension.parameter.at(0)
         if dimension.key not in draw.drawn:
-            together = {other.key: self.distributions[other.key] for other in self._together(dimension)}
-            wanted = {key: d for key, d in together.items() if key not in draw.drawn and not d.single()}
+            together = () if isinstance(draw.sampler, Nearby) else self._together(dimension)
+            domains = {other.key: self.distributions[other.key] for other in together}
+            wanted = {key: d for key, d in domains.items() if key not in draw.drawn and not d.single()}
             if dimension.key in wanted:
                 draw.drawn |= draw.sampler.sample_relative(draw.study, draw.trial, wanted)
         if dimension.key not in draw.drawn:

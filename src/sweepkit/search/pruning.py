@@ -15,10 +15,16 @@ from sweepkit.trial.events import Evaluated
 
 
 class Pruning(Strategy):
-    """Asks a pruner, made anew for each evaluation; ``view`` is the storage as it may see it."""
+    """Asks a pruner, made anew for each evaluation; ``view`` is the storage as it may see it.
+
+    ``pruner`` makes it for trials of so many evaluations, None while that is unknown.
+    """
 
     def __init__(
-        self, records: Records, view: Callable[[FrozenTrial], ReadOnlyStorage], pruner: Callable[[], BasePruner]
+        self,
+        records: Records,
+        view: Callable[[FrozenTrial], ReadOnlyStorage],
+        pruner: Callable[[int | None], BasePruner],
     ) -> None:
         self._records = records
         self._view = view
@@ -28,5 +34,5 @@ class Pruning(Strategy):
         """Return the pruner's answer; what it writes on the trial is attached later, as a pruner may count on it."""
         view = self._view(self._records.get(event.trial))
         with quiet_optuna():
-            prune = self._pruner().prune(self._records.study(view), view.own)
+            prune = self._pruner(seen.evaluations).prune(self._records.study(view), view.own)
         return Ruling("prune" if prune else "continue", written=view.written)

@@ -1,4 +1,4 @@
-"""Optuna's samplers and distributions for a study, and two samplers of our own: a grid and a resumable sequence.
+"""Optuna's samplers and distributions for a study, and samplers of our own: a grid, a resumable sequence, what lies near.
 
 Every trial gets a new sampler, seeded from the study's seed and the trial's number, so that its proposal depends on the
 stored trials alone and not on what happened in this process before.
@@ -6,6 +6,7 @@ stored trials alone and not on what happened in this process before.
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -185,3 +186,55 @@ class Quasi(BaseSampler):
     ) -> Any:
         """Return a random value, for parameters outside of the sequence."""
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+
+class Nearby(BaseSampler):
+    """Draws a configuration near ``centre`` (key → label); a parameter that the centre lacks is drawn uniformly.
+
+    Every other parameter stays; the rest move by a tenth of their range, or to another choice.
+    """
+
+    def __init__(self, dice: random.Random) -> None:
+        self._dice = dice
+        self.centre: Mapping[str, Any] = {}
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return nothing: parameters are drawn one by one."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return a label."""
+        here, label = param_name in self.centre, self.centre.get(param_name)
+        stays = here and self._dice.random() < 0.5
+        if isinstance(param_distribution, CategoricalDistribution):
+            choices = param_distribution.choices
+            return label if stays and label in choices else self._dice.choice(choices)
+        assert isinstance(param_distribution, (FloatDistribution, IntDistribution))
+        share = share_of(param_distribution, label) if here else self._dice.random()
+        moved = share if stays or not here else share + self._dice.gauss(0, 0.1)
+        return _at(param_distribution, min(max(moved, 0.0), 1.0))
+
+
+def share_of(distribution: FloatDistribution | IntDistribution, label: Any) -> float:
+    """Return a number's position in its range (0: low, 1: high), in the logarithm with ``log``."""
+    low, high, value = distribution.low, distribution.high, label
+    if distribution.log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return (value - low) / (high - low) if high > low else 0.5
+
+
+def _at(distribution: FloatDistribution | IntDistribution, share: float) -> float:
+    low, high = distribution.low, distribution.high
+    value = low * (high / low) ** share if distribution.log else low + share * (high - low)
+    if distribution.step is not None and not distribution.log:
+        value = low + round((value - low) / distribution.step) * distribution.step
+    value = min(max(value, low), high)
+    return round(value) if isinstance(distribution, IntDistribution) else value

@@ -31,7 +31,7 @@ from sweepkit.study.configurations import Configuration, key_of
 from sweepkit.study.errors import InputError
 from sweepkit.study.files import first_line
 from sweepkit.study.paths import Place
-from sweepkit.study.samplers import make_pruner
+from sweepkit.study.samplers import make_pruner, resolved
 from sweepkit.study.space import dimensions
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
@@ -197,13 +197,22 @@ class Search:
         spec, goals = self._study.pruner, self._objective
         if goals.metrics is not None and goals.prune_on is None:
             return Strategy()
+        if pruner is None and spec.kind.pauses:
+            from sweepkit.search.freeze_thaw import (
+                FreezeThaw,
+            )  # half a second of SciPy, which other strategies do without
+
+            confirm = self._study.confirm
+            return FreezeThaw(self._proposer.distributions, least=confirm.top if confirm else 1)
         if pruner is None and spec.pauses:
             return Promotion(spec.options)
         if pruner is None and not spec.stops:
             return Strategy()
-        return Pruning(
-            self.records, self._proposals.pruner_view, lambda: pruner or make_pruner(spec.type, spec.options)
-        )
+
+        def make(evaluations: int | None) -> BasePruner:
+            return pruner or make_pruner(spec.type, resolved(spec.type, spec.options, evaluations))
+
+        return Pruning(self.records, self._proposals.pruner_view, make)
 
     def _seen(self, event: Evaluated | None = None) -> Seen:
         """Return the study as stored now, of the event's trial what it was at that evaluation."""

@@ -66,8 +66,9 @@ class Seen:
     """Evaluations of a whole trial; None while that is unknown."""
     key: Callable[[float], float]
     """Sort key of a value: higher is better, NaN is lowest."""
-    draw: Callable[[int], list[Configuration]]
-    """Return at most so many random configurations that the space and its constraints allow and that were not tried."""
+    draw: Callable[..., list[Configuration]]
+    """``draw(count, near)`` returns at most so many configurations that the space and its constraints allow and that were not
+    tried: at random, or half of them near the ones given (dimension → label)."""
 
     @property
     def paused(self) -> Sequence[Course]:

@@ -13,7 +13,7 @@ from sweepkit.study.formulas import derive, holds, ingredients
 from sweepkit.study.messages import either, show
 from sweepkit.study.names import UNSET, find
 from sweepkit.study.parameters import Choice, Domain, Expression, Scalar, contains
-from sweepkit.study.space import Condition, Dimension, Occurrence, branch_of, draw, labels, visit
+from sweepkit.study.space import Condition, Dimension, Occurrence, axes, branch_of, draw, labels, visit
 from sweepkit.study.study import StudyData
 
 TRIES = 1000
@@ -54,6 +54,7 @@ class Configurations:
     def __init__(self, study: StudyData, known: Mapping[str, Any]) -> None:
         self._study = study
         self._known = known
+        self._axes = axes(study.space)
         made_of = ingredients(study.space)
         self._untrained = {
             each.name
@@ -83,7 +84,7 @@ class Configurations:
             return params[dimension.key]
 
         try:
-            values = derive(self._study.space, draw(self._study.space, answer), self._known)
+            values = derive(self._study.space, draw(self._study.space, answer, self._axes), self._known)
         except ValueError:
             return None
         visible = {**self._known, **values}

@@ -46,6 +46,8 @@ class Sampler:
     """Whether all trials read one sequence of points, so that every trial's sampler gets the study's seed."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options that sweepkit sets unless the study does."""
+    complete_only: bool = False
+    """Whether it learns from trials that were trained to their end alone."""
     ignored: frozenset[str] = frozenset()
     """Options that are accepted but not passed on, as the search does the same for every sampler."""
 
@@ -82,6 +84,10 @@ class Pruner:
     """Options with which it prunes later: ``{step}`` is the evaluation to get past, ``{next}`` the one after it."""
     wraps: str = ""
     """Option for another pruner, written as its type or as a section of its own."""
+    halves: bool = False
+    """Whether most trials are stopped early."""
+    pauses: bool = False
+    """Whether it is freeze-thaw, which pauses trials and proposes the configurations of new ones itself."""
     promotes: bool = False
     """Whether it has the option ``promote``: trials then pause instead of being pruned, and the best of them go on."""
     population: bool = False
@@ -123,8 +129,14 @@ SAMPLERS: Mapping[str, Sampler] = {
         defaults={"multivariate": True},
         ignored=frozenset({"group"}),  # conditional parameters are always drawn branch by branch
     ),
-    "gp": Sampler("optuna.samplers:GPSampler", together=Together.unconditional, redraws=3, defaults=_QUIET),
-    "cmaes": Sampler("optuna.samplers:CmaEsSampler", together=Together.numbers, defaults=_QUIET),
+    "gp": Sampler(
+        "optuna.samplers:GPSampler",
+        together=Together.unconditional,
+        redraws=3,
+        complete_only=True,
+        defaults=_QUIET,
+    ),
+    "cmaes": Sampler("optuna.samplers:CmaEsSampler", together=Together.numbers, complete_only=True, defaults=_QUIET),
     "qmc": Sampler(
         "optuna.samplers:QMCSampler",
         together=Together.everything,
@@ -132,7 +144,9 @@ SAMPLERS: Mapping[str, Sampler] = {
         defaults={"scramble": True, **_QUIET},
     ),
     "grid": Sampler(None, "every combination once"),
-    "nsga2": Sampler("optuna.samplers:NSGAIISampler", "several objectives", together=Together.unconditional),
+    "nsga2": Sampler(
+        "optuna.samplers:NSGAIISampler", "several objectives", together=Together.unconditional, complete_only=True
+    ),
 }
 """Every sampler, by its name in a study file."""
 
@@ -147,13 +161,17 @@ PRUNERS: Mapping[str, Pruner] = {
         "successive halving",
         advice="{{min_resource: {next}}} or a smaller reduction_factor",
         promotes=True,
+        halves=True,
     ),
     "hyperband": Pruner(
-        "optuna.pruners:HyperbandPruner", advice="{{min_resource: {next}}} or a smaller reduction_factor"
+        "optuna.pruners:HyperbandPruner", advice="{{min_resource: {next}}} or a smaller reduction_factor", halves=True
     ),
     "threshold": Pruner("optuna.pruners:ThresholdPruner"),
     "patient": Pruner("optuna.pruners:PatientPruner", wraps="wrapped_pruner", advice="a larger patience"),
     "wilcoxon": Pruner("optuna.pruners:WilcoxonPruner", advice="a smaller p_threshold"),
+    "freeze-thaw": Pruner(
+        "optuna.pruners:NopPruner", "pauses trials and finishes the most promising ones", pauses=True
+    ),
     "pbt": Pruner("optuna.pruners:NopPruner", "population-based training", population=True),
     "pb2": Pruner("optuna.pruners:NopPruner", "population-based bandits", population=True),
 }
@@ -173,15 +191,34 @@ def make_pruner(kind: str, options: Mapping[str, Any]) -> BasePruner:
         raise InputError(f"pruner {kind}: {error}") from None
 
 
-def first_rung(options: Mapping[str, Any]) -> int:
-    """Return the first evaluation at which asha with ``promote`` pauses trials; ``min_resource: auto`` is 1.
+def first_rung(options: Mapping[str, Any], evaluations: int | None = None) -> int:
+    """Return the first evaluation at which asha decides about trials of so many.
+
+    ``min_resource: auto`` is a tenth of them, and 1 where they are unknown: curves that cross later mislead a decision at the
+    first of many evaluations.
 
     >>> first_rung({"min_resource": 2, "reduction_factor": 3, "min_early_stopping_rate": 1})
     6
+    >>> first_rung({}, 5), first_rung({}, 52)
+    (1, 5)
     """
-    least, factor = options.get("min_resource", "auto"), int(options.get("reduction_factor", 4))
-    power: int = factor ** int(options.get("min_early_stopping_rate", 0))
-    return (1 if least == "auto" else int(least)) * power
+    power: int = int(options.get("reduction_factor", 4)) ** int(options.get("min_early_stopping_rate", 0))
+    return _least(options, evaluations) * power
+
+
+def resolved(kind: str, options: Mapping[str, Any], evaluations: int | None) -> Mapping[str, Any]:
+    """Return a pruner's options with asha's ``min_resource: auto`` as a number, where a trial's evaluations are known.
+
+    Optuna's own ``auto`` is a hundredth of the first complete trial, which suits trials of thousands of steps.
+    """
+    if kind != "asha" or evaluations is None:
+        return options
+    return {**options, "min_resource": _least(options, evaluations)}
+
+
+def _least(options: Mapping[str, Any], evaluations: int | None) -> int:
+    given = options.get("min_resource", "auto")
+    return max(1, round((evaluations or 0) / 10)) if given == "auto" else int(given)
 
 
 @contextmanager

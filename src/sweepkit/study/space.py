@@ -107,13 +107,19 @@ def dimensions(space: Mapping[str, Any]) -> dict[str, Dimension]:
     return result
 
 
-def draw(space: Mapping[str, Any], suggest: Callable[[Dimension], Scalar]) -> dict[str, Any]:
+def draw(
+    space: Mapping[str, Any],
+    suggest: Callable[[Dimension], Scalar],
+    dimension_at: Mapping[str, Dimension] | None = None,
+) -> dict[str, Any]:
     """Return name → value for one configuration; ``suggest`` returns the label of each dimension that exists in it.
+
+    ``dimension_at`` is what :func:`axes` returned, for who draws often.
 
     Includes branch constants and the branches of choices without a consumer, but no expressions (see
     :func:`sweepkit.study.formulas.derive`).
     """
-    dimension_at = axes(space)
+    dimension_at = dimension_at or axes(space)
     values: dict[str, Any] = {}
     for each in visit(space, lambda choice: str(values[choice.name])):
         if isinstance(each.parameter, Domain):

@@ -103,7 +103,7 @@ class PrunerSpec(_Open):
     @property
     def pauses(self) -> bool:
         """Whether trials may pause at evaluations and go on later."""
-        return bool(self.options.get(PROMOTE))
+        return self.kind.pauses or bool(self.options.get(PROMOTE))
 
     @property
     def stops(self) -> bool:
@@ -228,6 +228,9 @@ class StudyData(Section):
     """How configurations are proposed."""
     pruner: PrunerSpec = Field(default_factory=PrunerSpec)
     """When hopeless trials are stopped."""
+    search: Literal["auto"] | None = Field(default=None, exclude=True)
+    """``auto``, in place of sampler and pruner: trials pause, and those that are expected to end best go on. It is written out
+    as what it stands for, ``sampler: {type: random}`` and ``pruner: {type: freeze-thaw}``; ``sampler.seed`` may be given."""
     baseline: dict[str, Any] | None = None
     """Trial 0: what you would use without tuning; omitted names have their consumer's default."""
     enqueue: list[dict[str, Any]] = Field(default_factory=list)
@@ -301,6 +304,25 @@ class StudyData(Section):
     def _learn_secrets(cls, data: Any) -> Any:
         learn({key: data[key] for key in OPEN if key in data} if isinstance(data, Mapping) else None)
         return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_search(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("search") != "auto":
+            return data
+        sampler = {} if data.get("sampler") is None else data["sampler"]
+        if "pruner" in data or not isinstance(sampler, Mapping) or sampler.keys() - {"seed"}:
+            return data
+        rest = {key: value for key, value in data.items() if key != "search"}
+        return {**rest, "sampler": {"type": "random", **sampler}, "pruner": {"type": "freeze-thaw"}}
+
+    @field_validator("search")
+    @classmethod
+    def _alone(cls, search: str | None) -> None:
+        if search is not None:  # else it was resolved
+            raise ValueError(
+                "auto stands in place of sampler and pruner; leave these out (but for sampler.seed), or it"
+            )
 
     @field_validator("space", mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from typing import Any
 from sweepkit.check.fields import Field
 from sweepkit.check.rules.searching import cleaned, grid_size, option_problems, options_of, silence
 from sweepkit.study.errors import Problem
-from sweepkit.study.samplers import PROMOTE, PRUNERS, SAMPLERS, first_rung
+from sweepkit.study.samplers import PROMOTE, PRUNERS, SAMPLERS, first_rung, resolved
 from sweepkit.study.study import StudyData
 
 TRIALS = 100
@@ -30,14 +30,32 @@ def check_pruner(study: StudyData, evaluations: int | None) -> list[Problem]:
         names = ", ".join(goal.metric for goal in goals.goals)
         message = f"a pruner looks at one metric; name it with prune_on, one of {names}"
         problems.append(Problem("objective.prune_on", message))
+    if why := _unread(study):
+        problems.append(Problem("pruner.type", why))
     if not row.population:
         wrong = list(_options("pruner", kind, given))
-        useless = _without_promotion if study.pruner.pauses else _useless
+        useless = _without_pauses if study.pruner.pauses else _useless
         problems += wrong or (useless(study, evaluations) if kind != "none" else ())
     if study.checkpoints.paused_gb is not None and not study.pruner.pauses:
-        message = f"no trial pauses here; leave it out, or set pruner: {{type: asha, {PROMOTE}: true}}"
+        message = f"no trial pauses here; leave it out, or set search: auto or pruner: {{type: asha, {PROMOTE}: true}}"
         problems.append(Problem("checkpoints.paused_gb", message))
     return problems
+
+
+def _unread(study: StudyData) -> str:
+    """Return why the sampler would learn nothing from trials under this pruner; empty where it does."""
+    sampler, kind = study.sampler, study.pruner.type
+    if study.pruner.kind.pauses and sampler.type not in ("random", "qmc"):
+        return (
+            f"{kind} proposes configurations itself, so that {sampler.type} would draw only the first; expected "
+            "sampler: {type: random} or qmc, which search: auto in place of both means"
+        )
+    if study.pruner.kind.halves and sampler.kind.complete_only and not sampler.options.get("consider_pruned_trials"):
+        return (
+            f"{kind} leaves few trials complete, and {sampler.type} learns from complete ones alone: together no better "
+            "than random; take the sampler tpe, the pruner none, or search: auto in place of both"
+        )
+    return ""
 
 
 def _options(path: str, kind: str, given: Mapping[str, Any]) -> Iterator[Problem]:
@@ -50,7 +68,9 @@ def _options(path: str, kind: str, given: Mapping[str, Any]) -> Iterator[Problem
         section = {"type": inner} if isinstance(inner, str) else inner
         if isinstance(section, Mapping):
             others = [
-                name for name, other in PRUNERS.items() if not (other.population or other.wraps or name == "none")
+                name
+                for name, other in PRUNERS.items()
+                if not (other.population or other.pauses or other.wraps or name == "none")
             ]
             wrapped = section.get("type")
             if wrapped in others:
@@ -64,17 +84,22 @@ def _options(path: str, kind: str, given: Mapping[str, Any]) -> Iterator[Problem
     yield from option_problems(path, kind, given, known, lambda options: row.make({**inside, **options}))
 
 
-def _without_promotion(study: StudyData, evaluations: int | None) -> Iterator[Problem]:
+def _without_pauses(study: StudyData, evaluations: int | None) -> Iterator[Problem]:
     """Yield why no trial could pause before its last evaluation, or none of them go on."""
     options, trials = study.pruner.options, study.budget.trials
-    factor, first = int(options.get("reduction_factor", 4)), first_rung(options)
+    if study.checkpoints.every != "evaluation":
+        yield Problem("checkpoints.every", "trials that pause go on from checkpoints; expected evaluation, got never")
+    if study.pruner.kind.pauses:
+        if evaluations is not None and evaluations < 2:
+            message = f"no trial could ever pause: each makes {evaluations} evaluation, at its end; evaluate more often"
+            yield Problem("pruner", message)
+        return
+    factor, first = int(options.get("reduction_factor", 4)), first_rung(options, evaluations)
     needed = max(factor, 1 + int(options.get("bootstrap_count", 0)))
 
     def blamed(*names: str) -> str:
         return next((f"pruner.{name}" for name in names if name in options), "pruner")
 
-    if study.checkpoints.every != "evaluation":
-        yield Problem("checkpoints.every", "trials that pause go on from checkpoints; expected evaluation, got never")
     if evaluations is not None and first >= evaluations:
         message = f"no trial could ever pause: the first rung is evaluation {first}, and a trial makes {evaluations}"
         path = blamed("min_early_stopping_rate", "min_resource", "reduction_factor")
@@ -143,7 +168,7 @@ class _MadeUp:
 
         with silence():
             for sign, direction in ((1, StudyDirection.MINIMIZE), (-1, StudyDirection.MAXIMIZE)):
-                pruner = PRUNERS[self.kind].make(options)
+                pruner = PRUNERS[self.kind].make(resolved(self.kind, options, self.evaluations))
                 study = optuna.create_study(study_name=self.study, direction=direction, pruner=pruner)
                 for number in range(trials):
                     trial = study.ask()

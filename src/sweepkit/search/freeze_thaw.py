@@ -1,0 +1,233 @@
+"""Freeze-thaw: pauses trials, and goes on with those that are expected to improve on the best one for the least training.
+
+After Swersky, Snoek and Adams 2014, with the acquisition of Ament et al. 2023: at a free slot every paused trial and a set of
+new configurations are rated by the logarithm of their expected improvement at the end of their training, minus that of the
+evaluations they still need, a start included. What it improves on is the best end that is expected of any trial: else a new
+configuration would be tried for as long as none was trained to its end. What runs counts as if it had come where it is
+expected, so that several slots do not try the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from sweepkit.search.curves import CurveModel, Points, log_expected_improvement, scores
+from sweepkit.search.samplers import share_of
+from sweepkit.search.strategy import Course, Next, Ruling, Seen, Strategy
+from sweepkit.study.configurations import Configuration
+from sweepkit.trial.events import Evaluated
+from sweepkit.trial.trial import Ending
+
+RANDOM_TRIALS = 8
+"""Trials, the baseline among them, before the model is asked."""
+SHARES = (0.02, 0.06, 0.18, 0.36, 0.6)
+"""Shares of a whole training after which a trial may pause."""
+CANDIDATES = 200
+"""New configurations rated at a time: half of them at random, half around the best trials."""
+AROUND = 5
+"""Trials that new configurations are looked for around."""
+POINTS = 260
+"""Evaluations that the model is given at most, as its time grows with their third power."""
+FIT_POINTS = 100
+"""Evaluations that the hyperparameters are fitted to."""
+SAME = 0.005
+"""Difference that is taken for none, in parts of what the best of the first trials is ahead of their median at first."""
+WORTH = 0.01
+"""Expected improvement, in standard deviations of the scores, below which nothing is finished once no more trials start."""
+
+
+def pauses(evaluations: int) -> list[int]:
+    """Return the evaluations after which a trial of so many may pause.
+
+    >>> pauses(5), pauses(50)
+    ([1, 2, 3], [1, 3, 9, 18, 30])
+    """
+    return sorted({max(1, round(share * evaluations)) for share in SHARES} - {evaluations})
+
+
+class FreezeThaw(Strategy):
+    """Freeze-thaw over these dimensions; ``least`` trials are trained to their end, whatever is expected of them."""
+
+    def __init__(self, distributions: Mapping[str, BaseDistribution], *, least: int = 1) -> None:
+        self._distributions = distributions
+        self._least = least
+        self._known: tuple[object, Next | None] = ((), None)
+
+    def report(self, event: Evaluated, seen: Seen) -> Ruling:
+        """Return ``pause`` where trials may pause: what goes on is decided where all that could is compared."""
+        whole = seen.evaluations
+        return Ruling("pause" if whole is not None and event.number in pauses(whole) else "continue")
+
+    def ask(self, seen: Seen) -> Next | None:
+        """Return the paused trial or the new configuration that is expected to improve most for its cost."""
+        state = [(c.number, c.ending, c.evaluation) for c in seen.courses.values()], seen.room
+        if self._known[0] != state:  # the same question, as a trial that pauses frees its slot
+            self._known = state, self._decide(seen)
+        return self._known[1]
+
+    def _decide(self, seen: Seen) -> Next | None:
+        evaluated = [course for course in seen.courses.values() if course.evaluation or _lost(course)]
+        if seen.room and (len(seen.courses) < RANDOM_TRIALS or len(evaluated) < RANDOM_TRIALS // 2):
+            return Next(why="one of the first trials, at random")
+        if not evaluated or seen.evaluations is None:
+            return Next() if seen.room else None
+        view = _View(seen, self._distributions)
+        going = view.rate_paused()
+        if not seen.room:
+            whole = [each for each in seen.courses.values() if each.ending in (Ending.complete, Ending.running)]
+            short = sum(not each.spared for each in whole) < self._least
+            wanted = going is not None and (short or going.gain > np.log(WORTH))
+            return going.next(view) if going is not None and wanted else None
+        new = view.rate_new()
+        best = max((each for each in (going, new) if each is not None), key=lambda each: each.worth, default=None)
+        return Next() if best is None else best.next(view)
+
+
+class _Rated:
+    """A paused trial or a new configuration, and what is expected of it."""
+
+    def __init__(self, what: Course | Configuration, mean: float, deviation: float, gain: float, cost: float) -> None:
+        self._what, self._mean, self._deviation, self.gain = what, mean, deviation, gain
+        self.worth = gain - np.log(cost)
+
+    def next(self, view: _View) -> Next:
+        """Return the decision for it."""
+        expected = view.in_words(self._mean, self._deviation)
+        if isinstance(self._what, Course):
+            return Next(self._what.number, f"continued after evaluation {self._what.evaluation}: {expected}")
+        return Next(configuration=self._what, why=f"started: {expected}")
+
+
+class _View:
+    """The model of what was seen at one moment."""
+
+    def __init__(self, seen: Seen, distributions: Mapping[str, BaseDistribution]) -> None:
+        assert seen.evaluations is not None
+        self._seen = seen
+        self._whole = seen.evaluations
+        self._distributions = distributions
+        self._stops = {*pauses(self._whole), self._whole}
+        self._groups = [group for group, each in enumerate(distributions.values()) for _ in range(_width(each))]
+        self._start_cost = _start_cost(list(seen.courses.values()))
+        rows = self._rows()
+        self._values = np.array([value for _, _, value in rows])
+        self._scores = scores(np.round(self._values / self._resolution()))
+        points = self._points([(course, evaluation) for course, evaluation, _ in rows])
+        model = CurveModel(points, self._scores, self._groups, fit_to=_spread(len(rows), FIT_POINTS))
+        running = [course for course in seen.courses.values() if course.ending is Ending.running]
+        if running:
+            coming = self._points([(course, self._next_stop(course)) for course in running])
+            points, expected = points + coming, np.append(self._scores, model.predict(coming)[0])
+            model = CurveModel(points, expected, self._groups, fitted=model.fitted)
+        self._model = model
+        going = [course for course in seen.courses.values() if course.evaluation and not _lost(course)]
+        ends = model.predict(self._points([(course, self._whole) for course in going]))[0] if going else np.zeros(0)
+        self._best = float(max(ends, default=0.0))
+        order = np.argsort(-ends, kind="stable")[:AROUND]
+        self._leaders = [going[index] for index in order]
+
+    def rate_paused(self) -> _Rated | None:
+        """Return the best of the paused trials; None without any."""
+        paused = self._seen.paused
+        if not paused:
+            return None
+        mean, deviation = self._model.predict(self._points([(course, self._whole) for course in paused]))
+        gain = log_expected_improvement(mean, deviation, self._best)
+        cost = np.array([self._whole - course.evaluation for course in paused]) + self._start_cost
+        first = int(np.argmax(gain - np.log(cost)))
+        return _Rated(paused[first], mean[first], deviation[first], gain[first], cost[first])
+
+    def rate_new(self) -> _Rated | None:
+        """Return the best of the new configurations; None where everything was tried."""
+        drawn = self._seen.draw(CANDIDATES, [course.drawn for course in self._leaders])
+        if not drawn:
+            return None
+        places = np.array([self._place(each.params) for each in drawn])
+        asked = Points(places, np.ones(len(drawn)), -1 - np.arange(len(drawn)))
+        mean, deviation = self._model.predict(asked)
+        gain = log_expected_improvement(mean, deviation, self._best)
+        first = int(np.argmax(gain))
+        return _Rated(drawn[first], mean[first], deviation[first], gain[first], self._whole + self._start_cost)
+
+    def in_words(self, mean: float, deviation: float) -> str:
+        """Return what is expected at the end, and of the best trial, in the metric's own unit."""
+        order = np.argsort(self._scores)
+        known = np.array([mean - deviation, mean, mean + deviation, self._best])
+        low, middle, high, best = np.interp(known, self._scores[order], self._values[order]) * self._seen.key(1.0)
+        return f"expected {middle:.4g} ± {abs(high - low) / 2:.2g} at the end, of the best trial {best:.4g}"
+
+    def _rows(self) -> list[tuple[Course, int, float]]:
+        """Return evaluations with their values, higher is better; where there are too many, each trial's last and the best."""
+        last, earlier = [], []
+        for course in self._seen.courses.values():
+            if _lost(course):
+                last.append((course, self._whole, float("nan")))
+            for evaluation in sorted(course.values):
+                row = course, evaluation, self._seen.key(course.values[evaluation])
+                if evaluation == course.evaluation:
+                    last.append(row)
+                elif evaluation in self._stops:
+                    earlier.append(row)
+        kept = sorted(last, key=_value)[:POINTS]
+        rows = kept + sorted(earlier, key=_value)[: POINTS - len(kept)]
+        worst = min((value for *_, value in rows if np.isfinite(value)), default=0.0)
+        rows = [(course, at, value if np.isfinite(value) else worst - 1.0) for course, at, value in rows]
+        return sorted(rows, key=lambda row: (row[0].number, row[1]))
+
+    def _resolution(self) -> float:
+        """Return the difference between values that is taken for none: else a plateau's last digits would be searched."""
+        first = [course.values[1] for course in list(self._seen.courses.values())[:RANDOM_TRIALS] if 1 in course.values]
+        keys = [self._seen.key(value) for value in first if np.isfinite(value)]
+        return max(SAME * float(max(keys) - np.median(keys)), 1e-12) if keys else 1e-12
+
+    def _points(self, rows: Sequence[tuple[Course, int]]) -> Points:
+        progress = np.log1p([evaluation for _, evaluation in rows]) / np.log1p(self._whole)
+        places = np.array([self._place(course.drawn) for course, _ in rows])
+        return Points(places, progress, np.array([course.number for course, _ in rows]))
+
+    def _next_stop(self, course: Course) -> int:
+        return min((stop for stop in self._stops if stop > course.evaluation), default=self._whole)
+
+    def _place(self, drawn: Mapping[str, object]) -> list[float]:
+        return [share for key, each in self._distributions.items() for share in _shares(each, drawn.get(key, _NONE))]
+
+
+_NONE = object()
+
+
+def _lost(course: Course) -> bool:
+    return course.ending in (Ending.diverged, Ending.infeasible)
+
+
+def _value(row: tuple[Course, int, float]) -> float:
+    return -row[2] if np.isfinite(row[2]) else float("inf")
+
+
+def _spread(count: int, most: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def _width(distribution: BaseDistribution) -> int:
+    return len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else 1
+
+
+def _shares(distribution: BaseDistribution, label: object) -> list[float]:
+    """Return a label's place in the unit cube; one that a branch leaves out lies in the middle, with no choice made."""
+    if isinstance(distribution, CategoricalDistribution):
+        return [0.7 * (label == choice and type(label) is type(choice)) for choice in distribution.choices]
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    if not isinstance(label, (int, float)):
+        return [0.5]
+    return [share_of(distribution, label)]
+
+
+def _start_cost(courses: Sequence[Course]) -> float:
+    """Return the cost of a start in evaluations, as measured; 0 while it was not."""
+    starts = [course.start_seconds for course in courses if course.start_seconds is not None]
+    each = [seconds for course in courses for seconds in course.seconds.values()]
+    return median(starts) / median(each) if starts and each and median(each) > 0 else 0.0

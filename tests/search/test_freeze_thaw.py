@@ -1,0 +1,196 @@
+"""What freeze-thaw decides, and why: on made-up courses, without a study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from scipy.integrate import quad
+from scipy.stats import norm
+
+from sweepkit.search.curves import CurveModel, Points, log_expected_improvement, scores
+from sweepkit.search.freeze_thaw import FreezeThaw, pauses
+from sweepkit.search.strategy import Course, Next, Seen
+from sweepkit.study.configurations import Configuration
+from sweepkit.trial.trial import Ending
+
+WHOLE = 5
+SPACE: dict[str, BaseDistribution] = {
+    "rate": FloatDistribution(1e-5, 1e-1, log=True),
+    "layers": IntDistribution(1, 8),
+    "optim": CategoricalDistribution(["adam", "sgd"]),
+    "beta": FloatDistribution(0.0, 1.0),  # of adam alone
+}
+
+
+def loss(params: Mapping[str, Any], evaluation: int) -> float:
+    """The best rate is 1e-3; sgd ends worse."""
+    away = (math.log10(params["rate"]) + 3) ** 2 / 4 + 0.02 * params["layers"] + 0.5 * (params["optim"] == "sgd")
+    return away + 1.0 / evaluation
+
+
+def rate_share(params: Mapping[str, Any]) -> float:
+    return (math.log10(params["rate"]) + 5) / 4
+
+
+def drawn(dice: Random) -> dict[str, Any]:
+    optim = dice.choice(["adam", "sgd"])
+    found = {"rate": 10 ** dice.uniform(-5, -1), "layers": dice.randint(1, 8), "optim": optim}
+    return {**found, **({"beta": dice.random()} if optim == "adam" else {})}
+
+
+def course(number: int, params: Mapping[str, Any], evaluation: int, ending: Ending = Ending.paused) -> Course:
+    return Course(
+        number=number,
+        ending=Ending.complete if evaluation == WHOLE else ending,
+        spared=number == 0,
+        params=params,
+        drawn=params,
+        values={n: loss(params, n) for n in range(1, evaluation + 1)},
+        seconds={1: 10.0},
+        start_seconds=5.0,
+    )
+
+
+def seen(courses: Sequence[Course], *, room: bool = True) -> Seen:
+    def draw(count: int, near: Sequence[Mapping[str, Any]] = ()) -> list[Configuration]:
+        dice = Random(len(courses))
+        found = [drawn(dice) for _ in range(count)]
+        return [Configuration(each, each) for each in found]
+
+    return Seen(
+        courses={each.number: each for each in courses},
+        room=room,
+        evaluations=WHOLE,
+        key=lambda value: -math.inf if math.isnan(value) else -value,
+        draw=draw,
+    )
+
+
+def history(count: int = 12) -> list[Course]:
+    """Return a complete baseline and trials that paused after one evaluation."""
+    dice = Random(1)
+    return [course(0, drawn(dice), WHOLE), *(course(number, drawn(dice), 1) for number in range(1, count))]
+
+
+def ask(view: Seen, **options: Any) -> Next:
+    found = FreezeThaw(SPACE, **options).ask(view)
+    assert found is not None
+    return found
+
+
+def test_a_trial_pauses_early_and_never_at_its_end() -> None:
+    assert [pauses(whole) for whole in (1, 2, 3, 10)] == [[], [1], [1, 2], [1, 2, 4, 6]]
+
+
+@pytest.mark.parametrize("z", [3.0, 0.0, -2.0, -3.9, -4.1, -6.0])
+def test_the_expected_improvement_is_the_integral_it_stands_for(z: float) -> None:
+    wanted = quad(lambda x: (x - 1.0) * norm.pdf(x, 1.0 + 2.0 * z, 2.0), 1.0, 30.0, epsabs=0, epsrel=1e-9, limit=200)[0]
+    found = log_expected_improvement(np.array([1.0 + 2.0 * z]), np.array([2.0]), 1.0)
+    assert float(np.exp(found[0])) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_far_below_the_best_the_improvement_still_has_an_order() -> None:
+    found = log_expected_improvement(np.array([-10.0, -30.0, -1e5]), np.ones(3), 0.0)
+    assert np.isfinite(found).all() and found[0] > found[1] > found[2]
+
+
+def test_the_model_knows_the_end_of_a_curve_from_its_beginning_and_those_of_others() -> None:
+    dice = Random(3)
+    configurations = [drawn(dice) for _ in range(30)]
+    ends = np.array([-loss(each, WHOLE) for each in configurations])
+    rows = [(n, t) for n, each in enumerate(configurations) for t in (range(1, 6) if n < 20 else [1])]
+    places = np.array([[rate_share(each), each["layers"] / 8, each["optim"] == "sgd"] for each in configurations])
+    values = scores(np.array([-loss(configurations[n], t) for n, t in rows]))
+    numbers = np.array([n for n, _ in rows])
+    points = Points(places[numbers], np.log1p([t for _, t in rows]) / np.log1p(WHOLE), numbers)
+    model = CurveModel(points, values, [0, 1, 2])
+    mean, deviation = model.predict(Points(places[20:], np.ones(10), np.arange(20, 30)))
+    blind, wide = model.predict(Points(places[20:], np.ones(10), -1 - np.arange(10)))
+    assert np.corrcoef(mean, ends[20:])[0, 1] > 0.95
+    assert (deviation < wide).all(), "a trial's own beginning tells more than its configuration"
+    assert np.corrcoef(blind, ends[20:])[0, 1] > 0.8
+
+
+def test_a_decision_follows_from_what_is_stored_alone() -> None:
+    views = [seen(history(count)) for count in (9, 10, 11, 12)]
+    used = FreezeThaw(SPACE)
+    decisions = [used.ask(view) for view in views]
+    assert decisions == [ask(view) for view in views]
+    assert used.ask(views[0]) == decisions[0]
+
+
+def test_the_first_trials_are_the_samplers() -> None:
+    assert ask(seen(history(7))) == Next(why="one of the first trials, at random")
+    assert ask(seen([])) == Next(why="one of the first trials, at random")
+
+
+def test_it_says_what_is_expected_in_the_metrics_own_unit() -> None:
+    found = ask(seen(history(), room=False))
+    assert found.number is not None
+    assert found.why.startswith("continued after evaluation 1: expected 0.") and "of the best trial 0." in found.why
+
+
+def test_the_most_promising_paused_trial_goes_on() -> None:
+    courses = history()
+    best = min(courses[1:], key=lambda each: loss(each.drawn, WHOLE))
+    assert ask(seen(courses, room=False)).number == best.number
+
+
+def test_slots_that_are_free_at_once_do_not_try_the_same() -> None:
+    courses, started = history(), []
+    for _ in range(8):
+        found = ask(seen(courses))
+        if found.number is not None:
+            courses = [replace(c, ending=Ending.running) if c.number == found.number else c for c in courses]
+        else:
+            assert found.configuration is not None
+            started.append(found.configuration.params)
+            courses.append(course(len(courses), found.configuration.params, 0, Ending.running))
+    rates = sorted(rate_share(each) for each in started)
+    assert len({each["rate"] for each in started}) == len(started) >= 3 and rates[-1] - rates[0] > 0.05
+
+
+def test_what_diverged_or_did_not_fit_keeps_others_away() -> None:
+    courses = history(16)
+    courses[0] = course(0, {"rate": 1e-4, "layers": 4, "optim": "sgd"}, WHOLE)
+    for number, each in enumerate(courses):
+        if each.drawn["optim"] == "adam":
+            ending = (Ending.diverged, Ending.infeasible)[number % 2]
+            courses[number] = replace(each, ending=ending, values={})
+    found = ask(seen(courses))
+    chosen = found.configuration.params if found.configuration else courses[found.number or 0].drawn
+    assert chosen["optim"] == "sgd"
+
+
+def test_once_no_trial_may_start_the_wanted_number_is_finished_and_then_nothing() -> None:
+    courses = history()
+    for _ in range(20):
+        found = FreezeThaw(SPACE, least=3).ask(seen(courses, room=False))
+        if found is None:
+            break
+        courses = [course(c.number, c.drawn, WHOLE) if c.number == found.number else c for c in courses]
+    complete = [each for each in courses if each.ending is Ending.complete and not each.spared]
+    assert found is None and 3 <= len(complete) < len(courses) - 1
+
+
+def test_the_last_digits_of_a_plateau_are_not_searched() -> None:
+    courses = history(9)
+    plateau = [
+        replace(course(n, drawn(Random(n)), 3), values=dict.fromkeys((1, 2, 3), 2.0 + 1e-6 * (n % 3)))
+        for n in range(9, 20)
+    ]
+    found = ask(seen([*courses, *plateau]))
+    assert found.number is None or found.number < 9
+
+
+def test_a_value_that_is_no_number_counts_as_worst() -> None:
+    courses = history()
+    broken = replace(courses[3], values={1: math.nan})
+    assert ask(seen([*courses[:3], broken, *courses[4:]], room=False)).number != 3
