@@ -1,4 +1,4 @@
-"""The private name of `datasets` that prepared data depends on is in the installed version, and does what it is used for."""
+"""The private names that tasks depend on are in the installed versions, and do what they are used for; see also test_trl."""
 
 from __future__ import annotations
 

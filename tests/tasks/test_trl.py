@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 import toys
-from making import spec
+from making import Kept, spec
 from sweepkit import report
 from sweepkit.check.study_file import load_study
 from sweepkit.study.errors import MissingExtra
 from sweepkit.tasks.load import arguments_class
+from sweepkit.trial.events import Checkpointed, Evaluated
 from sweepkit.trial.inspect import inspect
+from sweepkit.trial.objective import run_trial
 from trained import RATE, TRAINING, Rows, last, ran, refused, retrained, study_file, written
 
 pytestmark = pytest.mark.real
@@ -146,6 +148,22 @@ def test_preferences_are_trained_as_trl_trains_them(
     assert (again["metric"], again["value"]) == (metric, pytest.approx(row.value, abs=1e-6))
 
 
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_a_resumed_trial_reports_what_an_undisturbed_one_does(kind: str, project: Path, tiny_gpt2: Path) -> None:
+    row = FORMATS["completion"] if kind == "sft" else PREFERENCES["texts"]
+    rows_of(project, row)
+    adapter = {"peft.r": 2, "peft.lora_dropout": 0.3, "peft.fan_in_fan_out": True} if kind == "sft" else {}
+    study = load_study(study_file(project, kind, tiny_gpt2, training={**TOKENS, **adapter})).study
+    values, whole, half, rest = {"learning_rate": RATE}, Kept(), Kept("stop"), Kept()
+    assert run_trial(study, spec(project, 0, values), whole).ending == "complete"
+    assert run_trial(study, spec(project, 1, values), half).ending == "stopped"
+    last = next(event.path for event in half.of(Checkpointed) if event.role == "last")
+    assert run_trial(study, spec(project, 1, values, resume_from=last), rest).ending == "complete"
+    found, wanted = (dict(line.of(Evaluated)[-1].metrics) for line in (rest, whole))
+    for name in [name for name in wanted if not name.endswith(("_runtime", "_per_second"))]:
+        assert found[name] == pytest.approx(wanted[name], abs=1e-7), name
+
+
 @pytest.mark.parametrize(
     ("rows", "keys", "message"),
     [
@@ -189,6 +207,7 @@ def test_preferences_are_trained_as_trl_trains_them(
             "training.max_len is not a TrainingArguments field; did you mea",
         ),
         ([{"text": "a"}], {"metric": "eval_f1"}, "objective.metric"),
+        ([{"text": "a"}], {"training": {"chat_template_path": "x.jinja"}}, "set by sweepkit; see task.chat_template"),
     ],
 )
 def test_what_cannot_be_fine_tuned_is_refused(

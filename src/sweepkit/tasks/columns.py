@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import field_validator
 
 from sweepkit.study.errors import InputError
-from sweepkit.tasks.built_in import BuiltInTask, TokenizedTask
+from sweepkit.tasks.built_in import BuiltInTask
 from sweepkit.tasks.data import choose, complete, read, with_validation
-from sweepkit.tasks.task import ALWAYS_REPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from datasets import DatasetDict
-    from transformers import PreTrainedModel
 
 
 HEAD = 100
@@ -109,85 +107,3 @@ class ColumnsTask(BuiltInTask):
         """Return the format of data with these columns, one that ``columns`` renames first; empty for none."""
         fitting = [each for each in self.formats if all(self._named(name) in names for name in each)]
         return max(fitting, key=lambda each: sum(name in self.columns for name in each), default=())
-
-
-class TrlTask(ColumnsTask, TokenizedTask):
-    """A language model that one of TRL's Trainers trains on texts or conversations."""
-
-    pipeline_tag: ClassVar[str | None] = "text-generation"
-    peft_task_type: ClassVar[str | None] = "CAUSAL_LM"
-    optional: ClassVar[tuple[str, ...]] = ("tools", "chat_template_kwargs")
-
-    chat_template: str | None = None
-    """File with a Jinja template that turns conversations into text; by default the tokenizer's own."""
-
-    def processing_class(self) -> Any:
-        """Return the tokenizer, with ``chat_template`` where one is named."""
-        tokenizer = super().processing_class()
-        if self.chat_template is not None:
-            file = self.home / self.chat_template
-            if not file.is_file():
-                raise InputError(f"task.chat_template: there is no file {file}")
-            tokenizer.chat_template = file.read_text(encoding="utf-8")
-        return tokenizer
-
-    def model_init(self, **config: Any) -> PreTrainedModel:
-        """Return the model."""
-        from transformers import AutoModelForCausalLM
-
-        return self._model(AutoModelForCausalLM, config)
-
-    def reported(self) -> frozenset[str] | None:
-        """Return the loss and what TRL reports beside it."""
-        return ALWAYS_REPORTED | {
-            f"eval_{name}" for name in (*type(self).model_fields["metrics"].default, "num_tokens")
-        }
-
-    def _complaints(self, row: Mapping[str, Any], format_: tuple[str, ...]) -> Iterator[str]:
-        """Yield what is neither text nor a conversation, or both in one row."""
-        kinds = {name: "texts" if isinstance(row[name], str) else "messages" for name in format_}
-        for name, kind in kinds.items():
-            if kind == "messages" or name == "messages":
-                yield from (f"{name} {wrong}" for wrong in _of_messages(row[name]))
-            elif not row[name].strip():
-                yield f"{name} is empty; complete or remove it"
-        if len({*kinds.values()}) > 1:
-            yield f"{' and '.join(format_)} are texts or messages, both alike; here {kinds}"
-
-    def _check_template(self, args: Any) -> None:
-        """Raise InputError for conversations that no template turns into text."""
-        first = next(iter(self.splits["train"]))
-        talks = any(isinstance(value, list) for name, value in first.items() if name not in self.optional)
-        template = self.processing_class().chat_template or getattr(args, "chat_template_path", None)
-        if talks and template is None:
-            raise InputError(
-                f"task.chat_template: {', '.join(first)} are conversations, and the model's tokenizer has no chat "
-                "template that turns them into text; name a file with one, or a model that was trained to chat"
-            )
-
-    def _check_lengths(self, trainer: Any, length: Callable[[Mapping[str, Any]], int]) -> None:
-        """Raise InputError for prepared rows that are longer than the model reads."""
-        longest, most = self._longest(), trainer.args.max_length
-        if longest is None or (most is not None and most <= longest):
-            return
-        for split, part in (("train", trainer.train_dataset), ("validation", trainer.eval_dataset)):
-            found = max(map(length, part)) if hasattr(part, "select") else most
-            if found is None or found > longest:
-                raise InputError(
-                    f"training.max_length: the model reads at most {longest} tokens, and a row of {split} has "
-                    f"{found or 'any number'}; set training.max_length to {longest} or less"
-                )
-
-
-def _of_messages(found: Any) -> Iterator[str]:
-    """Yield what is wrong with a conversation."""
-    rule = "needs a list of messages {role: user or assistant or system, content: text}"
-    if not isinstance(found, list):
-        yield f"{rule}, got {found!r:.60}"
-        return
-    if not found:
-        yield f"{rule}; the list is empty"
-    for message in found:
-        named = isinstance(message, Mapping) and isinstance(message.get("role"), str)
-        if not named or (message.get("content") is None and not message.get("tool_calls")):
-            yield f"{rule}, got {message!r:.80}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sweepkit.tasks.columns import TrlTask
 from sweepkit.tasks.task import Template
+from sweepkit.tasks.trl import TrlTask
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -37,15 +37,13 @@ class DPO(TrlTask):
         """Return the DPOTrainer. Raises InputError for rows longer than the model reads."""
         from trl.trainer.dpo_trainer import DPOTrainer
 
-        self._check_template(kwargs["args"])
         model, given = kwargs["model"], vars(kwargs["args"])
-        kept = not hasattr(model, "peft_config") and not given["precompute_ref_log_probs"]
-        made = DPOTrainer(**{**kwargs, "ref_model": deepcopy(model) if kept else None, "compute_metrics": None})
-        self._check_lengths(
-            made, lambda row: len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+        if not hasattr(model, "peft_config") and not given["precompute_ref_log_probs"]:
+            kwargs["ref_model"] = deepcopy(model)
+        answers = ("chosen_ids", "rejected_ids")
+        return self._made(
+            DPOTrainer, lambda row: len(row["prompt_ids"]) + max(len(row[name]) for name in answers), **kwargs
         )
-        trainer: Trainer = made
-        return trainer
 
     def data_notes(self) -> list[str]:
         """Return which columns are trained, and how many rows prefer nothing."""

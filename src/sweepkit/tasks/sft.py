@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sweepkit.tasks.built_in import with_perplexity
-from sweepkit.tasks.columns import TrlTask
 from sweepkit.tasks.task import Template
+from sweepkit.tasks.trl import TrlTask
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -34,7 +34,4 @@ class SFT(TrlTask):
         """Return the SFTTrainer. Raises InputError for rows longer than the model reads."""
         from trl.trainer.sft_trainer import SFTTrainer
 
-        self._check_template(kwargs["args"])
-        trainer: Trainer = with_perplexity(SFTTrainer)(**{**kwargs, "compute_metrics": None})
-        self._check_lengths(trainer, lambda row: len(row["input_ids"]))
-        return trainer
+        return self._made(with_perplexity(SFTTrainer), lambda row: len(row["input_ids"]), **kwargs)

@@ -59,6 +59,8 @@ class Task(BaseModel):
     become hyperparameters under their own names."""
     compares: ClassVar[tuple[str, ...]] = ("classes", "numbers")
     """What its metrics compare; see :data:`sweepkit.tasks.metrics.BUNDLED`."""
+    decides: ClassVar[Mapping[str, str]] = {}
+    """Training arguments that the task decides, so that a study may not set them → the reason."""
     peft_task_type: ClassVar[str | None] = None
     """``task_type`` of the adapter made of ``peft.*`` values: SEQ_CLS, CAUSAL_LM, …"""
 

@@ -77,7 +77,7 @@ class Consumers:
         return found[0] if found else None
 
     def _bare(self, name: str) -> tuple[Field | None, str]:
-        if reason := owned(name):
+        if reason := owned(name) or (self.task.built_in.decides.get(name) if self.task else None):
             return None, f"is set by sweepkit; {reason}"
         if name in self.training:
             return self.training[name], ""
