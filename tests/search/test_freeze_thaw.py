@@ -194,3 +194,8 @@ def test_a_value_that_is_no_number_counts_as_worst() -> None:
     courses = history()
     broken = replace(courses[3], values={1: math.nan})
     assert ask(seen([*courses[:3], broken, *courses[4:]], room=False)).number != 3
+
+
+def test_more_trials_than_points_are_thinned_out_and_a_space_of_nothing_is_one_place() -> None:
+    assert FreezeThaw(SPACE).ask(seen(history(400))) is not None
+    assert FreezeThaw({}).ask(seen(history(), room=False)) is not None

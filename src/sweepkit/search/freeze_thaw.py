@@ -112,7 +112,8 @@ class _View:
         self._whole = seen.evaluations
         self._distributions = distributions
         self._stops = {*pauses(self._whole), self._whole}
-        self._groups = [group for group, each in enumerate(distributions.values()) for _ in range(_width(each))]
+        widths = map(_width, distributions.values())
+        self._groups = [group for group, width in enumerate(widths) for _ in range(width)] or [0]
         self._start_cost = _start_cost(list(seen.courses.values()))
         rows = self._rows()
         self._values = np.array([value for _, _, value in rows])
@@ -125,7 +126,8 @@ class _View:
             points, expected = points + coming, np.append(self._scores, model.predict(coming)[0])
             model = CurveModel(points, expected, self._groups, fitted=model.fitted)
         self._model = model
-        going = [course for course in seen.courses.values() if course.evaluation and not _lost(course)]
+        alive = (Ending.complete, Ending.running, Ending.paused)
+        going = [course for course in seen.courses.values() if course.evaluation and course.ending in alive]
         ends = model.predict(self._points([(course, self._whole) for course in going]))[0] if going else np.zeros(0)
         self._best = float(max(ends, default=0.0))
         order = np.argsort(-ends, kind="stable")[:AROUND]
@@ -162,7 +164,10 @@ class _View:
         return f"expected {middle:.4g} ± {abs(high - low) / 2:.2g} at the end, of the best trial {best:.4g}"
 
     def _rows(self) -> list[tuple[Course, int, float]]:
-        """Return evaluations with their values, higher is better; where there are too many, each trial's last and the best."""
+        """Return evaluations with their values, higher is better; where there are too many, first each trial's last.
+
+        Of more trials than points, the better half of the points are the best trials and the others any of the rest.
+        """
         last, earlier = [], []
         for course in self._seen.courses.values():
             if _lost(course):
@@ -173,7 +178,9 @@ class _View:
                     last.append(row)
                 elif evaluation in self._stops:
                     earlier.append(row)
-        kept = sorted(last, key=_value)[:POINTS]
+        last.sort(key=_value)
+        most = POINTS // 2 if len(last) > POINTS else POINTS
+        kept = last[:most] + [last[most:][place] for place in _spread(len(last) - most, POINTS - most)]
         rows = kept + sorted(earlier, key=_value)[: POINTS - len(kept)]
         worst = min((value for *_, value in rows if np.isfinite(value)), default=0.0)
         rows = [(course, at, value if np.isfinite(value) else worst - 1.0) for course, at, value in rows]
@@ -194,7 +201,8 @@ class _View:
         return min((stop for stop in self._stops if stop > course.evaluation), default=self._whole)
 
     def _place(self, drawn: Mapping[str, object]) -> list[float]:
-        return [share for key, each in self._distributions.items() for share in _shares(each, drawn.get(key, _NONE))]
+        shares = (_shares(each, drawn.get(key, _NONE)) for key, each in self._distributions.items())
+        return [share for each in shares for share in each] or [0.5]
 
 
 _NONE = object()
@@ -209,7 +217,7 @@ def _value(row: tuple[Course, int, float]) -> float:
 
 
 def _spread(count: int, most: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+    return np.linspace(0, count - 1, max(0, min(count, most))).round().astype(np.int64)
 
 
 def _width(distribution: BaseDistribution) -> int:
