@@ -21,14 +21,17 @@ from quality.virtual import Course, Terms, run
 DATA = Path(__file__).parents[3] / "shared" / "quality"
 FAMILIES = ("taskset", "fitted", "lcbench", "made-up")
 ASHA = {"type": "asha", "min_resource": 1, "reduction_factor": 3}
+LATER = {**ASHA, "min_resource": "auto"}
 
 STRATEGIES: Mapping[str, Mapping[str, Any]] = {
     "random": {"sampler": {"type": "random"}},
     "tpe": {"sampler": {"type": "tpe"}},
     "tpe+asha": {"sampler": {"type": "tpe"}, "pruner": ASHA},
+    "tpe+asha-auto": {"sampler": {"type": "tpe"}, "pruner": LATER},
     "tpe+median": {"sampler": {"type": "tpe"}, "pruner": {"type": "median"}},
     "tpe+promotion": {"sampler": {"type": "tpe"}, "pruner": {**ASHA, "promote": True}},
-    "auto": {"sampler": {"type": "random"}, "pruner": {"type": "freeze-thaw"}},
+    "tpe+promotion-auto": {"sampler": {"type": "tpe"}, "pruner": {**LATER, "promote": True}},
+    "auto": {"search": "auto"},
     "gp": {"sampler": {"type": "gp"}},
 }
 """Name → keys of the study file."""

@@ -39,6 +39,13 @@ def test_the_search_is_better_than_chance_and_wastes_no_training() -> None:
     assert complaints() == []
 
 
+def test_freeze_thaw_finds_what_chance_does_not() -> None:
+    task, terms = MadeUp(0, 5), Terms(budget=90)
+    auto, chance = run(task, {"search": "auto"}, terms, 0), run(task, {"sampler": {"type": "random"}}, terms, 0)
+    assert auto.regret(task, 90) <= 0.02 < 0.1 < chance.regret(task, 90)
+    assert auto.repeated == 0 and len(auto.complete) >= 3
+
+
 def test_a_sampler_that_is_not_asked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     blind = replace(SAMPLERS["random"], ignored=frozenset({"n_startup_trials"}))
     monkeypatch.setitem(samplers.SAMPLERS, "tpe", blind)
