@@ -49,6 +49,9 @@ WARM_PACKAGES = (
     "scipy",
     "trl",
     "sentence_transformers",
+    "rouge_score",
+    "sacrebleu",
+    "seqeval",
 )
 """Packages whose modules the warm process imports as well once a child has needed them."""
 

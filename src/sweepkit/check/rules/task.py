@@ -26,6 +26,7 @@ from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import quantization, references
 from sweepkit.tasks.arguments import SHARDS
+from sweepkit.tasks.built_in import BuiltInTask
 from sweepkit.tasks.columns import ColumnsTask
 from sweepkit.tasks.data import SUFFIXES, columns, columns_of
 from sweepkit.tasks.load import option_problems
@@ -96,11 +97,13 @@ def _built_in(study: StudyData, consumers: Consumers) -> Iterator[Problem]:
             if path not in searched:
                 yield Problem(path, message)
     else:
+        if not isinstance(task, BuiltInTask):
+            return
         yield from _data(task, study.home, searched)
         yield from _needs(task, {*study.training, *(each.name for each in visit(study.space))})
 
 
-def _needs(task: Any, names: Collection[str]) -> Iterator[Problem]:
+def _needs(task: BuiltInTask, names: Collection[str]) -> Iterator[Problem]:
     """Yield what the task's options need: other values of the study, or a package."""
     if task.source.streaming and "max_steps" not in names:
         yield Problem("training.max_steps", "needed where task.data is streamed: the length of a trial in steps")
@@ -113,7 +116,7 @@ def _needs(task: Any, names: Collection[str]) -> Iterator[Problem]:
         yield Problem("task.quantization", f"weights in few bits are not trained themselves; {advice}")
 
 
-def _data(task: Any, home: Path, searched: set[str]) -> Iterator[Problem]:
+def _data(task: BuiltInTask, home: Path, searched: set[str]) -> Iterator[Problem]:
     """Yield data sets that cannot be loaded without the network, and columns that the files do not have."""
     name, variable = task.source.name, references.offline("HF_DATASETS_OFFLINE")
     beside = any(exists(folder / name) for folder in (Path.cwd(), home, project_root(home))) if name else False
