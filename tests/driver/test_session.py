@@ -230,6 +230,31 @@ def test_a_budget_that_is_used_up_starts_no_more_and_stops_running_trials_after_
         (project / "runs/toy/trials/0000/events.jsonl").unlink()
 
 
+@pytest.mark.parametrize(
+    ("hours", "spent", "kept"),
+    [
+        (2.0, 4000.0, ""),
+        (2.0, 4500.0, "the last 50 min 00 s of 2 h are kept to confirm"),
+        (1.0, 1900.0, "the last 30 min 00 s"),
+    ],
+)
+def test_the_search_leaves_time_to_confirm(project: Path, hours: float, spent: float, kept: str) -> None:
+    keys = {
+        "budget": {"trials": 9, "hours": hours},
+        "confirm": {"top": 2, "seeds": 3},
+        "baseline": {"learning_rate": 1e-3},
+    }
+    session = session_of(project, **keys)
+    session._whole = [200.0, 400.0]  # 9 runs of 300 seconds, and as long for the last trials
+    place = session._study.place
+    place.spent_json.write_text(json.dumps({"seconds": spent}))
+    session._spent = Clock(place)
+    assert bool(session.next()) == (not kept) and kept in session.reason
+    assert session._kept_to_confirm(1e9) == 3000.0
+    session._search.proposes = False  # the confirmation's own session
+    assert session._kept_to_confirm(1e9) == 0.0
+
+
 def test_time_spent_is_summed_over_resumes_and_drivers(project: Path) -> None:
     place = Place.of("toy", project)
     path = place.spent_json

@@ -62,6 +62,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "try": running.try_,
     },
     "Run it": {
+        "tune": running.tune,
         "run": running.run,
         "enqueue": running.enqueue,
         "stop": running.stop,

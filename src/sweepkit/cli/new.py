@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from sweepkit.check.schema import schema
 from sweepkit.study.errors import InputError, nearest
@@ -42,8 +43,8 @@ def write(folder: Path, *, kind: str, data: str, model: str, metric: str = "") -
         "name": name,
         "here": os.path.relpath(folder / "study.yaml"),
         "schema": SCHEMA,
-        "model": _text(reference(model, folder, "--model")),
-        "data": f"{{{key}: {_text(source)}}}",
+        "model": yaml_text(reference(model, folder, "--model")),
+        "data": f"{{{key}: {yaml_text(source)}}}",
         "data_shown": data,
         **_by_kind(kind, metric.removeprefix("eval_")),
     }
@@ -64,23 +65,34 @@ def check_kind(kind: str) -> None:
         raise InputError(f"--kind: there is no kind {kind}; built in are {', '.join(KINDS)}{nearest(kind, KINDS)}")
 
 
-def _by_kind(kind: str, metric: str) -> dict[str, str]:
-    """Return what a kind and the metric to optimise put into the files."""
+def objective_of(kind: str, metric: str) -> tuple[str, str, dict[str, Any]]:
+    """Return the metric to optimise, by default the kind's usual one, its direction, and options to show or to add."""
     task = kind_class(kind)
     template = task.template
     assert template is not None  # every built-in kind has one
     metric = metric or template.metric
-    reported = option_defaults(task)["metrics"]
-    options = [f"  {name}: {value}\n" for name, value in template.options.items()]
+    reported, options = option_defaults(task)["metrics"], dict(template.options)
     if metric not in (*reported, "loss"):
-        options.append(f"  metrics: [{', '.join(map(_text, [*reported, metric]))}]\n")
+        options["metrics"] = [*reported, metric]
+    return f"eval_{metric}", "minimize" if metric in LOWER_IS_BETTER else "maximize", options
+
+
+def _by_kind(kind: str, metric: str) -> dict[str, str]:
+    """Return what a kind and the metric to optimise put into the files."""
+    template = kind_class(kind).template
+    assert template is not None  # every built-in kind has one
+    metric, direction, options = objective_of(kind, metric)
+    shown = {
+        name: f"[{', '.join(map(yaml_text, each))}]" if isinstance(each, list) else each
+        for name, each in options.items()
+    }
     low, high = template.learning_rate
     return {
         "kind": kind,
         "expects": template.data,
-        "options": "".join(options),
-        "metric": f"eval_{metric}",
-        "direction": "minimize" if metric in LOWER_IS_BETTER else "maximize",
+        "options": "".join(f"  {name}: {each}\n" for name, each in shown.items()),
+        "metric": metric,
+        "direction": direction,
         "low": low,
         "high": high,
     }
@@ -114,7 +126,7 @@ def data_reference(text: str, folder: Path) -> dict[str, str]:
     return {"path" if local else "name": reference(text, folder, "--data")}
 
 
-def _text(value: str) -> str:
+def yaml_text(value: str) -> str:
     """Return a text as YAML reads it back, quoted where it must be."""
     plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", value) and value not in ("true", "false", "null")
     return value if plain else json.dumps(value)

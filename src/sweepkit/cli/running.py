@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from sweepkit.cli import studies
 from sweepkit.study.backends import BACKENDS, meanings
 from sweepkit.study.errors import InputError
+from sweepkit.tasks.kinds import KINDS
+
+if TYPE_CHECKING:
+    from sweepkit.check import Checked
 
 EXIT_CODES = {"done": 0, "failed": 1, "undelivered": 3, "interrupted": 130}
 
@@ -43,14 +48,19 @@ def run(
     received everything, 130 interrupted.
     """
     from sweepkit.check.find import find_study
+
+    options = {"--backend": backend, "--parallel": parallel}
+    short = [f"{option}={value}" for option, value in options.items() if value is not None]
+    _run(find_study(study, [*(overrides or []), *short]), fresh=fresh)
+
+
+def _run(checked: Checked, *, fresh: bool = False) -> NoReturn:
+    """Run a study with a live view, print its summary, and exit."""
     from sweepkit.driver.run import run_checked
     from sweepkit.report import terminal
     from sweepkit.report.progress import watcher
     from sweepkit.report.rows import failed
 
-    options = {"--backend": backend, "--parallel": parallel}
-    short = [f"{option}={value}" for option, value in options.items() if value is not None]
-    checked = find_study(study, [*(overrides or []), *short])
     with watcher() as view:
         outcome = run_checked(checked, fresh=fresh, watch=view)
     terminal.show(terminal.summary(outcome, checked.study))
@@ -58,6 +68,75 @@ def run(
     if ended == "done":
         ended = "failed" if failed(outcome.rows) else "undelivered" if outcome.undelivered else "done"
     raise typer.Exit(EXIT_CODES[ended])
+
+
+def tune(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A csv, json, parquet or CoNLL file, a folder with files of train, validation and test or with images by "
+            "class, a dataset on the hub, or package:NAME/path.",
+            autocompletion=studies.complete_path,
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A local folder, a model on the hub, or package:NAME/sub/folder; by default the kind's.",
+            show_default=False,
+        ),
+    ] = "",
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes that all of it may take, confirmation included.", show_default="30")
+    ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="Built-in task kind; by default recognised by the data's columns.",
+            autocompletion=lambda: list(KINDS),
+            show_default=False,
+        ),
+    ] = "",
+    name: Annotated[
+        str,
+        typer.Option(help="Name of the study and of its folder; by default made of the data's.", show_default=False),
+    ] = "",
+    overrides: studies.Overrides = None,
+    no_run: Annotated[
+        bool, typer.Option("--no-run", "--dry-run", help="Write the study and show its plan only.")
+    ] = False,
+) -> None:
+    """Tune a model on your data without writing a study: it is planned, written to a folder, and run.
+
+    Kind and columns follow from the data, length and number of trials from measured steps and --minutes; each decision is
+    said and written into the study file. The same command goes on with it, as sweep run does. Exit codes are those of sweep
+    run.
+
+    For example: sweep tune reviews.csv --model distilbert/distilbert-base-uncased --minutes 60
+    """
+    from sweepkit.check.find import find_study
+    from sweepkit.cli.plan import plan
+    from sweepkit.cli.tune import Asked, default_folder
+    from sweepkit.cli.writing import probed
+    from sweepkit.report import terminal
+
+    typed = {"model": model, "minutes": "" if minutes is None else f"{minutes:g}", "kind": kind, "name": name}
+    asked = Asked(
+        data=data,
+        folder=Path(name) if name else default_folder(data),
+        options={option: value for option, value in typed.items() if value},
+        overrides=overrides or [],
+        say=typer.echo,
+        probe=probed,
+    )
+    file = str(asked.planned())
+    checked = find_study(file)
+    if no_run:
+        terminal.show(plan(checked.study, file))
+        raise typer.Exit(0)
+    _run(checked)
 
 
 def try_(

@@ -25,6 +25,12 @@ def complete(incomplete: str) -> list[str]:
     return [text for text in (*study_names(), *near) if text.startswith(incomplete)]
 
 
+def complete_path(incomplete: str) -> list[str]:
+    """Return the files and folders that begin so."""
+    found = sorted(Path().glob(f"{incomplete}*")) if not incomplete.startswith(("/", "~", ".")) else []
+    return [f"{path}/" if path.is_dir() else str(path) for path in found if not path.name.startswith(".")]
+
+
 Argument = Annotated[
     str,
     typer.Argument(

@@ -129,7 +129,7 @@ def check(
     data, warnings = checked.study, [_plain(warning) for warning in checked.warnings]
     for warning in () if as_json else checked.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    forecast = _probe(checked) if probe else None
+    forecast = probed(checked) if probe else None
     objections = forecast.objections(data) if forecast else []
     if as_json:
         from sweepkit.study.identity import plain_study
@@ -149,7 +149,7 @@ def _plain(problem: Problem) -> dict[str, Any]:
     return {"file": problem.file, "line": problem.line, "path": problem.path, "message": problem.message}
 
 
-def _probe(checked: Checked) -> Forecast:
+def probed(checked: Checked) -> Forecast:
     """Probe a study, with its progress on standard error."""
     from sweepkit.driver.probe import probe
     from sweepkit.report.watch import Watcher

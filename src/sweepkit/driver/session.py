@@ -5,9 +5,11 @@ Every event goes to the trial's log, the search, the tracker and the watcher.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from sweepkit.backends import Scheduler
@@ -17,6 +19,7 @@ from sweepkit.driver.population import Population
 from sweepkit.driver.retention import Retention
 from sweepkit.report.watch import Watcher
 from sweepkit.search.search import Search
+from sweepkit.study import words
 from sweepkit.study.errors import FULL_DISK, StudyFailed
 from sweepkit.study.files import cause_kind
 from sweepkit.study.paths import CONSOLE
@@ -81,6 +84,8 @@ class StudySession:
         done = [row for row in search.trials() if row.ending.counts or row.ending is Ending.paused]
         self._ended_seconds = sum(row.seconds or 0.0 for row in done)
         """Of trials that ended or paused; those of the others are in their logs."""
+        self._whole = [row.seconds for row in done if row.ending is Ending.complete and row.seconds]
+        """Seconds of the trials that were trained to their end."""
         self._since: dict[int, float] = {}
         """Trial → when it started or was last evaluated."""
         self._pausing: set[int] = set()
@@ -236,14 +241,26 @@ class StudySession:
     def _used_up(self) -> str:
         """Return in words which budget is used up; empty while none is."""
         budget = self._study.budget
-        if budget.hours is not None and self._spent.seconds >= budget.hours * 3600:
-            return f"budget.hours: {budget.hours:g} h used up"
+        if budget.hours is not None:
+            kept = self._kept_to_confirm(budget.hours * 3600)
+            if self._spent.seconds + kept >= budget.hours * 3600:
+                rest = f"the last {words.span(kept)} of {budget.hours:g} h are kept to confirm" if kept else ""
+                return f"budget.hours: {rest or f'{budget.hours:g} h used up'}"
         if budget.gpu_hours is not None:
             seconds = self._ended_seconds + sum(log.seconds for log in self._logs.values())
             if self._setup.gpus * seconds >= budget.gpu_hours * 3600:
                 return f"budget.gpu_hours: {budget.gpu_hours:g} GPU-hours used up"
         target = self._retention.answer().target if budget.target is not None else None
         return f"budget.target: trial {target.number} reached {target.value:g}" if target else ""
+
+    def _kept_to_confirm(self, limit: float) -> float:
+        """Return the seconds that the search leaves for its last trials and the confirmation, at most half of the limit."""
+        confirm = self._study.confirm
+        if confirm is None or not self._search.proposes or not self._whole:
+            return 0.0
+        runs = confirm.seeds * (confirm.top + (self._study.baseline is not None))
+        rounds, each = math.ceil(runs / max(1, self._setup.slots)), fmean(self._whole)
+        return min(limit / 2, rounds * each + min(each, 60 * self._study.budget.grace_minutes))
 
     def _take_over(self) -> list[Trial]:
         """Return the trials that dead drivers left unfinished; reading their logs counts the GPU time they used."""
@@ -341,6 +358,7 @@ class StudySession:
             return
         total = replace(event, seconds=log.seconds)
         self._ended_seconds += total.seconds
+        self._whole += [total.seconds] if total.ending == Ending.complete else []
         facts: dict[str, Any] = {}
         if started := log.started:
             facts |= {"unproved": list(started.unproved), "proved": list(started.proved)}

@@ -12,6 +12,7 @@ from sweepkit.study.errors import InputError
 from sweepkit.tasks.built_in import LanguageTask
 from sweepkit.tasks.data import Column, DataSpec, as_text, choose, complete, read, rows_aside
 from sweepkit.tasks.metrics import Decided
+from sweepkit.tasks.shapes import TEXT
 from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class CausalLM(LanguageTask):
         data="a column text, or plain text files",
         options={"block_size": 128},
         learning_rate=("1e-6", "5e-4"),
+        model="distilbert/distilgpt2",
+        shapes=({"text": TEXT},),
     )
     pipeline_tag: ClassVar[str | None] = "text-generation"
     peft_task_type: ClassVar[str | None] = "CAUSAL_LM"

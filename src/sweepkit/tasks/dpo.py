@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sweepkit.tasks.shapes import of_columns
 from sweepkit.tasks.task import Template
 from sweepkit.tasks.trl import TrlTask
 
@@ -23,6 +24,12 @@ class DPO(TrlTask):
         metric="rewards/accuracies",
         data="columns prompt, chosen and rejected, texts or messages",
         learning_rate=("1e-7", "1e-4"),
+        model="HuggingFaceTB/SmolLM2-135M-Instruct",
+        adapter=True,
+        shapes=(
+            of_columns({"prompt": "question instruction query", "chosen": "", "rejected": ""}, "text messages"),
+            of_columns({"chosen": "", "rejected": ""}, "text messages"),
+        ),
     )
     arguments_type: ClassVar[str] = "trl:DPOConfig"
     formats: ClassVar[tuple[tuple[str, ...], ...]] = (("prompt", "chosen", "rejected"), ("chosen", "rejected"))

@@ -14,6 +14,7 @@ from sweepkit.tasks import labels, models
 from sweepkit.tasks.built_in import BuiltInTask
 from sweepkit.tasks.data import Column, DataSpec, choose, complete, read, with_validation
 from sweepkit.tasks.models import FromConfig, ModelRef
+from sweepkit.tasks.shapes import CLASS, Role
 from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ class ImageClassification(BuiltInTask):
     """One label per image; images stay compressed on disk, and the model's image processor reads them batch by batch."""
 
     template: ClassVar[Template | None] = Template(
-        metric="accuracy", data="a folder with one folder of images per class"
+        metric="accuracy",
+        data="a folder with one folder of images per class, or columns image and label",
+        model="google/vit-base-patch16-224-in21k",
+        shapes=({"image": Role(("image", "img picture photo pixels"), "image", by_value=True), "label": CLASS},),
     )
     pipeline_tag: ClassVar[str | None] = "image-classification"
 

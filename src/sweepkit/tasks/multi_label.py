@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import labels, models
 from sweepkit.tasks.data import Column
+from sweepkit.tasks.shapes import Role, of_texts
 from sweepkit.tasks.task import Template
 from sweepkit.tasks.text import TextTask
 
@@ -22,7 +23,9 @@ class MultiLabelClassification(TextTask):
     """Any number of labels per text or pair of texts; each is decided on its own, by a threshold of 0 on its logit."""
 
     template: ClassVar[Template | None] = Template(
-        metric="f1_micro", data="columns text and label; label holds a list of labels per row"
+        metric="f1_micro",
+        data="columns text and label; label holds a list of labels per row",
+        shapes=of_texts(Role(("label labels", "tags categories topics genres emotions"), "labels")),
     )
     pipeline_tag: ClassVar[str | None] = "text-classification"
 

@@ -11,12 +11,17 @@ from sweepkit.study.errors import InputError
 from sweepkit.tasks.built_in import TokenizedTask
 from sweepkit.tasks.data import Column, as_text, choose, complete, read, with_validation
 from sweepkit.tasks.metrics import Decided
+from sweepkit.tasks.shapes import Role
 from sweepkit.tasks.spans import Choice, best_answers, windows
 from sweepkit.tasks.task import ALWAYS_REPORTED, Template
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from transformers import EvalPrediction, PreTrainedModel, Trainer
+
+
+_ASKED = {"question": Role(("question", "query"), "text"), "context": Role(("context", "passage paragraph"), "text")}
+_START = Role(("answer_start", "start"), "number class")
 
 
 class QuestionAnswering(TokenizedTask):
@@ -26,7 +31,12 @@ class QuestionAnswering(TokenizedTask):
     """
 
     template: ClassVar[Template | None] = Template(
-        metric="f1", data="columns question, context and answers, as in SQuAD"
+        metric="f1",
+        data="columns question, context and answers, as in SQuAD",
+        shapes=(
+            {**_ASKED, "answers": Role(("answers", "answer"), "answers")},
+            {**_ASKED, "answers": Role(("answers", "answer"), "text"), "answer_start": _START},
+        ),
     )
     pipeline_tag: ClassVar[str | None] = "question-answering"
     peft_task_type: ClassVar[str | None] = "QUESTION_ANS"

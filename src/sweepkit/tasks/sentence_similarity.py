@@ -17,6 +17,7 @@ from sweepkit.study.errors import InputError, nearest
 from sweepkit.tasks import models
 from sweepkit.tasks.columns import ColumnsTask
 from sweepkit.tasks.data import DataSpec, columns
+from sweepkit.tasks.shapes import Role, of_columns
 from sweepkit.tasks.task import ALWAYS_REPORTED, Template
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ _DEFAULTS: Mapping[tuple[str, ...], str] = {SCORED: "CoSENTLoss", LABELLED: "Con
 _ROW_BY_ROW = frozenset({"TripletLoss", "CosineSimilarityLoss", "ContrastiveLoss"})
 """Losses of each row by itself; the others compare the rows of a batch with each other."""
 _SIMILARITIES = ("cosine", "dot")
+_SENTENCES = of_columns({"sentence1": "sentence_a text1", "sentence2": "sentence_b text2"})
 _REPORTED: Mapping[tuple[str, ...], tuple[str, ...]] = {
     PAIRS: ("{}_ndcg@10", "{}_mrr@10", "{}_map@100", "{}_accuracy@1", "{}_recall@10"),
     TRIPLETS: ("{}_accuracy",),
@@ -77,6 +79,13 @@ class SentenceSimilarity(ColumnsTask):
         metric="loss",
         data="anchor, positive (and negative), or sentence1, sentence2 and score (or label)",
         learning_rate=("1e-6", "1e-3"),
+        model="sentence-transformers/all-MiniLM-L6-v2",
+        shapes=(
+            of_columns({"anchor": "query", "positive": "", "negative": ""}),
+            of_columns({"anchor": "query", "positive": ""}),
+            {**_SENTENCES, "score": Role(("score", "similarity similarity_score relatedness_score"), "number class")},
+            {**_SENTENCES, "label": Role(("label",), "class")},
+        ),
     )
     pipeline_tag: ClassVar[str | None] = "sentence-similarity"
     peft_task_type: ClassVar[str | None] = "FEATURE_EXTRACTION"

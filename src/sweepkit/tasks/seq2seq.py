@@ -10,11 +10,26 @@ from sweepkit.study.errors import InputError
 from sweepkit.tasks.built_in import LanguageTask
 from sweepkit.tasks.data import Column, as_text, choose, complete, read, with_validation
 from sweepkit.tasks.metrics import IGNORED, Decided, of_loss
+from sweepkit.tasks.shapes import Role
 from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
     from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+
+
+_PAIRS = (
+    ("source", "target"),
+    ("src", "tgt"),
+    ("input_text", "target_text"),
+    ("input", "target"),
+    ("document", "summary"),
+    ("text", "summary"),
+    ("article", "summary"),
+    ("article", "highlights"),
+    ("dialogue", "summary"),
+)
+"""Usual names of a text to read and the text to write."""
 
 
 class Seq2Seq(LanguageTask):
@@ -25,7 +40,11 @@ class Seq2Seq(LanguageTask):
     """
 
     template: ClassVar[Template | None] = Template(
-        metric="rougeL", data="columns source and target", learning_rate=("1e-5", "3e-3")
+        metric="rougeL",
+        data="columns source and target",
+        learning_rate=("1e-5", "3e-3"),
+        model="google-t5/t5-small",
+        shapes=tuple({"source": Role((a,), "text"), "target": Role((b,), "text")} for a, b in _PAIRS),
     )
     pipeline_tag: ClassVar[str | None] = "text-generation"
     peft_task_type: ClassVar[str | None] = "SEQ_2_SEQ_LM"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sweepkit.tasks.built_in import with_perplexity
+from sweepkit.tasks.shapes import TEXT, Role
 from sweepkit.tasks.task import Template
 from sweepkit.tasks.trl import TrlTask
 
@@ -22,6 +23,20 @@ class SFT(TrlTask):
         metric="loss",
         data="a column messages, columns prompt and completion, or a column text",
         learning_rate=("1e-6", "5e-4"),
+        model="HuggingFaceTB/SmolLM2-135M-Instruct",
+        adapter=True,
+        shapes=(
+            {
+                "messages": Role(
+                    ("messages", "conversations conversation dialog dialogue chat"), "messages", by_value=True
+                )
+            },
+            {
+                "prompt": Role(("prompt", "instruction input question query"), "text messages"),
+                "completion": Role(("completion", "response output answer reply"), "text messages"),
+            },
+            {"text": TEXT},
+        ),
     )
     arguments_type: ClassVar[str] = "trl:SFTConfig"
     formats: ClassVar[tuple[tuple[str, ...], ...]] = (("messages",), ("prompt", "completion"), ("text",))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, PrivateAttr, field_validator
 
 from sweepkit.tasks import metrics as metric_modules
+from sweepkit.tasks.shapes import Shape
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -24,7 +25,7 @@ ALWAYS_REPORTED = frozenset({"eval_loss", "eval_runtime", "eval_samples_per_seco
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """What ``sweep new`` writes into a study of this kind."""
+    """What ``sweep new`` and ``sweep tune`` write into a study of this kind, and by what they know its data."""
 
     metric: str
     """Metric to optimise, without ``eval_``."""
@@ -34,6 +35,12 @@ class Template:
     """Options that a new study shows."""
     learning_rate: tuple[str, str] = ("1e-6", "1e-3")
     """Lower and upper end of the searched learning rates, as written in YAML."""
+    shapes: tuple[Shape, ...] = ()
+    """What the columns of its data are called and hold."""
+    model: str = "distilbert/distilbert-base-uncased"
+    """Small model of the hub that ``sweep tune`` takes where none is named."""
+    adapter: bool = False
+    """Whether ``sweep tune`` trains an adapter (LoRA) rather than all weights."""
 
 
 class Task(BaseModel):

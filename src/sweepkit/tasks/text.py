@@ -13,6 +13,7 @@ from sweepkit.tasks import labels, models
 from sweepkit.tasks.built_in import TokenizedTask
 from sweepkit.tasks.data import Column, as_text, choose, complete, pair, read, with_validation
 from sweepkit.tasks.metrics import Decided
+from sweepkit.tasks.shapes import CLASS, NUMBER, of_texts
 from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class TextClassification(TextTask):
     """One label per text or pair of texts; labels may be words or numbers, and become the model's class names."""
 
     template: ClassVar[Template | None] = Template(
-        metric="accuracy", data="columns text and label; labels may be words"
+        metric="accuracy", data="columns text and label; labels may be words", shapes=of_texts(CLASS)
     )
     pipeline_tag: ClassVar[str | None] = "text-classification"
 
@@ -102,7 +103,9 @@ class TextClassification(TextTask):
 class TextRegression(TextTask):
     """One number per text or pair of texts, trained with the mean squared error."""
 
-    template: ClassVar[Template | None] = Template(metric="mse", data="columns text and label; labels are numbers")
+    template: ClassVar[Template | None] = Template(
+        metric="mse", data="columns text and label; labels are numbers", shapes=of_texts(NUMBER)
+    )
 
     metrics: list[str | dict[str, dict[str, Any]]] = ["rmse", "pearsonr"]
     """Metrics by name, in the units of the data."""

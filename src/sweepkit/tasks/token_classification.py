@@ -14,6 +14,7 @@ from sweepkit.tasks import labels, metrics, models
 from sweepkit.tasks.built_in import TokenizedTask
 from sweepkit.tasks.data import Column, DataSpec, choose, complete, read, with_validation
 from sweepkit.tasks.metrics import IGNORED, Decided
+from sweepkit.tasks.shapes import Role
 from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:
@@ -30,7 +31,14 @@ class TokenClassification(TokenizedTask):
     """
 
     template: ClassVar[Template | None] = Template(
-        metric="f1", data="columns words and tags with a list per row, or CoNLL files"
+        metric="f1",
+        data="columns words and tags with a list per row, or CoNLL files",
+        shapes=(
+            {
+                "words": Role(("words tokens", "word token text sentence"), "words"),
+                "tags": Role(("tags ner_tags ner", "labels pos_tags pos upos xpos chunk_tags"), "tags"),
+            },
+        ),
     )
     pipeline_tag: ClassVar[str | None] = "token-classification"
     peft_task_type: ClassVar[str | None] = "TOKEN_CLS"

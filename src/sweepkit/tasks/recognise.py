@@ -1,0 +1,279 @@
+"""Recognises which kind of task a table is for, and which of its columns take which part: by names, then by values.
+
+An id, a date or a constant is no label, and where two columns or none would do, the error says what to type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sweepkit.study import words
+from sweepkit.study.errors import InputError, nearest
+from sweepkit.tasks.columns import ColumnsTask
+from sweepkit.tasks.kinds import KINDS, kind_class
+from sweepkit.tasks.shapes import Role, Shape
+from sweepkit.tasks.tables import TableColumn, sure_column, table_column
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_FLAGS = ("2 different values: 0, 1", "2 different values: 1, 0")
+_UNNAMED = 10
+_TEXT = frozenset({"text"})
+_ASIDE = re.compile(
+    "split|fold|subset|set|source|lang|language|url|link|author|user|username|date|time|timestamp|year|month|day|version|"
+    "country|annotator|file|filename|path|domain|weight"
+)
+"""Names of what is known of a row; only a name or a person makes a label of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognised:
+    """What a table is for."""
+
+    kind: str
+    options: Mapping[str, Any]
+    """Options of the task that name its columns."""
+    taken: str
+    """Which column is what, in words."""
+    unused: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    """Kinds that the same columns would do for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fit:
+    """How a shape fits a table: column by role; ``doubts`` are roles that several columns could take."""
+
+    kind: str
+    columns: Mapping[str, TableColumn]
+    rank: int = 0
+    """How far down its roles' names the columns' are; 0 for the most usual."""
+    doubts: Mapping[str, Sequence[TableColumn]] = field(default_factory=dict)
+
+    @property
+    def used(self) -> frozenset[str]:
+        return frozenset(column.name for column in self.columns.values())
+
+    @property
+    def options(self) -> dict[str, Any]:
+        names = {role: column.name for role, column in self.columns.items()}
+        if issubclass(kind_class(self.kind), ColumnsTask):
+            renamed = {role: name for role, name in names.items() if role != name}
+            return {"columns": renamed} if renamed else {}
+        if pair := names.pop("text_pair", None):
+            return {**names, "text": [names["text"], pair]}
+        return names
+
+
+def recognise(rows: Dataset, *, kind: str = "", chosen: Mapping[str, Any] | None = None, again: str = "") -> Recognised:
+    """Return what the rows are for. Raises InputError where nothing fits, or more than one column would do.
+
+    ``kind`` and ``chosen``, options of the task that name columns, are what a person said; ``again`` is the command to which
+    an error adds what is missing.
+    """
+    table = [table_column(name, rows, named=name in _names_in(chosen or {})) for name in rows.column_names]
+    forced = _forced(chosen or {}, table)
+    kinds = [kind] if kind else list(KINDS)
+    fits = [fit for each in kinds for shape in _shapes(each) if (fit := _fit(each, shape, table, forced, bool(kind)))]
+    if not fits:
+        raise InputError(_nothing(table, kinds, again))
+    best = _best(fits)
+    if best[0].doubts or any(fit.used != best[0].used for fit in best):
+        raise InputError(_doubtful(best, table, again))
+    first = next(fit for fit in fits if fit.used == best[0].used and not fit.doubts)
+    others = dict.fromkeys(fit.kind for fit in fits if fit.used == first.used and not fit.doubts)
+    parts = ", ".join(f"{column.name} as {role.replace('_', ' ')}" for role, column in first.columns.items())
+    last = list(first.columns.values())[-1]
+    return Recognised(
+        kind=first.kind,
+        options=first.options,
+        taken=f"{parts} ({last.about})",
+        unused=tuple(column.name for column in table if column.name not in first.used),
+        others=tuple(other for other in others if other != first.kind),
+    )
+
+
+def naming(kind: str = "") -> list[str]:
+    """Return the options that name columns, of a kind or of all."""
+    kinds = [kind] if kind else KINDS
+    return [*dict.fromkeys(("columns", *(role for each in kinds for shape in _shapes(each) for role in shape)))]
+
+
+def _best(fits: Sequence[_Fit]) -> list[_Fit]:
+    """Return the fits with the most columns, and among these the most usual names."""
+    most = max(len(fit.columns) + len(fit.doubts) for fit in fits)
+    fits = [fit for fit in fits if len(fit.columns) + len(fit.doubts) == most]
+    return [fit for fit in fits if fit.rank == min(fit.rank for fit in fits)]
+
+
+def _shapes(kind: str) -> tuple[Shape, ...]:
+    template = kind_class(kind).template
+    return template.shapes if template else ()
+
+
+@cache
+def _claimed() -> Mapping[str, frozenset[str]]:
+    """Return each usual name → what its roles hold, over all kinds."""
+    found: dict[str, frozenset[str]] = {}
+    for kind in KINDS:
+        for role in (role for shape in _shapes(kind) for role in shape.values()):
+            for name in (name for group in role.names for name in group.split()):
+                found[name] = found.get(name, frozenset()) | frozenset(role.holds.split())
+    return found
+
+
+def _forced(chosen: Mapping[str, Any], table: Sequence[TableColumn]) -> dict[str, TableColumn]:
+    """Return role → column as a person chose them. Raises InputError for columns that there are not."""
+    roles = {**chosen, **(chosen.get("columns") or {})}
+    roles.pop("columns", None)
+    if isinstance(roles.get("text"), list) and len(roles["text"]) == 2:
+        roles["text"], roles["text_pair"] = roles["text"]
+    known = {column.name: column for column in table}
+    found: dict[str, TableColumn] = {}
+    for role, value in roles.items():
+        names = value if isinstance(value, list) else [value]
+        heads = [name if name in known else str(name).partition(".")[0] for name in names]
+        if gone := [name for name, head in zip(names, heads, strict=True) if head not in known]:
+            raise InputError(
+                f"task.{role}: there is no column {gone[0]}{nearest(str(gone[0]), known)}\n{_listed(table)}"
+            )
+        inside = heads != names  # a key of a column of mappings
+        found[role] = (
+            sure_column(heads[0], "as chosen", "text" if inside else "labels")
+            if inside or names[1:]
+            else known[heads[0]]
+        )
+    return found
+
+
+def _names_in(chosen: Mapping[str, Any]) -> set[str]:
+    values = [*chosen.values(), *(chosen.get("columns") or {}).values()]
+    return {str(name) for value in values for name in (value if isinstance(value, list) else [value])}
+
+
+def _fit(
+    kind: str, shape: Shape, table: Sequence[TableColumn], forced: Mapping[str, TableColumn], said: bool
+) -> _Fit | None:
+    """Return how a shape fits, None where a role has no column. ``said``: a person named the kind."""
+    if not forced.keys() <= shape.keys() or ("text" in forced and "text_pair" in shape.keys() - forced.keys()):
+        return None
+    found: dict[str, TableColumn] = {}
+    doubts: dict[str, Sequence[TableColumn]] = {}
+    for role, wanted in shape.items():
+        if role in forced:
+            if not _suits(forced[role], wanted, loosely=True):
+                return None
+            found[role] = forced[role]
+    rank = 0
+    for role, wanted in shape.items():
+        taken = [*found.values(), *forced.values(), *(column for hits in doubts.values() for column in hits)]
+        depth, hits = (0, []) if role in found else _by_name(wanted, table, taken)
+        if hits and not (hits := [column for column in hits if _suits(column, wanted, loosely=said)]):
+            return None
+        rank += depth
+        if len(hits) == 1:
+            found[role] = hits[0]
+        elif hits:
+            doubts[role] = hits
+    for role in [role for role in shape if role not in found and role not in doubts]:
+        taken = [*found.values(), *(column for hits in doubts.values() for column in hits)]
+        hits = _by_value(shape[role], [column for column in table if column not in taken])
+        rank += _UNNAMED
+        if not hits:
+            return None
+        if len(hits) == 1:
+            found[role] = hits[0]
+        else:
+            doubts[role] = hits
+    if not said and not forced and not _whole(found, doubts, shape, table, rank):
+        return None
+    return _Fit(kind=kind, columns={role: found[role] for role in shape if role in found}, rank=rank, doubts=doubts)
+
+
+def _by_name(role: Role, table: Sequence[TableColumn], taken: Sequence[TableColumn]) -> tuple[int, list[TableColumn]]:
+    """Return the columns of the first group of names that has any, and the group's number."""
+    for depth, group in enumerate(role.names):
+        if hits := [column for column in table if column.plain in group.split() and column not in taken]:
+            return depth, hits
+    return 0, []
+
+
+def _by_value(role: Role, free: Sequence[TableColumn]) -> list[TableColumn]:
+    """Return the columns that could take a part whatever they are called; none if nothing would be sure."""
+    holds = frozenset(role.holds.split()) if role.by_value else frozenset()
+    free = [column for column in free if not _ASIDE.fullmatch(column.plain)]
+    sure = [column for column in free if holds & column.surely]
+    return [column for column in free if holds & column.holds] if sure and "text" not in holds else sure
+
+
+def _suits(column: TableColumn, role: Role, *, loosely: bool) -> bool:
+    return bool(frozenset(role.holds.split()) & (column.loosely if loosely else column.holds))
+
+
+def _whole(
+    found: Mapping[str, TableColumn],
+    doubts: Mapping[str, Sequence[TableColumn]],
+    shape: Shape,
+    table: Sequence[TableColumn],
+    rank: int,
+) -> bool:
+    """Whether the columns may stand for a whole row of texts: no other looks like a part of it, or of another kind's rows."""
+    if not all("text" in role.holds.split() for role in shape.values()):
+        return True
+    taken = [*found.values(), *(column for hits in doubts.values() for column in hits)]
+    others = [each for each in table if each not in taken]
+    if len(shape) == 1:
+        parts = [each for each in others if _claimed().get(each.plain, _TEXT) - _TEXT]
+        first = {name for role in shape.values() for name in role.names[0].split()}
+        if parts or not found:
+            return False
+        rank = 0 if next(iter(found.values())).plain in first else _UNNAMED
+    return not rank or not any(_TEXT & each.surely for each in others)
+
+
+# What to say where nothing or too much fits.
+
+
+def _listed(table: Sequence[TableColumn]) -> str:
+    return "columns:\n" + "\n".join(f"  {column.name}: {column.about}" for column in table)
+
+
+def _nothing(table: Sequence[TableColumn], kinds: Sequence[str], again: str) -> str:
+    looked = "\n".join(f"  {kind}: {kind_class(kind).template.data}" for kind in kinds if kind_class(kind).template)  # type: ignore[union-attr]  # asked before
+    return "\n".join(
+        [f"no kind of task fits the data as it is; {_listed(table)}", f"looked for:\n{looked}", *_to_type(table, again)]
+    )
+
+
+def _to_type(table: Sequence[TableColumn], again: str) -> Iterator[str]:
+    """Yield the commands that come closest."""
+    texts = sorted((c for c in table if "text" in c.holds), key=lambda c: "text" not in c.surely)
+    labels = [c for c in table if {"class", "number"} & c.holds and c not in texts[:1]]
+    yield "say what is what, for example:"
+    kind = "text-regression" if labels and "class" not in labels[0].holds else "text-classification"
+    text, label = texts[0].name if texts else "COLUMN", labels[0].name if labels else "COLUMN"
+    yield f"  {again} --kind {kind} --set 'task.text={text}' --set 'task.label={label}'"
+    yield f"  {again} --kind causal-lm --set 'task.text={text}'"
+
+
+def _doubtful(fits: Sequence[_Fit], table: Sequence[TableColumn], again: str) -> str:
+    ways: dict[str, None] = {}
+    for fit in fits if not fits[0].doubts else fits[:1]:
+        option = "task.columns." if issubclass(kind_class(fit.kind), ColumnsTask) else "task."
+        doubts = fit.doubts or {role: [column] for role, column in fit.columns.items() if role == "label"}
+        ways |= dict.fromkeys(
+            f"  {again} --kind {fit.kind} --set '{option}{role}={column.name}'"
+            for role, hits in doubts.items()
+            for column in hits
+        )
+    flags = [column.name for column in fits[0].doubts.get("label", ()) if column.about in _FLAGS]
+    if len(flags) > 1:
+        kind = "multi-label-classification"
+        ways[f"  {again} --kind {kind} --set 'task.label=[{', '.join(flags)}]'"] = None
+    roles = words.listed(list(fits[0].doubts)) if fits[0].doubts else "label"
+    return "\n".join([f"more than one column could be the {roles}; {_listed(table)}", "say which:", *ways])

@@ -1,0 +1,71 @@
+"""By what a kind knows its data: the names that its columns usually bear, and what these hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a column is called and holds to take a part in a kind's rows."""
+
+    names: tuple[str, ...]
+    """Usual names in small letters, in groups of equal rank ("label target"): two columns of one group are ambiguous."""
+    holds: str
+    """text, class, number, words, tags, labels, messages, image or answers; several where any of them will do."""
+    by_value: bool = False
+    """Whether its values suffice where no column bears a name."""
+
+
+Shape = Mapping[str, Role]
+"""Option of the task, or column of its format → who takes that part. A kind's rows have one of several shapes."""
+
+TEXT = Role(
+    (
+        "text sentence",
+        "review comment message tweet sms post question utterance headline title content body document article "
+        "description abstract review_text review_body comment_text full_text smiles",
+    ),
+    "text",
+    by_value=True,
+)
+CLASS = Role(
+    (
+        "label labels target class",
+        "category sentiment intent topic emotion polarity score rating stars is_duplicate language "
+        "genre rank grade quality gold answer outcome y",
+    ),
+    "class",
+    by_value=True,
+)
+NUMBER = replace(
+    CLASS, holds="number", names=(CLASS.names[0], f"{CLASS.names[1]} value price similarity relatedness_score expt")
+)
+PAIRS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("text", "text_pair"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("sentence_a", "sentence_b"),
+    ("sentence_0", "sentence_1"),
+    ("string1", "string2"),
+)
+"""Names of two texts that belong together."""
+
+
+def of_texts(label: Role) -> tuple[Shape, ...]:
+    """Return the shapes of one text, or two, with a label."""
+    pairs = ({"text": Role((a,), "text"), "text_pair": Role((b,), "text"), "label": label} for a, b in PAIRS)
+    return (*pairs, {"text": TEXT, "label": label})
+
+
+def of_columns(names: Mapping[str, str], holds: str = "text") -> Shape:
+    """Return a shape of columns that hold the same: column → its other names, a group."""
+    return {name: Role((name, other) if other else (name,), holds) for name, other in names.items()}
