@@ -211,8 +211,11 @@ def find_shortages(study: StudyData) -> list[Problem]:
 
 def _sharding(study: StudyData) -> list[str]:
     """Return the paths of ``fsdp`` and ``deepspeed`` where the study sets or searches them."""
-    wanted = [f"training.{name}" for name, value in study.training.items() if name in SHARDS and value]
-    return wanted + [each.path for each in visit(study.space) if each.name in SHARDS]
+    fixed = {name for name, value in study.training.items() if name in SHARDS and value}
+    searched = {each.name.partition(".")[0]: each.path for each in visit(study.space)}
+    return [f"training.{name}" for name in sorted(fixed)] + [
+        searched[name] for name in SHARDS if name in searched.keys() - fixed
+    ]
 
 
 def check_backend(study: StudyData) -> list[Problem]:
