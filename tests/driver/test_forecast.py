@@ -76,6 +76,15 @@ def test_a_trial_that_runs_writes_its_checkpoints_and_one_of_them_again_before_t
     assert of(toy_study(tmp_path), slots=2).running_bytes == 2 * (10e6 + 30e6 + 30e6)
 
 
+def test_trials_that_pause_hold_their_checkpoints_within_their_limit(tmp_path: Path) -> None:
+    pruner = {"type": "asha", "promote": True}
+    running = of(toy_study(tmp_path, budget={"trials": 10}), slots=2).running_bytes
+    every = toy_study(tmp_path, budget={"trials": 10}, pruner=pruner)
+    assert of(every, slots=2).running_bytes == running + 8 * (10e6 + 30e6)
+    limited = toy_study(tmp_path, budget={"trials": 10}, pruner=pruner, checkpoints={"paused_gb": 0.1})
+    assert of(limited, slots=2).running_bytes == running + 8 * 10e6 + 0.1e9
+
+
 def test_what_stays_on_disk_is_models_data_and_what_is_written_about_trials(tmp_path: Path) -> None:
     tracked = {"budget": {"trials": 7}, "checkpoints": {"keep": 3}, "tracking": {"uri": "sqlite:///mlflow.db"}}
     found = of(toy_study(tmp_path, **tracked))

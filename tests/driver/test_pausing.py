@@ -20,10 +20,11 @@ from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.strategy import Next, Ruling, Seen, Strategy
 from sweepkit.study.files import remove
+from sweepkit.study.study import PrunerSpec
 from sweepkit.trackers import tracker_of
 from sweepkit.trackers.courier import Courier
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished, Started
-from sweepkit.trial.trial import Decision, Ending, Trial, TrialSpec
+from sweepkit.trial.trial import Decision, Ending, Reason, Trial, TrialSpec
 from toy_tasks import score
 
 EVALUATIONS = 9
@@ -305,3 +306,35 @@ def test_a_strategy_chooses_configurations_and_whose_turn_it_is_and_says_why(pro
     course = play.search._seen().courses[0]
     assert course.seconds == dict.fromkeys(range(1, EVALUATIONS + 1), 10.0) and course.start_seconds == 2.0
     assert rows[0].seconds == EVALUATIONS * 12.0
+
+
+def test_a_trial_that_crashes_while_it_pauses_pauses_again_when_it_is_retried(project: Path) -> None:
+    play = Play(project, retries={"crash": 1})
+    common: dict[str, Any] = {"trial": 0, "at": 1.0, "step": 1}
+    evaluated = Evaluated(number=1, epoch=1.0, metrics={"eval_score": 0.5}, values=(0.5,), **common)
+    for ending, cause in ((Ending.failed, "no"), (Ending.stopped, "")):
+        spec = play.next()
+        play.handle(Started(trial=0, at=0.0, attempt=spec.attempt))
+        assert play.handle(evaluated) == "stop"
+        reason = Reason.crash if cause else None
+        play.handle(Finished(trial=0, at=2.0, ending=ending, reason=reason, cause=cause))
+    row = play.search.row(0)
+    assert (row.ending, row.attempts, answers(row)) == (Ending.paused, 2, [(1, "pause")])
+
+
+def test_trials_that_paused_are_trained_to_their_end_once_the_study_has_no_pruner(project: Path) -> None:
+    play = Play(project, budget={"trials": 3})
+    for _ in range(3):
+        play.play(play.next())
+    assert Ending.paused in {row.ending for row in play.search.trials()}
+    play.study = play.study.model_copy(update={"pruner": PrunerSpec()}).at(project)
+    play.open()
+    assert [str(row.ending) for row in play.run()] == ["complete"] * 3
+
+
+def test_a_used_up_space_ends_the_study_once_nobody_may_go_on(project: Path) -> None:
+    space = {"learning_rate": {"choices": [1e-4, 3e-4, 1e-3, 3e-3]}}
+    play = Play(project, space=space, sampler={"type": "grid"}, budget={}, pruner={**HALVING, "reduction_factor": 2})
+    rows = play.run()
+    assert sorted(row.params["learning_rate"] for row in rows) == space["learning_rate"]["choices"]
+    assert {row.params["learning_rate"]: str(row.ending) for row in rows}[1e-3] == "complete"

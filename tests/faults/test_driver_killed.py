@@ -28,6 +28,7 @@ pytestmark = pytest.mark.real
 
 
 TRIALS = 12
+"""Of a study whose driver is killed up to 20 times; else there is a trial for each kill."""
 TRIAL_SECONDS = 1.2
 """A trial takes at least so long; some are pruned and take less."""
 MEDIAN = {"type": "median", "n_startup_trials": 3}
@@ -49,11 +50,10 @@ def write_study(project: Path, name: str, *, step_seconds: float = 0.0, **keys: 
         space={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "task.x": {"low": 0.0, "high": 1.0}},
         sampler={"type": "tpe", "seed": 7, "n_startup_trials": 4},
         baseline={"learning_rate": 1e-3, "task.x": 0.1},
-        budget={"trials": TRIALS},
         task={"step_seconds": step_seconds},
         checkpoints={"keep": 3},
         tracking={"uri": "sqlite:///mlflow.db"},
-        **{"backend": {"parallel": 1}, **keys},
+        **{"backend": {"parallel": 1}, "budget": {"trials": TRIALS}, **keys},
     )
     folder = project / "studies" / name
     folder.mkdir(parents=True)
@@ -115,12 +115,18 @@ def lasting(events: Iterable[Event]) -> list[int]:
     return [event.step for event in events if isinstance(event, Checkpointed) and event.role == "last"]
 
 
-def check_checkpoints_were_used(place: Place) -> None:
+def numbers(study: StudyData) -> range:
+    """Return the numbers of a study's trials."""
+    assert study.budget.trials is not None
+    return range(study.budget.trials)
+
+
+def check_checkpoints_were_used(study: StudyData) -> None:
     """A trial that was killed goes on no further back than from its last checkpoint, and some trial went on."""
     went_on = []
-    for number in range(TRIALS):
+    for number in numbers(study):
         there = 0
-        for event in TrialLog(place.trial(number)).refresh():
+        for event in TrialLog(study.place.trial(number)).refresh():
             if isinstance(event, Started):
                 assert event.resumed >= there
                 went_on.append(event.resumed)
@@ -128,11 +134,12 @@ def check_checkpoints_were_used(place: Place) -> None:
     assert any(went_on)
 
 
-def check_nothing_is_left(place: Place, environment: dict[str, str]) -> None:
+def check_nothing_is_left(study: StudyData, environment: dict[str, str]) -> None:
     """Nothing but what a study keeps lies in its folder, and nothing in the folder for temporary files."""
+    place = study.place
     left = {path.name for path in place.folder.iterdir() if ".torn-" not in path.name}
     assert left <= KEPT and not list(place.scratch.glob("*")), "temporary files of the study are left"
-    for number in range(TRIALS):
+    for number in numbers(study):
         assert {path.name for path in place.trial(number).iterdir()} <= KEPT_OF_A_TRIAL
     assert not [path for path in place.data.iterdir() if path.name.startswith(".")]
     # torch's cache of compiled code is one folder for all processes, empty here, and stays by intention.
@@ -145,12 +152,12 @@ def check_optuna_and_mlflow_agree(study: StudyData, project: Path) -> None:
 
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(study.place.journal)))
     trials = optuna.load_study(study_name=study.name, storage=storage).get_trials()
-    assert [trial.number for trial in trials] == list(range(TRIALS))
+    assert [trial.number for trial in trials] == list(numbers(study))
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == study.name]
     runs = client.search_runs([experiment.experiment_id], max_results=200)
     children = {run.data.tags["sweepkit.trial"]: run for run in runs if "mlflow.parentRunId" in run.data.tags}
-    assert len(runs) == TRIALS + 1 and len(children) == TRIALS
+    assert len(runs) == len(trials) + 1 and len(children) == len(trials)
     for trial in trials:
         run = children[str(trial.number)]
         assert run.info.status == STATUS[trial.state.name]
@@ -173,12 +180,13 @@ def go_through(
     project: Path, tmp_path: Path, kills: int, pruner: Mapping[str, Any], *, backend: str = "optuna"
 ) -> None:
     environment = {**os.environ, "SWEEPKIT_TEST_MARK": str(tmp_path)}
-    straight_file = write_study(project, "straight", pruner=pruner)
+    keys = {"pruner": pruner, "budget": {"trials": TRIALS if kills <= 20 else kills}}
+    straight_file = write_study(project, "straight", **keys)
     run_to_end(straight_file, tmp_path, environment)
     straight = shown(straight_file, tmp_path)
-    assert [t["number"] for t in straight] == list(range(TRIALS))
+    assert [t["number"] for t in straight] == list(numbers(load_study(straight_file).study))
     kind = {"type": backend, "parallel": 1}
-    file = write_study(project, "killed", step_seconds=TRIAL_SECONDS / 12, pruner=pruner, backend=kind)
+    file = write_study(project, "killed", step_seconds=TRIAL_SECONDS / 12, backend=kind, **keys)
     study = load_study(file).study
     if backend == "optuna":
         environment["TMPDIR"] = str(tmp_path / "temporary")
@@ -190,9 +198,9 @@ def go_through(
     run_to_end(file, tmp_path, environment)
     assert essence(shown(file, tmp_path)) == essence(straight)
     check_optuna_and_mlflow_agree(study, project)
-    check_checkpoints_were_used(study.place)
+    check_checkpoints_were_used(study)
     if backend == "optuna":
-        check_nothing_is_left(study.place, environment)
+        check_nothing_is_left(study, environment)
 
 
 def test_a_killed_study_goes_on_to_the_same_end(project: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Promotion(Strategy):
             if best := next((course for course in here if course.number in going), None):
                 return Next(best.number, self._rank(seen, rung, best.number))
         if seen.room or not paused:
-            return super().ask(seen)
+            return Next() if seen.room else None
         others = [course for course in seen.courses.values() if not course.spared or course.ending is Ending.running]
         if any(course.ending in (Ending.running, Ending.complete) for course in others):
             return None

@@ -107,7 +107,7 @@ class Next:
 
 
 class Strategy:
-    """Every trial is trained to its end."""
+    """Every trial is trained to its end, also one that paused under another strategy, with which the study ran before."""
 
     def report(self, event: Evaluated, seen: Seen) -> Ruling:
         """Decide whether the trial goes on after this evaluation, its last one in ``seen``."""
@@ -115,4 +115,6 @@ class Strategy:
 
     def ask(self, seen: Seen) -> Next | None:
         """Decide what a free slot trains; None: nothing now. Called again whenever something happened; may be asked in vain."""
+        if paused := seen.paused:
+            return Next(paused[0].number)
         return Next() if seen.room else None

@@ -103,7 +103,7 @@ class PrunerSpec(_Open):
     @property
     def pauses(self) -> bool:
         """Whether trials may pause at evaluations and go on later."""
-        return self.kind.pauses or bool(self.options.get(PROMOTE))
+        return self.kind.pauses or (self.kind.promotes and bool(self.options.get(PROMOTE)))
 
     @property
     def stops(self) -> bool:
