@@ -1,4 +1,4 @@
-"""A kind of task as one file: :class:`Line` with everything that belongs to it, for tests that add its line to KINDS."""
+"""A kind of task as one file, :class:`Line`, for tests that add its line to KINDS; and rows for it and other kinds."""
 
 from __future__ import annotations
 
@@ -6,10 +6,33 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+import toys
 from sweepkit.tasks.task import Task, Template
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
+
+MESSAGES = toys.messages(40)
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "token-classification": [
+        {"words": text.split(), "tags": ["B-X" if w in toys.WORDS["spam"] else "O" for w in text.split()]}
+        for text, _ in MESSAGES
+    ],
+    "multi-label-classification": [
+        {"text": text, "label": [label, *(["now"] if "now" in text else [])]} for text, label in MESSAGES
+    ],
+    "seq2seq": [{"source": text, "target": f"{label} now"} for text, label in MESSAGES],
+    "question-answering": [
+        {
+            "question": "call",
+            "context": text,
+            "answers": {"text": [text.split()[2]], "answer_start": [text.index(text.split()[2])]},
+        }
+        for text, _ in MESSAGES
+    ],
+    "line": [{}],
+}
+"""Kind → rows of its columns."""
 
 
 class Line(Task):

@@ -6,7 +6,6 @@ import json
 import runpy
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -19,28 +18,9 @@ from sweepkit.report.export import export
 from sweepkit.report.rows import read
 from sweepkit.tasks.kinds import KINDS, kind_class
 from sweepkit.tasks.load import task_class
+from toy_kind import ROWS
 
 pytestmark = pytest.mark.real
-MESSAGES = toys.messages(40)
-ROWS: dict[str, list[dict[str, Any]]] = {
-    "token-classification": [
-        {"words": text.split(), "tags": ["B-X" if w in toys.WORDS["spam"] else "O" for w in text.split()]}
-        for text, _ in MESSAGES
-    ],
-    "multi-label-classification": [
-        {"text": text, "label": [label, *(["now"] if "now" in text else [])]} for text, label in MESSAGES
-    ],
-    "seq2seq": [{"source": text, "target": f"{label} now"} for text, label in MESSAGES],
-    "question-answering": [
-        {
-            "question": "call",
-            "context": text,
-            "answers": {"text": [text.split()[2]], "answer_start": [text.index(text.split()[2])]},
-        }
-        for text, _ in MESSAGES
-    ],
-    "line": [{}],
-}
 PIPELINES = {
     "token-classification": "token-classification",
     "multi-label-classification": "text-classification",

@@ -16,6 +16,9 @@ REFUSED: Mapping[str, str] = {
 }
 """Method that a study cannot train → the reason."""
 
+_HEADS: Mapping[str, list[str]] = {"TOKEN_CLS": ["classifier", "score"], "QUESTION_ANS": ["qa_outputs"]}
+"""Task type → the head, which is trained whole; for these, PEFT's all-linear would put an adapter on it as well and fail."""
+
 
 def configuration(values: Mapping[str, Any], task_type: str | None) -> Any:
     """Return PEFT's configuration of these ``peft.*`` values, ``type`` among them. Raises InputError."""
@@ -28,6 +31,9 @@ def configuration(values: Mapping[str, Any], task_type: str | None) -> Any:
         raise InputError(f"peft.type: there is no method {method}{nearest(method, known)}")
     if method in REFUSED:
         raise InputError(f"peft.type: {method} cannot be trained here: {REFUSED[method]}")
+    heads = _HEADS.get(str(given["task_type"]))
+    if heads and str(given.get("target_modules")).lower() == "all-linear":
+        given = {"exclude_modules": heads, **given}
     try:
         return known[method](**given)
     except (TypeError, ValueError) as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -99,6 +100,18 @@ class TokenizedTask(BuiltInTask):
         if length is not None and longest is not None and length > longest:
             raise InputError(f"task.{option}: the model reads at most {longest} tokens, got {length}")
         return length or min((each for each in (usual, longest) if each is not None), default=None)
+
+
+@dataclass(frozen=True)
+class Without:
+    """A collator that leaves out columns that only metrics and notes read, where the Trainer keeps them."""
+
+    columns: tuple[str, ...]
+    collate: Callable[[list[dict[str, Any]]], Any]
+
+    def __call__(self, rows: list[dict[str, Any]]) -> Any:
+        """Return the batch of the rows."""
+        return self.collate([{name: row[name] for name in row if name not in self.columns} for row in rows])
 
 
 class LanguageTask(TokenizedTask):

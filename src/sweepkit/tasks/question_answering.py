@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from sweepkit.study.errors import InputError
-from sweepkit.tasks.built_in import TokenizedTask
+from sweepkit.tasks.built_in import TokenizedTask, Without
 from sweepkit.tasks.data import Column, as_text, choose, complete, read, with_validation
 from sweepkit.tasks.metrics import Decided
 from sweepkit.tasks.shapes import Role
@@ -106,7 +106,8 @@ class QuestionAnswering(TokenizedTask):
         """Return a collator that pads each batch to its longest window."""
         from transformers import DataCollatorWithPadding
 
-        return DataCollatorWithPadding(self.processing_class())
+        aside = ("example", "cls", "begins", "ends", "texts", "context", "unanswerable")
+        return Without(aside, DataCollatorWithPadding(self.processing_class()))
 
     def data_notes(self) -> list[str]:
         """Return how many windows there are, and how many questions have no answer, or none that fits into a window."""

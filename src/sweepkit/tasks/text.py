@@ -10,7 +10,7 @@ from pydantic import Field
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import labels, models
-from sweepkit.tasks.built_in import TokenizedTask
+from sweepkit.tasks.built_in import TokenizedTask, Without
 from sweepkit.tasks.data import Column, as_text, choose, complete, pair, read, with_validation
 from sweepkit.tasks.metrics import Decided
 from sweepkit.tasks.shapes import CLASS, NUMBER, of_texts
@@ -62,7 +62,7 @@ class TextTask(TokenizedTask):
         """Return a collator that pads each batch to its longest row."""
         from transformers import DataCollatorWithPadding
 
-        return DataCollatorWithPadding(self.processing_class())
+        return Without(("classes", "target"), DataCollatorWithPadding(self.processing_class()))
 
     def _classifier(self, head: dict[str, Any], config: dict[str, Any]) -> PreTrainedModel:
         """Return the model with a fresh head, and the tokenizer's padding token where it has none."""

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import labels, metrics, models
-from sweepkit.tasks.built_in import TokenizedTask
+from sweepkit.tasks.built_in import TokenizedTask, Without
 from sweepkit.tasks.data import Column, DataSpec, choose, complete, read, with_validation
 from sweepkit.tasks.metrics import IGNORED, Decided
 from sweepkit.tasks.shapes import Role
@@ -105,7 +105,7 @@ class TokenClassification(TokenizedTask):
         """Return a collator that pads each batch, and its labels with -100, to its longest row."""
         from transformers import DataCollatorForTokenClassification
 
-        return DataCollatorForTokenClassification(self.processing_class())
+        return Without(("tags",), DataCollatorForTokenClassification(self.processing_class()))
 
     def data_notes(self) -> list[str]:
         """Return how many words are left out, and what is unusual about the tags."""
