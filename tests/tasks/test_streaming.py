@@ -197,3 +197,28 @@ def test_a_row_of_a_stream_that_will_not_do_ends_the_trial_with_its_number(proje
     task = load_task(TaskSpec.model_validate({"type": "sft", "model": str(tiny_bert), "data": DATA}), project)
     with pytest.raises(InputError, match=r"task\.data: row 201 of train: text is empty"):
         list(task.data()["train"])
+
+
+OWN = """
+from sweepkit.tasks.sft import SFT
+
+
+class Talks(SFT):
+    source: None = None
+
+    def data(self):
+        from datasets import Dataset
+
+        rows = [{"prompt": f"say {n}", "completion": f" {n}"} for n in range(40)]
+        return {"train": Dataset.from_list(rows[8:]).to_iterable_dataset(), "validation": Dataset.from_list(rows[:8])}
+"""
+
+
+def test_a_task_that_builds_on_a_kind_brings_rows_of_its_own(project: Path) -> None:
+    (project / "own.py").write_text(OWN)
+    toys.tiny_gpt2(project / "gpt2")
+    study = json.loads(study_file(project, "sft", project / "gpt2", training={**STEPS, "max_length": 64}).read_text())
+    study["task"] = {"path": "own.py:Talks", "model": "gpt2"}
+    (project / "study.yaml").write_text(json.dumps(study))
+    _, row, log = ran(project / "study.yaml")
+    assert row.ending == "complete" and {"eval_loss", "eval_perplexity"} <= last(log).keys()

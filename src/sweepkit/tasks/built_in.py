@@ -31,7 +31,7 @@ class BuiltInTask(Task):
     model: ModelRef
     """Hub id, folder, ``package:NAME/sub/folder``, or ``{config: {model_type: …}, tokenizer: …}`` for random weights."""
     source: DataSpec = Field(alias="data")
-    """Where the rows come from."""
+    """Where the rows come from. A subclass whose ``data()`` reads no such source has ``source: None = None``."""
     train_samples: int | None = Field(default=None, ge=1)
     """Maximum number of training rows, drawn with ``split_seed``."""
     eval_samples: int | None = Field(default=None, ge=1)
@@ -54,7 +54,11 @@ class BuiltInTask(Task):
 
     def inputs(self) -> list[Path]:
         """Return the data files and, of a local model, the files that its tokenizer depends on."""
-        return [*self.source.local_files(self.home), *models.local_files(self.model, self.home)]
+        source: Any = self.source
+        return [
+            *(source.local_files(self.home) if source is not None else ()),
+            *models.local_files(self.model, self.home),
+        ]
 
     def _limited(self, rows: DatasetDict) -> DatasetDict:
         """Return at most ``train_samples`` and ``eval_samples`` rows."""

@@ -56,7 +56,7 @@ class DPO(TrlTask):
         """Return which columns are trained, and how many rows prefer nothing."""
         notes = super().data_notes()
         for split, part in self.splits.items():
-            if split == "train" and self.source.streaming:
+            if not hasattr(part, "__len__"):  # a stream
                 continue
             if alike := sum(row["chosen"] == row["rejected"] for row in part):
                 notes.append(f"{alike} of {len(part)} rows of {split} have equal chosen and rejected answers")
