@@ -18,8 +18,6 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from transformers import (
     EarlyStoppingCallback,
-    PretrainedConfig,
-    PreTrainedModel,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     Trainer,
@@ -29,6 +27,7 @@ from transformers import (
 from transformers.trainer_utils import BestRun
 
 import sweepkit
+from lines import Line, LineConfig, line, noisy, trainer
 from sweepkit import InputError, StudyFailed
 from sweepkit.api import trainer_search
 from sweepkit.trial.events import Evaluated, from_json
@@ -38,34 +37,6 @@ pytestmark = pytest.mark.real
 
 # As in a script's __main__ or a notebook: what is defined here goes to other processes by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-
-class LineConfig(PretrainedConfig):
-    model_type = "toy-line"
-
-    def __init__(self, a: float = 0.0, **kwargs: Any) -> None:
-        self.a = a
-        super().__init__(**kwargs)
-
-
-class Line(PreTrainedModel):
-    config_class = LineConfig
-
-    def __init__(self, config: LineConfig) -> None:
-        super().__init__(config)
-        self.a = torch.nn.Parameter(torch.tensor(config.a))
-        self.post_init()
-
-    def _init_weights(self, module: torch.nn.Module) -> None:
-        pass
-
-    def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        loss = ((self.a * x - labels) ** 2).mean() if labels is not None else None
-        return {"loss": loss, "logits": self.a * x}
-
-
-def line(trial: Any) -> Line:
-    return Line(LineConfig())
 
 
 def line_of(trial: Any) -> Line:
@@ -99,21 +70,6 @@ def thousand_more(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> 
 def start(trial: Any) -> dict[str, Any]:
     """``a`` is the model's alone; so is ``nothing``, which was not even suggested."""
     return {"a": trial.suggest_int("a", 5, 6), "nothing": 1, "seed": trial.suggest_int("seed", 1, 3)}
-
-
-def trainer(folder: Path, **arguments: Any) -> Trainer:
-    rows = [{"x": [float(i)], "labels": [2.0 * i]} for i in range(8)]
-    data = Dataset.from_list(rows)
-    given = {
-        "max_steps": 4,
-        "eval_strategy": "steps",
-        "eval_steps": 2,
-        "use_cpu": True,
-        "report_to": "none",
-        **arguments,
-    }
-    args = TrainingArguments(output_dir=str(folder / "out"), **given)
-    return Trainer(args=args, model_init=line, train_dataset=data, eval_dataset=data)
 
 
 def learning_rate(trial: Any) -> dict[str, Any]:
@@ -230,6 +186,10 @@ def test_a_study_name_resumes_and_the_best_run_is_returned(project: Path) -> Non
     assert len(losses) == 4
     assert (best.objective, int(best.run_id)) == (min(losses), losses.index(min(losses)))
     assert set(best.hyperparameters) == {"learning_rate"}
+    saved = (
+        project / "out" / f"run-{best.run_id}" / "checkpoint-4" / "model.safetensors"
+    )  # as in the Trainer's own search
+    assert saved.stat().st_size > 0
     assert 1e-3 <= best.hyperparameters["learning_rate"] <= 1e-1
     with pytest.raises(InputError, match="study twice exists; leave out load_if_exists=False"):
         sweepkit.hyperparameter_search(
@@ -247,8 +207,11 @@ def test_several_directions_a_conditional_space_and_names(project: Path) -> None
     def objective(metrics: dict[str, float]) -> list[float]:
         return [-metrics["eval_loss"], metrics["epoch"]]
 
+    def suggesting(trial: Any) -> Line:
+        return Line(LineConfig(a=float(trial.suggest_int("a", 1, 3)) if trial else 0.0))
+
     front = sweepkit.hyperparameter_search(
-        trainer(project),
+        trainer(project, given={"model_init": suggesting}, learning_rate=0.0),
         hp_space=space,
         compute_objective=objective,
         hp_name=lambda trial: f"mine-{trial.number}",
@@ -261,6 +224,7 @@ def test_several_directions_a_conditional_space_and_names(project: Path) -> None
     # All trials end at the same epoch, so that those with the lowest loss are the whole front.
     assert {tuple(run.objective) for run in front} == {(-min(end.metrics["eval_loss"] for end in ends), ends[0].epoch)}
     for run in front:
+        assert -run.objective[0] == pytest.approx((run.hyperparameters["a"] - 2) ** 2 * 17.5)
         assert ("adam_beta2" in run.hyperparameters) == (run.hyperparameters["optim"] == "adamw_torch")
     from mlflow import MlflowClient
 
@@ -279,24 +243,9 @@ def of_both(metrics: dict[str, float]) -> float:
     return metrics["eval_easy_loss"] + 10 * metrics["eval_hard_loss"]
 
 
-class Noisy(Line):
-    """Begins at random and drops half of its inputs at random, so that its value depends on when seeds are set."""
-
-    def __init__(self, config: LineConfig) -> None:
-        super().__init__(config)
-        self.a = torch.nn.Parameter(torch.randn(()))
-
-    def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        return super().forward(torch.nn.functional.dropout(x, 0.5, self.training), labels)
-
-
-def noisy(trial: Any) -> Noisy:
-    return Noisy(LineConfig())
-
-
 def test_several_sets_are_one_evaluation_with_the_value_of_the_trainers_own_search_and_training(project: Path) -> None:
     def with_two_sets(**arguments: Any) -> Trainer:
-        mine = trainer(project, per_device_train_batch_size=2, **arguments)
+        mine = trainer(project, per_device_train_batch_size=2, save_strategy="no", **arguments)
         mine.model_init = noisy
         hard = Dataset.from_list([{"x": [float(i)], "labels": [3.0 * i]} for i in range(4)])
         mine.eval_dataset = {"easy": mine.eval_dataset, "hard": hard}
@@ -368,7 +317,14 @@ def test_what_it_cannot_do_is_said(project: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"n_jobs": -1}, "n_jobs must be a whole number of at least 1, got -1"),
+        ({"n_jobs": 0}, "n_jobs must be a whole number of at least 1, got 0"),
+        ({"stop": {"training_iteration": 1}}, "stop has no meaning here; use num_train_epochs or max_steps"),
+        ({"callbacks": []}, "callbacks has no meaning here; use watch"),
+        ({"backend": "wandb"}, "backend must be optuna or ray, got wandb; `sweep import` converts"),
+        ({"name": "a", "study_name": "b"}, "study_name is given twice"),
+        ({"pruner": "median"}, "pruner must be one of Optuna's pruners, got 'median'"),
+        ({"resources_per_trial": {"tpu": 1}}, "resources_per_trial must be a dict with cpu and gpu"),
+        ({"keep_checkpoints_num": 0}, "keep_checkpoints_num must be a whole number of at least 1, got 0"),
         ({"n_trials": 0}, "n_trials must be a whole number of at least 1, got 0"),
         ({"study_name": "my study"}, "study_name names a folder: .*, got 'my study'"),
         ({"direction": "down"}, "direction must be minimize or maximize, or a list of these, got 'down'"),
@@ -394,6 +350,36 @@ def in_tunes_words(trial: Any) -> dict[str, Any]:
 
 def line_of_dict(configuration: Any) -> Line:
     return Line(LineConfig(a=float(configuration["a"]) if configuration else 0.0))
+
+
+@pytest.mark.slow
+def test_a_population_of_ray_tunes_scheduler_trains_with_changing_values(project: Path) -> None:
+    """The script of Ray's own documentation, with its keywords."""
+    tune = pytest.importorskip("ray.tune", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
+    scheduler = tune.schedulers.PopulationBasedTraining(
+        time_attr="training_iteration",
+        perturbation_interval=1,
+        hyperparam_mutations={"learning_rate": tune.loguniform(1e-3, 1e-1)},
+    )
+    with pytest.warns(UserWarning, match="without effect here: .*log_to_file"):
+        best = sweepkit.hyperparameter_search(
+            trainer(project),
+            lambda trial: {"per_device_train_batch_size": 4},
+            backend="ray",
+            n_trials=4,
+            resources_per_trial={"cpu": 1, "gpu": 0},
+            scheduler=scheduler,
+            keep_checkpoints_num=1,
+            checkpoint_score_attr="training_iteration",
+            stop=None,
+            name="population",
+            log_to_file=True,
+        )
+    assert isinstance(best, BestRun) and set(best.hyperparameters) == {"learning_rate", "per_device_train_batch_size"}
+    rows = best.run_summary.trials
+    assert len(rows) == 4 and best.objective == rows["eval_objective"].min()
+    schedules = best.run_summary.best.schedule
+    assert [turn.evaluation for turn in schedules] == [1]
 
 
 def test_ray_tunes_distributions_are_searched_on_ray(project: Path) -> None:

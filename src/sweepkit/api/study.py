@@ -161,7 +161,7 @@ class Study(StudyData):
             raise StudyNotFound(f"{self.name} has no checkpoint of a best trial on this machine")
         from sweepkit.trial.objective import load_best_model
 
-        return load_best_model(self, best.params, best.checkpoint)
+        return load_best_model(self, best, best.checkpoint)
 
     def findings(self) -> list[Finding]:
         """Return what looks wrong in the study, each finding with what to do; the most pressing first."""

@@ -8,18 +8,20 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from optuna.pruners import BasePruner, MedianPruner
 from transformers import Trainer
-from transformers.trainer_utils import BestRun, default_hp_space_optuna, default_hp_space_ray
+from transformers.trainer_utils import BestRun, default_hp_space_optuna, default_hp_space_ray, number_of_arguments
 
-from sweepkit.api.existing import OBJECTIVE, existing_task
+from sweepkit.api.existing import FILLED_IN, OBJECTIVE, existing_task, own_arguments
+from sweepkit.api.keywords import Keywords
+from sweepkit.api.study import Study
 from sweepkit.check import Checked
+from sweepkit.check.rules.population import check_population
 from sweepkit.driver.run import Replacements, run_checked
 from sweepkit.report.answer import Answer
 from sweepkit.report.rows import read
@@ -27,16 +29,13 @@ from sweepkit.report.watch import Watcher
 from sweepkit.search.by_run import DefinedByRun, Suggesting
 from sweepkit.study.errors import InputError, MissingExtra, StudyFailed
 from sweepkit.study.names import field_of
-from sweepkit.study.paths import LONGEST_NAME, NAMING, TASK, is_name
+from sweepkit.study.paths import TASK
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import by_value
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS, owned
 from sweepkit.tasks.task import Task
+from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Trial
-
-_OPTIONS = "study_name, storage, timeout, n_jobs, sampler, pruner, load_if_exists, gc_after_trial, catch"
-_FILLED_IN = frozenset({"parallelism_config", "debug", "project"})
-"""Fields that TrainingArguments replaces by something other than what was written."""
 
 
 def hyperparameter_search(  # the signature of Trainer.hyperparameter_search
@@ -56,24 +55,46 @@ def hyperparameter_search(  # the signature of Trainer.hyperparameter_search
     Each trial has a process of its own and several run at once; a failing trial ends alone; the same call with a
     ``study_name`` resumes; MLflow holds the runs (``mlflow.db`` under the project root).
 
-    ``hp_space`` gets an object with Optuna's ``suggest_*``; with ``backend="ray"`` it may return Ray Tune's distributions
-    instead, and ``model_init`` and ``hp_name`` get the dict of values. Values under names that are not fields of the
-    arguments are left to ``model_init``, which gets the trial; it may suggest only what ``hp_space`` suggests. ``kwargs``
-    are those of the optuna backend: study_name, storage (a URL), timeout (seconds), n_jobs (by default as many as the
-    machine holds), sampler, pruner (it counts evaluations; by default the median pruner, on the optuna backend with one
-    direction), load_if_exists (default True), gc_after_trial (ignored: each trial has its process), catch (Exception
-    only). Raises InputError for a Trainer without ``model_init`` and for an option that cannot be met; StudyFailed when no
-    trial completed.
+    ``hp_space`` gets Optuna's trial, and so does a ``model_init`` that takes an argument, which may suggest as well (it is
+    then called in this process, too, once for each trial). A trial for which they raise TrialPruned or set a constraint above 0
+    is drawn again. With ``backend="ray"`` ``hp_space`` may return Ray Tune's distributions instead, and ``model_init`` and
+    ``hp_name`` get the dict of values. Values under names that are not fields of the arguments are left to ``model_init``.
+
+    ``kwargs`` are those of either backend: study_name (name), storage (a URL), timeout in seconds (time_budget_s), n_jobs
+    (max_concurrent_trials; by default as many as the machine holds), sampler, search_alg (OptunaSearch), pruner (it counts
+    evaluations; by default the median pruner, on the optuna backend with one direction), scheduler (of Ray Tune: ASHA,
+    HyperBand, the median rule, population-based training), directions, resources_per_trial, keep_checkpoints_num,
+    max_failures, load_if_exists (default True), catch (Exception only). Others are answered with what to use instead.
+
+    The best run's model is also found as ``run-N`` (or what ``hp_name`` returned) in the arguments' ``output_dir``, unless they
+    save nothing; ``run_summary`` is, with ``backend="ray"``, the Study. Raises InputError for a Trainer without ``model_init``
+    and for an option that cannot be met; StudyFailed when no trial completed.
     """
-    directions = [direction] if isinstance(direction, str) else list(direction)
     where = str(getattr(backend, "value", backend) or "optuna")
-    request = _Request(trainer, hp_space, compute_objective, n_trials, directions, where, hp_name, kwargs)
-    request.check()
+    directions = [direction] if isinstance(direction, str) else list(direction)
+    _refuse(trainer, n_trials, where)
+    request = _Request(trainer, hp_space, compute_objective, n_trials, where, hp_name, Keywords(kwargs, directions))
+    study, rows = _run(request, watch or Watcher())
+    _link_checkpoints(trainer, study, rows)
+    summary = Study.from_data(study) if where == "ray" else None
     best = [
-        BestRun(str(row.number), row.values[0] if len(row.values) == 1 else list(row.values), dict(row.drawn))
-        for row in _run(request, watch or Watcher())
+        BestRun(str(row.number), row.values[0] if len(row.values) == 1 else list(row.values), dict(row.drawn), summary)
+        for row in rows
     ]
-    return best[0] if len(directions) == 1 else best
+    return best[0] if len(request.asked.directions) == 1 else best
+
+
+def _refuse(trainer: Any, n_trials: Any, backend: str) -> None:
+    """Raise InputError for what no study can be made of."""
+    if not isinstance(trainer, Trainer):
+        raise InputError(f"hyperparameter_search: trainer must be a transformers.Trainer, got {type(trainer).__name__}")
+    if trainer.model_init is None:
+        raise InputError("hyperparameter_search: the Trainer needs a model_init, as each trial trains a fresh model")
+    if backend not in ("optuna", "ray"):
+        hint = "; `sweep import` converts W&B sweep files" if backend == "wandb" else ""
+        raise InputError(f"hyperparameter_search: backend must be optuna or ray, got {backend}{hint}")
+    if not (type(n_trials) is int and n_trials >= 1):
+        raise InputError(f"hyperparameter_search: n_trials must be a whole number of at least 1, got {n_trials!r}")
 
 
 @dataclass(frozen=True)
@@ -84,97 +105,61 @@ class _Request:
     hp_space: Callable[[Any], Mapping[str, Any]] | None
     compute_objective: Callable[[dict[str, float]], float | Sequence[float]] | None
     n_trials: int
-    directions: list[str]
     backend: str
     hp_name: Callable[[Any], str] | None
-    options: Mapping[str, Any]
-
-    def check(self) -> None:
-        """Raise InputError for the first argument that cannot be met."""
-        if self.trainer.model_init is None:
-            raise InputError(
-                "hyperparameter_search: the Trainer needs a model_init, as each trial trains a fresh model"
-            )
-        for problem in (*self._wrong_arguments(), *self._wrong_options()):
-            raise InputError(f"hyperparameter_search: {problem}")
-
-    def _wrong_arguments(self) -> Iterator[str]:
-        if unknown := set(self.options) - set(_OPTIONS.split(", ")):
-            yield f"unknown {', '.join(sorted(unknown))}; expected {_OPTIONS}"
-        if self.backend not in ("optuna", "ray"):
-            yield f"backend must be optuna or ray, got {self.backend}"
-        for direction in self.directions or [""]:
-            if direction not in ("minimize", "maximize"):
-                yield f"direction must be minimize or maximize, or a list of these, got {direction!r}"
-        jobs = self.options.get("n_jobs")
-        for name, value in (("n_trials", self.n_trials), ("n_jobs", 1 if jobs is None else jobs)):
-            if not (type(value) is int and value >= 1):
-                yield f"{name} must be a whole number of at least 1, got {value!r}"
-
-    def _wrong_options(self) -> Iterator[str]:
-        timeout, name = self.options.get("timeout"), self.options.get("study_name")
-        storage, caught = self.options.get("storage"), self.options.get("catch", Exception)
-        if timeout is not None and not timeout > 0:
-            yield f"timeout must be a number of seconds above 0, got {timeout!r}"
-        if name is not None and not is_name(name):
-            yield f"study_name names a folder: {NAMING}, at most {LONGEST_NAME}, got {name!r}"
-        if not isinstance(storage, (str, type(None))):
-            yield (
-                f"storage must be a URL such as sqlite:///studies.db, as other processes open it too, got "
-                f"{type(storage).__name__}"
-            )
-        if self.options.get("pruner") is not None and len(self.directions) > 1:
-            yield "pruner: Optuna prunes with one direction only; leave it out"
-        if not {Exception, BaseException} & set(caught if isinstance(caught, tuple) else (caught,)):
-            yield f"catch: a failing trial always ends alone; leave it out or pass Exception, got {caught!r}"
+    asked: Keywords
 
     def study(self) -> StudyData:
         """Return the study that runs the request; its task is filled in later."""
-        objective: dict[str, Any] = {"metric": OBJECTIVE, "direction": self.directions[0], "value": "last"}
-        if len(self.directions) > 1:
-            goals = [{"metric": f"{OBJECTIVE}_{i}", "direction": each} for i, each in enumerate(self.directions)]
-            objective = {"metrics": goals, "value": "last"}
-        timeout, jobs = self.options.get("timeout"), self.options.get("n_jobs")
+        directions, objective = self.asked.directions, dict[str, Any]({"value": "last"})
+        if len(directions) == 1:
+            objective |= {"metric": OBJECTIVE, "direction": directions[0]}
+        else:
+            objective["metrics"] = [
+                {"metric": f"{OBJECTIVE}_{i}", "direction": each} for i, each in enumerate(directions)
+            ]
         keys = {
-            "name": self.options.get("study_name") or f"hyperparameter-search-{time.strftime('%Y%m%d-%H%M%S')}",
+            "name": self.asked.name or f"hyperparameter-search-{time.strftime('%Y%m%d-%H%M%S')}",
             "question": "Which hyperparameters does this Trainer do best with?",
             "task": {"pickle": TASK},
             "training": _training(self.trainer),
             "objective": objective,
             "duplicates": "train",
-            "budget": {"trials": self.n_trials, **({"hours": timeout / 3600} if timeout else {})},
-            "storage": self.options.get("storage") or "journal",
-            "backend": {"type": self.backend, **({"parallel": jobs} if jobs else {})},
+            **self.asked.sections(self.n_trials, self.backend),
         }
-        return StudyData.model_validate(keys).at(Path.cwd())
+        if (scheduler := self.asked.scheduler) is not None:
+            from sweepkit.backends.ray.schedulers import mutations_of, pruner_of
+
+            keys |= {"pruner": pruner_of(scheduler), "space": mutations_of(scheduler)}
+        study = StudyData.model_validate(keys).at(Path.cwd())
+        if problems := check_population(study, None):
+            raise InputError(f"hyperparameter_search: scheduler: {problems[0]}")
+        return study
 
     def proposer(self, study: StudyData) -> DefinedByRun:
         """Return the proposer that calls ``hp_space``."""
         names = {entry.name for entry in fields(self.trainer.args)}
-        on_ray, hp_name = self.backend == "ray", self.hp_name
-        return DefinedByRun(
+        on_ray, hp_name, model_init = self.backend == "ray", self.hp_name, self.trainer.model_init
+        proposer = DefinedByRun(
             study,
-            _ray_space(self.trainer, self.hp_space) if on_ray else self.hp_space or default_hp_space_optuna,
+            _ray_space(self.trainer, self.hp_space, study.space)
+            if on_ray
+            else self.hp_space or default_hp_space_optuna,
             applies=lambda name: field_of(name) in names or name.startswith("peft."),
             # Ray's trials are dicts of values, for hp_name as for model_init.
+            before=None if on_ray or number_of_arguments(model_init) == 0 else model_init,
             name=(lambda trial, values: hp_name(dict(values) if on_ray else trial)) if hp_name else None,
-            sampler=self.options.get("sampler"),
         )
-
-    def pruner(self) -> BasePruner | None:
-        """Return the pruner asked for, or Optuna's default where the Trainer's own method would prune."""
-        pruner: BasePruner | None = self.options.get("pruner")
-        if pruner is None and self.backend == "optuna" and len(self.directions) == 1:
-            return MedianPruner()
-        return pruner
+        proposer.sampler = self.asked.sampler
+        return proposer
 
 
-def _run(request: _Request, watch: Watcher) -> list[Trial]:
-    """Run the request as a study and return the best trial or the Pareto front. Raises StudyFailed without one."""
-    goals, on_ray = len(request.directions), request.backend == "ray"
+def _run(request: _Request, watch: Watcher) -> tuple[StudyData, list[Trial]]:
+    """Run the request as a study; return it with the best trial or the Pareto front. Raises StudyFailed without one."""
+    goals, on_ray = len(request.asked.directions), request.backend == "ray"
     task = existing_task(request.trainer, request.compute_objective, goals, plain_dict=on_ray)
     study = request.study()
-    if request.options.get("load_if_exists") is False and read(study):
+    if request.asked.new and read(study):
         raise InputError(
             f"hyperparameter_search: study {study.name} exists; leave out load_if_exists=False to resume it"
         )
@@ -184,7 +169,7 @@ def _run(request: _Request, watch: Watcher) -> list[Trial]:
     checked = Checked(
         study, {each.name: _plain(getattr(arguments, each.name)) for each in fields(arguments) if each.init}
     )
-    instead = Replacements(proposer=proposer, pruner=request.pruner(), task=here)
+    instead = Replacements(proposer=proposer, pruner=request.asked.pruner(request.backend), task=here)
     outcome = run_checked(checked, watch=watch, instead=instead)
     if proposer.left:
         names = ", ".join(sorted(proposer.left))
@@ -194,7 +179,26 @@ def _run(request: _Request, watch: Watcher) -> list[Trial]:
     best = Answer(study, outcome.rows).winners
     if not best:
         raise StudyFailed(f"hyperparameter_search: {outcome.reason}")
-    return best
+    return study, best
+
+
+def _link_checkpoints(trainer: Trainer, study: StudyData, rows: Sequence[Trial]) -> None:
+    """Show the best trials' models where the Trainer's own search saves checkpoints, where its arguments save any."""
+    for row in rows if trainer.args.save_strategy != "no" else ():
+        evaluations = TrialLog(study.place.trial(row.number)).evaluations
+        if row.checkpoint is None or not evaluations:
+            continue
+        folder = Path(str(trainer.args.output_dir)) / (row.name or f"run-{row.number}")
+        link = folder / f"checkpoint-{evaluations[-1].step}"
+        if any(not each.is_symlink() for each in folder.glob("checkpoint-*")):
+            warnings.warn(
+                f"{folder} is of another search; the model of trial {row.number} is {row.checkpoint}", stacklevel=3
+            )
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("checkpoint-*"):
+            old.unlink()
+        link.symlink_to(os.path.relpath(row.checkpoint.resolve(), folder.resolve()), target_is_directory=True)
 
 
 def _send(task: type[Task], study: StudyData) -> tuple[StudyData, type[Task] | None]:
@@ -219,16 +223,13 @@ def _training(trainer: Trainer) -> dict[str, Any]:
     result: dict[str, Any] = {
         name: _plain(getattr(trainer.args, name)) for name in SWEEPKIT_DEFAULTS if not owned(name)
     }
+    carried = own_arguments(trainer.args)
     for entry in fields(trainer.args):
-        if not entry.init or owned(entry.name) or entry.name in _FILLED_IN:
+        if not entry.init or owned(entry.name) or entry.name in FILLED_IN or entry.name in carried:
             continue
         value = _written(entry.name, _plain(getattr(trainer.args, entry.name)))
         default = entry.default_factory() if callable(entry.default_factory) else entry.default
-        if (
-            value != _plain(default)
-            and value != {}
-            and (value is None or isinstance(value, (bool, int, float, str, list, dict)))
-        ):
+        if value != _plain(default) and value != {}:
             result[entry.name] = value
     return result
 
@@ -246,9 +247,12 @@ def _plain(value: Any) -> Any:
 
 
 def _ray_space(
-    trainer: Trainer, hp_space: Callable[[Any], Mapping[str, Any]] | None
+    trainer: Trainer, hp_space: Callable[[Any], Mapping[str, Any]] | None, mutated: Mapping[str, Any]
 ) -> Callable[[Suggesting], dict[str, Any]]:
-    """Return a space of Ray Tune's distributions as one that suggests; a space that suggests is left as it is."""
+    """Return a space of Ray Tune's distributions as one that suggests; a space that suggests is left as it is.
+
+    ``mutated`` parameters, those of a population, begin where they may go on.
+    """
     try:
         from sweepkit.backends.ray.domains import parameter
     except ImportError as error:
@@ -257,9 +261,12 @@ def _ray_space(
 
     def space(trial: Suggesting) -> dict[str, Any]:
         values = dict(written(trial))
-        if trial.params:
-            return values
+        begin = {name: trial.suggest(name, each) for name, each in mutated.items() if name not in trial.params}
+        if trial.params.keys() - begin.keys():
+            return {**values, **begin}
+        values = {name: each for name, each in values.items() if name not in begin}
         whole = {name for name in values if type(getattr(trainer.args, name, None)) is int}
-        return {name: trial.suggest(name, parameter(name, each, whole=name in whole)) for name, each in values.items()}
+        drawn = {name: trial.suggest(name, parameter(name, each, whole=name in whole)) for name, each in values.items()}
+        return {**drawn, **begin}
 
     return space

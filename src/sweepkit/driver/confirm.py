@@ -126,7 +126,8 @@ def evaluate_once(study: StudyData, row: Trial, job: Callable[..., dict[str, Any
     study.place.scratch.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=study.place.scratch) as temporary:
         path = Path(temporary) / SPEC
-        path.write_text(TrialSpec(number=row.number, hyperparameters=row.params, directory=temporary).to_json())
+        spec = TrialSpec(number=row.number, hyperparameters=row.params, directory=temporary, drawn=row.drawn)
+        path.write_text(spec.to_json())
         answer = job("test", console=console, spec=str(path), model=str(best.resolve()))
     if "error" in answer:
         raise StudyFailed(f"trial {row.number} could not be evaluated on the test split: {answer['error']} ({console})")

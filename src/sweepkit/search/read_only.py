@@ -1,7 +1,7 @@
 """The storage that a sampler or pruner sees: read-only, so that a trial is stored whole or not at all.
 
-System attributes written on its own trial are collected in ``written``; a proposal that was killed halfway leaves no trace in
-the real storage.
+What is set on its own trial stays in memory, system attributes in ``written``; a proposal that was killed halfway leaves no
+trace in the real storage.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from bisect import insort
 from collections.abc import Callable, Collection, Container
 from typing import Any, NoReturn
 
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -20,7 +21,7 @@ from sweepkit.search.private import trial_id as id_of
 
 def _refuse(self: BaseStorage, *arguments: Any, **options: Any) -> NoReturn:
     """Raise NotImplementedError."""
-    raise NotImplementedError("samplers and pruners may only read, and set system attributes of their own trial")
+    raise NotImplementedError("samplers, pruners and hp_space may only read, and set attributes of their own trial")
 
 
 class ReadOnlyStorage(BaseStorage):
@@ -67,6 +68,21 @@ class ReadOnlyStorage(BaseStorage):
             _refuse(self)
         self.written[key] = value
 
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Set an attribute of the own trial, in memory."""
+        if trial_id != id_of(self.own):
+            _refuse(self)
+        self.own.user_attrs[key] = value
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        """Set a parameter of the own trial, in memory."""
+        if trial_id != id_of(self.own):
+            _refuse(self)
+        self.own.params[param_name] = distribution.to_external_repr(param_value_internal)
+        self.own.distributions[param_name] = distribution
+
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """Write through: samplers store there only what follows from finished trials."""
         self._storage.set_study_system_attr(study_id, key, value)
@@ -97,10 +113,8 @@ class ReadOnlyStorage(BaseStorage):
     delete_study = _refuse
     set_study_user_attr = _refuse
     create_new_trial = _refuse
-    set_trial_param = _refuse
     set_trial_state_values = _refuse
     set_trial_intermediate_value = _refuse
-    set_trial_user_attr = _refuse
 
     def _seen(self, trial: FrozenTrial) -> FrozenTrial:
         own = trial.number == self.own.number

@@ -2,8 +2,8 @@
 
 User attributes of a trial: ``hyperparameters``, ``name``, ``origin``, ``retry_of``, ``confirm_of``, ``seed``, ``ending``,
 ``reason``, ``cause``, ``values``, ``metrics``, ``seconds``, ``start_seconds``, ``attempts``, ``evaluation:N``, ``decided:N``,
-``schedule``; and for the search alone ``fixed``, ``listed``, ``point``, ``partial``, ``driver``. Of the study: ``meeting:N`` (a
-population's).
+``schedule``, what ``hp_space`` notes; for the search alone ``fixed``, ``listed``, ``point``, ``partial``, ``driver``. Of the
+study: ``meeting:N`` (a population's).
 """
 
 from __future__ import annotations
@@ -35,6 +35,31 @@ FIXED = "fixed_params"
 """System attribute in which ``study.enqueue_trial`` of plain Optuna keeps its values."""
 FITS = "fits"
 """Name of the constraint that infeasible and diverged trials violate."""
+_SETTLED = (
+    "hyperparameters",
+    "name",
+    "origin",
+    "retry_of",
+    "confirm_of",
+    "seed",
+    "fixed",
+    "listed",
+    "point",
+    "partial",
+)
+_NOTED = (
+    "ending",
+    "reason",
+    "cause",
+    "values",
+    "metrics",
+    "seconds",
+    "start_seconds",
+    "attempts",
+    "schedule",
+    "driver",
+)
+_ATTRIBUTES = frozenset((*_SETTLED, *_NOTED, "proved", "unproved"))
 _BY_STATE = {
     TrialState.COMPLETE: Ending.complete,
     TrialState.PRUNED: Ending.pruned,
@@ -166,6 +191,11 @@ class Records:
             return None
 
 
+def is_own(key: str) -> bool:
+    """Whether sweepkit records something of a trial under this key."""
+    return key in _ATTRIBUTES or key.startswith((EVALUATION, DECIDED))
+
+
 def is_ours(trial: FrozenTrial) -> bool:
     """Whether sweepkit stored the trial; ``study.ask()`` and ``study.optimize()`` of plain Optuna leave others."""
     return not trial.user_attrs.keys().isdisjoint(("origin", "retry_of", "confirm_of", "hyperparameters", "fixed"))
@@ -240,7 +270,10 @@ def whole(
         state=state,
         params=dict(configuration.params),
         distributions={key: domains[key] for key in configuration.params},
-        user_attrs={key: value for key, value in attributes.items() if value is not None},
+        user_attrs={
+            **configuration.attributes,
+            **{key: value for key, value in attributes.items() if value is not None},
+        },
         # Samplers leave each other half-made proposals; this one is complete.
         system_attrs={key: value for key, value in (written or {}).items() if "relative_params" not in key},
     )

@@ -131,6 +131,10 @@ class Grid(BaseSampler):
         """Whether there is a next combination."""
         return self.point < len(self._grid)
 
+    def end(self) -> None:
+        """Leave out what remains."""
+        self.point = len(self._grid)
+
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return nothing: the combinations define the space."""
         return {}

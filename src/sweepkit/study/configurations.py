@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -32,6 +32,8 @@ class Configuration:
     """Name given by the user, if any."""
     partial: bool = False
     """Whether a value lies outside its domain: ``params`` lacks it, and samplers must not see the trial."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """What a person's code noted on the trial that proposed it."""
 
     @property
     def key(self) -> str:

@@ -62,11 +62,14 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
         model_mb=size,
         micro_batch_matters=task.micro_batch_matters or any(each.name == "task.loss" for each in visit(study.space)),
     )
+    own = _leave_out_callbacks(trainer)
     try:
         reading = _first_evaluation(study, trainer)
     except FOREIGN as error:
         if is_out_of_memory(error):
             found = _with_note(found, "a step and an evaluation ran out of memory", error)
+        elif own:
+            found = _with_note(found, f"a step and an evaluation failed without {', '.join(own)}", error)
         else:
             print_traceback(error)
             cause = f"a step and an evaluation failed: {first_line(described(error))}"
@@ -76,13 +79,26 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
             found = replace(found, facts=(*found.facts, MULTIPLIED.format(ranks=study.backend.ranks_per_trial)))
         missing = [("objective.metric", why) for goal in study.objective.goals if (why := reading.missing(goal.metric))]
         found = replace(
-            found, problems=(*found.problems, *missing), facts=(*found.facts, *_evaluation_facts(task, reading))
+            found,
+            problems=found.problems if own else (*found.problems, *missing),
+            notes=(*found.notes, *(f"{why}, unless {', '.join(own)} adds it" for _, why in missing if own)),
+            facts=(*found.facts, *_evaluation_facts(task, reading)),
         )
     try:
         trainer.save_model(str(Path(spec.directory) / BEST))
     except FOREIGN as error:
         found = _with_note(found, "the model cannot be saved", error)
     return replace(found, peak_memory_mb=peak_memory_mb())
+
+
+def _leave_out_callbacks(trainer: Trainer) -> list[str]:
+    """Remove the callbacks of a person's own, which may write somewhere, and return their names."""
+    libraries = ("transformers", "trl", "sentence_transformers")
+    every = trainer.callback_handler.callbacks
+    own = [each for each in every if type(each).__module__.partition(".")[0] not in libraries]
+    for each in own:
+        trainer.remove_callback(each)
+    return [type(each).__name__ for each in own]
 
 
 def _first_evaluation(study: StudyData, trainer: Trainer) -> Reading:

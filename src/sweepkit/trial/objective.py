@@ -12,7 +12,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from enum import Enum
@@ -44,7 +44,7 @@ from sweepkit.trial.console import print_traceback
 from sweepkit.trial.events import Finished, Started
 from sweepkit.trial.private import after_evaluations, load_weights, wrap_loading
 from sweepkit.trial.reading import read
-from sweepkit.trial.trial import Ending, Reason, TrialSpec
+from sweepkit.trial.trial import Ending, Reason, Trial, TrialSpec
 
 QUIET = frozenset({"disable_tqdm", "report_to", "save_strategy"})
 """Defaults that do not affect what is trained."""
@@ -248,12 +248,12 @@ def evaluate_on_test(study: StudyData, spec: TrialSpec, model: str) -> dict[str,
     return {"metrics": {re.sub("^eval_", "test_", name): value for name, value in numbers}, "rows": len(data["test"])}
 
 
-def load_best_model(study: StudyData, params: Mapping[str, Any], checkpoint: Path) -> Any:
+def load_best_model(study: StudyData, trial: Trial, checkpoint: Path) -> Any:
     """Return the model in a trial's ``best/`` folder, with its adapter, on the device of its Trainer."""
-    values = study.by_consumer(params)
+    values = study.by_consumer(trial.params)
     task = task_of(study, values.task)
     with TemporaryDirectory(prefix="sweepkit-") as folder, _quiet():
-        spec = TrialSpec(number=0, hyperparameters=params, directory=folder)
+        spec = TrialSpec(number=trial.number, hyperparameters=trial.params, directory=folder, drawn=trial.drawn)
         trainer = build_trainer(study, spec, task, values, None)
         load_weights(trainer, str(checkpoint))
     assert trainer.model is not None
