@@ -17,7 +17,7 @@ from hypothesis import strategies as some
 from ruamel.yaml import YAML
 
 import toys
-from sweepkit.check import known_values
+from sweepkit.check import check, known_values
 from sweepkit.check.schema import explain, schema
 from sweepkit.check.study_file import load_study, read_study, same, to_yaml
 from sweepkit.check.yaml import dotted, read, split
@@ -475,6 +475,42 @@ def test_known_values_are_defaults_with_the_studys_own_over_them(home: Path) -> 
         "peft.r": 8,
     }
     assert {name: known[name] for name in wanted} == wanted
+
+
+REHEARSALS = [
+    ("{type: asha}", "training.num_train_epochs=1", "asha could never stop a trial early"),
+    ("{type: median}", "budget.trials=5", "median could never stop a trial early"),
+    ("{type: hyperband}", "pruner.min_resource=3", "hyperband could never stop a trial early"),
+    ("{type: asha, promote: true}", "training.num_train_epochs=1", "no trial could ever pause"),
+    ("{type: freeze-thaw}\nsampler: {type: random}", "training.num_train_epochs=1", "no trial could ever pause"),
+    (
+        "{type: pbt}\nbackend: {type: ray}",
+        "training.num_train_epochs=1",
+        "pbt could never change what trials train with",
+    ),
+]
+
+
+@pytest.mark.parametrize(("pruner", "override", "why"), REHEARSALS)
+def test_what_makes_a_pruner_idle_is_a_warning_where_it_comes_from_set_and_an_error_in_the_file(
+    home: Path, pruner: str, override: str, why: str
+) -> None:
+    text = STUDY
+    if "pbt" in pruner:
+        text = text.replace("enqueue:\n  - {learning_rate: 1e-4}\n", "").replace(
+            "  model.hidden_dropout_prob: {low: 0.0, high: 0.3}\n", ""
+        )
+    (home / "study.yaml").write_text(f"{text}pruner: {pruner}\n")
+    for rehearsal in (override, "budget.trials=2"):
+        checked = load_study("study.yaml", [rehearsal])
+        assert [why in warning.message for warning in checked.warnings] == [True] * (rehearsal == override)
+    again = check(
+        checked_study := load_study("study.yaml", [override]).study
+    )  # as a run does, also by the study's name
+    assert why in again.warnings[-1].message and checked_study == again.study
+    (home / "study.yaml").write_text(to_yaml(checked_study))
+    with pytest.raises(StudyFileError, match=why):
+        load_study("study.yaml", ["name=other"])  # --set of anything else does not excuse it
 
 
 # Cost

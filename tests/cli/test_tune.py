@@ -186,6 +186,9 @@ def test_other_separators_and_conll_files_are_noticed(reviews: Path, measured: l
     Path("semi.csv").write_text("text;label\n" + "".join(f"a free prize {n};{n % 2}\n" for n in range(20)))
     assert tune("semi.csv", "--model", "tiny").exit_code == 0
     assert load_study("semi-tuned/study.yaml").study.task.options["data"]["separator"] == ";"
+    Path("tabs.csv").write_text("text\tlabel\n" + "".join(f"a, free, prize {n}\t{n % 2}\n" for n in range(20)))
+    assert tune("tabs.csv", "--model", "tiny").exit_code == 0
+    assert load_study("tabs-tuned/study.yaml").study.task.options["data"]["format"] == "tsv"
     Path("names.txt").write_text("Anna B-PER\nwent O\nhome O\n\nBen B-PER\nate O\n\n" * 20)
     found = tune("names.txt", "--model", "tiny")
     assert "token-classification" in found.output or "seqeval" in str(found.exception)

@@ -132,7 +132,7 @@ class _Request:
 
             keys |= {"pruner": pruner_of(scheduler), "space": mutations_of(scheduler)}
         study = StudyData.model_validate(keys).at(Path.cwd())
-        if problems := check_population(study, None):
+        if problems := check_population(study, None)[0]:
             raise InputError(f"hyperparameter_search: scheduler: {problems[0]}")
         return study
 

@@ -31,13 +31,19 @@ _MOST, _LENGTH = 50, 600
 def load_study(path: Path | str, overrides: Iterable[str] = ()) -> Checked:
     """Return the checked study in a file.
 
-    ``overrides`` are ``a.b=value`` texts as ``--set`` takes them; values are YAML. Raises StudyFileError with every
-    problem, in the file's order.
+    ``overrides`` are ``a.b=value`` texts as ``--set`` takes them; values are YAML. That they make the pruner idle is a warning.
+    Raises StudyFileError with every problem, in the file's order.
     """
+    overrides = list(overrides)
     file = _StudyFile(path, overrides)
     if file.study is None:
         raise file.error()
     found, checked = examine(file.study)
+    plain = _StudyFile(path, ()).study if checked.idle and overrides else None
+    if plain is None or examine(plain)[1].idle:
+        checked = replace(checked, idle=())  # the file's own fault
+    checked = replace(checked, warnings=(*checked.warnings, *checked.idle))
+    found = [problem for problem in found if problem not in checked.idle]
     reported = {problem.path for problem in file.problems}
     file.problems += [each for each in found if not file.hides(each.path) and each.path not in reported]
     if file.problems:

@@ -29,7 +29,7 @@ from sweepkit.tasks.data import DataSpec, read
 from sweepkit.tasks.kinds import kind_class
 from sweepkit.tasks.locations import headless, located
 from sweepkit.tasks.recognise import Recognised, naming, recognise
-from sweepkit.tasks.references import downloaded_model, find_model, looks_local, offline
+from sweepkit.tasks.references import PACKAGE, downloaded_model, find_model, looks_local, offline, package_path
 from sweepkit.tasks.task import Template
 
 FILE = "study.yaml"
@@ -98,7 +98,9 @@ class Asked:
         path = Path(self.data).expanduser()
         if not path.exists() or path.resolve() == self.folder.resolve():
             text = reference(self.data, self.folder, "DATA")
-            source: dict[str, Any] = {"path" if text.startswith("package:") or "://" in text else "name": text}
+            source: dict[str, Any] = {"path" if text.startswith(PACKAGE) or "://" in text else "name": text}
+            if text.startswith(PACKAGE) and "path" in (found := located(package_path(text))):
+                source = {**found, "path": text}
         else:
             source = {name: self._relative(value) for name, value in located(path).items()}
         return {**source, **_below("task.data.", self._sets())}
@@ -178,11 +180,11 @@ class Asked:
             raise InputError(f"{self.data} has no split train; its splits are {', '.join(rows)}")
         counts = ", ".join(f"{len(part)} of {split}" for split, part in rows.items())
         self._tell("data", f"{self.data}: {counts}")
-        if headless(rows["train"].column_names):
+        if names := headless(rows["train"].column_names):
             first = ", ".join(rows["train"].column_names)
             raise InputError(
                 f"{self.data}: the first line looks like a row and not like the names of its columns: {first[:200]}\n"
-                f"name them: {self.again} --set 'task.data.columns=[label, text]'"
+                f"name them: {self.again} --set 'task.data.columns=[{names}]'"
             )
         task = _below("task.", sets)
         chosen = {name: task[name] for name in naming(kind) if name in task}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from itertools import islice
 from pathlib import Path
@@ -60,10 +61,18 @@ def _format(file: Path) -> dict[str, Any]:
     if file.suffix.lower() in _TAGGED:
         return {"format": "conll"} if file.suffix.lower() != ".txt" or _is_conll(file) else {}
     if file.suffix.lower() == ".csv":
-        first = next(iter(_head(file, 1)), "")
-        marks = [mark for mark in "\t;|" if mark in first and "," not in first]
-        return {"separator": marks[0]} if marks else {}
+        lines = _head(file, 200)
+        marks = [mark for mark in ",\t;|" if _even(lines, mark)]
+        if marks and marks[0] != ",":
+            return {"format": "tsv"} if marks[0] == "\t" else {"separator": marks[0]}
     return {}
+
+
+def _even(lines: list[str], mark: str) -> bool:
+    """Whether a separator gives each line of a file's head, but for the last, as many fields, and more than one."""
+    rows = csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL)
+    widths = {len(row) for row in list(rows)[: max(1, len(lines) - 1)]}
+    return len(widths - {0}) == 1 and max(widths) > 1
 
 
 def _is_conll(file: Path) -> bool:
@@ -73,9 +82,13 @@ def _is_conll(file: Path) -> bool:
     return len(widths) == 1 and min(widths) > 1 and all(_TAG.fullmatch(row[-1]) for row in rows)
 
 
-def headless(names: list[str]) -> bool:
-    """Whether column names look like the values of a row, so that the file has none."""
-    return any(re.fullmatch(r"[-+]?\d+(\.\d+)?", name.strip()) or len(name.split()) > _MOST_WORDS for name in names)
+def headless(names: list[str]) -> str:
+    """Return names to give where a file's column names look like the values of a row; empty where they do not."""
+    if not any(re.fullmatch(r"[-+]?\d+(\.\d+)?", name.strip()) or len(name.split()) > _MOST_WORDS for name in names):
+        return ""
+    longest = max(range(len(names)), key=lambda index: len(names[index]))
+    others = "label" if len(names) == 2 else "column{}"
+    return ", ".join("text" if index == longest else others.format(index + 1) for index in range(len(names)))
 
 
 def _head(file: Path, count: int) -> list[str]:

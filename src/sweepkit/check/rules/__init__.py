@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sweepkit.check.rules.adapters import check_adapters
@@ -30,14 +30,16 @@ class Checked:
     """Name → value that the study fixes, or the default of what consumes the name; see :func:`known_values`."""
     warnings: tuple[Problem, ...] = ()
     """What the study needs and this machine lacks, and what breaks no rule but is worth knowing."""
+    idle: tuple[Problem, ...] = ()
+    """Of its problems those by which its pruner is idle: an error in a study file, for a rehearsal (``--set``) a warning."""
 
 
 def check(study: StudyData) -> Checked:
-    """Return the checked study. Raises StudyFileError with every broken rule."""
+    """Return the checked study. Raises StudyFileError with every broken rule; that a pruner is idle is a warning."""
     problems, checked = examine(study)
-    if problems:
-        raise StudyFileError(problems)
-    return checked
+    if wrong := [problem for problem in problems if problem not in checked.idle]:
+        raise StudyFileError(wrong)
+    return replace(checked, warnings=(*checked.warnings, *checked.idle))
 
 
 def find_problems(study: StudyData) -> list[Problem]:
@@ -57,8 +59,11 @@ def examine(study: StudyData) -> tuple[list[Problem], Checked]:
     problems += check_searching(study)
     wrong, most_evaluations = check_schedule(study, known)
     problems += wrong
-    problems += check_pruner(study, most_evaluations)
-    problems += check_population(study, most_evaluations)
+    idle: list[Problem] = []
+    for rule in (check_pruner, check_population):
+        wrong, without_effect = rule(study, most_evaluations)
+        problems += [*wrong, *without_effect]
+        idle += without_effect
     if consumers.task is not None:
         problems += check_metrics(study, consumers.task.reported(study.task.options, study.home))
     configurations = Configurations(study, known)
@@ -69,7 +74,7 @@ def examine(study: StudyData) -> tuple[list[Problem], Checked]:
     misplaced = {problem.path: problem for problem in check_misplaced(study)}
     problems = [misplaced.get(problem.path, problem) for problem in problems] + list(misplaced.values())
     notes = [] if problems else [Problem("baseline", note) for note in configurations.baseline_notes()]
-    return list(dict.fromkeys(problems)), Checked(study, known, (*find_shortages(study), *notes))
+    return list(dict.fromkeys(problems)), Checked(study, known, (*find_shortages(study), *notes), tuple(idle))
 
 
 def wrong_values(study: StudyData, values: Mapping[str, Any]) -> list[Problem]:

@@ -39,11 +39,11 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
 }
 
 
-def check_population(study: StudyData, evaluations: int | None) -> list[Problem]:
-    """Return what a population cannot be trained with; nothing for a study without one."""
+def check_population(study: StudyData, evaluations: int | None) -> tuple[list[Problem], list[Problem]]:
+    """Return what a population cannot be trained with, and why it would never change; nothing for a study without one."""
     if not PRUNERS[study.pruner.type].population:
-        return []
-    return [*_options(study), *_first_decision(study, evaluations), *_space(study), *_sections(study)]
+        return [], []
+    return [*_options(study), *_space(study), *_sections(study)], [*_first_decision(study, evaluations)]
 
 
 def _options(study: StudyData) -> Iterator[Problem]:

@@ -20,26 +20,33 @@ EVALUATIONS = 100
 """Evaluations of a made-up trial where the study's own trials are too short, or of unknown length."""
 
 
-def check_pruner(study: StudyData, evaluations: int | None) -> list[Problem]:
-    """Return what is wrong with the pruner of trials with so many evaluations; None where their data decides it."""
+def check_pruner(study: StudyData, evaluations: int | None) -> tuple[list[Problem], list[Problem]]:
+    """Return what is wrong with the pruner of trials with so many evaluations, and why it would be idle.
+
+    ``evaluations`` is None where the trials' data decides it.
+    """
     kind, given, goals = study.pruner.type, study.pruner.options, study.objective
-    row, problems = PRUNERS[kind], []
+    row, problems, idle = PRUNERS[kind], list[Problem](), list[Problem]()
     if kind == "none" and goals.prune_on is not None:
         problems.append(Problem("objective.prune_on", "no pruner could look at it; add a pruner or leave it out"))
     if kind != "none" and goals.metrics is not None and goals.prune_on is None:
         names = ", ".join(goal.metric for goal in goals.goals)
         message = f"a pruner looks at one metric; name it with prune_on, one of {names}"
         problems.append(Problem("objective.prune_on", message))
+    if study.pruner.pauses and study.checkpoints.every != "evaluation":
+        message = "trials that pause go on from checkpoints; expected evaluation, got never"
+        problems.append(Problem("checkpoints.every", message))
     if why := _unread(study):
         problems.append(Problem("pruner.type", why))
     if not row.population:
         wrong = list(_options("pruner", kind, given))
+        problems += wrong
         useless = _without_pauses if study.pruner.pauses else _useless
-        problems += wrong or (useless(study, evaluations) if kind != "none" else ())
+        idle += useless(study, evaluations) if kind != "none" and not wrong else ()
     if study.checkpoints.paused_gb is not None and not study.pruner.pauses:
         message = f"no trial pauses here; leave it out, or set search: auto or pruner: {{type: asha, {PROMOTE}: true}}"
         problems.append(Problem("checkpoints.paused_gb", message))
-    return problems
+    return problems, idle
 
 
 def _unread(study: StudyData) -> str:
@@ -87,8 +94,6 @@ def _options(path: str, kind: str, given: Mapping[str, Any]) -> Iterator[Problem
 def _without_pauses(study: StudyData, evaluations: int | None) -> Iterator[Problem]:
     """Yield why no trial could pause before its last evaluation, or none of them go on."""
     options, trials = study.pruner.options, study.budget.trials
-    if study.checkpoints.every != "evaluation":
-        yield Problem("checkpoints.every", "trials that pause go on from checkpoints; expected evaluation, got never")
     if study.pruner.kind.pauses:
         if evaluations is not None and evaluations < 2:
             message = f"no trial could ever pause: each makes {evaluations} evaluation, at its end; evaluate more often"
