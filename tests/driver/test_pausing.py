@@ -211,6 +211,13 @@ def test_an_interrupted_study_keeps_its_paused_trials(played: Play) -> None:
     assert played.session.next() is None
     played.open()
     assert essence(played.search.trials()) == before and before[0][1] is Ending.paused
+    spec = played.next()
+    played.handle(Started(trial=spec.number, at=0.0, attempt=spec.attempt, resumed=1))
+    played.session.interrupt()
+    played.handle(Finished(trial=spec.number, at=9.0, ending=Ending.stopped, seconds=9.0))
+    stopped = played.search.row(spec.number)
+    assert (stopped.ending, stopped.seconds) == (Ending.stopped, 12.0 + 9.0), "what it trained before it paused counts"
+    played.open()
     assert [row.ending for row in played.run()].count(Ending.paused) == 0
 
 

@@ -195,7 +195,7 @@ class StudySession:
         try:
             for log in map(self._log, self._population.waiting):
                 if log.finished:
-                    self._search.tell(log.finished, attempts=log.attempts)
+                    self._search.tell(replace(log.finished, seconds=log.seconds), attempts=log.attempts)
             self._spent.save()
         except OSError as error:
             if error.errno not in FULL_DISK:
@@ -349,14 +349,14 @@ class StudySession:
             log.append(event)
         self._courier.poke()
         self._watch.on_event(event)
+        total = replace(event, seconds=log.seconds)
         if event.ending == Ending.stopped:
             if self.stopping or not self._population.holds(event.trial, log.evaluations):
-                self._search.tell(event, attempts=log.attempts)
+                self._search.tell(total, attempts=log.attempts)
             return
         if self._retries_left(event, log):
             self._retries.append(self._spec(self._trials[event.trial]))
             return
-        total = replace(event, seconds=log.seconds)
         self._ended_seconds += total.seconds
         self._whole += [total.seconds] if total.ending == Ending.complete else []
         facts: dict[str, Any] = {}

@@ -29,6 +29,8 @@ from sweepkit.trial.trial import Ending, Trial
 
 PICTURES_PER_SECOND = 4
 SECONDS_BETWEEN_READS = 1.0
+GOING_SHOWN = 20
+"""Running and paused trials of which a snapshot says how far they came, those with most evaluations first."""
 
 
 def watcher() -> Lines | Picture:
@@ -203,10 +205,8 @@ def snapshot(study: StudyData, *, every: bool = False) -> RenderableType:
         said = [f"trial {answer.chosen.number}: {answer.versus()}."] if answer.chosen and answer.versus() else []
         parts += _section(title, Group(terminal.trials(answer, top), *map(Text, [*said, *answer.notes()])))
     for ending in () if every else (Ending.running, Ending.paused):
-        moments = {row.number: read_moment(study.place, row) for row in rows if row.ending is ending}
-        if moments:
-            why = {row.number: row.decisions[-1].why for row in rows if row.number in moments and row.decisions}
-            parts += _section(str(ending), terminal.running(study, moments, why))
+        if going := sorted((row for row in rows if row.ending is ending), key=lambda row: -len(row.intermediate)):
+            parts += _section(str(ending), _going(study, going))
     if answer.verdict and not every:
         parts += _section("over new seeds", Group(*map(Text, answer.verdict.sentences())))
     if (wrong := terminal.failures(study, rows)) is not None:
@@ -218,6 +218,15 @@ def snapshot(study: StudyData, *, every: bool = False) -> RenderableType:
         path = terminal.short_path(best.checkpoint)
         parts.append(Text.assemble(("model  ", "dim"), path, f" (trial {best.number})"))
     return Group(*parts)
+
+
+def _going(study: StudyData, rows: list[Trial]) -> RenderableType:
+    """Return how far trials have come that have not ended, and what was last decided for each."""
+    shown, more = rows[:GOING_SHOWN], len(rows) - GOING_SHOWN
+    moments = {row.number: read_moment(study.place, row) for row in shown}
+    why = {row.number: row.decisions[-1].why for row in shown if row.decisions}
+    table = terminal.running(study, moments, why)
+    return Group(table, Text(f"and {more} more, listed by --all", style="dim")) if more > 0 else table
 
 
 def follow(study: StudyData) -> None:

@@ -116,7 +116,7 @@ class Watcher:
         """An event of a trial."""
 
     def on_trial_end(self, row: Trial) -> None:
-        """A trial ended and will not be retried."""
+        """A trial ended and will not be retried, or it paused."""
 
     def on_close(self, outcome: Outcome) -> None:
         """The run is over."""
@@ -211,7 +211,8 @@ class Board:
         """Move a trial that ended or paused from the running ones to those."""
         moment = self.running.pop(row.number, None) or self.paused.pop(row.number, None)
         if row.ending is Ending.paused:
-            self.paused[row.number] = moment or read_moment(self.study.place, row)
+            known = moment is not None and moment.evaluation >= max(row.intermediate, default=0)
+            self.paused[row.number] = moment if moment and known else read_moment(self.study.place, row)
         if row.ending.counts:
             self.ended[row.number] = row
 
