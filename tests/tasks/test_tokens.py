@@ -116,6 +116,12 @@ def test_rows_that_do_not_fit_are_refused(rows: Any, message: str, tmp_path: Pat
         tokens(tmp_path, tiny_bert, "m.jsonl").data()
 
 
+def test_a_single_tag_is_refused_by_the_options_name(tmp_path: Path, tiny_bert: Path) -> None:
+    (tmp_path / "m.jsonl").write_text(as_jsonl([(["free", "now"], ["O", "O"])] * 4))
+    with pytest.raises(InputError, match=r"task.tags: every row has the label 'O'; at least two classes are needed"):
+        tokens(tmp_path, tiny_bert, "m.jsonl").data()
+
+
 def test_a_column_of_texts_is_refused(tmp_path: Path, tiny_bert: Path) -> None:
     (tmp_path / "m.csv").write_text("words,tags\na b,O O\nc,O\n")
     with pytest.raises(

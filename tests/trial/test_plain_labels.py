@@ -149,6 +149,7 @@ def loaded(home: Path, model: Path, content: str, **spec: Any) -> Task:
             {"label_separator": ";"},
             "every row has the label 'a'; at least two classes are needed",
         ),
+        ("text,a\nx,1\ny,0\n", {"label": ["a", "text"]}, "the column text is named for two purposes"),
         (
             "text,label\nx,\ny,a\n",
             {"label": ["lable"]},

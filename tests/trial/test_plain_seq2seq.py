@@ -196,6 +196,18 @@ def test_languages_are_set_in_the_tokenizer_and_begin_what_is_generated(tmp_path
         load_task(TaskSpec(type="seq2seq", target_language="xx", **spec), tmp_path).data()
 
 
+def test_a_model_from_a_configuration_begins_with_padding_and_one_without_a_decoder_is_refused(
+    project: Path, tiny_t5: Path, tiny_bert: Path
+) -> None:
+    pd.DataFrame(rows()["train"]).to_csv(project / "m.csv", index=False)
+    small = {"d_model": 16, "num_layers": 1, "num_heads": 2, "d_kv": 8, "d_ff": 16, "vocab_size": 100}
+    spec: dict[str, Any] = {"type": "seq2seq", "data": {"path": "m.csv"}, "max_target_length": 6}
+    model = {"config": {"model_type": "t5", **small}, "tokenizer": str(tiny_t5)}
+    assert reported(project, {**spec, "model": model}, num_train_epochs=1)["eval_loss"] > 0
+    with pytest.raises(InputError, match=r"task.model: bert has no decoder .* T5, BART or Marian"):
+        load_task(TaskSpec(model=str(tiny_bert), **spec), project).model_init()
+
+
 class Answers(Task):
     """A Task of one's own gets the metrics of texts by saying what they compare."""
 

@@ -281,6 +281,8 @@ def choose(rows: DatasetDict, columns: dict[str, str], labels: Collection[str] =
     """
     from datasets import DatasetDict
 
+    if twice := [name for name, count in Counter(columns.values()).items() if count > 1]:
+        raise InputError(f"task.data: the column {twice[0]} is named for two purposes; each needs a column of its own")
     rows = DatasetDict({split: _flat(part, columns.values()) for split, part in rows.items()})
     for split, part in list(rows.items()):
         missing = [name for name in columns.values() if name not in part.column_names]

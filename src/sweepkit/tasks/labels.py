@@ -41,10 +41,11 @@ def encode_labels(rows: DatasetDict, column: str = "labels") -> tuple[DatasetDic
     return _replaced(rows, column, ids, ClassLabel(names=names)), names
 
 
-def encode_lists(rows: DatasetDict, column: str = "labels") -> tuple[DatasetDict, list[str]]:
+def encode_lists(rows: DatasetDict, column: str = "labels", option: str = "label") -> tuple[DatasetDict, list[str]]:
     """Return the rows with a list of class ids in ``column``, and the classes' names by id.
 
-    Each entry is a class as in :func:`encode_labels`; a list may be empty. Raises InputError, also for what is no list.
+    Each entry is a class as in :func:`encode_labels`; a list may be empty. ``option`` is the task's option that names the
+    column. Raises InputError, also for what is no list.
     """
     import numpy as np
     import pyarrow as pa
@@ -57,10 +58,12 @@ def encode_lists(rows: DatasetDict, column: str = "labels") -> tuple[DatasetDict
         values = _arrow(part, column)
         inner = getattr(part.features[column], "feature", None)
         if inner is None or not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
-            raise InputError(f"task.label: expected a list in every row, got {values[0].as_py()!r} in row 1 of {split}")
+            raise InputError(
+                f"task.{option}: expected a list in every row, got {values[0].as_py()!r} in row 1 of {split}"
+            )
         lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
         offsets[split] = np.concatenate([[0], np.cumsum(lengths)]).astype("int32")
-        found[split] = _Labels(split, inner, values.flatten(), np.repeat(np.arange(len(values)), lengths))
+        found[split] = _Labels(split, inner, values.flatten(), np.repeat(np.arange(len(values)), lengths), option)
     ids, names = _ids(found)
     lists = {split: pa.ListArray.from_arrays(offsets[split], ids[split]) for split in rows}
     return _replaced(rows, column, lists, List(ClassLabel(names=names))), names
@@ -143,6 +146,8 @@ class _Labels:
     values: pyarrow.Array
     rows: NDArray[Any] | None = None
     """Row number of each label, where rows have several."""
+    option: str = "label"
+    """The task's option that names the column."""
 
     def place(self, index: int) -> str:
         """Return where a label stands, for people."""
@@ -200,7 +205,7 @@ def _texts(labels: _Labels) -> pyarrow.Array:
     elif pa.types.is_nested(kind):
         row = next((number for number, value in enumerate(values) if value.is_valid), 0)
         raise InputError(
-            f"task.label: expected one value per row, got {values[row].as_py()!r} in {labels.place(row)}; "
+            f"task.{labels.option}: expected one value per row, got {values[row].as_py()!r} in {labels.place(row)}; "
             "for several labels per row use type: multi-label-classification"
         )
     else:
@@ -248,7 +253,8 @@ def _names(labels: Mapping[str, _Labels], texts: Mapping[str, pyarrow.Array]) ->
     names = declared if declared and same else sorted(found | set(declared), key=order)
     if len(names) < 2:
         only = f"every row has the label {names[0]!r}" if names else "no row has a label"
-        raise InputError(f"task.label: {only}; at least two classes are needed")
+        option = next(iter(labels.values())).option
+        raise InputError(f"task.{option}: {only}; at least two classes are needed")
     if not declared:
         _refuse_measurements(labels, texts, found)
     return names

@@ -131,11 +131,16 @@ class Seq2Seq(LanguageTask):
         """Return the model; texts that it generates begin with the target's language."""
         from transformers import AutoModelForSeq2SeqLM
 
-        tokenizer = self.processing_class()
-        start: dict[str, Any] = {}
-        if getattr(self._configuration(), "decoder_start_token_id", None) is None:
-            start["decoder_start_token_id"] = tokenizer.pad_token_id  # as T5's is
-        model = self._model(AutoModelForSeq2SeqLM, {**start, **config})
+        tokenizer, configuration = self.processing_class(), self._configuration()
+        if not configuration.is_encoder_decoder:
+            raise InputError(
+                f"task.model: {configuration.model_type} has no decoder that reads an encoder's states; seq2seq needs a "
+                "model such as T5, BART or Marian (causal-lm and sft train decoders alone)"
+            )
+        model = self._model(AutoModelForSeq2SeqLM, config)
+        if getattr(model.config, "decoder_start_token_id", None) is None:  # as for a T5 from a configuration
+            for each in (model.config, model.generation_config):
+                each.decoder_start_token_id = tokenizer.pad_token_id
         if self.target_language is not None:
             language, [first, *_] = _language(tokenizer, self.target_language), tokenizer(text_target="")["input_ids"]
             where = "forced_bos_token_id" if first == language else "decoder_start_token_id"

@@ -70,7 +70,7 @@ class TokenClassification(TokenizedTask):
         """Return the tokenised splits: ``tags`` of the words (ClassLabels), and ``labels`` of the tokens."""
         rows = complete(self.rows(), label="tags", drop_duplicates=self.source.drop_duplicates)
         _check(rows, {"words": self.words, "tags": self.tags})
-        rows, names = labels.encode_lists(rows, "tags")
+        rows, names = labels.encode_lists(rows, "tags", "tags")
         if _by_entity(names) and (problem := metrics.missing(self.metric_names, "tags")):
             raise problem
         rows = self._limited(with_validation(rows, self.validation, self.split_seed))
