@@ -38,7 +38,7 @@ STARTING = ("importing", "warm process ready", "data prepared", "slots")
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}
 KEPT = {
     *("study.json", "lock", "identity.lock", "optuna.journal", "mlflow.json", "spent.json", "spent.lock", "trials"),
-    *("warm.log", "inspect.log", "scratch", "data.json", "outcome.json"),
+    *("warm.log", "inspect.log", "scratch", "data.json", "outcome.json", "report.html"),
 }
 KEPT_OF_A_TRIAL = {"spec.json", "console.log", "events.jsonl", "best"}
 

@@ -18,7 +18,7 @@ from sweepkit.report.verdict import Candidate, judge, write_verdict
 from sweepkit.report.watch import Board, Moment, Outcome, fraction
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished, Logged, Started
-from sweepkit.trial.trial import Ending, Trial, TrialSpec
+from sweepkit.trial.trial import Decision, Ending, Trial, TrialSpec
 
 GOALS = [{"metric": "eval_f1", "direction": "maximize"}, {"metric": "eval_loss", "direction": "minimize"}]
 
@@ -195,6 +195,31 @@ def test_a_resumed_attempt_keeps_what_the_last_one_reached(project: Path) -> Non
     board.add(evaluated(1, 2, 0.7))
     board.add(Started(trial=1, at=9, attempt=2, resumed=50))
     assert (board.running[1].step, board.running[1].history, board.done) == (50, (0.7,), 0.5)
+
+
+def test_a_paused_trial_waits_beside_the_running_ones_and_goes_on_from_where_it_was(project: Path) -> None:
+    study = study_of(project)
+    board = Board(study)
+    board.add(started(study, 1, learning_rate=2e-5))
+    board.add(evaluated(1, 2, 0.7))
+    paused = trial(1, 0.7, Ending.paused, intermediate={1: 0.6, 2: 0.7})
+    board.end(paused)
+    assert (list(board.running), list(board.paused), board.done) == ([], [1], 0.5)
+    assert "paused at 2" in text_of(terminal.trials(board.answer, [paused], endings=True))
+    why = {1: "4 of 9 after evaluation 2, of which 3 may go on"}
+    assert text_of(terminal.running(study, board.paused, why), 120).endswith(why[1])
+    board.add(Started(trial=1, at=9, attempt=2, resumed=50))
+    assert (board.running[1].history, board.paused) == ((0.7,), {})
+
+
+def test_a_snapshot_says_how_far_paused_trials_came_and_why_up_to_twenty(project: Path) -> None:
+    study = study_of(project)
+    rows = [
+        trial(number, 0.7, Ending.paused, intermediate={1: 0.7}, decisions=(Decision(1, "pause", f"reason {number}"),))
+        for number in range(22)
+    ]
+    said = text_of(progress._going(study, rows))
+    assert said.count("reason") == progress.GOING_SHOWN and said.endswith("and 2 more, listed by --all")
 
 
 def test_max_steps_decides_how_far_a_trial_is(project: Path) -> None:
