@@ -258,12 +258,32 @@ def test_another_pruner_takes_nothing_from_the_recipes(home: Path) -> None:
 def test_a_recipes_sampler_and_pruner_give_way_to_search_and_its_search_to_them(home: Path) -> None:
     recipe(home, "sampler: {type: tpe, seed: 3}\npruner: {type: asha}\n", study="search: auto\n")
     study = load_study("study.yaml").study
-    assert (study.sampler.type, study.sampler.seed, study.pruner.type) == ("random", 0, "freeze-thaw")
+    assert (study.sampler.type, study.sampler.seed, study.pruner.type) == ("random", 3, "freeze-thaw")
     (home / "again.yaml").write_text(to_yaml(study))
     assert "search" not in study.model_dump() and same(load_study("again.yaml").study, study)
     recipe(home, "search: auto\n", study="pruner: {type: median}\n")
     study = load_study("study.yaml").study
     assert (study.sampler.type, study.pruner.type) == ("tpe", "median")
+    recipe(home, "search: auto\n", study="sampler: {seed: 3}\n")
+    study = load_study("study.yaml").study
+    assert (study.sampler.type, study.sampler.seed, study.pruner.type) == ("random", 3, "freeze-thaw")
+
+
+@pytest.mark.parametrize(
+    ("written", "given", "means"),
+    [
+        ("search: auto\n", "pruner.type=asha", ("tpe", 0, "asha")),
+        ("search: auto\n", "sampler.type=qmc", ("qmc", 0, "none")),
+        ("search: auto\n", "sampler.seed=5", ("random", 5, "freeze-thaw")),
+        ("sampler: {type: tpe, seed: 4}\npruner: {type: asha}\n", "search=auto", ("random", 4, "freeze-thaw")),
+    ],
+)
+def test_an_option_wins_over_search_and_search_over_sampler_and_pruner(
+    home: Path, written: str, given: str, means: tuple[str, int, str]
+) -> None:
+    (home / "study.yaml").write_text(STUDY + written)
+    study = load_study("study.yaml", [given]).study
+    assert (study.sampler.type, study.sampler.seed, study.pruner.type) == means
 
 
 def test_mistakes_of_a_recipe_are_told_with_its_own_file_and_line(home: Path) -> None:

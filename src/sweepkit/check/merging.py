@@ -38,10 +38,6 @@ _NAMESPACES = ("model", "peft", "task")
 _NAMED = ("training", "space", "baseline", "enqueue")
 
 
-_IN_PLACE_OF = {"search": {"sampler", "pruner"}, "sampler": {"search"}, "pruner": {"search"}}
-"""Key of a recipe → keys of a study in whose place it stands, so that it gives way to them."""
-
-
 def recipe_folders(home: Path) -> list[Path]:
     """Return where recipes are looked up by name: the project's ``sweeps/``, then those that ship with sweepkit."""
     return [project_root(home) / "sweeps", PACKAGED]
@@ -93,9 +89,8 @@ def label_of(file: Path) -> str:
 
 def _beneath(study: Document, recipe: Document) -> Document:
     merged = Document(dict(study.data), dict(study.origins), [*study.problems, *recipe.problems])
+    recipe = Document(_without_rivals(recipe.data, study.data), recipe.origins, recipe.problems)
     for key, value in recipe.data.items():
-        if study.data.keys() & _IN_PLACE_OF.get(key, set()):
-            continue
         if key not in RECIPE_KEYS:
             origin = recipe.origin((key,))
             message = f"a recipe says how to search; expected one of {', '.join(RECIPE_KEYS)}"
@@ -115,6 +110,18 @@ def _beneath(study: Document, recipe: Document) -> Document:
                     _adopt(merged, recipe, (key, name))
     _give_way(merged, study.data, recipe.origins[()].file)
     return merged
+
+
+def _without_rivals(loser: dict[Any, Any], winner: dict[Any, Any]) -> dict[Any, Any]:
+    """Return what stays of ``loser``: ``search`` stands in place of sampler and pruner, except for ``sampler.seed``."""
+    result = dict(loser)
+    if "pruner" in winner or as_mapping(winner.get("sampler")).keys() - {"seed"}:
+        result.pop("search", None)
+    if "search" in winner:
+        result.pop("pruner", None)
+        seed = {name: value for name, value in as_mapping(result.pop("sampler", None)).items() if name == "seed"}
+        result |= {"sampler": seed} if seed else {}
+    return result
 
 
 def _adopt(merged: Document, source: Document, keys: Keys) -> None:
@@ -176,6 +183,10 @@ def with_overrides(document: Document, overrides: Iterable[str]) -> Document:
             continue
         try:
             value = read(text, label, line=False)
+            chosen = value.data
+            for part in reversed(split(path)):
+                chosen = {part: chosen}
+            result.data = _without_rivals(result.data, chosen)
             keys = _put(result.data, split(path), value.data)
         except StudyFileError as error:
             result.problems.append(Problem("", error.problems[0].message, label))
