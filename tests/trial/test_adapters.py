@@ -12,6 +12,7 @@ from sweepkit.study.errors import InputError
 from sweepkit.tasks.adapters import configuration
 from sweepkit.trial.events import Evaluated, Started
 from sweepkit.trial.objective import load_best_model, run_trial
+from sweepkit.trial.trial import Trial
 from toys import messages, tiny_csv
 
 pytestmark = pytest.mark.real
@@ -76,7 +77,8 @@ def test_a_method_is_trained_as_peft_trains_it(method: str, project: Path, tiny_
     assert (end.ending, end.cause) == ("complete", "")
     assert {name for name in values if name.startswith("peft.")} <= set(line.of(Started)[0].proved)
     assert line.of(Evaluated)[-1].metrics["eval_loss"] == pytest.approx(by_peft(project, tiny_bert, method), abs=1e-6)
-    best = load_best_model(study, values, project / "runs" / "toy" / "trials" / "0000" / "best")
+    trial = Trial(number=0, ending=end.ending, params=values)
+    best = load_best_model(study, trial, project / "runs" / "toy" / "trials" / "0000" / "best")
     assert best.peft_config["default"].peft_type == method
 
 

@@ -21,6 +21,7 @@ ABBREVIATIONS = {
     "adam_beta1": "beta1",
     "adam_beta2": "beta2",
     "adam_epsilon": "eps",
+    "peft.type": "adapter",
     "peft.lora_alpha": "alpha",
     "peft.lora_dropout": "lora_drop",
     "model.hidden_dropout_prob": "dropout",
