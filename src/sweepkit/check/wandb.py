@@ -15,12 +15,16 @@ from typing import Any
 from sweepkit.check import Consumers, consumers_of
 from sweepkit.check.fields import Field
 from sweepkit.check.study_file import to_yaml
+from sweepkit.check.wandb_metrics import meant
 from sweepkit.check.wandb_parameters import Converted, Fixed, Multiples, convert, find_name
 from sweepkit.check.yaml import Document, Keys, dotted, read_file
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.objective import Goal, Objective
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData, TaskSpec
+
+FILL_IN = "FILL-IN"
+"""A model or data that nobody named yet."""
 
 __all__ = ["Imported", "import_sweep"]
 
@@ -41,7 +45,8 @@ _CONVERTED = {
     *("method", "metric", "metrics", "parameters", "early_terminate", "run_cap"),
     *("name", "description", "apiVersion", "kind"),
 }
-_YAML_1_1 = {"yes": True, "no": False, "on": True, "off": False}
+_BOOLEANS = {"yes": True, "no": False, "on": True, "off": False, "true": True, "false": False, "1": True, "0": False}
+"""Texts that stand for booleans in YAML 1.1 or on a command line."""
 _SEEDS = ("seed", "data_seed")
 _NO_PRUNER = {"type": "none"}
 
@@ -80,19 +85,28 @@ class _Import:
         self.warnings: list[Problem] = []
         self.training: dict[str, Any] = {}
         self.space: dict[str, Any] = {}
+        self.reported: frozenset[str] | None = None
+        """The metrics of the task's evaluations; None where only running it can tell."""
         self.names: dict[str, str] = {}
         """Name in the study → name in the sweep."""
 
     def study(self) -> Imported:
-        objective, target = self.objective()
-        first = StudyData(name="sweep", task=TaskSpec(**self.task), objective=objective).at(self.home)
+        unknown = Objective(metric="eval_loss", direction="minimize")
+        first = StudyData(name="sweep", task=TaskSpec(**self.task), objective=unknown).at(self.home)
         consumers, _ = consumers_of(first)
+        if consumers.task is not None:
+            self.reported = consumers.task.reported(first.task.options, self.home)
+        objective, target = self.objective()
         parameters = self.given.get("parameters")
         if isinstance(parameters, dict) and parameters:
             for keys, given in self.leaves(("parameters",), parameters):
                 self.parameter(keys, given, consumers)
         else:
             self.refuse(("parameters",), "is required: name → what to search")
+        if not self.space and not self.refused:
+            self.warn(
+                ("parameters",), "leaves nothing to search: say in space what may vary, or every trial is the same"
+            )
         sections = {"sampler": {"type": self.sampler()}, "budget": self.budget(target), "pruner": self.pruner()}
         self.ignored()
         if self.refused:
@@ -144,6 +158,8 @@ class _Import:
             self.warn(keys, f"{why}; left out")
         elif name in self.names:
             self.warn(keys, f"is {name} here, as {self.names[name]} already is; left out")
+        elif name == "task.model" and self.task.get("model", FILL_IN) != FILL_IN:
+            self.warn(keys, f"is left out, as --model says {self.task['model']}")
         elif name in _SEEDS and not isinstance(converted.domain, Fixed):
             self.warn(keys, "a seed is not searched; left out, see confirm and seed_per_trial")
         else:
@@ -176,6 +192,8 @@ class _Import:
         if isinstance(domain, Multiples):
             self.multiples(keys, name, domain, kinds)
             return
+        if _is_boolean(field) and isinstance(domain, Int) and (domain.low, domain.high) == (0, 1):
+            domain = Choice(choices=[False, True])
         if whole and isinstance(domain, Float) and domain.step and all(map(_is_whole, (domain.low, domain.step))):
             domain = Int(low=int(domain.low), high=int(domain.high), step=int(domain.step))
         self.space[name] = domain
@@ -197,6 +215,9 @@ class _Import:
 
     def value(self, keys: Keys, name: str, written: Any, field: Field | None) -> Any:
         """Return a value as its field takes it: optimizers by their names there, YAML 1.1's yes and no as booleans."""
+        boolean = _is_boolean(field)
+        if boolean and not isinstance(written, bool) and written in (0, 1):
+            return bool(written)
         if not isinstance(written, str):
             return written
         if name == "optim" and (known := OPTIMIZERS.get(written.lower(), written.lower())) != written:
@@ -205,8 +226,8 @@ class _Import:
             else:
                 self.note(keys, f"{written} is {known} here")
             return known
-        if field is not None and "bool" in field.kinds and "str" not in field.kinds:
-            return _YAML_1_1.get(written.lower(), written)
+        if boolean:
+            return _BOOLEANS.get(written.lower(), written)
         return written
 
     def objective(self) -> tuple[Objective, float | None]:
@@ -237,14 +258,13 @@ class _Import:
             self.note(keys, "has no goal, which means minimize")
         for key in given.keys() - {"name", "goal", "target"}:
             self.warn((*keys, key), "has no equivalent; diverged and out-of-memory trials count as the worst so far")
-        written = given["name"]
-        split = re.fullmatch(r"(eval|evaluation|val|valid|validation|dev|test|train)[/_.-](.+)", written)
-        part, metric = split.groups() if split else ("", written)
-        name = f"eval_{re.sub(r'[/.-]', '_', metric)}"
-        if part in ("train", "test"):
+        name, split, question = meant(written := given["name"], self.reported)
+        if split in ("train", "training", "test"):
             self.warn((*keys, "name"), f"trials are compared by their evaluations: {written} becomes {name}")
         elif name != written:
             self.note((*keys, "name"), f"{written} is {name} here")
+        if question:
+            self.warn((*keys, "name"), question)
         return Goal(metric=name, direction=direction)
 
     def sampler(self) -> str:
@@ -316,6 +336,10 @@ class _Import:
                 self.warn((key,), f"{value!r} is ignored: {IGNORED[key]}")
             elif key not in _CONVERTED:
                 self.warn((key,), "is not a key of a W&B sweep; ignored")
+
+
+def _is_boolean(field: Field | None) -> bool:
+    return field is not None and "bool" in field.kinds and not {"str", "int", "float"} & field.kinds
 
 
 def _is_number(value: Any) -> bool:

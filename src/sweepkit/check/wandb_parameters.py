@@ -7,6 +7,7 @@ of e as ``min`` and ``max``; the ``q`` ones round to multiples of ``q``.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -33,20 +34,40 @@ _NAMESPACES: Mapping[str, str] = MappingProxyType(
         "data": "task",
     }
 )
-_ARGUMENTS = ("training", "training_args", "training_arguments", "trainer", "train", "args", "optimizer", "optim")
+_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("learn_rate", "learningrate", "base_lr", "init_lr", "initial_lr"), "learning_rate"),
+        **dict.fromkeys(("bs", "bsz", "batch", "batchsize", "train_bs"), "per_device_train_batch_size"),
+        **dict.fromkeys(("num_epoch", "n_epoch", "nb_epochs", "max_epochs", "train_epochs"), "num_train_epochs"),
+        **dict.fromkeys(("weightdecay", "l2"), "weight_decay"),
+        **dict.fromkeys(("warmup_proportion", "warmup_fraction", "num_warmup_steps"), "warmup_steps"),
+        **dict.fromkeys(("clip_norm", "gradient_clip_val", "gradient_clipping"), "max_grad_norm"),
+        **dict.fromkeys(("grad_accum", "gradient_accumulation"), "gradient_accumulation_steps"),
+        **dict.fromkeys(("max_len", "maxlen", "seq_len", "seq_length", "sequence_length"), "task.max_length"),
+        **dict.fromkeys(("backbone", "base_model", "model_checkpoint", "pretrained_model"), "task.model"),
+        **SHORTHANDS,
+    }
+)
+"""Names in training scripts → names in a study."""
+_ARGUMENTS = (
+    *("training", "training_args", "training_arguments", "trainer", "train", "args", "optimizer", "optim"),
+    *("hyperparameters", "hyperparams", "hparams", "params", "hp"),
+)
 
 
 def find_name(written: str, consumers: Consumers) -> tuple[str | None, str]:
     """Return (name in a study, "") for a dotted W&B name, or (None, why nothing consumes it)."""
+    if written.replace("-", "_") not in consumers.names():
+        written = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", written).replace("/", ".").replace(" ", "_").lower()
     head, dot, rest = written.replace("-", "_").partition(".")
     if dot and head in _NAMESPACES:
-        return _consumed(SHORTHANDS.get(f"{head}_{rest}", f"{_NAMESPACES[head]}.{rest}"), consumers)
+        return _consumed(_NAMES.get(f"{head}_{rest}", f"{_NAMESPACES[head]}.{rest}"), consumers)
     leaf = rest if dot and head in _ARGUMENTS else written.replace("-", "_")
     if "." in leaf:
         return _consumed(leaf, consumers)
     name, why = _consumed(leaf, consumers)
-    if name is None and leaf in SHORTHANDS:
-        name, why = _consumed(SHORTHANDS[leaf], consumers)
+    if name is None and leaf in _NAMES:
+        name, why = _consumed(_NAMES[leaf], consumers)
     if name is None and leaf not in RENAMED and leaf not in REMOVED and owned(leaf) is None:
         elsewhere = [full for full in consumers.names() if full.partition(".")[2] == leaf]
         return (elsewhere[0], "") if elsewhere else (None, why)

@@ -68,7 +68,7 @@ def import_(
     For example: sweep import wandb-sweep.yaml --kind text-classification --data my.csv --model bert-base-uncased
     """
     from sweepkit.check.find import find_study
-    from sweepkit.check.wandb import import_sweep
+    from sweepkit.check.wandb import FILL_IN, import_sweep
     from sweepkit.cli.new import check_kind, data_reference, reference
     from sweepkit.report import terminal
 
@@ -78,8 +78,8 @@ def import_(
     home = output.parent
     task = {
         "type": kind,
-        "model": reference(model, home, "--model") if model else "FILL-IN",
-        "data": data_reference(data, home) if data else {"path": "FILL-IN"},
+        "model": reference(model, home, "--model") if model else FILL_IN,
+        "data": data_reference(data, home) if data else {"path": FILL_IN},
     }
     converted = import_sweep(sweep, task=task, home=home)
     home.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,10 @@ def import_(
         typer.echo(f"warning: {warning}", err=True)
     file = terminal.short_path(output.resolve())
     typer.echo(f"wrote {file}")
-    to_do = [f"fill in task.{option}" for option, given in (("model", model), ("data", data)) if not given]
+    options = converted.study.task.options
+    unnamed = {"model": options.get("model"), "data": (options.get("data") or {}).get("path")}
+    to_do = [f"fill in task.{option}" for option, found in unnamed.items() if found == FILL_IN]
+    to_do += [] if converted.study.space else ["say in space what may vary; nothing of the sweep could be searched"]
     try:
         find_study(str(output))
     except StudyFileError as error:

@@ -1,0 +1,89 @@
+"""The metric that a W&B sweep means, by its name there and by what the task reports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from sweepkit.tasks.metrics import BUNDLED
+
+_SPLITS = ("eval", "evaluation", "val", "valid", "validation", "dev", "test", "train", "training")
+_NOISE = (
+    "epoch",
+    "step",
+    "global",
+    "best",
+    "final",
+    "mean",
+    "avg",
+    "metric",
+    "metrics",
+    "summary",
+    "score",
+    "min",
+    "max",
+)
+_USUAL = {
+    "acc": "accuracy",
+    "prec": "precision",
+    "rec": "recall",
+    "ppl": "perplexity",
+    "mcc": "matthews_correlation",
+    "matthews": "matthews_correlation",
+    "pearson": "pearsonr",
+    "spearman": "spearmanr",
+    "em": "exact_match",
+    "exact": "exact_match",
+    "bleu": "sacrebleu",
+    "macro_f1": "f1_macro",
+    "micro_f1": "f1_micro",
+    "mean_squared_error": "mse",
+    "mean_absolute_error": "mae",
+}
+
+
+class Meant(NamedTuple):
+    """A metric of a study."""
+
+    name: str
+    split: str
+    """The split that the sweep names; empty where it names none."""
+    question: str = ""
+    """What to ask where the task reports no such metric; empty where it does, or where that is unknown."""
+
+
+def meant(written: str, reported: Collection[str] | None) -> Meant:
+    """Return the metric behind a name such as ``val_acc`` or ``Validation/F1-Score``.
+
+    ``reported`` are the task's ``eval_*`` names; None where only running it can tell.
+
+    >>> meant("Validation/Accuracy", {"eval_accuracy"})
+    Meant(name='eval_accuracy', split='validation', question='')
+    >>> meant("epoch/val_loss", None).name, meant("bestF1", {"eval_f1", "eval_loss"}).name
+    ('eval_loss', 'eval_f1')
+    """
+    parts = [part for part in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", written).lower()) if part]
+    split = next((part for part in parts if part in _SPLITS), "")
+    inner = [part for part in parts if part not in _SPLITS]
+    plain = "_".join(part for part in inner if part not in _NOISE) or "_".join(inner) or "loss"
+    plain = _USUAL.get(plain, plain)
+    known = {name.removeprefix("eval_"): None for name in reported or ()} | dict.fromkeys((*BUNDLED, "loss"))
+    exact = "_".join(inner)
+    found = next((name for name in known if _same(name, exact)), None) or next(
+        (n for n in known if _same(n, plain)), None
+    )
+    name = f"eval_{found or exact or plain}"
+    if reported is None or name in reported:
+        return Meant(name, split)
+    near = get_close_matches(plain, [each.removeprefix("eval_") for each in reported], n=3, cutoff=0.5)
+    options = [f"eval_{each}" for each in near] or sorted(reported)
+    add = f", or add {found} to task.metrics" if found in BUNDLED else ""
+    return Meant(
+        name, split, f"which metric is meant? The task reports {', '.join(options)}; name one in objective{add}"
+    )
+
+
+def _same(one: str, other: str) -> bool:
+    return one.replace("_", "").lower() == other.replace("_", "").lower()
