@@ -58,6 +58,13 @@ def test_a_bundled_metric_returns_the_value_under_its_own_name(name: str) -> Non
     assert found == pytest.approx(EXPECTED[name])
 
 
+@pytest.mark.parametrize(
+    ("name", "range_"), [("rougeLsum", (0, 1)), ("exact_match", (0, 1)), ("sacrebleu", (0, 100)), ("f1_micro", (0, 1))]
+)
+def test_the_range_of_a_metric_is_known(name: str, range_: tuple[float, float]) -> None:
+    assert metrics.limits(f"eval_{name}") == range_
+
+
 def test_a_metric_can_be_computed_again_and_again() -> None:
     accuracy = metrics.load("accuracy")
     results = [accuracy.compute(predictions=[0, 1], references=[0, right])["accuracy"] for right in (1, 0, 1)]

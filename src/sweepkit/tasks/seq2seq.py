@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -125,6 +126,13 @@ class Seq2Seq(LanguageTask):
             )
             if unknown:
                 found.append(f"{unknown} of {len(part)} targets of {split} hold what the tokenizer does not know")
+        if any(name.startswith("rouge") for name in self.metric_names):
+            texts = tokenizer.batch_decode(list(self.splits["validation"]["labels"]), skip_special_tokens=True)
+            if count := sum(re.search("[a-z0-9]", text.lower()) is None for text in texts):
+                found.append(
+                    f"rouge compares words of a to z and 0 to 9, which {count} of {len(texts)} targets of validation lack; "
+                    "sacrebleu and chrf read every script"
+                )
         return found
 
     def model_init(self, **config: Any) -> PreTrainedModel:
