@@ -345,3 +345,35 @@ def test_a_used_up_space_ends_the_study_once_nobody_may_go_on(project: Path) -> 
     rows = play.run()
     assert sorted(row.params["learning_rate"] for row in rows) == space["learning_rate"]["choices"]
     assert {row.params["learning_rate"]: str(row.ending) for row in rows}[1e-3] == "complete"
+
+
+@pytest.mark.parametrize("promote", [False, True])
+def test_tpe_proposes_after_trials_of_several_goals_were_pruned_or_paused(project: Path, promote: bool) -> None:
+    goals = [{"metric": "eval_score", "direction": "maximize"}, {"metric": "eval_cost", "direction": "minimize"}]
+    play = Play(
+        project,
+        objective={"metrics": goals, "prune_on": "eval_score"},
+        pruner={"type": "asha", "min_resource": 1, "reduction_factor": 2, "promote": promote},
+        budget={"trials": 8},
+    )
+    while (row := play.search.ask()) is not None:
+        number, word = max(row.intermediate, default=0), "continue"
+        while word == "continue" and number < 4:
+            number += 1
+            values = (row.params["learning_rate"] * number, -float(number))
+            event = Evaluated(
+                trial=row.number,
+                at=0,
+                number=number,
+                step=number,
+                epoch=number,
+                metrics={},
+                values=values,
+                final=number == 4,
+            )
+            word = play.search.report(event)
+        ending = {"pause": Ending.paused, "prune": Ending.pruned}.get(word, Ending.complete)
+        play.search.tell(Finished(trial=row.number, at=0, ending=ending))
+    assert len(play.search.trials()) == 8
+    cut = Ending.paused if promote else Ending.pruned
+    assert {row.ending for row in play.search.trials()} == {cut, Ending.complete}

@@ -47,7 +47,8 @@ class Proposals:
     def view(self, own: FrozenTrial) -> ReadOnlyStorage:
         """Return the storage as a sampler sees it that proposes this trial."""
         hidden = self._history.partial | self._history.foreign.keys()
-        return ReadOnlyStorage(self._records.storage, own, judged=self.judged, hidden=hidden)
+        judged = self.judged if self._objective.metrics is None else self._without_curve
+        return ReadOnlyStorage(self._records.storage, own, judged=judged, hidden=hidden)
 
     def pruner_view(self, trial: FrozenTrial) -> ReadOnlyStorage:
         """Return the storage as a pruner sees it that judges this trial."""
@@ -144,4 +145,12 @@ class Proposals:
             seen.state = TrialState.PRUNED
         seen.intermediate_values = self._objective.course(trial.intermediate_values)
         self._judged[trial.number] = trial, seen
+        return seen
+
+    def _without_curve(self, trial: FrozenTrial) -> FrozenTrial:
+        """Return a trial as samplers see it where there are several goals: by one curve TPE cannot order pruned trials."""
+        seen = self.judged(trial)
+        if seen.state == TrialState.PRUNED and seen.intermediate_values:
+            seen = copy(seen)
+            seen.intermediate_values = {}
         return seen
