@@ -11,7 +11,10 @@ import pytest
 import toys
 from making import spec
 from sweepkit.check.study_file import load_study
+from sweepkit.study.errors import InputError
 from sweepkit.study.paths import BEST
+from sweepkit.study.study import TaskSpec
+from sweepkit.tasks.load import load_task
 from sweepkit.trial.inspect import inspect
 from sweepkit.trial.objective import evaluate_on_test
 from trained import RATE, TRAINING, Rows, last, ran, refused, retrained, study_file, written
@@ -206,6 +209,14 @@ def test_a_loss_is_made_of_its_options_and_fits_the_columns(
     found = inspect(load_study(file).study, spec(project, 0))
     assert [(where, message in said) for where, said in found.problems] == ([("task", True)] if message else [])
     assert message or found.micro_batch_matters
+
+
+def test_a_length_that_the_model_does_not_read_is_refused(project: Path, tiny_bert: Path) -> None:
+    task = {"type": "sentence-similarity", "model": str(tiny_bert), "data": {"path": "rows.csv"}}
+    made: Any = load_task(TaskSpec.model_validate({**task, "max_length": 32}), project).model_init()
+    assert made.max_seq_length == 32
+    with pytest.raises(InputError, match=r"task\.max_length: the model reads at most 64 tokens, got 65"):
+        load_task(TaskSpec.model_validate({**task, "max_length": 65}), project).model_init()
 
 
 def test_the_test_set_is_what_is_evaluated_on_it(project: Path, tiny_bert: Path) -> None:

@@ -136,6 +136,9 @@ class SentenceSimilarity(ColumnsTask):
                 models.tokenizer(self.model, self.home).save_pretrained(folder)
                 found = SentenceTransformer(folder, **options)
         if self.max_length is not None:
+            longest = getattr(changed, "max_position_embeddings", None)
+            if longest is not None and self.max_length > longest:
+                raise InputError(f"task.max_length: the model reads at most {longest} tokens, got {self.max_length}")
             found.max_seq_length = self.max_length
         return found
 
