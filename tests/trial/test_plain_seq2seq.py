@@ -143,7 +143,7 @@ def test_targets_that_rouge_cannot_compare_are_noted(tmp_path: Path, tiny_t5: Pa
     (tmp_path / "m.csv").write_text("source,target\nfree prize,Деньги\n" * 10)
     [*_, note] = texts_task(tmp_path, tiny_t5, "m.csv").data_notes()
     assert note == (
-        "rouge compares words of a to z and 0 to 9, which 2 of 2 targets of validation lack; "
+        "rouge compares words of a to z and 0 to 9, which 4 of 4 targets of validation lack; "
         "sacrebleu and chrf read every script"
     )
     assert "rouge" not in " ".join(texts_task(tmp_path, tiny_t5, "m.csv", metrics=["chrf"]).data_notes())
