@@ -83,7 +83,7 @@ def _by_kind(kind: str, metric: str) -> dict[str, str]:
     assert template is not None  # every built-in kind has one
     metric, direction, options = objective_of(kind, metric)
     shown = {
-        name: f"[{', '.join(map(yaml_text, each))}]" if isinstance(each, list) else each
+        name: f"[{', '.join(map(yaml_text, each))}]" if isinstance(each, list) else json.dumps(each)
         for name, each in options.items()
     }
     low, high = template.learning_rate

@@ -168,13 +168,14 @@ class Asked:
 
     def _recognised(self, source: Mapping[str, Any]) -> Recognised:
         """Return kind and columns; what ``--kind`` and ``--set task.…`` say wins."""
-        from datasets import disable_progress_bars
+        from datasets import disable_progress_bars, logging
 
         sets = self._sets()
         kind = str(self.options.get("kind") or sets.get("task.type") or "")
         if kind:
             check_kind(kind)
         disable_progress_bars()
+        logging.set_verbosity(logging.CRITICAL)  # what cannot be read is said below, once
         rows = read(DataSpec.model_validate(source), self.folder)
         if "train" not in rows:
             raise InputError(f"{self.data} has no split train; its splits are {', '.join(rows)}")

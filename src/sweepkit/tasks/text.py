@@ -104,7 +104,10 @@ class TextRegression(TextTask):
     """One number per text or pair of texts, trained with the mean squared error."""
 
     template: ClassVar[Template | None] = Template(
-        metric="mse", data="columns text and label; labels are numbers", shapes=of_texts(NUMBER)
+        metric="mse",
+        data="columns text and label; labels are numbers",
+        options={"normalize": True},
+        shapes=of_texts(NUMBER),
     )
 
     metrics: list[str | dict[str, dict[str, Any]]] = ["rmse", "pearsonr"]
