@@ -122,6 +122,14 @@ def test_a_single_tag_is_refused_by_the_options_name(tmp_path: Path, tiny_bert: 
         tokens(tmp_path, tiny_bert, "m.jsonl").data()
 
 
+def test_a_test_split_without_tags_is_left_out(tmp_path: Path, tiny_bert: Path) -> None:
+    (tmp_path / "m.jsonl").write_text(as_jsonl(ROWS))
+    (tmp_path / "t.jsonl").write_text(as_jsonl([(words, None) for words, _ in ROWS]))
+    data = {"train": "m.jsonl", "validation": "m.jsonl", "test": "t.jsonl"}
+    spec = TaskSpec(type="token-classification", model=str(tiny_bert), data=data)
+    assert [*load_task(spec, tmp_path).data()] == ["train", "validation"]
+
+
 def test_a_column_of_texts_is_refused(tmp_path: Path, tiny_bert: Path) -> None:
     (tmp_path / "m.csv").write_text("words,tags\na b,O O\nc,O\n")
     with pytest.raises(

@@ -242,6 +242,8 @@ GOOD = row({"text": ["cash"], "answer_start": [8]})
             row({"text": ["cash", "win"], "answer_start": [8]}),
             "row 2 of train holds .* needed are lists text and answer_start",
         ),
+        (row({"text": ["cash"], "answer_start": [8]}, question=" "), "task.question: row 2 of train is blank"),
+        (row(None, context=" "), "task.context: row 2 of train is blank"),
         (row({"text": ["cash"]}), "row 2 of train holds .* needed are lists text and answer_start"),
         (
             row({"text": ["cash"], "answer_start": [8]}, question="x" * 30),
@@ -256,6 +258,11 @@ GOOD = row({"text": ["cash"], "answer_start": [8]})
 def test_answers_that_cannot_be_found_are_refused(bad: Any, message: str, tmp_path: Path, tiny_bert: Path) -> None:
     with pytest.raises(InputError, match=message):
         made(tmp_path, tiny_bert, [GOOD, bad], validation=0.01).data()
+
+
+def test_data_without_any_answer_is_refused(tmp_path: Path, tiny_bert: Path) -> None:
+    with pytest.raises(InputError, match=r"task.answers: no question of train has an answer"):
+        made(tmp_path, tiny_bert, [row({"text": [], "answer_start": []})] * 4).data()
 
 
 def test_an_answer_given_as_a_text_needs_its_place(tmp_path: Path, tiny_bert: Path) -> None:

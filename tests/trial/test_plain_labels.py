@@ -106,8 +106,8 @@ def test_several_labels_are_scored_as_by_a_plain_trainer(format_: str, project: 
 def loaded(home: Path, model: Path, content: str, **spec: Any) -> Task:
     file = home / f"m.{'jsonl' if content.startswith('{') else 'csv'}"
     file.write_text(content)
-    data = {"path": file.name}
-    return load_task(TaskSpec(type="multi-label-classification", model=str(model), data=data, **spec), home)
+    options = {"data": {"path": file.name}, **spec}
+    return load_task(TaskSpec(type="multi-label-classification", model=str(model), **options), home)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +173,14 @@ def test_a_row_may_have_no_label_which_is_noted_and_ids_follow_from_the_names(tm
     assert "rows of train have none of the labels" in task.data_notes()[0]
     config = task.model_init().config
     assert (config.problem_type, config.id2label) == ("multi_label_classification", {0: "10", 1: "a", 2: "b"})
+
+
+@pytest.mark.parametrize("test", ["text,label\na,\nb,\n", "text\na\nb\n"])
+def test_a_test_split_without_labels_is_left_out(test: str, tmp_path: Path, tiny_bert: Path) -> None:
+    (tmp_path / "test.csv").write_text(test)
+    data = {"train": "m.csv", "validation": "m.csv", "test": "test.csv"}
+    task = loaded(tmp_path, tiny_bert, "text,label\n" + "x,b|10\ny,\n" * 4, label_separator="|", data=data)
+    assert [*task.splits] == ["train", "validation"]
 
 
 def test_columns_keep_the_order_in_which_the_study_lists_them(tmp_path: Path, tiny_bert: Path) -> None:

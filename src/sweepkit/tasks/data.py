@@ -340,7 +340,7 @@ def complete(
     for split, part in rows.items():
         if not len(part):
             raise InputError(f"task.data: {split} is empty")
-        if label is not None and split == "test" and unlabelled(part, label, map(str, rows["train"].unique(label))):
+        if label is not None and split == "test" and unlabelled(part, label, rows["train"]):
             continue
         for column in [name for name in part.column_names if name not in optional]:
             nulls = part.with_format("arrow")[:][column].is_null().to_pylist()

@@ -78,12 +78,13 @@ def order(name: str) -> tuple[int, int, str]:
     return (0, int(name), name) if _INTEGER.fullmatch(name) else (1, 0, name)
 
 
-def unlabelled(part: Dataset, column: str, classes: Iterable[str] = ()) -> bool:
+def unlabelled(part: Dataset, column: str, train: Dataset) -> bool:
     """Whether a split has no labels: all missing, or all -1 where -1 is not a class of the training rows."""
-    if getattr(part.features[column], "feature", None) is not None:  # lists
-        return bool(part.with_format("arrow")[:][column].null_count == len(part))
-    values = set(part.unique(column))
-    return values <= {None} or (values <= {None, -1, "-1"} and "-1" not in set(classes))
+    if part.with_format("arrow")[:][column].null_count == len(part):
+        return True
+    if any(hasattr(each.features[column], "feature") for each in (part, train)):  # lists
+        return False
+    return set(part.unique(column)) <= {None, -1, "-1"} and not {-1, "-1"} & set(train.unique(column))
 
 
 def notes(rows: DatasetDict, column: str = "labels", what: str = "rows") -> list[str]:
@@ -224,7 +225,7 @@ def _of_floats(labels: _Labels, values: pyarrow.Array) -> pyarrow.Array:
     whole = pc.and_(pc.less(pc.abs(values), 2.0**53), pc.equal(pc.floor(values), values))
     broken = pc.index(whole, False).as_py()
     if broken >= 0:
-        raise _measurement(repr(values[broken].as_py()), labels.place(broken))
+        raise _measurement(repr(values[broken].as_py()), labels, broken)
     return pc.cast(pc.cast(values, pa.int64()), pa.string())
 
 
@@ -269,14 +270,15 @@ def _refuse_measurements(
     if fractions and all(map(_number, found)):
         name = min(fractions, key=float)
         split, row = next((s, part.to_pylist().index(name)) for s, part in texts.items() if name in part.to_pylist())
-        raise _measurement(name, labels[split].place(row))
+        raise _measurement(name, labels[split], row)
 
 
 def _number(text: str) -> bool:
     return bool(_INTEGER.fullmatch(text) or _DECIMAL.fullmatch(text))
 
 
-def _measurement(text: str, place: str) -> InputError:
+def _measurement(text: str, labels: _Labels, index: int) -> InputError:
     return InputError(
-        f"task.label: {text} ({place}) is a measurement, not a class; for numbers use type: text-regression"
+        f"task.{labels.option}: {text} ({labels.place(index)}) is a measurement, not a class; for numbers use "
+        "type: text-regression"
     )

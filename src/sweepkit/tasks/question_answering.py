@@ -71,8 +71,10 @@ class QuestionAnswering(TokenizedTask):
         rows = self.rows()
         rows = complete(rows, label=None, drop_duplicates=self.source.drop_duplicates, optional=("answers", "starts"))
         found = {split: list(_answers(part, split)) for split, part in rows.items()}
-        if "test" in rows and not any(found["test"]) and any(found["train"]):
-            del rows["test"]  # a test split whose answers are kept secret
+        if not any(found["train"]):
+            raise InputError("task.answers: no question of train has an answer")
+        if "test" in rows and not any(found["test"]):
+            del rows["test"]  # its answers are kept secret
         for split, part in rows.items():
             self._check_questions(part, split)
             texts = [[text for text, _ in each] for each in found[split]]
@@ -183,7 +185,7 @@ class QuestionAnswering(TokenizedTask):
         return length, self.doc_stride or min(128, length // 3)
 
     def _check_questions(self, part: Dataset, split: str) -> None:
-        """Raise InputError for a question that leaves no room for the context."""
+        """Raise InputError for a blank question or context, and for a question that leaves no room for the context."""
         tokenizer, (length, stride) = self.processing_class(), self._lengths()
         if not tokenizer.is_fast:
             raise InputError(
@@ -191,6 +193,9 @@ class QuestionAnswering(TokenizedTask):
             )
         special = tokenizer.num_special_tokens_to_add(pair=True)
         questions = [str(text).lstrip() for text in part["question"]]
+        for name in ("question", "context"):
+            if blank := [number for number, text in enumerate(part[name], 1) if not str(text).strip()]:
+                raise InputError(f"task.{name}: row {blank[0]} of {split} is blank; complete or remove such rows")
         for number, ids in enumerate(tokenizer(questions, add_special_tokens=False, verbose=False)["input_ids"], 1):
             if len(ids) + special + stride >= length:
                 raise InputError(
