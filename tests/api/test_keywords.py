@@ -96,7 +96,7 @@ def test_rays_schedulers_and_searchers_are_translated() -> None:
         {"type": "median", "n_startup_trials": 4, "n_warmup_steps": 2},
     ]
     for section in found:
-        make_pruner(section.pop("type"), section)
+        make_pruner(PRUNERS[section.pop("type")], section)
     changes = {"learning_rate": tune.loguniform(1e-5, 1e-3), "weight_decay": [0.0, 0.1]}
     population = theirs.PopulationBasedTraining(perturbation_interval=2, hyperparam_mutations=changes, **counted)
     assert pruner_of(population)["perturbation_interval"] == 2 and PRUNERS[pruner_of(population)["type"]].population

@@ -19,21 +19,21 @@ def test_every_class_of_the_tables_exists_and_takes_a_seed() -> None:
             assert type(row.make({}, seed=0)) is row.cls(), name
     needed = {"threshold": {"lower": 0}, "percentile": {"percentile": 50}, "patient": {"patience": 1}}
     for name, pruner in PRUNERS.items():
-        assert type(make_pruner(name, needed.get(name, {}))) is pruner.cls(), name
+        assert type(make_pruner(pruner, needed.get(name, {}))) is pruner.cls(), name
 
 
 def test_a_wrapped_pruner_is_made_from_its_name_or_its_section() -> None:
     from optuna.pruners import MedianPruner
 
     for inner in ("median", {"type": "median", "n_startup_trials": 7}):
-        made = make_pruner("patient", {"patience": 1, "wrapped_pruner": inner})
+        made = make_pruner(PRUNERS["patient"], {"patience": 1, "wrapped_pruner": inner})
         assert isinstance(vars(made)["_wrapped_pruner"], MedianPruner)
-    with pytest.raises(InputError, match=r"pruner patient: .*patience"):
-        make_pruner("patient", {"patience": -1, "wrapped_pruner": None})
+    with pytest.raises(InputError, match=r"pruner PatientPruner: .*patience"):
+        make_pruner(PRUNERS["patient"], {"patience": -1, "wrapped_pruner": None})
 
 
 def test_a_population_stops_no_trial_whatever_its_options() -> None:
-    assert make_pruner("pbt", {"perturbation_interval": 2}).__class__.__name__ == "NopPruner"
+    assert make_pruner(PRUNERS["pbt"], {"perturbation_interval": 2}).__class__.__name__ == "NopPruner"
 
 
 def test_advice_names_the_evaluation_that_must_be_passed() -> None:

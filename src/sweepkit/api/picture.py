@@ -157,8 +157,8 @@ class LivePicture(Watcher):
             error = f"<div class=wrong>{escape(self._error)}</div>" if self._error else ""
             parts = [*(notes or ["starting …"]), error]
         else:
-            pruner = board.study.pruner.type
-            searching = board.study.sampler.type + ("" if pruner == "none" else f" + {pruner}")
+            pruner = board.study.pruner.title
+            searching = board.study.sampler.title + ("" if pruner == "none" else f" + {pruner}")
             about = f"{escape(terminal.goals(board.study))} · {escape(searching)}"
             parts = [f"<b>{escape(board.study.name)}</b> <span class=soft>{about}</span>"]
             parts += [_bar(board.done / board.total)] if board.total else []

@@ -130,7 +130,7 @@ def _adopt(merged: Document, source: Document, keys: Keys) -> None:
 
 def _of_its_type(section: dict[Any, Any], wins: dict[Any, Any]) -> dict[Any, Any]:
     """Return what stays of a sampler's or pruner's section under another ``type``: its options belong to the old one."""
-    if "type" in wins and wins["type"] != section.get("type"):
+    if "path" in wins or ("type" in wins and wins["type"] != section.get("type")):
         return {name: value for name, value in section.items() if name == "seed"}
     return section
 

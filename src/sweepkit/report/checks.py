@@ -18,7 +18,6 @@ from sweepkit.study.configurations import key_of
 from sweepkit.study.files import cause_kind, first_line
 from sweepkit.study.parameters import Choice, Float, Int
 from sweepkit.study.paths import CONSOLE
-from sweepkit.study.samplers import PRUNERS
 from sweepkit.trial.trial import Ending, Trial
 
 MANY = 0.2
@@ -216,11 +215,11 @@ def _distinguish(evidence: Evidence, top: set[int]) -> str:
 
 def pruned_winner(evidence: Evidence) -> Said:
     """The pruner would have stopped the best trial if it had come last."""
-    best, name = _best(evidence), evidence.study.pruner.type
+    best, name = _best(evidence), evidence.study.pruner.title
     step = pruned_at(evidence, best) if best is not evidence.baseline else None
     if step is None:
         return
-    later = PRUNERS[name].later(step) or f"let trials train beyond evaluation {step}"
+    later = evidence.study.pruner.kind.later(step) or f"let trials train beyond evaluation {step}"
     message = (
         f"If trial {best.number}, the best of the search, had come last, {name} would have pruned it at evaluation {step} of "
         f"{max(best.intermediate)}, at {words.value(best.intermediate[step])}."

@@ -59,7 +59,7 @@ def pruned_at(evidence: Evidence, row: Trial) -> int | None:
             reached = evidence.study.objective.course(ended[number].intermediate)
             for step, value in reached.items():
                 trials[number].report(value, step)
-                study.pruner = make_pruner(spec.type, spec.options)
+                study.pruner = make_pruner(spec.kind, spec.options)
                 if trials[number].should_prune() and number == row.number and step < max(row.intermediate):
                     return step
             if ended[number].ending is Ending.pruned or not reached:

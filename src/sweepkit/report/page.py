@@ -90,8 +90,8 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     yield "ended", endings(ended) or "–"
     hours = hours_by_ending(evidence.rows, confirmed=evidence.confirmed, slot_hours=evidence.slot_hours)
     yield "hours on slots", words.span(3600 * sum(hours.values())) if sum(hours.values()) else "–"
-    pruner = f", {study.pruner.type}" if study.pruner.type != "none" else ""
-    yield "search", f"{study.sampler.type}{pruner}"
+    pruner = f", {study.pruner.title}" if study.pruner.title != "none" else ""
+    yield "search", f"{study.sampler.title}{pruner}"
     peak = max((course.peak_memory_mb for course in evidence.courses.values()), default=0.0)
     if peak:
         yield "peak memory", f"{peak / 1000:.1f} GB"

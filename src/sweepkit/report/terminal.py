@@ -67,7 +67,7 @@ def goals(study: StudyData) -> str:
 
 def heading(study: StudyData) -> Text:
     """Return a study's name, goals, sampler and pruner in one line."""
-    facts = study.sampler.type + (f" + {study.pruner.type}" if study.pruner.type != "none" else "")
+    facts = study.sampler.title + (f" + {study.pruner.title}" if study.pruner.title != "none" else "")
     return Text.assemble((study.name, "bold"), ("  ", ""), (f"{goals(study)} · {facts}", "dim"))
 
 

@@ -70,7 +70,7 @@ def make_sampler(
     try:
         sampler = kind.make(options, seed)
     except (TypeError, ValueError) as error:
-        raise InputError(f"sampler {study.sampler.type}: {error}") from None
+        raise InputError(f"sampler {study.sampler.title}: {error}") from None
     return Quasi(sampler, point=point) if kind.sequence else sampler
 
 

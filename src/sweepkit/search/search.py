@@ -78,7 +78,7 @@ class Search:
         self._announced: set[int] = set()
         self._added = not self.proposes  # whether the study file's own configurations were added
         ensure_whole(study, self.place, self.place.logged(), len(self.records.all()))
-        make_pruner(study.pruner.type, study.pruner.options)
+        make_pruner(study.pruner.kind, study.pruner.options)
 
     def trials(self) -> list[Trial]:
         """Return all trials by number."""
@@ -210,7 +210,7 @@ class Search:
             return Strategy()
 
         def make(evaluations: int | None) -> BasePruner:
-            return pruner or make_pruner(spec.type, resolved(spec.type, spec.options, evaluations))
+            return pruner or make_pruner(spec.kind, resolved(spec.kind, spec.options, evaluations))
 
         return Pruning(self.records, self._proposals.pruner_view, make)
 

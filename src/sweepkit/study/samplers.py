@@ -10,10 +10,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from inspect import signature
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.errors import InputError
+from sweepkit.study.files import described, first_line
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -30,6 +35,26 @@ class Together(Enum):
     everything = "everything"
 
 
+def class_at(path: str, home: Path, base: str) -> type[Any]:
+    """Return the class at ``file.py:Class``, relative to ``home``, or ``package.module:Class``. Raises InputError."""
+    where, _, name = path.rpartition(":")
+    try:
+        if where.endswith(".py"):
+            file = (home / Path(where).expanduser()).resolve()
+            spec = spec_from_file_location(file.stem, file)
+            assert spec is not None and spec.loader is not None, "a name that ends in .py has a loader"
+            module = module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = import_module(where)
+        found = getattr(module, name)
+    except Exception as error:  # a person's file may raise anything
+        raise InputError(f"{path} cannot be imported: {first_line(described(error))}") from error
+    if not (isinstance(found, type) and issubclass(found, resolve_name(base))):
+        raise InputError(f"{path} is not a subclass of {base.replace(':', '.')}")
+    return found
+
+
 @dataclass(frozen=True)
 class Sampler:
     """One row of the table of samplers."""
@@ -37,6 +62,8 @@ class Sampler:
     source: str | None
     """``module:Class``; None for the grid, which sweepkit enumerates itself."""
     meaning: str = ""
+    home: Path | None = None
+    """Where a class of a person's own is looked for; None for Optuna's."""
     together: Together = Together.nothing
     joint: str = ""
     """Boolean option that turns joint drawing off."""
@@ -58,15 +85,19 @@ class Sampler:
 
     def cls(self) -> type[BaseSampler] | None:
         """Return the class, imported."""
-        return None if self.source is None else resolve_name(self.source)
+        if self.source is None or self.home is None:
+            return None if self.source is None else resolve_name(self.source)
+        return class_at(self.source, self.home, "optuna.samplers:BaseSampler")
 
     def make(self, options: Mapping[str, Any], seed: int) -> BaseSampler:
         """Return a sampler. Raises ValueError or TypeError for options that its class rejects."""
         cls = self.cls()
         assert cls is not None, "the search enumerates combinations"
         given = {name: value for name, value in options.items() if name not in self.ignored}
+        taken = signature(cls).parameters.values()
+        seeded = any(each.name == "seed" or each.kind is each.VAR_KEYWORD for each in taken)
         with allow_experimental():
-            return cls(**{**self.defaults, **given, "seed": seed})
+            return cls(**{**self.defaults, **given, **({"seed": seed} if seeded else {})})
 
     def draws_together(self, options: Mapping[str, Any]) -> Together:
         """Return which dimensions are drawn jointly with these options."""
@@ -80,6 +111,8 @@ class Pruner:
     source: str
     """``module:Class``."""
     meaning: str = ""
+    home: Path | None = None
+    """Where a class of a person's own is looked for; None for Optuna's."""
     advice: str = ""
     """Options with which it prunes later: ``{step}`` is the evaluation to get past, ``{next}`` the one after it."""
     wraps: str = ""
@@ -99,7 +132,11 @@ class Pruner:
 
     def cls(self) -> type[BasePruner]:
         """Return the class, imported."""
-        found: type[BasePruner] = resolve_name(self.source)
+        found: type[BasePruner]
+        if self.home is not None:
+            found = class_at(self.source, self.home, "optuna.pruners:BasePruner")
+        else:
+            found = resolve_name(self.source)
         return found
 
     def make(self, options: Mapping[str, Any]) -> BasePruner:
@@ -147,6 +184,12 @@ SAMPLERS: Mapping[str, Sampler] = {
     "nsga2": Sampler(
         "optuna.samplers:NSGAIISampler", "several objectives", together=Together.unconditional, complete_only=True
     ),
+    "nsga3": Sampler(
+        "optuna.samplers:NSGAIIISampler",
+        "three or more objectives",
+        together=Together.unconditional,
+        complete_only=True,
+    ),
 }
 """Every sampler, by its name in a study file."""
 
@@ -183,12 +226,12 @@ def listed(table: Mapping[str, Sampler] | Mapping[str, Pruner]) -> str:
     return ", ".join(f"{name} ({row.meaning})" if row.meaning else name for name, row in table.items())
 
 
-def make_pruner(kind: str, options: Mapping[str, Any]) -> BasePruner:
+def make_pruner(row: Pruner, options: Mapping[str, Any]) -> BasePruner:
     """Return a study's pruner. Raises InputError for options that its class rejects."""
     try:
-        return PRUNERS[kind].make(options)
+        return row.make(options)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"pruner {kind}: {error}") from None
+        raise InputError(f"pruner {row.source.rpartition(':')[2]}: {error}") from None
 
 
 def first_rung(options: Mapping[str, Any], evaluations: int | None = None) -> int:
@@ -206,12 +249,12 @@ def first_rung(options: Mapping[str, Any], evaluations: int | None = None) -> in
     return _least(options, evaluations) * power
 
 
-def resolved(kind: str, options: Mapping[str, Any], evaluations: int | None) -> Mapping[str, Any]:
+def resolved(row: Pruner, options: Mapping[str, Any], evaluations: int | None) -> Mapping[str, Any]:
     """Return a pruner's options with asha's ``min_resource: auto`` as a number, where a trial's evaluations are known.
 
     Optuna's own ``auto`` is a hundredth of the first complete trial, which suits trials of thousands of steps.
     """
-    if kind != "asha" or evaluations is None:
+    if row is not PRUNERS["asha"] or evaluations is None:
         return options
     return {**options, "min_resource": _least(options, evaluations)}
 

@@ -17,7 +17,7 @@ from sweepkit.study.names import depth, parts, with_key
 from sweepkit.study.objective import Objective
 from sweepkit.study.parameters import Choice, Expression, Float, Int, Section, flatten
 from sweepkit.study.paths import LONGEST_NAME, NAME, Place
-from sweepkit.study.samplers import PROMOTE, PRUNERS, SAMPLERS, Pruner, Sampler, listed
+from sweepkit.study.samplers import PROMOTE, PRUNERS, SAMPLERS, Pruner, Sampler, Together, listed
 from sweepkit.study.secrets import learn
 from sweepkit.study.space import Space, spread
 
@@ -63,7 +63,33 @@ class TaskSpec(_Open):
         return self
 
 
-class SamplerSpec(_Open):
+class _Chosen(_Open):
+    """A row of a table, or a class of one's own."""
+
+    path: str | None = None
+    """``file.py:Class``, relative to the study file, or ``package.module:Class``, in place of type: your own subclass of
+    Optuna's BaseSampler or BasePruner. Each trial's sampler and each decision's pruner are made anew, so that a study that was
+    killed goes on as if it had not been: a sampler's ``seed``, if it takes one, follows from the study's and the trial's
+    number, and what the class keeps in itself is gone."""
+    _home: Path = PrivateAttr(default_factory=Path.cwd)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and self.model_dump() == other.model_dump()  # wherever the study lies
+
+    @property
+    def title(self) -> str:
+        """The name of its row, or the path."""
+        return self.path or str(getattr(self, "type"))  # noqa: B009  # the subclasses' own field
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        chosen, default = getattr(self, "type"), type(self).model_fields["type"].default  # noqa: B009  # see above
+        if self.path is not None and chosen != default:
+            raise ValueError("type and path exclude each other; leave one out")
+        return self
+
+
+class SamplerSpec(_Chosen):
     """How Optuna proposes configurations. Further keys are the Optuna sampler's own options."""
 
     type: SamplerName = Field(default="tpe", description=f"{listed(SAMPLERS)}.")
@@ -73,10 +99,12 @@ class SamplerSpec(_Open):
     @property
     def kind(self) -> Sampler:
         """The sampler's row in the table."""
+        if self.path is not None:
+            return Sampler(self.path, home=self._home, together=Together.unconditional)
         return SAMPLERS[self.type]
 
 
-class PrunerSpec(_Open):
+class PrunerSpec(_Chosen):
     """When a hopeless trial is stopped; the baseline never is. Further keys are the Optuna pruner's own options; they count
     evaluations."""
 
@@ -93,7 +121,7 @@ class PrunerSpec(_Open):
     @property
     def kind(self) -> Pruner:
         """The pruner's row in the table."""
-        return PRUNERS[self.type]
+        return PRUNERS[self.type] if self.path is None else Pruner(self.path, home=self._home)
 
     @property
     def population(self) -> bool:
@@ -108,7 +136,7 @@ class PrunerSpec(_Open):
     @property
     def stops(self) -> bool:
         """Whether it may stop trials early."""
-        return self.type != "none" and not self.population
+        return self.title != "none" and not self.population
 
 
 class Budget(Section):
@@ -265,9 +293,11 @@ class StudyData(Section):
 
     def at(self, home: Path) -> Self:
         """Return the same study with its relative paths starting from ``home``."""
-        copy = self.model_copy()
+        copy = self.model_copy(update={"sampler": self.sampler.model_copy(), "pruner": self.pruner.model_copy()})
         learn({"storage": self.storage, "uri": self.tracking.uri})  # a copy's fields were not validated
         copy._home, copy._place = home.resolve(), None
+        for section in (copy.sampler, copy.pruner):
+            section._home = copy._home
         return copy
 
     @property

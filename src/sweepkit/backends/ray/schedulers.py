@@ -69,7 +69,7 @@ def pruner_of(scheduler: Any) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() and value >= 1 else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def mutations_of(scheduler: Any) -> dict[str, Float | Int | Choice]:

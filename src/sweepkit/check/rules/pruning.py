@@ -8,8 +8,8 @@ from typing import Any
 
 from sweepkit.check.fields import Field
 from sweepkit.check.rules.searching import cleaned, grid_size, option_problems, options_of, silence
-from sweepkit.study.errors import Problem
-from sweepkit.study.samplers import PROMOTE, PRUNERS, SAMPLERS, first_rung, resolved
+from sweepkit.study.errors import InputError, Problem
+from sweepkit.study.samplers import PROMOTE, PRUNERS, Pruner, first_rung, resolved
 from sweepkit.study.study import StudyData
 
 TRIALS = 100
@@ -25,8 +25,12 @@ def check_pruner(study: StudyData, evaluations: int | None) -> tuple[list[Proble
 
     ``evaluations`` is None where the trials' data decides it.
     """
-    kind, given, goals = study.pruner.type, study.pruner.options, study.objective
-    row, problems, idle = PRUNERS[kind], list[Problem](), list[Problem]()
+    kind, given, goals = study.pruner.title, study.pruner.options, study.objective
+    row, problems, idle = study.pruner.kind, list[Problem](), list[Problem]()
+    try:
+        row.cls()
+    except InputError as error:
+        return [Problem("pruner.path", str(error))], []
     if kind == "none" and goals.prune_on is not None:
         problems.append(Problem("objective.prune_on", "no pruner could look at it; add a pruner or leave it out"))
     if kind != "none" and goals.metrics is not None and goals.prune_on is None:
@@ -39,7 +43,7 @@ def check_pruner(study: StudyData, evaluations: int | None) -> tuple[list[Proble
     if why := _unread(study):
         problems.append(Problem("pruner.type", why))
     if not row.population:
-        wrong = list(_options("pruner", kind, given))
+        wrong = list(_options("pruner", kind, row, given))
         problems += wrong
         useless = _without_pauses if study.pruner.pauses else _useless
         idle += useless(study, evaluations) if kind != "none" and not wrong else ()
@@ -51,7 +55,7 @@ def check_pruner(study: StudyData, evaluations: int | None) -> tuple[list[Proble
 
 def _unread(study: StudyData) -> str:
     """Return why the sampler would learn nothing from trials under this pruner; empty where it does."""
-    sampler, kind = study.sampler, study.pruner.type
+    sampler, kind = study.sampler, study.pruner.title
     if study.pruner.kind.pauses and sampler.type not in ("random", "qmc"):
         return (
             f"{kind} proposes configurations itself, so that {sampler.type} would draw only the first; expected "
@@ -65,8 +69,8 @@ def _unread(study: StudyData) -> str:
     return ""
 
 
-def _options(path: str, kind: str, given: Mapping[str, Any]) -> Iterator[Problem]:
-    row, known, given = PRUNERS[kind], options_of(PRUNERS[kind].cls()), dict(given)
+def _options(path: str, kind: str, row: Pruner, given: Mapping[str, Any]) -> Iterator[Problem]:
+    known, given = options_of(row.cls()), dict(given)
     if row.promotes and path == "pruner":
         known = {**known, PROMOTE: Field(PROMOTE, frozenset({"bool"}), False)}
     if row.wraps:
@@ -82,7 +86,7 @@ def _options(path: str, kind: str, given: Mapping[str, Any]) -> Iterator[Problem
             wrapped = section.get("type")
             if wrapped in others:
                 options = {name: value for name, value in section.items() if name != "type"}
-                wrong = list(_options(f"{path}.{row.wraps}", str(wrapped), options))
+                wrong = list(_options(f"{path}.{row.wraps}", str(wrapped), PRUNERS[str(wrapped)], options))
             else:
                 wrong = [Problem(f"{path}.{row.wraps}", f"type is one of {', '.join(others)}, got {wrapped}")]
             yield from wrong
@@ -116,13 +120,15 @@ def _without_pauses(study: StudyData, evaluations: int | None) -> Iterator[Probl
 
 def _useless(study: StudyData, evaluations: int | None) -> Iterator[Problem]:
     """Yield why the pruner can stop no trial before its last evaluation."""
-    kind, options = study.pruner.type, study.pruner.options
+    kind, options = study.pruner.title, study.pruner.options
     budget = study.budget.trials
-    if SAMPLERS[study.sampler.type].enumerates and (size := grid_size(study)) is not None:
+    if study.sampler.kind.enumerates and (size := grid_size(study)) is not None:
         budget = min(budget or size, size)
     if evaluations is not None and evaluations > EVALUATIONS:
         evaluations = None
-    made_up = _MadeUp(study.name, kind, evaluations, budget if budget is not None and budget >= FEW else None)
+    made_up = _MadeUp(
+        study.name, study.pruner.kind, evaluations, budget if budget is not None and budget >= FEW else None
+    )
     reason = made_up.reason(options)
     if reason is None:
         return
@@ -138,7 +144,7 @@ class _MadeUp:
     """Trials on which a kind of pruner is tried: as long and as many as the study's, where that is known."""
 
     study: str
-    kind: str
+    kind: Pruner
     evaluations: int | None
     budget: int | None
 
@@ -173,7 +179,7 @@ class _MadeUp:
 
         with silence():
             for sign, direction in ((1, StudyDirection.MINIMIZE), (-1, StudyDirection.MAXIMIZE)):
-                pruner = PRUNERS[self.kind].make(resolved(self.kind, options, self.evaluations))
+                pruner = self.kind.make(resolved(self.kind, options, self.evaluations))
                 study = optuna.create_study(study_name=self.study, direction=direction, pruner=pruner)
                 for number in range(trials):
                     trial = study.ask()

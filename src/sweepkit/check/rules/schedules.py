@@ -46,7 +46,7 @@ def check_schedule(study: StudyData, known: Mapping[str, Any]) -> tuple[list[Pro
     if most is not None and mean_of is not None and mean_of > most:
         message = f"expected a mean of at most {most}, the evaluations of a trial, got mean({mean_of})"
         problems.append(Problem("objective.value", message))
-    if study.pruner.type != "none" and (uneven := list(_uneven(study, drawn))):
+    if study.pruner.title != "none" and (uneven := list(_uneven(study, drawn))):
         return problems + uneven, None
     return problems, most
 
@@ -90,7 +90,7 @@ def _uneven(study: StudyData, drawn: list[dict[str, Any]]) -> Iterator[Problem]:
             yield Problem(
                 place.path,
                 f"searching it gives trials different numbers of evaluations{spread}, by which the "
-                f"{study.pruner.type} pruner compares them; {_FIXED}",
+                f"{study.pruner.title} pruner compares them; {_FIXED}",
             )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from sweepkit.check.fields.describe import Field, parameters_of
 from sweepkit.check.rules.values import mismatch
-from sweepkit.study.errors import Problem, nearest
+from sweepkit.study.errors import InputError, Problem, nearest
 from sweepkit.study.parameters import Choice, Int
-from sweepkit.study.samplers import SAMPLERS, Together, allow_experimental
+from sweepkit.study.samplers import Together
 from sweepkit.study.space import dimensions
 from sweepkit.study.study import StudyData
 
@@ -87,13 +88,16 @@ def cleaned(error: Exception) -> str:
 
 
 def _sampler(study: StudyData) -> Iterator[Problem]:
-    kind, given = study.sampler.type, study.sampler.options
-    row = SAMPLERS[kind]
-    cls, space = row.cls(), dimensions(study.space).values()
+    kind, given = study.sampler.title, study.sampler.options
+    row, space = study.sampler.kind, dimensions(study.space).values()
+    try:
+        cls = row.cls()
+    except InputError as error:
+        yield Problem("sampler.path", str(error))
+        return
 
     def make(options: Mapping[str, Any]) -> object:
-        with allow_experimental():
-            return cls(**{**row.defaults, **options, "seed": 0}) if cls is not None else None
+        return None if cls is None else replace(row, ignored=frozenset()).make(options, 0)
 
     problems = list(option_problems("sampler", kind, given, options_of(cls), make))
     yield from problems
@@ -151,7 +155,7 @@ def _budget(study: StudyData) -> Iterator[Problem]:
     if not study.space:
         if study.baseline is None and not study.enqueue:
             yield Problem("space", "is empty; say what may vary (name → low and high, or choices)")
-    elif all(end is None for end in ends) and not SAMPLERS[study.sampler.type].enumerates:
+    elif all(end is None for end in ends) and not study.sampler.kind.enumerates:
         yield Problem("budget", "has no end; give trials, hours, gpu_hours or target")
     if budget.target is not None and study.objective.metrics is not None:
         yield Problem("budget.target", "belongs to studies with one metric; leave it out")

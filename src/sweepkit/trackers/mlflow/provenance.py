@@ -71,14 +71,14 @@ def description(study: StudyData, said: str = "") -> dict[str, str]:
         *([said, ""] if said else []),
         study.question,
         "",
-        f"Objective: {goals} ({study.objective.value}). Sampler: {study.sampler.type}.",
+        f"Objective: {goals} ({study.objective.value}). Sampler: {study.sampler.title}.",
     ]
-    lines += [f"Pruner: {study.pruner.type}. Searched: {', '.join(study.space) or 'nothing'}."]
+    lines += [f"Pruner: {study.pruner.title}. Searched: {', '.join(study.space) or 'nothing'}."]
     return {
         "mlflow.note.content": "\n".join(lines).strip(),
         "sweepkit.trial.objective": goals,
-        "sweepkit.sampler": study.sampler.type,
-        "sweepkit.pruner": study.pruner.type,
+        "sweepkit.sampler": study.sampler.title,
+        "sweepkit.pruner": study.pruner.title,
     }
 
 

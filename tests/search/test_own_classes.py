@@ -1,0 +1,119 @@
+"""A sampler and a pruner of a person's own, from a file beside the study or a module: checked, and the same after any kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from making import toy_study
+from sweepkit.check import check, known_values
+from sweepkit.search.proposer import Proposer
+from sweepkit.search.search import Search
+from sweepkit.search.storage import open_storage
+from sweepkit.study.errors import StudyFileError
+from sweepkit.study.study import StudyData
+from sweepkit.trial.events import Evaluated, Finished
+
+MINE = """
+import numpy
+import optuna
+
+class Low(optuna.samplers.BaseSampler):
+    \"\"\"Draws from the lower part of each range, together.\"\"\"
+
+    def __init__(self, part: float = 0.5, *, seed: int | None = None) -> None:
+        if not 0 < part <= 1:
+            raise ValueError(f"part must be above 0 and at most 1, got {part}")
+        self.part, self.random = part, numpy.random.RandomState(seed)
+
+    def infer_relative_search_space(self, study, trial):
+        return {}
+
+    def sample_relative(self, study, trial, search_space):
+        return {name: self.sample_independent(study, trial, name, each) for name, each in search_space.items()}
+
+    def sample_independent(self, study, trial, name, each):
+        return each.low + (each.high - each.low) * self.part * self.random.rand()
+
+class Below(optuna.pruners.BasePruner):
+    \"\"\"Stops what is worse than a limit.\"\"\"
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+
+    def prune(self, study, trial):
+        return trial.intermediate_values[trial.last_step] < self.limit
+
+class Other:
+    pass
+"""
+
+
+def study_of(project: Path, **keys: Any) -> StudyData:
+    (project / "mine.py").write_text(MINE)
+    given = {"sampler": {"path": "mine.py:Low", "part": 0.1}, "pruner": {"path": "mine.py:Below", "limit": 0.5}, **keys}
+    space = {"learning_rate": {"low": 0.0, "high": 1.0}, "weight_decay": {"low": 0.0, "high": 1.0}}
+    return toy_study(project, space=space, **given)
+
+
+def opened(study: StudyData) -> Search:
+    study.place.folder.mkdir(parents=True, exist_ok=True)
+    return Search(study, open_storage(study.place, study, repair=True), Proposer(study, known_values(study)))
+
+
+def ran(search: Search) -> tuple[dict[str, Any], str]:
+    """Return the next trial's hyperparameters, and what was decided at its first evaluation."""
+    asked = search.ask()
+    assert asked is not None
+    value = asked.number / 2
+    word = search.report(Evaluated(trial=asked.number, at=0, number=1, step=1, epoch=1, metrics={}, values=(value,)))
+    search.tell(Finished(trial=asked.number, at=0, ending="complete", values=(value,)))
+    return dict(asked.params), word
+
+
+def test_it_proposes_and_prunes_the_same_whether_or_not_its_process_was_killed(project: Path) -> None:
+    study = study_of(project)
+    whole = opened(study)
+    at_once = [ran(whole) for _ in range(3)]
+    again = study.model_copy(update={"name": "again"}).at(project)
+    assert [ran(opened(again)) for _ in range(3)] == at_once
+    assert all(0 <= value <= 0.1 for params, _ in at_once for value in params.values())
+    assert len({params["learning_rate"] for params, _ in at_once}) == 3
+    assert [word for _, word in at_once] == ["prune", "continue", "continue"]
+
+
+def test_a_class_of_a_module_is_taken_too(project: Path) -> None:
+    study = study_of(project, sampler={"path": "optuna.samplers:BruteForceSampler"}, pruner={"type": "none"})
+    assert study.sampler.title == "optuna.samplers:BruteForceSampler"
+    assert type(study.sampler.kind.make({}, 0)).__name__ == "BruteForceSampler"
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"sampler": {"path": "mine.py:Low", "prat": 0.1}}, "sampler.prat: mine.py:Low has no such option.*part"),
+        ({"sampler": {"path": "mine.py:Low", "part": "x"}}, "sampler.part: .*number"),
+        ({"sampler": {"path": "mine.py:Low", "part": 2.0}}, "sampler.part: part must be above 0"),
+        ({"sampler": {"path": "mine.py:Lo"}}, "sampler.path: mine.py:Lo cannot be imported: .*Lo"),
+        ({"sampler": {"path": "her.py:Low"}}, "sampler.path: her.py:Low cannot be imported: .*her.py"),
+        ({"sampler": {"path": "mine.py:Other"}}, "mine.py:Other is not a subclass of optuna.samplers.BaseSampler"),
+        ({"sampler": {"path": "no.such:Low"}}, "sampler.path: no.such:Low cannot be imported"),
+        (
+            {"pruner": {"path": "mine.py:Low"}},
+            "pruner.path: mine.py:Low is not a subclass of optuna.pruners.BasePruner",
+        ),
+        ({"pruner": {"path": "mine.py:Below"}}, "pruner: mine.py:Below needs the option limit"),
+    ],
+    ids=lambda value: "",
+)
+def test_what_is_wrong_with_it_is_said(project: Path, keys: dict[str, Any], said: str) -> None:
+    study = study_of(project, **keys)
+    with pytest.raises(StudyFileError, match=said):
+        check(study)
+
+
+def test_type_and_path_exclude_each_other(project: Path) -> None:
+    with pytest.raises(ValueError, match="type and path exclude each other"):
+        study_of(project, sampler={"type": "gp", "path": "mine.py:Low"})
