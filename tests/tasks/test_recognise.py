@@ -75,6 +75,10 @@ FOUND: dict[str, tuple[str, dict[str, Any]]] = {
         {"text": ["question1", "question2"], "label": "is_duplicate"},
     ),
     "question=TEXT sentence=MORE label=FLAG idx=ID": (CLASSES, {"text": ["question", "sentence"], "label": "label"}),
+    "context=TEXT question=MORE label=CLASS": (CLASSES, {"text": ["question", "context"], "label": "label"}),
+    "text=TEXT text_id=ID label_id=STARS": (CLASSES, {"text": "text", "label": "label_id"}),
+    "text=TEXT label=CLASS label_text=CLASS": (CLASSES, {"text": "text", "label": "label"}),
+    "tweet_id=ID text=TEXT target=FLAG keyword=CLASS location=CLASS": (CLASSES, {"text": "text", "label": "target"}),
     "text=TEXT score=FLOAT": (REGRESSION, {"text": "text", "label": "score"}),
     "text=TEXT price=PRICE": (REGRESSION, {"text": "text", "label": "price"}),
     "text=TEXT label=DECIMAL": (REGRESSION, {"text": "text", "label": "label"}),
@@ -145,6 +149,9 @@ REFUSED = {
     "text=TEXT target=ID aspect=FLAG": "target: numbers that count the rows",
     "comment_text=TEXT rude=FLAG angry=FLAG": "--set 'task.label=[rude, angry]'",
     "question=TEXT context=MORE answer=TEXT": "no kind of task fits",
+    "prompt=TEXT completion=MORE label=BOOL": "more than one column could be the text",
+    "tweet_id=ID mood=CLASS airline=CLASS text=TEXT": "--set 'task.label=airline'",
+    "PassengerId=ID Name=TEXT Survived=FLAG Age=FLOAT": "--set 'task.label=Age'",
     "a=FLOAT b=PRICE": "no kind of task fits",
 }
 

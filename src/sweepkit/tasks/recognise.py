@@ -15,7 +15,7 @@ from sweepkit.study import words
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.tasks.columns import ColumnsTask
 from sweepkit.tasks.kinds import KINDS, kind_class
-from sweepkit.tasks.shapes import Role, Shape
+from sweepkit.tasks.shapes import CLASS, Role, Shape
 from sweepkit.tasks.tables import TableColumn, sure_column, table_column
 
 if TYPE_CHECKING:
@@ -227,6 +227,8 @@ def _whole(
         return True
     taken = [*found.values(), *(column for hits in doubts.values() for column in hits)]
     others = [each for each in table if each not in taken]
+    if any(each.plain in CLASS.names[0].split() and each.holds for each in others):
+        return False  # a label would be left out
     if len(shape) == 1:
         parts = [each for each in others if _claimed().get(each.plain, _TEXT) - _TEXT]
         first = {name for role in shape.values() for name in role.names[0].split()}

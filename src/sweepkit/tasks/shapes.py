@@ -33,8 +33,9 @@ TEXT = Role(
 CLASS = Role(
     (
         "label labels target class",
-        "category sentiment intent topic emotion polarity score rating stars is_duplicate language "
+        "category sentiment intent topic emotion polarity score rating stars is_duplicate "
         "genre rank grade quality gold answer outcome y",
+        "label_id label_idx label_index class_id class_idx target_id category_id label_text label_name class_name",
     ),
     "class",
     by_value=True,
@@ -48,6 +49,7 @@ PAIRS = (
     ("question1", "question2"),
     ("question", "sentence"),
     ("question", "passage"),
+    ("question", "context"),
     ("query", "passage"),
     ("query", "document"),
     ("text", "text_pair"),

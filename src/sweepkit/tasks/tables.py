@@ -16,7 +16,9 @@ SAMPLE = 5_000
 CLASSES = 20
 """Whole numbers are classes up to so many different ones, and beyond that numbers."""
 SHOWN = 5
-IDS = re.compile(r"(.*_)?(id|ids|idx|index|uuid|guid|hash|key)|unnamed.*|row|rowid|line|number|no|")
+IDS = re.compile(
+    r"(?!(label|class|target|category)_)(.*_)?(id|ids|idx|index|uuid|guid|hash|key)|unnamed.*|row|rowid|line|number|no|"
+)
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./]\d{2,4}( .*)?|\d{4}/\d\d?/\d\d?( .*)?")
 
 
