@@ -93,6 +93,18 @@ def test_the_same_command_goes_on_and_another_is_refused(reviews: Path, measured
     assert file.read_text() == written
 
 
+def test_an_interruption_of_the_plan_ends_with_130_and_writes_nothing(
+    reviews: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(checked: Checked) -> Forecast:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing, "probed", interrupted)
+    made = tune("reviews.csv", "--model", "tiny")
+    assert made.exit_code == 130 and "no study was written" in made.output
+    assert not Path("reviews-tuned").exists()
+
+
 def test_nothing_is_written_over(reviews: Path, measured: list[Measured]) -> None:
     Path("mine").mkdir()
     Path("mine/study.yaml").write_text("name: mine\n")

@@ -131,7 +131,11 @@ def tune(
         say=typer.echo,
         probe=probed,
     )
-    file = str(asked.planned())
+    try:
+        file = str(asked.planned())
+    except KeyboardInterrupt:
+        typer.echo("interrupted; no study was written, and the same command plans it again", err=True)
+        raise typer.Exit(EXIT_CODES["interrupted"]) from None
     checked = find_study(file)
     if no_run:
         terminal.show(plan(checked.study, file))
