@@ -140,11 +140,13 @@ class Search:
     @property
     def elsewhere(self) -> bool:
         """Whether another driver's trial runs, after which paused ones may go on."""
-        running = [trial for trial in self._history.read() if trial.number in self._history.running - self._mine]
-        return any(
-            ending_of(trial) is not Ending.paused and self._drivers.alive(trial.user_attrs.get("driver"))
-            for trial in running
-        )
+        with self._drivers.turn():
+            trials = self._history.read()
+            others = [trials[number] for number in self._history.running - self._mine]
+            return any(
+                ending_of(trial) is not Ending.paused and self._drivers.alive(trial.user_attrs.get("driver"))
+                for trial in others
+            )
 
     def news(self) -> list[str]:
         """Return a sentence on each trial, found since the last call, that plain Optuna added and that is left out."""

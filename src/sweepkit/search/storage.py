@@ -29,6 +29,8 @@ from sweepkit.study.study import StudyData
 
 CONNECT_SECONDS = "30"
 """How long a PostgreSQL server may take to answer; PGCONNECT_TIMEOUT wins."""
+TABLES = 5
+"""How often two drivers may meet at making the tables of a new database, before one of them gives up."""
 LOST = "it holds the study's trials: put it back from a copy, or start over with --fresh, which archives what is left of them"
 
 
@@ -60,6 +62,10 @@ def _open_database(place: Place, study: StudyData, repair: bool) -> BaseStorage:
     if url.startswith("sqlite"):
         engine = {"connect_args": {"timeout": 60}}
     try:
+        for _ in range(TABLES):
+            # Another driver may make tables at the same moment; by the time this is known, they are there.
+            with suppress(sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
+                return get_storage(RDBStorage(url, engine_kwargs=engine))
         return get_storage(RDBStorage(url, engine_kwargs=engine))
     except (ImportError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         reason = first_line(text_of(error.__cause__ or error).replace(url, scrub_url(url)))
