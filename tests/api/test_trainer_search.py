@@ -176,7 +176,10 @@ def test_the_median_pruner_prunes_by_default(project: Path) -> None:
 
 
 def test_a_study_name_resumes_and_the_best_run_is_returned(project: Path) -> None:
+    for number in (0, 1):  # as the Trainer's own search leaves them
+        (project / "out" / f"run-{number}" / "checkpoint-4").mkdir(parents=True)
     first = sweepkit.hyperparameter_search(trainer(project), learning_rate, n_trials=2, study_name="twice")
+    assert (project / "out" / f"run-{first.run_id}.before-1" / "checkpoint-4").exists()
     best = sweepkit.hyperparameter_search(
         trainer(project), hp_space=learning_rate, n_trials=4, direction="minimize", study_name="twice"
     )

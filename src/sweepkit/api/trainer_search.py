@@ -5,6 +5,7 @@ The Trainer is pickled by value for the trial processes; where it cannot be, tri
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import warnings
@@ -183,18 +184,19 @@ def _run(request: _Request, watch: Watcher) -> tuple[StudyData, list[Trial]]:
 
 
 def _link_checkpoints(trainer: Trainer, study: StudyData, rows: Sequence[Trial]) -> None:
-    """Show the best trials' models where the Trainer's own search saves checkpoints, where its arguments save any."""
+    """Show the best trials' models where the Trainer's own search saves checkpoints, where its arguments save any.
+
+    What that search left there before is set aside.
+    """
     for row in rows if trainer.args.save_strategy != "no" else ():
         evaluations = TrialLog(study.place.trial(row.number)).evaluations
         if row.checkpoint is None or not evaluations:
             continue
         folder = Path(str(trainer.args.output_dir)) / (row.name or f"run-{row.number}")
         link = folder / f"checkpoint-{evaluations[-1].step}"
-        if any(not each.is_symlink() for each in folder.glob("checkpoint-*")):
-            warnings.warn(
-                f"{folder} is of another search; the model of trial {row.number} is {row.checkpoint}", stacklevel=3
-            )
-            continue
+        if any(not each.is_symlink() for each in folder.glob("checkpoint-*")):  # of the Trainer's own search
+            number = next(n for n in itertools.count(1) if not Path(f"{folder}.before-{n}").exists())
+            folder.rename(f"{folder}.before-{number}")
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("checkpoint-*"):
             old.unlink()
