@@ -25,11 +25,12 @@ from sweepkit.study.errors import InputError, StudyFileError
 from sweepkit.study.files import write_whole
 from sweepkit.study.parameters import Expression
 from sweepkit.study.paths import LONGEST_NAME, NAMING, RUNS, is_name
-from sweepkit.tasks.data import DataSpec, read
+from sweepkit.tasks.data import DataSpec
 from sweepkit.tasks.kinds import kind_class
 from sweepkit.tasks.locations import headless, located
 from sweepkit.tasks.recognise import Recognised, naming, recognise
 from sweepkit.tasks.references import PACKAGE, downloaded_model, find_model, looks_local, offline, package_path
+from sweepkit.tasks.tables import read_quietly
 from sweepkit.tasks.task import Template
 
 FILE = "study.yaml"
@@ -168,15 +169,11 @@ class Asked:
 
     def _recognised(self, source: Mapping[str, Any]) -> Recognised:
         """Return kind and columns; what ``--kind`` and ``--set task.…`` say wins."""
-        from datasets import disable_progress_bars, logging
-
         sets = self._sets()
         kind = str(self.options.get("kind") or sets.get("task.type") or "")
         if kind:
             check_kind(kind)
-        disable_progress_bars()
-        logging.set_verbosity(logging.CRITICAL)  # what cannot be read is said below, once
-        rows = read(DataSpec.model_validate(source), self.folder)
+        rows = read_quietly(DataSpec.model_validate(source), self.folder)
         if "train" not in rows:
             raise InputError(f"{self.data} has no split train; its splits are {', '.join(rows)}")
         counts = ", ".join(f"{len(part)} of {split}" for split, part in rows.items())

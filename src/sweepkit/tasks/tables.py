@@ -6,10 +6,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweepkit.tasks.data import DataSpec, read
+
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
 
 SAMPLE = 5_000
 """Rows that are looked at, spread evenly over the table, which may be sorted."""
@@ -40,6 +43,15 @@ class TableColumn:
     def plain(self) -> str:
         """The name as Role has it."""
         return re.sub(r"[^a-z0-9]+", "_", self.name.strip().lower()).strip("_")
+
+
+def read_quietly(spec: DataSpec, home: Path) -> DatasetDict:
+    """Return the raw rows by split, without bars; an error is raised, not logged too. Raises InputError."""
+    from datasets import disable_progress_bars, logging
+
+    disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)
+    return read(spec, home)
 
 
 def table_column(name: str, rows: Dataset, *, named: bool) -> TableColumn:
