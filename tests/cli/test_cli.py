@@ -131,7 +131,7 @@ COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]  # wh
 
 
 def test_the_commands_are_the_promised_ones() -> None:
-    promised = "run check show list best report ui schema new import try enqueue stop retry sync"
+    promised = "run tune check show list best report ui schema new import try enqueue stop retry sync"
     assert sorted(promised.split()) == COMMANDS
 
 

@@ -44,9 +44,7 @@ OWNED: Mapping[str, str] = MappingProxyType(
 """TrainingArguments that a study may not set → the reason, or the study's key for it."""
 
 SHARDS = ("fsdp", "deepspeed")
-"""TrainingArguments that spread one model over the ranks of a trial."""
-SHARDING = frozenset({*SHARDS, "fsdp_config"})
-"""These and what configures them: left out where a trial, or the look before it, has one process."""
+"""TrainingArguments that spread one model over the ranks of a trial; left out where it, or the look before it, has one."""
 
 
 def owned(name: str) -> str | None:

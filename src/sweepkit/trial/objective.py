@@ -32,7 +32,7 @@ from sweepkit.study.paths import LAST_NEW
 from sweepkit.study.secrets import hide
 from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks import adapters
-from sweepkit.tasks.arguments import SHARDING
+from sweepkit.tasks.arguments import SHARDS
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS as DEFAULTS
 from sweepkit.tasks.kinds import KINDS, kind_class
 from sweepkit.tasks.load import arguments_class, task_of
@@ -54,7 +54,7 @@ def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingA
     """Return the trial's TrainingArguments, with the micro-batch divided as the spec says; one process shards nothing."""
     arguments = {**DEFAULTS, **values.training, "output_dir": str(Path(spec.directory) / LAST_NEW)}
     if spec.ranks == 1:
-        arguments = {name: value for name, value in arguments.items() if name not in SHARDING}
+        arguments = {name: value for name, value in arguments.items() if name not in SHARDS}
     elif not torch.accelerator.is_available():
         arguments.setdefault("use_cpu", True)  # without it, transformers takes each rank for a process by itself
     arguments.setdefault("dataloader_pin_memory", torch.cuda.is_available())
