@@ -31,7 +31,7 @@ from sweepkit.report.progress import Picture
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "studies" / "pictures"
-COLUMNS, WIDTH, HEIGHT = 96, 840, 460
+COLUMNS, WIDTH, HEIGHT = 108, 960, 560
 SECONDS = 1.0
 """Between two looks at the live view; the picture plays ten times as fast."""
 
@@ -59,7 +59,7 @@ class Recorder(Picture):
         self._thread.join()
 
     def on_note(self, text: str) -> None:
-        self.notes.append(text)
+        self.notes.append(text.replace(f"{ROOT}/", ""))
 
     def keep(self, *parts: RenderableType) -> None:
         """Keep a frame, unless it is the last one again."""
@@ -102,8 +102,9 @@ def main() -> None:
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as serving:
             assert serving.stdout is not None
             link = next(found[0] for line in serving.stdout if (found := re.search(r"http://\S+compareRuns\S*", line)))
-            driver.set_window_size(1400, 800)
-            shot(driver, link, folder / "mlflow.png", ready=15).quantize(64).save(OUT / "mlflow.png", optimize=True)
+            driver.set_window_size(1900, 1100)
+            picture = shot(driver, link, folder / "mlflow.png", ready=15)
+            picture.crop((0, 0, 1412, picture.height)).quantize(64).save(OUT / "mlflow.png", optimize=True)
             serving.terminate()
 
 
