@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import tempfile
 import time
 import uuid
@@ -39,6 +40,9 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "CUDA_VISIBLE_DEVI
 import psutil
 import pytest
 from hypothesis import settings
+
+# A shell's background job ignores SIGINT, and so would every command that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import questions
 from sweepkit.check.fields import facts
