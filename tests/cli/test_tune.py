@@ -85,7 +85,7 @@ def test_the_same_command_goes_on_and_another_is_refused(reviews: Path, measured
     written = file.read_text()
     for same in (["--model", "./tiny"], [], ["--minutes", "30"], ["--set", "seed_per_trial=true"]):
         again = tune("reviews.csv", *same)
-        assert again.exit_code == 0 and "goes on with reviews-tuned/study.yaml" in again.output
+        assert again.exit_code == 0 and "resuming reviews-tuned/study.yaml" in again.output
     toys.tiny_csv(Path("others/reviews.csv"), rows=20)
     for other in (["reviews.csv", "--minutes", "5"], ["reviews.csv", "--kind", "causal-lm"], ["others/reviews.csv"]):
         refused = tune(*other)
@@ -231,5 +231,5 @@ def test_a_table_is_tuned_by_one_command(project: Path, tiny_bert: Path) -> None
     assert ran.returncode == 0, ran.stderr
     assert "budget      up to 60 trials" in ran.stdout and "reviews-tuned  done  2 trials" in ran.stdout
     again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 0 and "goes on with reviews-tuned/study.yaml" in again.stdout, again.stderr
+    assert again.returncode == 0 and "resuming reviews-tuned/study.yaml" in again.stdout, again.stderr
     assert not list(project.glob("reviews-tuned/.*"))

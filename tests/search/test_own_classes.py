@@ -53,6 +53,8 @@ class Other:
 
 def study_of(project: Path, **keys: Any) -> StudyData:
     (project / "mine.py").write_text(MINE)
+    (project / "exits.py").write_text("raise SystemExit('bye')\n")
+    (project / "beside.py").write_text("from mine import Low\n")
     given = {"sampler": {"path": "mine.py:Low", "part": 0.1}, "pruner": {"path": "mine.py:Below", "limit": 0.5}, **keys}
     space = {"learning_rate": {"low": 0.0, "high": 1.0}, "weight_decay": {"low": 0.0, "high": 1.0}}
     return toy_study(project, space=space, **given)
@@ -90,15 +92,22 @@ def test_a_class_of_a_module_is_taken_too(project: Path) -> None:
     assert type(study.sampler.kind.make({}, 0)).__name__ == "BruteForceSampler"
 
 
+def test_a_file_may_import_what_lies_beside_it(project: Path) -> None:
+    study = study_of(project, sampler={"path": "beside.py:Low", "part": 0.1})
+    assert type(check(study).study.sampler.kind.make({"part": 0.1}, 0)).__name__ == "Low"
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
         ({"sampler": {"path": "mine.py:Low", "prat": 0.1}}, "sampler.prat: mine.py:Low has no such option.*part"),
         ({"sampler": {"path": "mine.py:Low", "part": "x"}}, "sampler.part: .*number"),
         ({"sampler": {"path": "mine.py:Low", "part": 2.0}}, "sampler.part: part must be above 0"),
-        ({"sampler": {"path": "mine.py:Lo"}}, "sampler.path: mine.py:Lo cannot be imported: .*Lo"),
-        ({"sampler": {"path": "her.py:Low"}}, "sampler.path: her.py:Low cannot be imported: .*her.py"),
+        ({"sampler": {"path": "mine.py:Lo"}}, "sampler.path: mine.py:Lo: there is no Lo; did you mean Low"),
+        ({"sampler": {"path": "her.py:Low"}}, "sampler.path: .*her.py: cannot be imported: .*her.py"),
         ({"sampler": {"path": "mine.py:Other"}}, "mine.py:Other is not a subclass of optuna.samplers.BaseSampler"),
+        ({"sampler": {"path": "mine.py"}}, "sampler.path: expected file.py:Class or package.module:Class, got mine.py"),
+        ({"sampler": {"path": "exits.py:Low"}}, "sampler.path: .*exits.py:1: cannot be imported: SystemExit: bye"),
         ({"sampler": {"path": "no.such:Low"}}, "sampler.path: no.such:Low cannot be imported"),
         (
             {"pruner": {"path": "mine.py:Low"}},

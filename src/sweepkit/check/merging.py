@@ -113,7 +113,7 @@ def _beneath(study: Document, recipe: Document) -> Document:
 
 
 def _without_rivals(loser: dict[Any, Any], winner: dict[Any, Any]) -> dict[Any, Any]:
-    """Return what stays of ``loser``: ``search`` stands in place of sampler and pruner, except for ``sampler.seed``."""
+    """Return what stays of ``loser``: ``search`` replaces sampler and pruner, except for ``sampler.seed``."""
     result = dict(loser)
     if "pruner" in winner or as_mapping(winner.get("sampler")).keys() - {"seed"}:
         result.pop("search", None)

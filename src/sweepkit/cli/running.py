@@ -111,8 +111,8 @@ def tune(
     """Tune a model on your data without writing a study: it is planned, written to a folder, and run.
 
     Kind and columns follow from the data, length and number of trials from measured steps and --minutes; each decision is
-    said and written into the study file. The same command goes on with it, as sweep run does. Exit codes are those of sweep
-    run.
+    said and written into the study file. The same command resumes the study, and so does sweep run. Exit codes are those of
+    sweep run.
 
     For example: sweep tune reviews.csv --model distilbert/distilbert-base-uncased --minutes 60
     """

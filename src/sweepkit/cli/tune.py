@@ -77,7 +77,7 @@ class Asked:
         source = self._source()
         if (file := self.folder / FILE).exists():
             self._same(file, source)
-            self.say(f"goes on with {file}, as it was planned; another --name plans anew")
+            self.say(f"resuming {file} as planned; use another --name for a new plan")
             return file
         if self.folder.exists() and (
             not self.folder.is_dir() or {each.name for each in self.folder.iterdir()} - {RUNS}
@@ -128,7 +128,7 @@ class Asked:
         if command[2] != typed[0] or any(word not in command[3:] for word in typed[1:]):
             raise InputError(
                 f"{file} was planned by: {shlex.join(command)}\n"
-                f"go on with it: sweep run {shlex.quote(str(file))}, or choose another --name"
+                f"resume it with sweep run {shlex.quote(str(file))}, or choose another --name"
             )
 
     def _key(self, source: Mapping[str, Any]) -> str:

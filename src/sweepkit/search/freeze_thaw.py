@@ -1,4 +1,4 @@
-"""Freeze-thaw: pauses trials, and goes on with those that are expected to improve on the best one for the least training.
+"""Freeze-thaw: pauses trials, and resumes those expected to improve most on the best one for the least training.
 
 After Swersky, Snoek and Adams 2014, with the acquisition of Ament et al. 2023: at a free slot every paused trial and a set of
 new configurations are rated by the logarithm of their expected improvement at the end of their training, minus that of the
@@ -187,7 +187,7 @@ class _View:
         return sorted(rows, key=lambda row: (row[0].number, row[1]))
 
     def _resolution(self) -> float:
-        """Return the difference between values that is taken for none: else a plateau's last digits would be searched."""
+        """Return the difference between values that counts as none, lest a plateau's last digits be ranked."""
         first = [course.values[1] for course in list(self._seen.courses.values())[:RANDOM_TRIALS] if 1 in course.values]
         keys = [self._seen.key(value) for value in first if np.isfinite(value)]
         return max(SAME * float(max(keys) - np.median(keys)), 1e-12) if keys else 1e-12

@@ -1,7 +1,7 @@
 """Asynchronous successive halving with promotion (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning").
 
-Trials pause at rungs, which are evaluations min_resource · reduction_factor^k. A free slot goes on with a paused trial that is
-among the best 1/reduction_factor of its rung, of the highest rung first; where there is none, a new trial starts.
+Trials pause at rungs, which are evaluations min_resource · reduction_factor^k. A free slot resumes a paused trial that is among
+the best 1/reduction_factor of its rung, the highest rung first; where there is none, a new trial starts.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 A strategy is asked twice: :meth:`Strategy.report` at each evaluation, whether the trial goes on, and :meth:`Strategy.ask`
 where a slot is free, what to train there. Both follow from what is stored alone (:class:`Seen`): a strategy keeps nothing
-between two calls but what it could compute again, and takes chance from the study's seed. Then a study that is killed at any
-moment goes on with the same decisions. The search stores each decision with its reason before anyone acts on it, and gives
-the same answer when the same evaluation is reported again.
+between two calls but what it could compute again, and takes chance from the study's seed. So a study that is killed at any
+moment makes the same decisions when it resumes. The search stores each decision with its reason before anyone acts on it, and
+gives the same answer when the same evaluation is reported again.
 
 Strategies need not care about the rest. The baseline and a trial at its final evaluation always go on. A pause at which
 :meth:`Strategy.ask` would continue the same trial becomes ``continue``, so that no process ends for nothing. A trial that was
-decided to pause goes on from its last checkpoint, whichever that is. What is still paused when the study ends is pruned.
+paused resumes from its last checkpoint, whichever that is. What is still paused when the study ends is pruned.
 """
 
 from __future__ import annotations

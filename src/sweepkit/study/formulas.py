@@ -52,7 +52,7 @@ def ingredients(space: Mapping[str, Any]) -> frozenset[str]:
 
 
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
-"""What :func:`parse` raises for a text that is no formula."""
+"""What :func:`parse` raises for text that is not a formula."""
 
 
 @lru_cache(maxsize=10_000)

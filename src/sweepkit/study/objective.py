@@ -20,7 +20,7 @@ class Goal(Section):
     metric: str
     """Name as the Trainer reports it, for example ``eval_accuracy`` or ``eval_loss``."""
     direction: Direction
-    """``maximize`` or ``minimize``. There is no default, as a wrong one would ruin a study."""
+    """``maximize`` or ``minimize``. There is no default: a wrong one would ruin a study."""
 
     @property
     def title(self) -> str:
@@ -44,7 +44,7 @@ class Objective(Section):
     metric: str | None = None
     """Name as the Trainer reports it, for example ``eval_accuracy`` or ``eval_loss``."""
     direction: Direction | None = None
-    """``maximize`` or ``minimize``. There is no default, as a wrong one would ruin a study."""
+    """``maximize`` or ``minimize``. There is no default: a wrong one would ruin a study."""
     value: str = "best"
     """The trial's value: ``best`` evaluation, ``last`` evaluation, or ``mean(k)`` of the last k. Pruner, ranking, kept
     checkpoint and MLflow all use it."""

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
 from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from sweepkit.study.errors import InputError
+from sweepkit.study.errors import FOREIGN, InputError, nearest
 from sweepkit.study.files import described, first_line
+from sweepkit.study.modules import import_file
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -38,18 +38,18 @@ class Together(Enum):
 def class_at(path: str, home: Path, base: str) -> type[Any]:
     """Return the class at ``file.py:Class``, relative to ``home``, or ``package.module:Class``. Raises InputError."""
     where, _, name = path.rpartition(":")
-    try:
-        if where.endswith(".py"):
-            file = (home / Path(where).expanduser()).resolve()
-            spec = spec_from_file_location(file.stem, file)
-            assert spec is not None and spec.loader is not None, "a name that ends in .py has a loader"
-            module = module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
+    if not where:
+        raise InputError(f"expected file.py:Class or package.module:Class, got {path}")
+    if where.endswith(".py"):
+        module = import_file(home / Path(where).expanduser())
+    else:
+        try:
             module = import_module(where)
-        found = getattr(module, name)
-    except Exception as error:  # a person's file may raise anything
-        raise InputError(f"{path} cannot be imported: {first_line(described(error))}") from error
+        except FOREIGN as error:
+            raise InputError(f"{path} cannot be imported: {first_line(described(error))}") from error
+    found = getattr(module, name, None)
+    if found is None:
+        raise InputError(f"{path}: there is no {name}{nearest(name, vars(module))}")
     if not (isinstance(found, type) and issubclass(found, resolve_name(base))):
         raise InputError(f"{path} is not a subclass of {base.replace(':', '.')}")
     return found

@@ -114,7 +114,7 @@ class PrunerSpec(_Chosen):
         "evaluations the worst copy the weights of the best and continue with other values. Their options are Ray "
         "Tune's, in evaluations: perturbation_interval (1), quantile_fraction (0.25) and, for pbt, burn_in_period (0), "
         "resample_probability (0.25) and perturbation_factors ([1.2, 0.8]). asha has the option promote: trials pause at "
-        "rungs instead of being pruned; a free slot goes on with one that is among the best 1/reduction_factor of its rung, "
+        "rungs instead of being pruned; a free slot resumes one that is among the best 1/reduction_factor of its rung, "
         "else starts a new trial. What is still paused when the study is done is pruned with its value so far.",
     )
 
@@ -351,9 +351,7 @@ class StudyData(Section):
     @classmethod
     def _alone(cls, search: str | None) -> None:
         if search is not None:  # else it was resolved
-            raise ValueError(
-                "auto stands in place of sampler and pruner; leave these out (but for sampler.seed), or it"
-            )
+            raise ValueError("auto replaces sampler and pruner; leave these out (except sampler.seed), or drop search")
 
     @field_validator("space", mode="before")
     @classmethod

@@ -16,11 +16,11 @@ from sweepkit.study import messages
 from sweepkit.study.errors import InputError, MissingExtra, nearest
 from sweepkit.study.files import exists, first_line
 from sweepkit.study.identity import not_recorded
+from sweepkit.study.modules import import_file
 from sweepkit.study.names import nest
 from sweepkit.study.secrets import HIDDEN, secret_name
 from sweepkit.study.study import StudyData, TaskSpec
 from sweepkit.tasks.by_value import loads
-from sweepkit.tasks.files import import_file
 from sweepkit.tasks.kinds import KINDS, kind_class
 from sweepkit.tasks.references import package_folder
 from sweepkit.tasks.task import Task

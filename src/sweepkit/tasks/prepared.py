@@ -16,11 +16,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweepkit.study import modules
 from sweepkit.study.damage import broken, note, put_aside, read_json, seal
 from sweepkit.study.errors import DamagedFile, InputError, SweepError
 from sweepkit.study.files import described
 from sweepkit.study.paths import ABOUT, TORN
-from sweepkit.tasks import by_value, files
+from sweepkit.tasks import by_value
 from sweepkit.tasks.private import temporary_files_in
 from sweepkit.tasks.task import Task
 
@@ -130,7 +131,7 @@ def _source(cls: type) -> str:
     if file is None or not Path(file).is_file() or cls.__module__ == "__main__":
         content.update(by_value.code_of(cls).encode())
     else:
-        own = cls.__module__.startswith(f"{files.__name__}.")
+        own = cls.__module__.startswith(f"{modules.__name__}.")
         for path in sorted(Path(file).parent.glob("*.py")) if own else [Path(file)]:
             content.update(path.read_bytes())
     return content.hexdigest()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.check.fields.describe import Field, fields_of
-from sweepkit.study import linux
+from sweepkit.study import linux, modules
 from sweepkit.study.errors import InputError
 
 
@@ -98,7 +98,7 @@ def _plain(fields: Mapping[str, Field]) -> dict[str, Any]:
 def _own_files(sweepkit: str) -> dict[str, list[int]]:
     """Return the loaded source files that no installed version stands for → modification time (ns) and size.
 
-    Of sweepkit, only the files of this package count.
+    Of sweepkit, only the files of this package count, and those of a study that it imported.
     """
     library = sysconfig.get_paths()["stdlib"]
     found: dict[str, list[int]] = {}
@@ -106,7 +106,8 @@ def _own_files(sweepkit: str) -> dict[str, list[int]]:
         file = getattr(module, "__file__", None)
         if not isinstance(file, str) or "-packages" in file or file.startswith(library):
             continue
-        if name.startswith("sweepkit") and not name.startswith(f"sweepkit.{sweepkit}"):
+        ours = (f"sweepkit.{sweepkit}", f"{modules.__name__}.")  # the latter are a study's own
+        if name.startswith("sweepkit") and not name.startswith(ours):
             continue
         try:
             stat = Path(file).stat()

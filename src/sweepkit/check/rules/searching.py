@@ -84,7 +84,7 @@ def _refusal(make: Make, options: Mapping[str, Any]) -> str:
 def cleaned(error: Exception) -> str:
     """Return Optuna's message as a clause: no backticks, no capital, no full stop."""
     text = str(error).replace("`", "").strip().removesuffix(".")
-    return text[:1].lower() + text[1:]
+    return text[:1].lower() + text[1:] if text.partition(" ")[0].isalpha() else text
 
 
 def _sampler(study: StudyData) -> Iterator[Problem]:

@@ -1,6 +1,6 @@
-"""Imports a task's file as a module that any process can import again by its name alone.
+"""Imports a Python file of a study as a module that any process can import again by its name alone.
 
-The name holds the file's path (``sweepkit.tasks.files.<path in hexadecimal>``), and importing this module installs its
+The name holds the file's path (``sweepkit.study.modules.<path in hexadecimal>``), and importing this module installs its
 finder. Data loader workers, spawned processes and pickles therefore need nothing else.
 """
 
