@@ -54,7 +54,7 @@ class Other:
 def study_of(project: Path, **keys: Any) -> StudyData:
     (project / "mine.py").write_text(MINE)
     (project / "exits.py").write_text("raise SystemExit('bye')\n")
-    (project / "beside.py").write_text("from mine import Low\n")
+    (project / "beside.py").write_text("from mine import Low\nprint('read')\n")
     given = {"sampler": {"path": "mine.py:Low", "part": 0.1}, "pruner": {"path": "mine.py:Below", "limit": 0.5}, **keys}
     space = {"learning_rate": {"low": 0.0, "high": 1.0}, "weight_decay": {"low": 0.0, "high": 1.0}}
     return toy_study(project, space=space, **given)
@@ -92,9 +92,10 @@ def test_a_class_of_a_module_is_taken_too(project: Path) -> None:
     assert type(study.sampler.kind.make({}, 0)).__name__ == "BruteForceSampler"
 
 
-def test_a_file_may_import_what_lies_beside_it(project: Path) -> None:
+def test_a_file_may_import_what_lies_beside_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = study_of(project, sampler={"path": "beside.py:Low", "part": 0.1})
     assert type(check(study).study.sampler.kind.make({"part": 0.1}, 0)).__name__ == "Low"
+    assert capsys.readouterr().out == "", "standard output is the command's, for --json"
 
 
 @pytest.mark.parametrize(

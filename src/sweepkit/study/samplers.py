@@ -5,9 +5,10 @@ Everything else about a sampler or pruner is looked up in its class. Optuna is i
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib import import_module
@@ -40,13 +41,14 @@ def class_at(path: str, home: Path, base: str) -> type[Any]:
     where, _, name = path.rpartition(":")
     if not where:
         raise InputError(f"expected file.py:Class or package.module:Class, got {path}")
-    if where.endswith(".py"):
-        module = import_file(home / Path(where).expanduser())
-    else:
-        try:
-            module = import_module(where)
-        except FOREIGN as error:
-            raise InputError(f"{path} cannot be imported: {first_line(described(error))}") from error
+    with redirect_stdout(sys.stderr):  # standard output is the command's
+        if where.endswith(".py"):
+            module = import_file(home / Path(where).expanduser())
+        else:
+            try:
+                module = import_module(where)
+            except FOREIGN as error:
+                raise InputError(f"{path} cannot be imported: {first_line(described(error))}") from error
     found = getattr(module, name, None)
     if found is None:
         raise InputError(f"{path}: there is no {name}{nearest(name, vars(module))}")
