@@ -14,6 +14,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import psutil
 import pytest
 
 from browser import chromium, console_errors, until
@@ -99,6 +100,19 @@ def test_the_report_is_drawn_without_a_network_and_without_an_error(study: Study
         assert offered and not [title for title in offered if "Share" in title or "Edit" in title]
         driver.save_screenshot(str(page.with_suffix(".png")))
         assert (console_errors(driver), figures, empty) == ([], 9, 0)
+
+
+@pytest.mark.slow
+def test_the_server_ends_with_a_sweep_ui_that_is_killed(study: StudyData) -> None:
+    port = free_port()
+    served = sweep("ui", "toy", "--port", str(port), cwd=study.place.root)
+    assert served.stdout is not None
+    assert any("http://" in line for line in iter(served.stdout.readline, ""))
+    serving = psutil.Process(served.pid).children(recursive=True)
+    assert serving
+    served.kill()
+    served.communicate()
+    assert psutil.wait_procs(serving, timeout=20)[1] == []
 
 
 @pytest.mark.slow

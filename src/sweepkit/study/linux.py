@@ -20,9 +20,9 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def die_with_parent(yes: bool = True) -> None:
-    """Have this process killed when its parent ends; ``False`` undoes it."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if yes else 0)
+def die_with_parent(by: int = signal.SIGKILL) -> None:
+    """Have this process get a signal when its parent ends, also as another program; 0 undoes it."""
+    _prctl(_PR_SET_PDEATHSIG, by)
 
 
 def children() -> set[int]:

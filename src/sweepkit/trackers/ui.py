@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,11 @@ from sweepkit.study.files import open_own
 
 LOOPBACK = "127.0.0.1"
 PORTS_TRIED = 50
+_ENDS_WITH_US = (
+    "import os, sys; from signal import SIGTERM; from sweepkit.study.linux import die_with_parent; "
+    "die_with_parent(SIGTERM); os.execvp(sys.argv[1], sys.argv[1:])"
+)
+"""Runs a command that ends with this process, however that ends."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,9 @@ class Ui:
 
         Raises SweepError, naming the log, if it exits first or takes too long.
         """
+        command = [sys.executable, "-c", _ENDS_WITH_US, *self.command]
         with os.fdopen(open_own(self.log, os.O_WRONLY | os.O_TRUNC), "wb") as output:
-            server = subprocess.Popen(self.command, env=self.environment, stdout=output, stderr=output)
+            server = subprocess.Popen(command, env=self.environment, stdout=output, stderr=output)
         try:
             self._wait_for(server, timeout_seconds)
             yield server

@@ -97,7 +97,7 @@ def _dying_with(driver: int) -> Iterator[None]:
     try:
         yield
     finally:
-        linux.die_with_parent(False)
+        linux.die_with_parent(0)
 
 
 def _warm(study: StudyData) -> str:
