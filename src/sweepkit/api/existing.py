@@ -107,7 +107,7 @@ def own_arguments(args: TrainingArguments) -> dict[str, Any]:
 
 
 _READ = FILLED_IN | {"accelerator_config"}
-"""Arguments that are no plain data, and whose written values are found out."""
+"""Arguments that are not plain data; what a study file says of them is worked out."""
 
 
 def _is_plain(value: Any) -> bool:

@@ -128,7 +128,7 @@ def _claimed() -> Mapping[str, frozenset[str]]:
 
 
 def _forced(chosen: Mapping[str, Any], table: Sequence[TableColumn]) -> dict[str, TableColumn]:
-    """Return role → column as a person chose them. Raises InputError for columns that there are not."""
+    """Return role → column as a person chose them. Raises InputError for missing columns."""
     roles = {**chosen, **(chosen.get("columns") or {})}
     roles.pop("columns", None)
     if isinstance(roles.get("text"), list) and len(roles["text"]) == 2:
