@@ -40,8 +40,8 @@ test-all: lint ## also the long fault, notebook, study and browser runs (under t
 	@echo "== the long ones"
 	@$(BIN)/python -m pytest -m slow
 
-bench: $(READY) ## measure overheads against doing it by hand; prints a table, writes JSON
-	@$(BIN)/python tests/benchmarks
+bench: $(READY) ## measure overheads against doing it by hand; prints a table, writes JSON (ARGS=--strict: fail on a miss)
+	@$(BIN)/python tests/benchmarks $(ARGS)
 
 bench-quick: $(READY) ## the same, shorter (under 3 minutes)
 	@$(BIN)/python tests/benchmarks --quick
