@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import written_trials as trials
+from sweepkit.backends.checkpoints import Checkpoints
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow.address import tracking_uri
 from sweepkit.trackers.mlflow.store import Store
@@ -58,7 +59,11 @@ def models(study: StudyData) -> list[Any]:
 def weights(home: Path) -> list[Path]:
     """Return every file of weights under a folder, each once, whatever links to it."""
     files = [Path(folder) / name for folder, _, names in os.walk(home) for name in names]
-    return [file for file in files if file.suffix == ".safetensors" and not file.is_symlink()]
+    return list({file.stat().st_ino: file for file in files if file.suffix == ".safetensors"}.values())
+
+
+def disk(file: Path) -> tuple[int, int]:
+    return file.stat().st_dev, file.stat().st_ino
 
 
 def scores(folder: str | Path) -> list[float]:
@@ -103,12 +108,22 @@ class TestAKeptCheckpoint:
 
     def test_it_is_stored_once(self, study: StudyData, home: Path) -> None:
         assert len(weights(home)) == 2
-        best = study.place.trial(1) / "best"
-        assert best.is_symlink() and not best.readlink().is_absolute()
-        assert home / "mlartifacts" in best.resolve().parents
+        best, link = (study.place.trial(1) / name for name in ("best", "mlflow"))
+        assert best.is_dir() and not best.is_symlink()
+        assert link.is_symlink() and not link.readlink().is_absolute()
+        assert home / "mlartifacts" in link.resolve().parents
+        assert disk(link / "model.safetensors") == disk(best / "model.safetensors")
 
-    def test_transformers_loads_it_from_where_best_was(self, study: StudyData, classifier: Path) -> None:
-        assert scores(study.place.trial(1) / "best") == scores(classifier)
+    def test_runs_alone_has_it_wherever_it_is_copied(self, study: StudyData, classifier: Path, tmp_path: Path) -> None:
+        shutil.copytree(study.place.runs, tmp_path / "runs", symlinks=True)
+        assert scores(tmp_path / "runs/toy/trials/0001/best") == scores(classifier)
+
+    def test_what_mlflow_gives_out_holds_no_links(self, study: StudyData, mlflow: Any) -> None:
+        model = models(study)[1]
+        (found,) = Path(mlflow.artifacts.download_artifacts(f"models:/{model.model_id}")).glob("model")
+        assert not any(path.is_symlink() for path in [found, *found.rglob("*")]), "MLflow refuses to follow a link"
+        names = {file.name for file in found.iterdir()}
+        assert names == {file.name for file in (study.place.trial(1) / "best").iterdir()}
 
     def test_mlflow_loads_it_by_its_id_and_by_its_alias(self, study: StudyData, mlflow: Any) -> None:
         import mlflow.transformers as flavor
@@ -146,13 +161,31 @@ class TestAKeptCheckpoint:
         assert list(home.rglob("training_args.bin")) == []
 
 
+def test_copies_share_nothing_and_go_together(home: Path, classifier: Path) -> None:
+    study = trials.toy_study(home, tracking={"copy_models": True})
+    tracker = kept(study, [0], classifier)
+    assert len(weights(home)) == 2
+    tracker.drop(0)
+    assert weights(home) == []
+
+
+def test_a_dropped_checkpoint_leaves_the_disk_before_mlflow_hears_of_it(home: Path, classifier: Path) -> None:
+    study = trials.toy_study(home, tracking={"register": "toy-model"})
+    tracker = kept(study, [0, 1], classifier)
+    tracker.close({"best": 0})
+    for number in (0, 1):
+        Checkpoints(study.place, limit_bytes=None, pinned=tracker.registered()).ended(number, keeps_best=False)
+    (left,) = weights(home)
+    assert "mlartifacts" in left.parts, "what is registered stays"
+    assert list(study.place.trials.glob("*/mlflow")) == []
+
+
 def test_dropping_takes_the_model_its_files_and_best(home: Path, classifier: Path) -> None:
     study = trials.toy_study(home)
     tracker = kept(study, [0, 1], classifier)
     tracker.drop(0)
     (left,) = models(study)
     assert left.tags["sweepkit.trial"] == "1"
-    assert [file for file in weights(home) if "mlartifacts" in file.parts] == weights(home)
     assert len(weights(home)) == 1
     assert not os.path.lexists(study.place.trial(0) / "best")
 
@@ -175,10 +208,12 @@ def test_what_a_killed_driver_left_half_done_is_put_right_at_the_end(home: Path,
     kept(study, [0, 1, 2, 3], classifier)
     state = json.loads(study.place.mlflow_json.read_text())
     state["trials"]["0"]["model"] = "making"
-    (study.place.trial(0) / "best").unlink()  # killed between moving the folder and linking it
-    (study.place.trial(1) / "best").unlink()  # dropped by the driver, not yet by the tracker
+    made = (study.place.trial(0) / "mlflow").resolve()
+    made.rename(made.with_name("model.part"))  # killed while the model's files were made
+    (study.place.trial(0) / "mlflow").unlink()
+    shutil.rmtree(study.place.trial(1) / "best")  # dropped by the driver, not yet by the tracker
     state["trials"]["2"]["model"] = "leaving"  # killed while dropping it
-    (study.place.trial(2) / "best").unlink()
+    shutil.rmtree(study.place.trial(2) / "best")
     study.place.mlflow_json.write_text(json.dumps(state))
     rows = [trials.row(number, Ending.complete) for number in range(5)] + [trials.row(5, Ending.pruned)]
     for number in (4, 5):
@@ -189,8 +224,9 @@ def test_what_a_killed_driver_left_half_done_is_put_right_at_the_end(home: Path,
     again.sync()
     again.close({})
     assert sorted(model.tags["sweepkit.trial"] for model in models(study)) == ["0", "3", "4"]
-    linked = [number for number in range(6) if (study.place.trial(number) / "best").is_symlink()]
+    linked = [number for number in range(6) if (study.place.trial(number) / "mlflow" / "config.json").exists()]
     assert linked == [0, 3, 4]
+    assert not list(home.rglob("model.part"))
     assert len(weights(home)) == 4
 
 

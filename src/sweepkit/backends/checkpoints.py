@@ -13,8 +13,8 @@ from pathlib import Path
 
 from sweepkit.study.damage import broken, note, put_aside, settle
 from sweepkit.study.errors import StudyFailed
-from sweepkit.study.files import make_own, remove
-from sweepkit.study.paths import BEST, BEST_OLD, CHECKPOINTS, LAST, LAST_NEW, TORN, Place
+from sweepkit.study.files import link_or_copy, make_own, remove
+from sweepkit.study.paths import BEST, BEST_OLD, CHECKPOINTS, LAST, LAST_NEW, MODEL, TORN, Place
 
 RESUMABLE_PER_MODEL = 3.0
 """A resumable checkpoint is the model and, with Adam, two numbers more per weight."""
@@ -106,7 +106,7 @@ class Checkpoints:
         if not found.exists():
             new = last.with_name(LAST_NEW) / found.name
             remove(new)
-            shutil.copytree(checkpoint, new, copy_function=_link)
+            shutil.copytree(checkpoint, new, copy_function=link_or_copy)
             settle(new)
             make_own(last)
             os.rename(new, found)
@@ -128,9 +128,10 @@ class Checkpoints:
         remove(folder / LAST)
         if not keeps_best:
             best = folder / BEST
-            if best.is_symlink() and number not in self._pinned and self._place.holds_model(best.resolve()):
-                remove(best.resolve())
-            remove(best)
+            for link in (best, folder / MODEL):  # earlier versions made best/ itself the link
+                if link.is_symlink() and number not in self._pinned and self._place.holds_model(link.resolve()):
+                    remove(link.resolve())
+                remove(link)
             self._holding.discard(number)
 
     def surplus(self, ranked: Sequence[int], keep: int) -> list[int]:
@@ -184,13 +185,6 @@ class Checkpoints:
         """Return the bytes on disk, and those that running trials are about to write."""
         used = sum(_bytes(self._place.trial(number) / part) for number in self._holding for part in CHECKPOINTS)
         return used + sum(sum(parts.values()) for parts in self._coming.values())
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copy2(source, target)
 
 
 def _bytes(folder: Path) -> int:

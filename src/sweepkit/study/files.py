@@ -63,6 +63,14 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name by a hard link; on another disk, or one without hard links, copy it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def text_of(error: BaseException) -> str:
     """Return an exception's message without secrets; its type's name where it has none or raises when asked for it."""
     name = type(error).__name__

@@ -30,7 +30,6 @@ else:
     PrunerName = Literal[tuple(PRUNERS)]
     BackendName = Literal[tuple(BACKENDS)]
 
-
 OPEN = ("question", "task", "training", "backend", "storage", "tracking")
 """Keys of a study in which a secret may stand. What is searched is none: every trial's record has its values."""
 
@@ -154,7 +153,7 @@ class Budget(Section):
     target: float | None = None
     """Stop as soon as a trial reaches this value of the objective."""
     disk_gb: float | None = Field(default=None, gt=0)
-    """Gigabytes (10^9 bytes) that all checkpoints together may take."""
+    """Gigabytes (10^9 bytes) that all checkpoints together may take, copies of models in MLflow aside."""
     grace_minutes: float = Field(default=5.0, ge=0)
     """Minutes that running trials may continue after hours, gpu_hours or target is reached; then they checkpoint and stop."""
 
@@ -225,6 +224,8 @@ class Tracking(Section):
     """Name of the registered model that the winner becomes a version of, with alias ``champion``."""
     experiment: str | None = None
     """Name of the MLflow experiment; by default the study's name."""
+    copy_models: bool = False
+    """Whether models in MLflow on this machine are copies; else they are hard links to ``best/``, stored once on one disk."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 

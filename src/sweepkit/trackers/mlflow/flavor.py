@@ -7,9 +7,7 @@ of its own; its files are hard links, so that nothing is stored twice.
 from __future__ import annotations
 
 import json
-import os
 import platform
-import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from typing import Any
 from mlflow.models import Model
 from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
+
+from sweepkit.study.files import link_or_copy
 
 MODEL = "model"
 """Folder of the weights in the MLflow model; the name the transformers flavor expects."""
@@ -141,10 +141,7 @@ def _link(weights: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in weights.iterdir():
         if file.is_file() and file.suffix not in WEIGHTS and not (folder / file.name).exists():
-            try:
-                os.link(file, folder / file.name)
-            except OSError:  # another disk, or no hard links
-                shutil.copy2(file, folder / file.name)
+            link_or_copy(file, folder / file.name)
 
 
 def _requirements(folder: Path) -> None:

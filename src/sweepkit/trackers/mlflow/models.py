@@ -1,12 +1,12 @@
 """Trials' best checkpoints as MLflow logged models: created, deleted, registered.
 
-If the artifact store is on this machine, a checkpoint is stored once: the folder moves into the model and ``best/`` becomes
-a link to it. Otherwise it is uploaded, and ``best/`` stays.
+``best/`` stays in the trial's folder. If the artifact store is on this machine, the model's files are hard links to it, so that
+a checkpoint is stored once and neither needs the other, or copies where the study asks for these; else they are uploaded.
+MLflow refuses artifacts that are symbolic links out of its folder.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -19,8 +19,8 @@ from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from sweepkit.study.files import remove
-from sweepkit.study.paths import ARGUMENTS, BEST, BEST_OLD, Place
+from sweepkit.study.files import link_or_copy, remove
+from sweepkit.study.paths import ARGUMENTS, BEST, MODEL, Place
 from sweepkit.study.secrets import scrub
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.mlflow import flavor, records
@@ -50,20 +50,18 @@ class Models:
         done, best = self._state.trials.get(number), self._place.trial(number) / BEST
         if done is None or not done.run_id or done.gone or done.model == "made":
             return
-        if (not best.exists() or self._foreign(number)) and done.model != "making":
+        if not best.exists() or self._foreign(number):
             return
         (best / ARGUMENTS).unlink(missing_ok=True)
         model = self._begin(number, done)
         folder = _folder(model)
         try:
             if folder is not None:
-                _move(best, folder / flavor.MODEL)
-                weights = folder / flavor.MODEL
+                self._place_files(best, folder / flavor.MODEL)
             else:
                 self._client.log_model_artifacts(done.model_id, str(best), flavor.MODEL)
-                weights = best
-            loads_with = self._describe(done, folder, weights)
-        except FileNotFoundError:
+            loads_with = self._describe(done, folder, best)
+        except (FileNotFoundError, shutil.Error):
             if os.path.lexists(best):
                 raise
             self.drop(number)  # dropped meanwhile
@@ -90,12 +88,13 @@ class Models:
             self._state.save()
         if not self._place.leads_out(number):
             remove(best)
+            remove(best.with_name(MODEL))
 
     def settle(self, ranked: set[int]) -> None:
         """Make models and ``best/`` folders consistent after an earlier driver was interrupted; ``ranked`` keep theirs."""
         for number, done in self._state.trials.items():
             has_best = os.path.lexists(self._place.trial(number) / BEST)
-            if done.model_id and not has_best and not (done.model == "making" and self._moved(done)):
+            if done.model_id and not has_best:
                 self.drop(number)
             elif number in ranked:
                 self.keep(number)
@@ -199,9 +198,18 @@ class Models:
         best = self._place.trial(number) / BEST
         return self._place.leads_out(number) or (best.is_symlink() and not self._place.holds_model(best.resolve()))
 
-    def _moved(self, done: Delivered) -> bool:
-        folder = _folder(self._client.get_logged_model(done.model_id))
-        return folder is not None and (folder / flavor.MODEL).exists()
+    def _place_files(self, best: Path, target: Path) -> None:
+        """Put the files of ``best/`` into the model, whole or not at all, and link to them from the trial's folder."""
+        if not target.exists():
+            part = target.with_name("model.part")
+            remove(part)
+            copies = self._study.tracking.copy_models
+            shutil.copytree(best, part, copy_function=shutil.copy2 if copies else link_or_copy)
+            os.rename(part, target)
+        if not best.is_symlink():  # as earlier versions left it
+            link = best.with_name(MODEL)
+            remove(link)
+            link.symlink_to(os.path.relpath(target.resolve(), best.parent.resolve()), target_is_directory=True)
 
     def _remove_files(self, model: LoggedModel) -> None:
         folder = _folder(model)
@@ -216,29 +224,3 @@ def _folder(model: LoggedModel) -> Path | None:
     """Return the model's folder if its files are on this machine, else None."""
     location = urlsplit(model.artifact_location)
     return Path(unquote(location.path)) if location.scheme in ("", "file") else None
-
-
-def _move(best: Path, target: Path) -> None:
-    """Move ``best/`` to ``target`` and link it; if killed at any moment, one of the two is complete."""
-    source = best.resolve() if best.is_symlink() else best
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.rename(source, target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            part = target.with_name("model.part")
-            shutil.rmtree(part, ignore_errors=True)
-            shutil.copytree(source, part)
-            os.rename(part, target)
-    if best.is_symlink() and best.resolve() == target.resolve():
-        return
-    link = best.with_name("best.link")
-    remove(link)
-    link.symlink_to(os.path.relpath(target.resolve(), best.parent.resolve()), target_is_directory=True)
-    old = best.with_name(BEST_OLD)
-    if best.exists() and not best.is_symlink():
-        os.rename(best, old)
-    os.replace(link, best)
-    remove(old)
