@@ -7,6 +7,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from typing import NamedTuple
 
+from sweepkit.study.objective import COSTS
 from sweepkit.tasks.metrics import BUNDLED
 
 _SPLITS = ("eval", "evaluation", "val", "valid", "validation", "dev", "test", "train", "training")
@@ -64,6 +65,8 @@ def meant(written: str, reported: Collection[str] | None) -> Meant:
     >>> meant("epoch/val_loss", None).name, meant("bestF1", {"eval_f1", "eval_loss"}).name
     ('eval_loss', 'eval_f1')
     """
+    if (leaf := written.rpartition("/")[2]) in COSTS:
+        return Meant(leaf, "")
     parts = [part for part in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", written).lower()) if part]
     split = next((part for part in parts if part in _SPLITS), "")
     inner = [part for part in parts if part not in _SPLITS]

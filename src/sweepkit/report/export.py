@@ -26,7 +26,7 @@ from sweepkit.report.rows import endings
 from sweepkit.study import words
 from sweepkit.study.errors import InputError, StudyNotFound
 from sweepkit.study.files import jsonable
-from sweepkit.study.objective import Goal
+from sweepkit.study.objective import COSTS, Goal
 from sweepkit.study.paths import ARGUMENTS, BEST, TASK
 from sweepkit.study.secrets import hide, lost, scrub
 from sweepkit.study.study import StudyData, Values
@@ -187,7 +187,8 @@ def _literal(data: Any) -> str:
 
 def _script(exported: _Exported) -> str:
     study, task = exported.study, exported.task
-    goal = study.objective.goals[study.objective.deciding]
+    goals = study.objective.goals
+    goal = next((each for each in (goals[study.objective.deciding], *goals) if each.metric not in COSTS), goals[0])
     module, _, arguments = task.arguments_type.partition(":")
     source, beside = f"type={study.task.type!r}", None
     if study.task.path is not None:
@@ -210,7 +211,8 @@ def _script(exported: _Exported) -> str:
         training=hidden["TRAINING"],
         values=exported.values,
         seed=exported.seed,
-        objective={**goal.model_dump(), "value": study.objective.value},
+        objective={**goal.model_dump(), "value": study.objective.rule},
+        cost=goal.metric in COSTS,
     )
 
 
@@ -224,7 +226,7 @@ def _from_environment(path: str) -> tuple[str, str]:
 def _with_best_checkpoint(exported: _Exported, goal: Goal) -> dict[str, Any]:
     """Return the TrainingArguments; where the objective is the best evaluation, its checkpoint is kept and loaded."""
     found = exported.training
-    if exported.study.objective.value != "best":
+    if exported.study.objective.rule != "best":
         return {**found, "save_strategy": "no"}
     greater = goal.direction == "maximize"
     keep = {"load_best_model_at_end": True, "metric_for_best_model": goal.metric, "greater_is_better": greater}

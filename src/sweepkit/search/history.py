@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweepkit.search.records import EVALUATION, FIXED, Records, is_ours, row_of
 from sweepkit.study.configurations import key_of
-from sweepkit.study.objective import Goal, Objective
+from sweepkit.study.objective import COSTS, Goal, Objective
 from sweepkit.trial.events import Evaluated
 from sweepkit.trial.trial import Ending, Trial
 
@@ -36,9 +36,12 @@ class Evaluations:
         return [values for number, (values, _) in sorted(self._by_number.items()) if number <= up_to]
 
     def metrics(self, objective: Objective) -> Mapping[str, float] | None:
-        """Return all metrics of the evaluation that decides the trial's value; None before the first one."""
+        """Return all metrics of the evaluation that decides the trial's value, costs of the last one; None before the first."""
         found = [metrics for _, (_, metrics) in sorted(self._by_number.items())]
-        return found[objective.decisive(self.values())] if found else None
+        if not found:
+            return None
+        costs = {goal.metric for goal in objective.goals}.intersection(COSTS)
+        return {**found[objective.decisive(self.values())], **{name: found[-1][name] for name in costs}}
 
 
 class History:

@@ -5,22 +5,40 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from sweepkit.study.parameters import Section
 
 Direction = Literal["maximize", "minimize"]
 
 
-class Goal(Section):
+COSTS = ("train_runtime", "peak_memory_mb", "trainable_parameters")
+"""Goals that no evaluation reports: each trial measures them."""
+
+
+class _Directed(Section):
+    @model_validator(mode="before")
+    @classmethod
+    def _costs_are_minimized(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("metric") in COSTS and data.get("direction") is None:
+            return {**data, "direction": "minimize"}
+        return data
+
+
+class Goal(_Directed):
     """One metric to optimise."""
 
-    metric: str
-    """Name as the Trainer reports it, for example ``eval_accuracy`` or ``eval_loss``."""
+    metric: str = Field(examples=["eval_loss", *COSTS])
+    """Name as the Trainer reports it, for example ``eval_accuracy`` or ``eval_loss``; or a cost of the whole training,
+    up to the last evaluation and over all attempts it continued: ``train_runtime`` (seconds, evaluations included),
+    ``peak_memory_mb`` (allocated on the GPU that had most, on a CPU resident in the process; of several ranks the most) or
+    ``trainable_parameters``."""
     direction: Direction
-    """``maximize`` or ``minimize``. There is no default: a wrong one would ruin a study."""
+    """``maximize`` or ``minimize``. Costs are minimized by default; else there is none: a wrong one would ruin a study."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["metric"]})
 
     @property
     def title(self) -> str:
@@ -28,11 +46,12 @@ class Goal(Section):
         return f"{self.metric} {'↑' if self.direction == 'maximize' else '↓'}"
 
 
-class Objective(Section):
+class Objective(_Directed):
     """The rule that turns a trial's evaluations into one value, or several.
 
     ``best`` is the evaluation that is best in the deciding goal (``prune_on``, else the first), and all values are that
-    evaluation's; ``mean(k)`` averages each goal by itself. NaN is worse than any number.
+    evaluation's; ``mean(k)`` averages each goal by itself. NaN is worse than any number. Costs are always those of the last
+    evaluation, and where one decides, so are all values.
 
     Its methods take an evaluation as the values of the goals, in their order, and evaluations oldest first.
 
@@ -41,10 +60,11 @@ class Objective(Section):
     ((0.3,), False)
     """
 
-    metric: str | None = None
-    """Name as the Trainer reports it, for example ``eval_accuracy`` or ``eval_loss``."""
+    metric: str | None = Field(default=None, examples=["eval_loss", *COSTS])
+    """Name as the Trainer reports it, for example ``eval_accuracy`` or ``eval_loss``; or a cost of the whole training:
+    ``train_runtime``, ``peak_memory_mb`` or ``trainable_parameters``, explained with ``metrics``."""
     direction: Direction | None = None
-    """``maximize`` or ``minimize``. There is no default: a wrong one would ruin a study."""
+    """``maximize`` or ``minimize``. Costs are minimized by default; else there is none: a wrong one would ruin a study."""
     value: str = "best"
     """The trial's value: ``best`` evaluation, ``last`` evaluation, or ``mean(k)`` of the last k. Pruner, ranking, kept
     checkpoint and MLflow all use it."""
@@ -89,9 +109,14 @@ class Objective(Section):
         return (Goal(metric=self.metric, direction=self.direction),)
 
     @property
+    def rule(self) -> str:
+        """``value``, or ``last`` where a cost decides."""
+        return "last" if self.goals[self.deciding].metric in COSTS else self.value
+
+    @property
     def mean_of(self) -> int | None:
         """k of ``mean(k)``, else None."""
-        match = re.fullmatch(r"mean\((\d+)\)", self.value)
+        match = re.fullmatch(r"mean\((\d+)\)", self.rule)
         return int(match.group(1)) if match else None
 
     @property
@@ -103,10 +128,12 @@ class Objective(Section):
         """Return the values of a trial with these evaluations; empty without any."""
         if not evaluations:
             return ()
+        found = list(evaluations[self.decisive(evaluations)])
         if self.mean_of is not None:
             last = evaluations[-self.mean_of :]
-            return tuple(math.fsum(values) / len(last) for values in zip(*last, strict=True))
-        return tuple(evaluations[self.decisive(evaluations)])
+            found = [math.fsum(values) / len(last) for values in zip(*last, strict=True)]
+        costs = [goal.metric in COSTS for goal in self.goals]
+        return tuple(value if cost else own for cost, value, own in zip(costs, evaluations[-1], found, strict=True))
 
     def course(self, evaluated: Mapping[int, float]) -> dict[int, float]:
         """Return the deciding goal's value by the rule after each evaluation; ``evaluated``: number → its own value.
@@ -121,14 +148,14 @@ class Objective(Section):
             if self.mean_of is not None:
                 last = values[-self.mean_of :]
                 value = math.fsum(last) / len(last)
-            elif self.value == "best" and found:
+            elif self.rule == "best" and found:
                 value = max(found[max(found)], value, key=self.key_of)
             found[number] = value
         return found
 
     def decisive(self, evaluations: Sequence[Sequence[float]]) -> int:
         """Return the index of the evaluation whose model and metrics are the trial's; the last one for ``mean(k)``."""
-        if self.value != "best":
+        if self.rule != "best":
             return len(evaluations) - 1
         return max(range(len(evaluations)), key=lambda index: (self.key(evaluations[index]), -index))
 

@@ -15,8 +15,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from sweepkit.study.damage import seal, settle
 from sweepkit.study.errors import TrialFailed, TrialInterrupted
 from sweepkit.study.files import make_own, remove
+from sweepkit.study.objective import COSTS
 from sweepkit.study.paths import BEST, BEST_NEW, BEST_OLD, LAST
 from sweepkit.study.study import StudyData
+from sweepkit.trial.costs import Costs
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Logged
 from sweepkit.trial.private import training_loss
 from sweepkit.trial.reading import NOT_METRICS, Reading, as_number, plain, read
@@ -57,6 +59,8 @@ class TrialCallback(TrainerCallback):
         self._nan_ends = study.objective.nan == "diverged"
         self._resumable = study.checkpoints.every == "evaluation"
         self._objective = study.objective
+        self._costs = Costs()
+        self._weighs_costs = any(goal.metric in COSTS for goal in study.objective.goals)
         self.evaluations: list[tuple[float, ...]] = [tuple(e["values"]) for e in spec.evaluations]
         self.step = 0
         self._stopping = False
@@ -73,6 +77,7 @@ class TrialCallback(TrainerCallback):
     ) -> None:
         """Prove the hyperparameters before the first step."""
         self._on_begin(self)
+        self._costs.begin(self._spec.resume_from)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """End at the first NaN or infinite loss; act on an answer that arrived between evaluations."""
@@ -90,8 +95,10 @@ class TrialCallback(TrainerCallback):
         """Move a complete resumable checkpoint into ``last/`` and report it; end where a stop waited for it."""
         if self._spec.ranks > 1:
             torch.distributed.barrier()  # each rank writes its own part
+        written = Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
+        self._costs.write(self.trainer, written if self._main else None)
         if self._main:
-            path = self._keep_last(Path(args.output_dir or "") / f"checkpoint-{state.global_step}")
+            path = self._keep_last(written)
             self._send(
                 Checkpointed, step=state.global_step, role="last", path=str(path), evaluation=len(self.evaluations)
             )
@@ -110,6 +117,9 @@ class TrialCallback(TrainerCallback):
         if state.log_history:
             state.log_history[-1] = plain(state.log_history[-1])
         metrics = _training_metrics(logs or {})
+        if "train_runtime" in metrics:  # the Trainer's is that of this attempt
+            seconds = self._costs.seconds()
+            metrics |= {"train_runtime": seconds} if seconds is not None else {}
         if self._main and metrics:
             self._send(Logged, step=state.global_step, epoch=state.epoch or 0.0, metrics=metrics)
 
@@ -121,7 +131,8 @@ class TrialCallback(TrainerCallback):
         the Trainer, where it has taken all steps or a callback stopped it.
         """
         state, control = self.trainer.state, self.trainer.control
-        reading = read(metrics, (goal.metric for goal in self._objective.goals))
+        costs = self._costs.now(self.trainer) if self._weighs_costs and not on_start else {}
+        reading = read(metrics, (goal.metric for goal in self._objective.goals), costs)
         if on_start:
             finite = {name: value for name, value in reading.numbers.items() if math.isfinite(value)}
             if self._main:

@@ -25,8 +25,9 @@ from sweepkit.study.study import StudyData
 from sweepkit.tasks.load import task_of
 from sweepkit.tasks.task import Task
 from sweepkit.trial.console import print_traceback
+from sweepkit.trial.costs import Costs, peak_memory_mb
 from sweepkit.trial.first_steps import Inspected
-from sweepkit.trial.objective import build_trainer, is_out_of_memory, peak_memory_mb
+from sweepkit.trial.objective import build_trainer, is_out_of_memory
 from sweepkit.trial.reading import Reading, read
 from sweepkit.trial.trial import TrialSpec
 
@@ -103,6 +104,7 @@ def _leave_out_callbacks(trainer: Trainer) -> list[str]:
 
 def _first_evaluation(study: StudyData, trainer: Trainer) -> Reading:
     """Train a step and evaluate: a few rows of each set, or all of them where a metric cannot do with a few."""
+    costs = Costs()
     trainer.train()
     rows: Any = trainer.eval_dataset
     try:
@@ -111,7 +113,7 @@ def _first_evaluation(study: StudyData, trainer: Trainer) -> Reading:
         )
     except (ValueError, ArithmeticError):
         metrics = trainer.evaluate()
-    return read(metrics, [goal.metric for goal in study.objective.goals])
+    return read(metrics, [goal.metric for goal in study.objective.goals], costs.now(trainer))
 
 
 def _multiplies_loss(study: StudyData, trainer: Trainer) -> bool:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import os
 import random
 import re
-import resource
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +39,7 @@ from sweepkit.tasks.task import Task
 from sweepkit.trial import proof
 from sweepkit.trial.callback import Diverged, Line, TrialCallback
 from sweepkit.trial.console import print_traceback
+from sweepkit.trial.costs import forget_peak, peak_memory_mb
 from sweepkit.trial.events import Finished, Started
 from sweepkit.trial.private import after_evaluations, load_weights, wrap_loading
 from sweepkit.trial.reading import read
@@ -185,6 +184,7 @@ def run_trial(
     ``kind`` replaces the class that the study names; ``before`` is called with the Trainer right before it trains.
     """
     began = time.monotonic()
+    forget_peak()
     callback: TrialCallback | None = None
     try:
         values = study.by_consumer(spec.hyperparameters)
@@ -297,13 +297,6 @@ def is_full_disk(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def peak_memory_mb() -> float:
-    """Return this process's peak memory in megabytes: allocated on the GPU where one is used, else resident."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return float(torch.cuda.max_memory_allocated() / 1e6)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6 * (1 if sys.platform == "darwin" else 1024)
 
 
 def _started(spec: TrialSpec, values: Values, trainer: Trainer, proved: list[str], unproved: list[str]) -> Started:

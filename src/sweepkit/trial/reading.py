@@ -31,8 +31,10 @@ class Reading:
         return f"the evaluation reports no {goal}{nearest(goal, self.numbers)} It reports {', '.join(sorted(self.numbers))}"
 
 
-def read(metrics: Mapping[str, Any], goals: Iterable[str]) -> Reading:
+def read(metrics: Mapping[str, Any], goals: Iterable[str], costs: Mapping[str, Any] | None = None) -> Reading:
     """Return the numbers of an evaluation; values that are none, or not finite and no goal, are described instead.
+
+    Of the ``costs`` of the training until then, those that are goals are added.
 
     >>> found = read({"eval_f1": 0.5, "eval_PER": {"f1": 0.4}, "eval_mse": float("nan"), "epoch": 1.0}, ["eval_f1"])
     >>> dict(found.numbers), dict(found.others)
@@ -41,7 +43,8 @@ def read(metrics: Mapping[str, Any], goals: Iterable[str]) -> Reading:
     wanted = set(goals)
     numbers: dict[str, float] = {}
     others: dict[str, str] = {}
-    for name, value in metrics.items():
+    weighed = {name: value for name, value in (costs or {}).items() if name in wanted}
+    for name, value in {**metrics, **weighed}.items():
         if name in NOT_METRICS:
             continue
         number = as_number(value)

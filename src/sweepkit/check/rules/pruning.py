@@ -9,6 +9,7 @@ from typing import Any
 from sweepkit.check.fields import Field
 from sweepkit.check.rules.searching import cleaned, grid_size, option_problems, options_of, silence
 from sweepkit.study.errors import InputError, Problem
+from sweepkit.study.objective import COSTS
 from sweepkit.study.samplers import PROMOTE, PRUNERS, Pruner, first_rung, resolved
 from sweepkit.study.study import StudyData
 
@@ -37,6 +38,11 @@ def check_pruner(study: StudyData, evaluations: int | None) -> tuple[list[Proble
         names = ", ".join(goal.metric for goal in goals.goals)
         message = f"a pruner looks at one metric; name it with prune_on, one of {names}"
         problems.append(Problem("objective.prune_on", message))
+    if kind != "none" and (cost := goals.goals[goals.deciding].metric) in COSTS:
+        message = (
+            f"{kind} compares what training improves, and {cost} is what it costs; prune on a metric, or not at all"
+        )
+        problems.append(Problem("objective.prune_on" if goals.prune_on else "pruner.type", message))
     if study.pruner.pauses and study.checkpoints.every != "evaluation":
         message = "trials that pause go on from checkpoints; expected evaluation, got never"
         problems.append(Problem("checkpoints.every", message))

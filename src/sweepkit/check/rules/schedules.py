@@ -9,6 +9,7 @@ from typing import Any
 from sweepkit.check.rules.formulas import draws
 from sweepkit.study.errors import Problem, nearest
 from sweepkit.study.formulas import names_in
+from sweepkit.study.objective import COSTS
 from sweepkit.study.parameters import Expression
 from sweepkit.study.schedule import evaluations
 from sweepkit.study.space import visit
@@ -106,7 +107,7 @@ def check_metrics(study: StudyData, reported: frozenset[str] | None) -> list[Pro
             f"the task reports {', '.join(names)}, got {goal.metric}{_meant(goal.metric, reported)}",
         )
         for index, goal in enumerate(study.objective.goals)
-        if goal.metric not in reported
+        if goal.metric not in (*reported, *COSTS)
     ]
 
 
@@ -116,4 +117,4 @@ def _meant(metric: str, reported: frozenset[str]) -> str:
         if name in reported:
             return f"; did you mean {name}?"
     bundled = next((name for name in (metric.removeprefix("eval_"), leaf) if name in BUNDLED), None)
-    return f"; add {bundled} to task.metrics" if bundled else nearest(metric, reported)
+    return f"; add {bundled} to task.metrics" if bundled else nearest(metric, [*reported, *COSTS])
