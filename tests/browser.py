@@ -19,7 +19,7 @@ FLAGS = (
 @contextmanager
 def chromium(profile: Path, *, width: int = 1400, height: int = 1000) -> Iterator[Any]:
     """Yield a selenium driver with an empty profile; skips the test where Chromium is missing."""
-    selenium = pytest.importorskip("selenium", reason="selenium is missing: pip install 'sweepkit[dev]'")
+    selenium = pytest.importorskip("selenium", reason="selenium is missing: pip install --group dev")
     if not BROWSER.exists() or not DRIVER.exists():
         pytest.skip("Chromium is missing: apt-get install chromium chromium-driver")
     from selenium import webdriver

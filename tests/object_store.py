@@ -13,8 +13,8 @@ import pytest
 @contextmanager
 def object_store(bucket: str) -> Iterator[str]:
     """Yield the URL of an empty bucket that this process, and those it starts meanwhile, can reach."""
-    s3fs = pytest.importorskip("s3fs", reason="s3fs is missing; pip install 'sweepkit[dev]'")
-    server = pytest.importorskip("moto.server", reason="moto is missing; pip install 'sweepkit[dev]'")
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is missing; pip install --group dev")
+    server = pytest.importorskip("moto.server", reason="moto is missing; pip install --group dev")
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
     serving = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     serving.start()

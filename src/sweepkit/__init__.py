@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if sys.platform == "win32":
-    raise ImportError("sweepkit runs on Linux and macOS; on Windows, use it within WSL")
+    _SENTENCE = "sweepkit runs on Linux and macOS; on Windows, install and use it within WSL (wsl --install)"
+    if {"sweep", "sweepkit"} & {Path(word).stem for word in sys.orig_argv[:3]}:
+        sys.exit(_SENTENCE)  # the command, by either name or as python -m: no traceback
+    raise ImportError(_SENTENCE)
 
 if TYPE_CHECKING:
     from sweepkit.api import Study, load_study

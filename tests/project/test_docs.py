@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 import sweepkit
@@ -20,8 +22,6 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
-INSTALLED = ("ray", "peft", "postgres", "notebook", "dev")
-"""Extras that `make` installs."""
 PAGES = [README, *(file.read_text() for file in sorted((ROOT / "studies").rglob("*.md")))]
 SHELLS = ("", "bash", "sh", "shell", "console")
 
@@ -173,9 +173,9 @@ def test_every_pin_is_exact_and_fits_every_machine() -> None:
 
 
 def test_what_is_depended_on_is_pinned() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *(each for name in INSTALLED for each in extras[name])]
-    names = {re.match(r"[\w.-]+", requirement).group().lower() for requirement in wanted}  # type: ignore[union-attr]  # each begins with a name
-    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    assert {name for name in names if name not in pinned} == set()
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = pyproject["project"]["optional-dependencies"]
+    installed = [*pyproject["project"]["dependencies"], *pyproject["dependency-groups"]["dev"]]
+    wanted = [*installed, *(each for group in extras.values() for each in group)]
+    pinned = {canonicalize_name(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert {canonicalize_name(Requirement(each).name) for each in wanted} - pinned == set()

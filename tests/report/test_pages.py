@@ -66,7 +66,7 @@ def answer(url: str) -> Any:
 
 
 def test_optuna_dashboard_opens_the_studys_storage(study: StudyData, tmp_path: Path) -> None:
-    pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is missing: pip install 'sweepkit[dev]'")
+    pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is missing: pip install --group dev")
     port = free_port()
     code = "import sys; from optuna_dashboard._cli import main; main()"
     command = [sys.executable, "-c", code, "--host", "127.0.0.1", "--port", str(port), str(study.place.journal)]
