@@ -42,7 +42,7 @@ test-all: lint ## also the long fault, notebook, study and browser runs (under t
 	@$(BIN)/python -m pytest -m slow
 
 test-matrix: $(READY) ## the unit part on each Python found, with the newest and the lowest versions (in .venv-matrix/)
-	@EXTRAS=$(EXTRAS) STUDIES="$(STUDIES)" $(BIN)/python tests/matrix.py $(ARGS)
+	@EXTRAS=$(EXTRAS) STUDIES="$(STUDIES)" $(BIN)/python tests/matrix.py $(TWO) $(ARGS)
 
 bench: $(READY) ## measure overheads against doing it by hand; prints a table, writes JSON (ARGS=--strict: fail on a miss)
 	@$(BIN)/python tests/benchmarks $(ARGS)

@@ -67,8 +67,8 @@ def above_their_floor(versions: dict[str, Version]) -> list[str]:
 
 def tried(python: str, resolution: str) -> str | None:
     """Run the unit part in an environment of its own; return what it said last, or None where that could not be made."""
-    name = re.sub(r"[^\d.]", "", subprocess.check_output([python, "-V"], text=True))
-    home = FOLDER / f"{name}-{resolution}"
+    name = subprocess.check_output([python, "-V"], text=True).strip()
+    home = FOLDER / f"{name.split()[1].rpartition('.')[0]}-{resolution}"
     install = ("pip", "install", "-q", "--python", str(home))
     made = [
         uv("venv", "-q", "--allow-existing", "--no-project", "--python", python, str(home)),
@@ -78,7 +78,7 @@ def tried(python: str, resolution: str) -> str | None:
     if any(step.returncode for step in made):
         return None
     versions = installed(home)
-    print(f"== Python {name}, {resolution}:", ", ".join(f"{each} {versions[each]}" for each in SHOWN))
+    print(f"== {name}, {resolution}:", ", ".join(f"{each} {versions[each]}" for each in SHOWN))
     if resolution == "lowest-direct" and (above := above_their_floor(versions)):
         print("   above the lowest allowed, as others need it:", ", ".join(above))
     command = [str(home / "bin" / "python"), "-m", "pytest", "-m", "not slow and not real", "-q", *sys.argv[1:]]
