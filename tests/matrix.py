@@ -38,7 +38,7 @@ def pythons() -> Iterator[str]:
     """Yield the interpreters of the versions that the classifiers name, oldest first."""
     for classifier in PROJECT["classifiers"]:
         if version := re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", classifier):
-            found = uv("python", "find", "-q", "--no-project", "--system", "--no-python-downloads", version[1])
+            found = uv("python", "find", "--no-project", "--system", "--no-python-downloads", version[1])
             if found.returncode:
                 print(f"Python {version[1]}: not found, left out")
             else:
