@@ -11,10 +11,11 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import models, quantization
-from sweepkit.tasks.data import DataSpec, limit
+from sweepkit.tasks.data import DataSpec
 from sweepkit.tasks.metrics import of_loss
 from sweepkit.tasks.models import ModelRef
 from sweepkit.tasks.scores import perplexity
+from sweepkit.tasks.splitting import limit
 from sweepkit.tasks.task import ALWAYS_REPORTED, Task
 
 if TYPE_CHECKING:

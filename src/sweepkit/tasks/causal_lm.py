@@ -10,9 +10,10 @@ from pydantic import Field
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.built_in import LanguageTask
-from sweepkit.tasks.data import Column, DataSpec, as_text, choose, complete, read, rows_aside
+from sweepkit.tasks.data import Column, DataSpec, as_text, choose, complete, read
 from sweepkit.tasks.metrics import Decided
 from sweepkit.tasks.shapes import TEXT
+from sweepkit.tasks.splitting import rows_aside
 from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:

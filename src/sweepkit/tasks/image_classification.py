@@ -12,9 +12,10 @@ from pydantic import Field, PrivateAttr
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import labels, models
 from sweepkit.tasks.built_in import BuiltInTask
-from sweepkit.tasks.data import Column, DataSpec, choose, complete, read, with_validation
+from sweepkit.tasks.data import Column, DataSpec, choose, complete, read
 from sweepkit.tasks.models import FromConfig, ModelRef
 from sweepkit.tasks.shapes import CLASS, Role
+from sweepkit.tasks.splitting import with_validation
 from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:

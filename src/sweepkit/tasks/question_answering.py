@@ -9,10 +9,11 @@ from pydantic import Field
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.built_in import TokenizedTask, Without
-from sweepkit.tasks.data import Column, as_text, choose, complete, read, with_validation
+from sweepkit.tasks.data import Column, as_text, choose, complete, read
 from sweepkit.tasks.metrics import Decided
 from sweepkit.tasks.shapes import Role
 from sweepkit.tasks.spans import Choice, best_answers, windows
+from sweepkit.tasks.splitting import with_validation
 from sweepkit.tasks.task import ALWAYS_REPORTED, Template
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from pydantic import Field
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import labels, models
 from sweepkit.tasks.built_in import TokenizedTask, Without
-from sweepkit.tasks.data import Column, as_text, choose, complete, pair, read, with_validation
+from sweepkit.tasks.data import Column, as_text, choose, complete, pair, read
 from sweepkit.tasks.metrics import Decided
 from sweepkit.tasks.shapes import CLASS, NUMBER, of_texts
+from sweepkit.tasks.splitting import with_validation
 from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:
