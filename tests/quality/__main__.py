@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import cache
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 
 from quality.tasks import Task, tasks
 from quality.virtual import Course, Terms, run
+from sweepkit.driver.earlier import Source
 
 DATA = Path(__file__).parents[3] / "shared" / "quality"
 FAMILIES = ("taskset", "fitted", "lcbench", "made-up")
@@ -52,13 +55,18 @@ def main() -> None:
     parser.add_argument("--start-cost", type=float, default=0.0, help="of each start of a process, in evaluations")
     parser.add_argument("--noise", type=float, default=0.0, help="in parts of the median's distance from the best")
     parser.add_argument("--no-baseline", action="store_true")
+    parser.add_argument(
+        "--start-from", choices=("others", "shuffled"), default="", help="earlier studies of the other tasks"
+    )
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--each", action="store_true", help="a row for each task")
     options = parser.parse_args()
     if unknown := set(options.strategies) - STRATEGIES.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(STRATEGIES)}")
     budget = options.budget or 40.0 * options.evaluations
-    terms = Terms(budget, options.workers, options.start_cost, options.noise, not options.no_baseline)
+    terms = Terms(
+        budget, options.workers, options.start_cost, options.noise, not options.no_baseline, options.start_from
+    )
     at = options.at or [budget / 4, budget / 2, budget]
     heads = ["tasks", "strategy", *(f"at {cost:g}" for cost in at), f"cost to {options.reach:g}", "complete", "s"]
     _say(f"`python -m quality {' '.join(sys.argv[1:])}`: {terms}\n", _line(heads), _line(["---"] * len(heads)))
@@ -104,7 +112,21 @@ def _one(job: tuple[Path, list[str], int, int, str, Terms, int]) -> Course:
     key = folder, names[0], evaluations
     if key not in _LOADED:
         _LOADED[key] = list(tasks(folder, names, evaluations))
-    return run(_LOADED[key][index], STRATEGIES[strategy], terms, seed)
+    there, sources = _LOADED[key], []
+    if terms.start_from:
+        sources = [_studied(key, other, seed) for other in range(len(there)) if other != index]
+    if terms.start_from == "shuffled":
+        mixed = np.random.default_rng(seed).permutation
+        sources = [replace(each, trials=[each.trials[at] for at in mixed(len(each.trials))]) for each in sources]
+    return run(there[index], STRATEGIES[strategy], terms, seed, sources)
+
+
+@cache
+def _studied(key: tuple[Path, str, int], index: int, seed: int) -> Source:
+    task = _LOADED[key][index]
+    source = run(task, STRATEGIES["tpe+asha"], Terms(40.0 * task.evaluations), seed + 1000).source
+    assert source is not None
+    return source
 
 
 def _figures(

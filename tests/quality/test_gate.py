@@ -53,7 +53,7 @@ def test_a_sampler_that_is_not_asked_is_noticed(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_pruner_that_never_fires_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweepkit.search.search.Promotion", lambda options: Strategy())
+    monkeypatch.setattr("sweepkit.search.strategies.Promotion", lambda options: Strategy())
     assert any("trained to their end" in each for each in complaints())
 
 

@@ -18,7 +18,9 @@ from optuna.trial import FrozenTrial
 
 from quality.tasks import Task, TaskSet
 from sweepkit.backends import Session
+from sweepkit.driver.earlier import Source, source_of, take
 from sweepkit.driver.session import Setup, StudySession
+from sweepkit.report.answer import Answer
 from sweepkit.report.watch import Watcher
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.samplers import Nearby
@@ -47,6 +49,8 @@ class Terms:
     noise: float = 0.0
     """Standard deviation of a loss that is searched by, as a share of the task's median minus its best."""
     baseline: bool = True
+    start_from: str = ""
+    """``others``: an earlier study of each other task, 40 trainings long; ``shuffled``: their ranks are mixed up."""
 
 
 @dataclass
@@ -57,6 +61,8 @@ class Course:
     trials: int = 0
     repeated: int = 0
     """Evaluations that were made again."""
+    source: Source | None = None
+    """What later studies take from it."""
 
     def regret(self, task: Task, cost: float) -> float:
         """Return the regret of the best complete trial at this cost; 1 before the first."""
@@ -192,8 +198,8 @@ class TableProposer(Proposer):
         return self._offered[number]
 
 
-def run(task: Task, strategy: Mapping[str, Any], terms: Terms, seed: int) -> Course:
-    """Search one task with one strategy (``sampler``, ``pruner``) from a seed."""
+def run(task: Task, strategy: Mapping[str, Any], terms: Terms, seed: int, sources: Sequence[Source] = ()) -> Course:
+    """Search one task with one strategy (``sampler``, ``pruner``) from a seed, after these earlier studies."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         whole = {
@@ -212,8 +218,11 @@ def run(task: Task, strategy: Mapping[str, Any], terms: Terms, seed: int) -> Cou
         table = None if task.fitted or not isinstance(task, TaskSet) else task
         proposer = TableProposer(study, known, table, seed) if table else Proposer(study, known)
         search = Search(study, InMemoryStorage(), proposer)
+        if sources:
+            search.start_from(lambda: take(study, known, sources, lambda text: None))
         backend = VirtualBackend(task, terms, seed)
         courier = Courier(tracker_of(study), warn=print)
         session = StudySession(study, search, courier=courier, watch=Watcher(), setup=Setup(slots=terms.workers))
         backend.drive(session)
+        backend.course.source = source_of(Answer(study, search.trials()), task.name)
     return backend.course

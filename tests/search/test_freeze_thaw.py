@@ -109,10 +109,10 @@ def test_the_model_knows_the_end_of_a_curve_from_its_beginning_and_those_of_othe
     places = np.array([[rate_share(each), each["layers"] / 8, each["optim"] == "sgd"] for each in configurations])
     values = scores(np.array([-loss(configurations[n], t) for n, t in rows]))
     numbers = np.array([n for n, _ in rows])
-    points = Points(places[numbers], np.log1p([t for _, t in rows]) / np.log1p(WHOLE), numbers)
+    points = Points(places[numbers], np.log1p([t for _, t in rows]) / np.log1p(WHOLE), numbers, np.zeros(len(rows)))
     model = CurveModel(points, values, [0, 1, 2])
-    mean, deviation = model.predict(Points(places[20:], np.ones(10), np.arange(20, 30)))
-    blind, wide = model.predict(Points(places[20:], np.ones(10), -1 - np.arange(10)))
+    mean, deviation = model.predict(Points(places[20:], np.ones(10), np.arange(20, 30), np.zeros(10)))
+    blind, wide = model.predict(Points(places[20:], np.ones(10), -1 - np.arange(10), np.zeros(10)))
     assert np.corrcoef(mean, ends[20:])[0, 1] > 0.95
     assert (deviation < wide).all(), "a trial's own beginning tells more than its configuration"
     assert np.corrcoef(blind, ends[20:])[0, 1] > 0.8
@@ -199,3 +199,41 @@ def test_a_value_that_is_no_number_counts_as_worst() -> None:
 def test_more_trials_than_points_are_thinned_out_and_a_space_of_nothing_is_one_place() -> None:
     assert FreezeThaw(SPACE).ask(seen(history(400))) is not None
     assert FreezeThaw({}).ask(seen(history(), room=False)) is not None
+
+
+def test_what_earlier_studies_expect_counts_for_as_long_as_it_is_true() -> None:
+    rng = np.random.default_rng(0)
+    places, hints = rng.random((40, 2)), np.linspace(-2.0, 2.0, 40)
+    asked = Points(rng.random((2, 2)), np.ones(2), np.array([-1, -2]), np.array([2.0, -2.0]))
+
+    def apart(truth: np.ndarray) -> float:
+        model = CurveModel(Points(places, np.ones(40), np.arange(40), hints), truth, [0, 1])
+        better, worse = model.predict(asked)[0]
+        return float(better - worse)
+
+    assert apart(hints) > 3.0
+    assert abs(apart(rng.permutation(hints))) < 0.8, "ranks that say nothing lose their weight"
+    assert apart(-hints) < -1.0
+
+
+def test_earlier_ranks_lead_to_where_they_were_good() -> None:
+    dice = Random(3)
+    ranked = sorted((drawn(dice) for _ in range(40)), key=lambda params: loss(params, WHOLE))
+    earlier = list(zip(ranked, np.linspace(2.0, -2.0, 40), strict=True))
+    low = [{**drawn(dice), "rate": 10 ** dice.uniform(-5, -4.5)} for _ in range(9)]
+    view = seen([course(n, params, 1 if n else WHOLE) for n, params in enumerate(low)])
+    told, blind = ask(view, earlier=earlier), ask(view)
+    assert told.configuration is not None and abs(rate_share(told.configuration.params) - 0.5) < 0.1
+    assert blind.configuration is None or abs(rate_share(blind.configuration.params) - 0.5) > 0.1
+
+
+def test_it_ends_when_nothing_more_is_worth_its_hours() -> None:
+    whole = [course(0, history()[0].params, WHOLE), *(course(n, history()[n].params, WHOLE) for n in range(1, 12))]
+    found = ask(seen(whole), worth=1e6)
+    assert found.ends and found.why.startswith("budget.worth: an improvement of ")
+    assert found.why.endswith(" per hour is expected, and 1e+06 would be worth it")
+    assert not ask(seen(whole), worth=1e-6).ends
+    assert not ask(seen(history()), worth=1e6, least=3).ends, "so many trials are trained to their end first"
+    assert ask(seen(history()), worth=1e6, least=3).number is not None
+    unmeasured = [replace(each, seconds={}) for each in whole]
+    assert not ask(seen(unmeasured), worth=1e6).ends, "nobody knows what an hour brings"

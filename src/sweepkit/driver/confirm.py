@@ -22,10 +22,11 @@ from sweepkit.report.watch import Watcher
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.study import words
+from sweepkit.study.budget import Confirm
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.files import first_line
 from sweepkit.study.paths import BEST, SPEC
-from sweepkit.study.study import Confirm, PrunerSpec, StudyData
+from sweepkit.study.study import PrunerSpec, StudyData
 from sweepkit.trial.trial import Trial, TrialSpec
 
 SEEDS_FROM = 1_000_000

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 from optuna.pruners import BasePruner
@@ -19,6 +20,7 @@ from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Machine, plan
 from sweepkit.check import Checked, check
 from sweepkit.driver.confirm import Confirmation, evaluate_once
+from sweepkit.driver.earlier import earlier
 from sweepkit.driver.prepare import Prepared, prepare
 from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.answer import Answer, read_test
@@ -156,6 +158,9 @@ class _Run:
     def _open(self, fresh: bool) -> None:
         """Open the storage, the backend and the tracker; from here on the study is recorded."""
         study, place = self._study, self._study.place
+        look = cache(partial(earlier, study, self._known, self._watch.on_note))
+        if study.start_from and (fresh or not place.study_json.exists()):
+            look()  # what cannot be found is refused before anything is recorded
         identify(place, study)
         write_state(place, State("running"))
         self._storage = open_storage(place, study, repair=True)
@@ -164,6 +169,12 @@ class _Run:
                 set_aside(self._storage, name)
         self._proposer = self._instead.proposer or Proposer(study, self._known)
         self._search = Search(study, self._storage, self._proposer, pruner=self._instead.pruner)
+        if study.start_from:
+            taken = self._search.start_from(look)
+            if taken is None or list(taken.asked) != study.start_from:
+                self._watch.on_note(
+                    "start_from has no effect now: what a study starts from is decided at its first start"
+                )
         self._backend, self._setup = self._open_backend()
         self._courier = Courier(self._tracker(self._search), warn=self._watch.on_note)
         self._courier.open()

@@ -147,10 +147,8 @@ class StudySession:
             if self._population.complete(self._trials):
                 self._retries = [self._spec(self._trials[number]) for number in self._population.meet()]
                 return self._retries.pop(0)
-            exhausted = "every configuration of the space was tried"
-            self._reason = self._reason or (
-                exhausted if self._search.exhausted else "all trials of the budget are done"
-            )
+            exhausted = "every configuration of the space was tried" if self._search.exhausted else ""
+            self._reason = self._search.enough or self._reason or exhausted or "all trials of the budget are done"
             return None
 
     def handle(self, event: Event) -> str | None:

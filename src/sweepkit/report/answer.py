@@ -20,7 +20,7 @@ from sweepkit.study.files import write_whole
 from sweepkit.study.objective import Goal
 from sweepkit.study.paths import Place
 from sweepkit.study.study import StudyData
-from sweepkit.trial.trial import Ending, Trial
+from sweepkit.trial.trial import FROM, Ending, Trial
 
 PAST = {
     Ending.complete: "took over other trials' weights or values",
@@ -248,7 +248,17 @@ class Answer:
             said.append(f"The baseline seems to predict one class only ({why}); a gain over it says little.")
         elif self.chosen and (why := one_class(self.study, self.chosen, self.classes)):
             said.append(f"Trial {self.chosen.number} seems to predict one class only ({why}).")
-        return [sentence for sentence in said if sentence]
+        return [sentence for sentence in (*said, self.started_from()) if sentence]
+
+    def started_from(self) -> str:
+        """Return which trials earlier studies gave, and what these came to, as a sentence; empty without any."""
+        taken = [row for row in self.rows if row.origin.startswith(FROM)]
+        listed = words.listed([f"{row.number} ({row.origin.removeprefix(FROM)})" for row in taken]) if taken else ""
+        if not taken or self.several:
+            return listed and f"Taken from earlier studies: {listed}."
+        ahead = {mine: next((row for row in self.ranked if (row in taken) is mine), None) for mine in (True, False)}
+        best, other = (f"trial {row.number}, {words.value(row.value)}" if row else "none yet" for row in ahead.values())
+        return f"Taken from earlier studies: {listed}; the best of them to the end of training: {best}, of the others: {other}."
 
     def record(self, *, status: str = "done", reason: str = "") -> dict[str, Any]:
         """Return what a study ended with, as trackers record it; after a confirmation values are means over new seeds."""

@@ -80,7 +80,11 @@ def _answer(evidence: Evidence) -> dict[str, Any]:
         return {"number": "–", "unit": "no answer", "says": state if evidence.rows else "No trial has started."}
     number = words.value(evidence.estimate.mean if evidence.estimate else chosen.value)
     ties = "" if evidence.estimate else evidence.ties()
-    return {"number": number, "unit": evidence.goal.metric, "says": f"{evidence.says()} {ties}".strip()}
+    return {
+        "number": number,
+        "unit": evidence.goal.metric,
+        "says": " ".join(filter(None, [evidence.says(), ties, evidence.started_from()])),
+    }
 
 
 def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:

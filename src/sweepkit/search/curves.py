@@ -3,7 +3,8 @@
 The covariance of two evaluations is the sum of a Matérn-5/2 over the configurations, with a length for every parameter
 (Rasmussen and Williams 2006, eq. 4.17), times a squared exponential over progress; a term of their own for the evaluations
 of one trial, exp(−Δτ/ℓ), as curves leave the common surface and stay off it (Swersky, Snoek and Adams 2014); a trend ττ′
-along training; and noise. Values are replaced by the normal scores of their ranks, so that neither an outlier nor the
+along training; what earlier studies expect of the configuration, by a weight that is learned (a linear term, eq. 2.42); and
+noise. Values are replaced by the normal scores of their ranks, so that neither an outlier nor the
 metric's unit matters. The hyperparameters are the maximum a posteriori.
 """
 
@@ -26,6 +27,8 @@ ITERATIONS = 40
 _PRIOR = {"surface": (1.0, 0.7), "own": (0.1, 1.0), "trend": (0.3, 1.0), "noise": (0.003, 1.0)}
 _PRIOR |= {"progress": (1.0, 0.5), "staying": (1.0, 0.7)}
 """Name → median and standard deviation of the logarithm. The first four are variances, the others lengths."""
+WEIGHT = (0.5, 0.5)
+"""Of what earlier studies expect: the mean and the standard deviation before anything was seen."""
 _SPREAD = 0.8
 """The same standard deviation for the length of a parameter; its median grows with the root of their number."""
 
@@ -40,16 +43,25 @@ class Points:
     """0 before training, 1 at its end."""
     trials: NDArray[np.int64]
     """The trial's number; different negative ones for configurations that were not started."""
+    expected: Array
+    """The score that earlier studies expect of the configuration; 0 where they say nothing."""
 
     def __getitem__(self, rows: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Points:
-        return Points(self.places[rows], self.progress[rows], self.trials[rows])
+        return Points(self.places[rows], self.progress[rows], self.trials[rows], self.expected[rows])
 
     def __add__(self, other: Points) -> Points:
         return Points(
             np.concatenate([self.places, other.places]),
             np.concatenate([self.progress, other.progress]),
             np.concatenate([self.trials, other.trials]),
+            np.concatenate([self.expected, other.expected]),
         )
+
+    @property
+    def hints(self) -> Array:
+        """What the weight of the earlier studies multiplies: the less of a training is seen, the less they say."""
+        found: Array = self.expected * self.progress
+        return found
 
     def __len__(self) -> int:
         return len(self.progress)
@@ -100,18 +112,20 @@ class CurveModel:
         medians = [0.5 * np.sqrt(count / 4)] * count + [median for median, _ in _PRIOR.values()]
         self._centre = np.log(medians)
         self._spread = np.array([_SPREAD] * count + [spread for _, spread in _PRIOR.values()])
-        self.fitted = self._fit(points[fit_to], values[fit_to]) if fitted is None else fitted
+        self.fitted = (
+            self._fit(points[fit_to], (values - WEIGHT[0] * points.hints)[fit_to]) if fitted is None else fitted
+        )
         """The logarithms of the hyperparameters."""
         self._lower = cholesky(self._covariance(points, points) + self._noise(len(points)), lower=True)
-        self._weights: Array = cho_solve((self._lower, True), values)
+        self._weights: Array = cho_solve((self._lower, True), values - WEIGHT[0] * points.hints)
 
     def predict(self, asked: Points) -> tuple[Array, Array]:
         """Return the mean and the standard deviation of each value asked for, without noise."""
         across = self._covariance(self._points, asked)
         half = solve_triangular(self._lower, across, lower=True)
         surface, own, trend = np.exp(self.fitted[-6:-3])
-        variance = surface + own + trend * asked.progress**2 - (half**2).sum(axis=0)
-        return across.T @ self._weights, np.sqrt(np.maximum(variance, 1e-9))
+        variance = surface + own + trend * asked.progress**2 + (WEIGHT[1] * asked.hints) ** 2 - (half**2).sum(axis=0)
+        return across.T @ self._weights + WEIGHT[0] * asked.hints, np.sqrt(np.maximum(variance, 1e-9))
 
     def _noise(self, count: int) -> Array:
         found: Array = (np.exp(self.fitted[-3]) + 1e-6) * np.eye(count)
@@ -131,7 +145,7 @@ class CurveModel:
         common = surface * (1 + scaled + scaled**2 / 3) * np.exp(-scaled - 0.5 * (apart / progress) ** 2)
         same = a.trials[:, None] == b.trials[None, :]
         found: Array = common + own * same * np.exp(-apart / staying) + trend * np.outer(a.progress, b.progress)
-        return found
+        return found + WEIGHT[1] ** 2 * np.outer(a.hints, b.hints)
 
     def _fit(self, points: Points, values: Array) -> Array:
         """Return the maximum a posteriori; the gradient is Rasmussen and Williams' eq. 5.9."""
@@ -140,6 +154,7 @@ class CurveModel:
         apart = np.abs(points.progress[:, None] - points.progress[None, :])
         same = (points.trials[:, None] == points.trials[None, :]).astype(float)
         product = np.outer(points.progress, points.progress)
+        hinted = WEIGHT[1] ** 2 * np.outer(points.hints, points.hints)
 
         def loss(logs: Array) -> tuple[float, Array]:
             *lengths, surface, own, trend, noise, progress, staying = np.exp(logs)
@@ -148,7 +163,7 @@ class CurveModel:
             decay = surface * np.exp(-scaled - 0.5 * (apart / progress) ** 2)
             common = decay * (1 + scaled + scaled**2 / 3)
             stays = own * same * np.exp(-apart / staying)
-            whole = common + stays + trend * product
+            whole = common + stays + trend * product + hinted
             whole[np.diag_indices(count)] += noise + 1e-6
             lower = cholesky(whole, lower=True)
             inverse = cho_solve((lower, True), np.eye(count))

@@ -10,13 +10,14 @@ expected, so that several slots do not try the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from sweepkit.search.curves import CurveModel, Points, log_expected_improvement, scores
+from sweepkit.search.curves import Array, CurveModel, Points, log_expected_improvement, scores
 from sweepkit.search.samplers import share_of
 from sweepkit.search.strategy import Course, Next, Ruling, Seen, Strategy
 from sweepkit.study.configurations import Configuration
@@ -51,11 +52,23 @@ def pauses(evaluations: int) -> list[int]:
 
 
 class FreezeThaw(Strategy):
-    """Freeze-thaw over these dimensions; ``least`` trials are trained to their end, whatever is expected of them."""
+    """Freeze-thaw over these dimensions; ``least`` trials are trained to their end, whatever is expected of them.
 
-    def __init__(self, distributions: Mapping[str, BaseDistribution], *, least: int = 1) -> None:
-        self._distributions = distributions
+    ``worth`` is the improvement per hour of training below which nothing goes on. ``earlier`` are trials of other studies
+    (dimension → label) with the normal scores of their ranks.
+    """
+
+    def __init__(
+        self,
+        distributions: Mapping[str, BaseDistribution],
+        *,
+        least: int = 1,
+        worth: float | None = None,
+        earlier: Sequence[tuple[Mapping[str, object], float]] = (),
+    ) -> None:
+        self._cube = _Cube(distributions, earlier)
         self._least = least
+        self._worth = worth
         self._known: tuple[object, Next | None] = ((), None)
 
     def report(self, event: Evaluated, seen: Seen) -> Ruling:
@@ -76,23 +89,28 @@ class FreezeThaw(Strategy):
             return Next(why="one of the first trials, at random")
         if not evaluated or seen.evaluations is None:
             return Next() if seen.room else None
-        view = _View(seen, self._distributions)
-        going = view.rate_paused()
-        if not seen.room:
-            whole = [each for each in seen.courses.values() if each.ending in (Ending.complete, Ending.running)]
-            short = sum(not each.spared for each in whole) < self._least
-            wanted = going is not None and (short or going.gain > np.log(WORTH))
-            return going.next(view) if going is not None and wanted else None
-        new = view.rate_new()
+        view = _View(seen, self._cube)
+        going, new = view.rate_paused(), view.rate_new() if seen.room else None
         best = max((each for each in (going, new) if each is not None), key=lambda each: each.worth, default=None)
-        return Next() if best is None else best.next(view)
+        whole = [each for each in seen.courses.values() if each.ending in (Ending.complete, Ending.running)]
+        short = sum(not each.spared for each in whole) < self._least
+        if best is None:
+            return Next() if seen.room else None
+        if self._worth is not None and (hourly := view.per_hour(best)) < self._worth:
+            if not short:
+                said = f"an improvement of {hourly:.2g} per hour is expected, and {self._worth:g} would be worth it"
+                return Next(why=f"budget.worth: {said}", ends=True)
+            best = going or best
+        if seen.room or short or best.gain > np.log(WORTH):
+            return best.next(view)
+        return None
 
 
 class _Rated:
     """A paused trial or a new configuration, and what is expected of it."""
 
     def __init__(self, what: Course | Configuration, mean: float, deviation: float, gain: float, cost: float) -> None:
-        self._what, self._mean, self._deviation, self.gain = what, mean, deviation, gain
+        self._what, self._mean, self._deviation, self.gain, self.cost = what, mean, deviation, gain, cost
         self.worth = gain - np.log(cost)
 
     def next(self, view: _View) -> Next:
@@ -103,28 +121,56 @@ class _Rated:
         return Next(configuration=self._what, why=f"started: {expected}")
 
 
+class _Cube:
+    """The space as a unit cube, in which a choice has a column for every label, and what earlier studies expect in it."""
+
+    def __init__(
+        self, distributions: Mapping[str, BaseDistribution], earlier: Sequence[tuple[Mapping[str, object], float]]
+    ) -> None:
+        self._distributions = distributions
+        widths = map(_width, distributions.values())
+        self.groups = [group for group, width in enumerate(widths) for _ in range(width)] or [0]
+        """The parameter that each column belongs to."""
+        self._model: CurveModel | None = None
+        if earlier:
+            places, nothing = np.array([self._place(drawn) for drawn, _ in earlier]), np.zeros(len(earlier))
+            points = Points(places, nothing + 1, np.arange(len(earlier)), nothing)
+            self._model = CurveModel(points, np.array([score for _, score in earlier]), self.groups)
+
+    def points(self, drawn: Sequence[Mapping[str, object]], progress: Array, trials: NDArray[np.int64]) -> Points:
+        """Return the points of these configurations (dimension → label)."""
+        places, nothing = np.array([self._place(each) for each in drawn]), np.zeros(len(drawn))
+        points = Points(places, np.asarray(progress, dtype=float), trials, nothing)
+        if self._model is None:
+            return points
+        ends = replace(points, progress=nothing + 1, trials=-1 - np.arange(len(drawn)))
+        return replace(points, expected=self._model.predict(ends)[0])
+
+    def _place(self, drawn: Mapping[str, object]) -> list[float]:
+        shares = (_shares(each, drawn.get(key, _NONE)) for key, each in self._distributions.items())
+        return [share for each in shares for share in each] or [0.5]
+
+
 class _View:
     """The model of what was seen at one moment."""
 
-    def __init__(self, seen: Seen, distributions: Mapping[str, BaseDistribution]) -> None:
+    def __init__(self, seen: Seen, cube: _Cube) -> None:
         assert seen.evaluations is not None
         self._seen = seen
         self._whole = seen.evaluations
-        self._distributions = distributions
+        self._cube = cube
         self._stops = {*pauses(self._whole), self._whole}
-        widths = map(_width, distributions.values())
-        self._groups = [group for group, width in enumerate(widths) for _ in range(width)] or [0]
         self._start_cost = _start_cost(list(seen.courses.values()))
         rows = self._rows()
         self._values = np.array([value for _, _, value in rows])
         self._scores = scores(np.round(self._values / self._resolution()))
         points = self._points([(course, evaluation) for course, evaluation, _ in rows])
-        model = CurveModel(points, self._scores, self._groups, fit_to=_spread(len(rows), FIT_POINTS))
+        model = CurveModel(points, self._scores, cube.groups, fit_to=_spread(len(rows), FIT_POINTS))
         running = [course for course in seen.courses.values() if course.ending is Ending.running]
         if running:
             coming = self._points([(course, self._next_stop(course)) for course in running])
             points, expected = points + coming, np.append(self._scores, model.predict(coming)[0])
-            model = CurveModel(points, expected, self._groups, fitted=model.fitted)
+            model = CurveModel(points, expected, cube.groups, fitted=model.fitted)
         self._model = model
         alive = (Ending.complete, Ending.running, Ending.paused)
         going = [course for course in seen.courses.values() if course.evaluation and course.ending in alive]
@@ -149,12 +195,23 @@ class _View:
         drawn = self._seen.draw(CANDIDATES, [course.drawn for course in self._leaders])
         if not drawn:
             return None
-        places = np.array([self._place(each.params) for each in drawn])
-        asked = Points(places, np.ones(len(drawn)), -1 - np.arange(len(drawn)))
+        asked = self._cube.points([each.params for each in drawn], np.ones(len(drawn)), -1 - np.arange(len(drawn)))
         mean, deviation = self._model.predict(asked)
         gain = log_expected_improvement(mean, deviation, self._best)
         first = int(np.argmax(gain))
         return _Rated(drawn[first], mean[first], deviation[first], gain[first], self._whole + self._start_cost)
+
+    def per_hour(self, rated: _Rated) -> float:
+        """Return the improvement expected of it, in the metric's own unit, per hour of its training; infinite if unknown.
+
+        A score's unit is what it is among the better quarter of what was seen.
+        """
+        measured = [seconds for course in self._seen.courses.values() for seconds in course.seconds.values()]
+        order = np.argsort(self._scores)[-max(2, len(self._scores) // 4) :]
+        rise, run = (float(each[order[-1]] - each[order[0]]) for each in (self._values, self._scores))
+        if not measured or median(measured) <= 0 or run <= 0:
+            return float("inf")
+        return float(np.exp(rated.gain)) * rise / run / (rated.cost * median(measured) / 3600)
 
     def in_words(self, mean: float, deviation: float) -> str:
         """Return what is expected at the end, and of the best trial, in the metric's own unit."""
@@ -194,15 +251,12 @@ class _View:
 
     def _points(self, rows: Sequence[tuple[Course, int]]) -> Points:
         progress = np.log1p([evaluation for _, evaluation in rows]) / np.log1p(self._whole)
-        places = np.array([self._place(course.drawn) for course, _ in rows])
-        return Points(places, progress, np.array([course.number for course, _ in rows]))
+        return self._cube.points(
+            [course.drawn for course, _ in rows], progress, np.array([course.number for course, _ in rows])
+        )
 
     def _next_stop(self, course: Course) -> int:
         return min((stop for stop in self._stops if stop > course.evaluation), default=self._whole)
-
-    def _place(self, drawn: Mapping[str, object]) -> list[float]:
-        shares = (_shares(each, drawn.get(key, _NONE)) for key, each in self._distributions.items())
-        return [share for each in shares for share in each] or [0.5]
 
 
 _NONE = object()

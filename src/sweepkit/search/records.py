@@ -3,7 +3,7 @@
 User attributes of a trial: ``hyperparameters``, ``name``, ``origin``, ``retry_of``, ``confirm_of``, ``seed``, ``ending``,
 ``reason``, ``cause``, ``values``, ``metrics``, ``seconds``, ``start_seconds``, ``attempts``, ``evaluation:N``, ``decided:N``,
 ``schedule``, what ``hp_space`` notes; for the search alone ``fixed``, ``listed``, ``point``, ``partial``, ``driver``. Of the
-study: ``meeting:N`` (a population's).
+study: ``meeting:N`` (a population's), ``start_from`` (what was taken from earlier studies).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
@@ -31,6 +31,8 @@ DECIDED = "decided:"
 """Prefix of a trial's attribute for the decisions at one evaluation, oldest first; its number follows."""
 MEETING = "meeting:"
 """Prefix of the study's attribute for one meeting; the number of the evaluation at which it was held follows."""
+START_FROM = "start_from"
+"""The study's attribute for what it took from earlier studies."""
 FIXED = "fixed_params"
 """System attribute in which ``study.enqueue_trial`` of plain Optuna keeps its values."""
 FITS = "fits"
@@ -67,6 +69,18 @@ _BY_STATE = {
     TrialState.RUNNING: Ending.running,
     TrialState.WAITING: Ending.waiting,
 }
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What a study took from earlier ones; decided at its first start."""
+
+    asked: Sequence[str] = ()
+    """``start_from`` as it was then."""
+    first: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    """Configurations to try first: where each is from, such as ``spam, trial 7``, and its values by name."""
+    ranked: Sequence[tuple[Mapping[str, Any], float]] = ()
+    """Trials by the values of names that both search, with the normal scores of their ranks; higher is better."""
 
 
 class Records:
@@ -134,11 +148,9 @@ class Records:
 
     def meetings(self) -> dict[int, dict[int, Turn]]:
         """Return evaluation → member → how it continued, earliest meeting first."""
-        study_id = self._id()
-        stored = {} if study_id is None else self.storage.get_study_user_attrs(study_id)
         found = {
             int(key.removeprefix(MEETING)): {int(number): Turn(**turn) for number, turn in turns.items()}
-            for key, turns in stored.items()
+            for key, turns in self._noted().items()
             if key.startswith(MEETING)
         }
         return dict(sorted(found.items()))
@@ -147,6 +159,15 @@ class Records:
         """Store a meeting's decisions in one record, so that a killed driver leaves them for all members or for none."""
         stored = {str(number): asdict(turn) for number, turn in turns.items()}
         self.storage.set_study_user_attr(self.create(), f"{MEETING}{evaluation}", stored)
+
+    def earlier(self) -> Earlier | None:
+        """Return what was taken from earlier studies; None before that was decided."""
+        stored = self._noted().get(START_FROM)
+        return None if stored is None else Earlier(**stored)
+
+    def note_earlier(self, taken: Earlier) -> None:
+        """Store what was taken from earlier studies, in one record."""
+        self.storage.set_study_user_attr(self.create(), START_FROM, asdict(taken))
 
     def schedule(self, number: int) -> tuple[Turn, ...]:
         """Return a population member's turns, oldest first, after copying them to its trial."""
@@ -183,6 +204,10 @@ class Records:
         if state != TrialState.FAIL and FITS not in trial.constraints:
             optuna.Trial(study, trial_id(trial)).set_constraint(FITS, -1.0 if fits else 1.0)
         study.tell(trial.number, list(values) if values is not None else None, state=state)
+
+    def _noted(self) -> Mapping[str, Any]:
+        study_id = self._id()
+        return {} if study_id is None else self.storage.get_study_user_attrs(study_id)
 
     def _id(self) -> int | None:
         try:

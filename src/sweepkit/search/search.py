@@ -8,7 +8,7 @@ the same at trial 5,000 as at trial 5, as ended trials are read only once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -20,25 +20,32 @@ from sweepkit.search.courses import Courses
 from sweepkit.search.drivers import drivers_of
 from sweepkit.search.history import Evaluations, History
 from sweepkit.search.private import trial_id
-from sweepkit.search.promotion import Promotion
 from sweepkit.search.proposals import Proposals
 from sweepkit.search.proposer import Proposer
-from sweepkit.search.pruning import Pruning
-from sweepkit.search.records import EVALUATION, FIXED, Records, blank, decisions_of, ending_of, is_ours, row_of, whole
+from sweepkit.search.records import (
+    EVALUATION,
+    FIXED,
+    Earlier,
+    Records,
+    blank,
+    decisions_of,
+    ending_of,
+    is_ours,
+    row_of,
+    whole,
+)
 from sweepkit.search.storage import ensure_whole, together
+from sweepkit.search.strategies import strategy_of
 from sweepkit.search.strategy import Next, Ruling, Seen, Strategy, Word
 from sweepkit.study.configurations import Configuration, key_of
 from sweepkit.study.errors import InputError
 from sweepkit.study.files import first_line
 from sweepkit.study.paths import Place
-from sweepkit.study.samplers import make_pruner, resolved
+from sweepkit.study.samplers import make_pruner
 from sweepkit.study.space import dimensions
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
-from sweepkit.trial.trial import Decision, Ending, Reason, Trial
-
-RANDOM_REDRAWS = 1000
-"""Random proposals, once the sampler's own are used up, before all combinations are enumerated (where that is possible)."""
+from sweepkit.trial.trial import FROM, Decision, Ending, Reason, Trial
 
 
 class Search:
@@ -67,18 +74,34 @@ class Search:
         """Whether it proposes new configurations; False for confirmation runs."""
         self.exhausted = False
         """Whether an ask found that every configuration was tried."""
+        self.enough = ""
+        """Why the last ask found that nothing is worth its training; empty where something is."""
         self.records = Records(name, storage, study.objective.goals)
         self._history = History(self.records)
         self._drivers = drivers_of(study, name)
         self._evaluations: dict[int, Evaluations] = {}
         self._courses = Courses(study, self._history, proposer.known)
         self._proposals = Proposals(study, self.records, self._history, proposer, self._drivers.me)
-        self._strategy = self._strategy_of(pruner)
+        self._pruner = pruner
+        self._strategy = self._decide_by()
         self._mine: set[int] = set()
         self._announced: set[int] = set()
         self._added = not self.proposes  # whether the study file's own configurations were added
         ensure_whole(study, self.place, self.place.logged(), len(self.records.all()))
         make_pruner(study.pruner.kind, study.pruner.options)
+
+    def start_from(self, look: Callable[[], Earlier]) -> Earlier | None:
+        """Return what the study takes from earlier ones: as stored, else as ``look`` finds it, unless it has trials already."""
+        with self._drivers.turn():
+            taken = self.records.earlier()
+            if taken is None and not self.records.all():
+                taken = look()
+                self.records.note_earlier(taken)
+        self._strategy = self._decide_by()
+        return taken
+
+    def _decide_by(self) -> Strategy:
+        return strategy_of(self._study, self.records, self._proposals.pruner_view, self._proposer, self._pruner)
 
     def trials(self) -> list[Trial]:
         """Return all trials by number."""
@@ -113,6 +136,9 @@ class Search:
             self._add_from_file()
             self._adopt_enqueued(self._history.read())
             while (chosen := self._strategy.ask(self._seen())) is not None:
+                self.enough = chosen.why if chosen.ends and not self._history.waiting else ""
+                if self.enough:
+                    return None
                 if chosen.number is not None:
                     paused = self.records.get(chosen.number)
                     last = max(paused.intermediate_values, default=0)
@@ -194,27 +220,6 @@ class Search:
             if chosen is not None and chosen.number == event.trial:
                 return replace(ruling, answer="continue", why=chosen.why)
         return ruling
-
-    def _strategy_of(self, pruner: BasePruner | None) -> Strategy:
-        spec, goals = self._study.pruner, self._objective
-        if goals.metrics is not None and goals.prune_on is None:
-            return Strategy()
-        if pruner is None and spec.kind.pauses:
-            from sweepkit.search.freeze_thaw import (
-                FreezeThaw,
-            )  # half a second of SciPy, which other strategies do without
-
-            confirm = self._study.confirm
-            return FreezeThaw(self._proposer.distributions, least=confirm.top if confirm else 1)
-        if pruner is None and spec.pauses:
-            return Promotion(spec.options)
-        if pruner is None and not spec.stops:
-            return Strategy()
-
-        def make(evaluations: int | None) -> BasePruner:
-            return pruner or make_pruner(spec.kind, resolved(spec.kind, spec.options, evaluations))
-
-        return Pruning(self.records, self._proposals.pruner_view, make)
 
     def _seen(self, event: Evaluated | None = None) -> Seen:
         """Return the study as stored now, of the event's trial what it was at that evaluation."""
@@ -349,6 +354,11 @@ class Search:
             else:
                 self._proposer.configurations.ensure_possible(entry)
                 self._add(Configuration({}, {}), origin="enqueued", fixed=entry, listed=key_of(entry))
+        taken = self.records.earlier()
+        for origin, values in taken.first if taken else ():
+            if f"{origin}: {key_of(values)}" not in present:
+                entry = {"origin": f"{FROM}{origin}", "fixed": values, "listed": f"{origin}: {key_of(values)}"}
+                self._add(Configuration({}, {}), **entry)
         self._added = True
 
     def _adopt_enqueued(self, trials: Sequence[FrozenTrial]) -> None:

@@ -104,6 +104,8 @@ class Next:
     """One line for people, stored and shown with the trial."""
     configuration: Configuration | None = None
     """Of a new trial; None lets the sampler propose. One queued by hand, or the study file's own, comes first."""
+    ends: bool = False
+    """Whether nothing is worth its training any more; ``why`` says it of the study."""
 
 
 class Strategy:

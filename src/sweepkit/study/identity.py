@@ -25,7 +25,7 @@ from sweepkit.study.secrets import HIDDEN, hide, reveal
 from sweepkit.study.study import OPEN, StudyData
 
 FREE = {
-    *("budget", "backend", "tracking", "checkpoints", "retries", "confirm", "enqueue"),
+    *("budget", "backend", "tracking", "checkpoints", "retries", "confirm", "enqueue", "start_from"),
     *("question", "sweep", "trust_remote_code"),
 }
 """Keys of the study file that may change between two runs of one study. The space may only become wider."""

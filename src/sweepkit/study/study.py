@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from sweepkit.study.backends import BACKENDS, BackendKind, meanings
+from sweepkit.study.budget import Budget, Checkpoints, Confirm, Retries
 from sweepkit.study.names import depth, parts, with_key
 from sweepkit.study.objective import Objective
 from sweepkit.study.parameters import Choice, Expression, Float, Int, Section, flatten
@@ -30,6 +31,14 @@ else:
     PrunerName = Literal[tuple(PRUNERS)]
     BackendName = Literal[tuple(BACKENDS)]
 
+
+Names = Annotated[
+    list[str],
+    BeforeValidator(lambda given: [given] if isinstance(given, str) else given, json_schema_input_type=str | list[str]),
+]
+"""A list of texts; one may be written without brackets."""
+AUTO, MLFLOW = "auto", "mlflow:"
+"""In ``start_from``: the project's studies that fit; the beginning of an experiment's name."""
 OPEN = ("question", "task", "training", "backend", "storage", "tracking")
 """Keys of a study in which a secret may stand. What is searched is none: every trial's record has its values."""
 
@@ -138,58 +147,6 @@ class PrunerSpec(_Chosen):
         return self.title != "none" and not self.population
 
 
-class Budget(Section):
-    """How much may be spent; the first limit reached ends the study."""
-
-    trials: int | None = Field(default=None, ge=1)
-    """Total number of trials, over all resumes; a paused trial counts as one."""
-    hours: float | None = Field(default=None, gt=0)
-    """Hours that the study runs, summed over resumes. Up to half of them are kept for ``confirm``, as far as it needs them by
-    the trials trained to their end so far."""
-    gpu_hours: float | None = Field(default=None, gt=0)
-    """GPU-hours of all trials together."""
-    trial_hours: float | None = Field(default=None, gt=0)
-    """Hours after which a single trial is ended and counts as failed."""
-    target: float | None = None
-    """Stop as soon as a trial reaches this value of the objective."""
-    disk_gb: float | None = Field(default=None, gt=0)
-    """Gigabytes (10^9 bytes) that all checkpoints together may take, copies of models in MLflow aside."""
-    grace_minutes: float = Field(default=5.0, ge=0)
-    """Minutes that running trials may continue after hours, gpu_hours or target is reached; then they checkpoint and stop."""
-
-
-class Checkpoints(Section):
-    """Which checkpoints are kept."""
-
-    keep: int = Field(default=3, ge=1)
-    """Number of best trials whose best checkpoint is kept; with several goals, at least all of the Pareto front."""
-    every: Literal["evaluation", "never"] = "evaluation"
-    """When a checkpoint to resume from is written: at each evaluation, or never (an interrupted trial then starts over)."""
-    paused_gb: float | None = Field(default=None, gt=0)
-    """Gigabytes (10^9 bytes) that the resumable checkpoints of paused trials may take; beyond it the paused trial with the
-    fewest evaluations, among these the worst, is pruned. They also count in ``budget.disk_gb``."""
-
-
-class Retries(Section):
-    """How often a trial is restarted, by cause."""
-
-    crash: int = Field(default=0, ge=0)
-    """After an exception, an exit or a signal; the trial resumes from its last checkpoint."""
-    out_of_memory: int = Field(default=1, ge=0)
-    """After running out of memory; each time with half the micro-batch and twice the gradient accumulation."""
-
-
-class Confirm(Section):
-    """Train the best trials again with new seeds, to see how much of their lead was luck."""
-
-    top: int = Field(default=3, ge=1)
-    """Number of best trials to train again, in addition to the baseline."""
-    seeds: int = Field(default=5, ge=2, json_schema_extra={"minimum": 3})  # earlier versions' studies may have 2
-    """New seeds per trial, at least 3."""
-    test: Literal["never", "once"] = "never"
-    """``once``: evaluate the chosen model on the test split, and never evaluate another one on it."""
-
-
 class BackendSpec(Section):
     """Where trials run."""
 
@@ -265,6 +222,10 @@ class StudyData(Section):
     """Trial 0: what you would use without tuning; omitted names have their consumer's default."""
     enqueue: list[dict[str, Any]] = Field(default_factory=list)
     """Configurations to try right after the baseline; omitted names are sampled."""
+    start_from: Names = Field(default_factory=list)
+    """Earlier studies whose best configurations are tried next, at most a fifth of ``budget.trials``: names of the project's
+    studies, ``mlflow:EXPERIMENT``, or ``auto`` for those of the same kind and model family that search the same names.
+    Decided at the first start; ``search: auto`` also learns from the ranks of their trials, for as long as these agree."""
     budget: Budget = Field(default_factory=Budget)
     """How much may be spent."""
     checkpoints: Checkpoints = Field(default_factory=Checkpoints)

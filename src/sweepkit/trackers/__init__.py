@@ -85,6 +85,13 @@ class Tracker:
         """Return the store's id of each trial's run, for the trials that have one."""
         return {}
 
+    def finished(self, experiment: str) -> list[tuple[str, Mapping[str, str], Mapping[str, float]]]:
+        """Return the finished trials of an experiment: a run's name, its parameters and its last metrics.
+
+        Raises InputError where there is no such experiment.
+        """
+        raise self._unrecorded()
+
     def registered(self) -> frozenset[int]:
         """Return the trials whose best checkpoint the store needs for good, so that its files must stay."""
         return frozenset()

@@ -140,14 +140,14 @@ def prompt() -> Iterator[None]:
 
 
 @contextmanager
-def answering(tracker: Tracker, what: str) -> Iterator[None]:
-    """Raise StudyFailed, saying what was not delivered and why, for whatever the tracker's store raises."""
+def answering(tracker: Tracker, what: str, *, did: str = "take") -> Iterator[None]:
+    """Raise StudyFailed, saying what was not delivered or read and why, for whatever the tracker's store raises."""
     try:
         yield
     except SweepError:
         raise
     except Exception as error:
-        raise StudyFailed(f"{tracker.name} did not take {what}: {summary(error)}") from error
+        raise StudyFailed(f"{tracker.name} did not {did} {what}: {summary(error)}") from error
 
 
 def summary(error: Exception) -> str:

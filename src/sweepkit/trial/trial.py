@@ -12,6 +12,9 @@ from typing import Any
 from sweepkit.study.damage import read_noted
 from sweepkit.study.paths import SPEC
 
+FROM = "from "
+"""Begins the origin of a trial whose configuration is an earlier study's."""
+
 
 class Ending(StrEnum):
     """How a trial ended; ``paused``, ``running`` and ``waiting`` stand for trials that have not."""
@@ -193,7 +196,8 @@ class Trial:
     decisions: tuple[Decision, ...] = ()
     """What was decided at its evaluations, by evaluation; the last one of an evaluation holds."""
     origin: str = "sampled"
-    """``baseline``, ``enqueued``, ``sampled``, ``retry of N`` or ``confirm of N``, for people to read."""
+    """``baseline``, ``enqueued``, ``sampled``, ``from STUDY, trial N``, ``retry of N`` or ``confirm of N``, for people
+    to read."""
     retry_of: int | None = None
     """The failed trial that this one repeats."""
     confirm_of: int | None = None

@@ -12,9 +12,10 @@ from sweepkit.check.fields.describe import Field, parameters_of
 from sweepkit.check.rules.values import mismatch
 from sweepkit.study.errors import InputError, Problem, nearest
 from sweepkit.study.parameters import Choice, Int
+from sweepkit.study.paths import STUDY
 from sweepkit.study.samplers import Together
 from sweepkit.study.space import dimensions
-from sweepkit.study.study import StudyData
+from sweepkit.study.study import AUTO, MLFLOW, StudyData
 
 _SET_BY_SWEEPKIT = frozenset({"seed", "search_space", "source_trials"})
 _WITHOUT_EFFECT = frozenset({"restart_strategy", "inc_popsize"})  # optuna 5: CmaEsSampler warns and ignores them
@@ -30,7 +31,7 @@ Make = Callable[[Mapping[str, Any]], object]
 
 def check_searching(study: StudyData) -> list[Problem]:
     """Return what is wrong with the sampler, the budget, the goals and the confirmation."""
-    return [*_sampler(study), *_budget(study), *_confirmation(study)]
+    return [*_sampler(study), *_budget(study), *_confirmation(study), *_start_from(study)]
 
 
 def options_of(cls: type | None) -> dict[str, Field]:
@@ -165,6 +166,20 @@ def _confirmation(study: StudyData) -> Iterator[Problem]:
     if study.confirm is not None and study.confirm.seeds < FEWEST_SEEDS:
         got = f"expected {FEWEST_SEEDS} or more, got {study.confirm.seeds}"
         yield Problem("confirm.seeds", f"{got}; fewer seeds do not show how much they differ")
+
+
+def _start_from(study: StudyData) -> Iterator[Problem]:
+    """Yield the studies that did not run here; of a study that began, what it takes was decided."""
+    if study.place.study_json.exists():
+        return
+    for index, name in enumerate(study.start_from):
+        if name == study.name:
+            yield Problem(f"start_from[{index}]", "is this study itself")
+        elif name != AUTO and not name.startswith(MLFLOW) and not (study.place.runs / name / STUDY).exists():
+            ran = sorted(path.parent.name for path in study.place.runs.glob(f"[!.]*/{STUDY}"))
+            known = f" ({', '.join(ran)} did)" if ran else ""
+            hint = nearest(name, [*ran, AUTO])
+            yield Problem(f"start_from[{index}]", f"no study {name} ran in {study.place.root}{hint or known}")
 
 
 def grid_size(study: StudyData) -> int | None:

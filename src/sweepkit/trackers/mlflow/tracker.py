@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from filelock import FileLock
 
+from sweepkit.study.errors import InputError
 from sweepkit.study.secrets import scrub
 from sweepkit.trackers import Tracker, Ui
 from sweepkit.trackers.mlflow import provenance, records
@@ -146,6 +147,22 @@ class MLflowTracker(Tracker):
         """Return the trials' run ids."""
         trials = State.load(self._place.mlflow_json).trials
         return {number: done.run_id for number, done in trials.items() if done.run_id}
+
+    def finished(self, experiment: str) -> list[tuple[str, Mapping[str, str], Mapping[str, float]]]:
+        """Return the finished runs, without those of studies themselves and of confirmations."""
+        found = self._store.client.get_experiment_by_name(experiment)
+        if found is None:
+            raise InputError(f"{self.name} has no experiment {experiment}")
+        trials = (
+            run
+            for run in self._store.runs(found.experiment_id, {})
+            if run.info.status == "FINISHED" and run.data.tags.get("sweepkit.role") != "study"
+        )
+        return [
+            (str(run.info.run_name), run.data.params, run.data.metrics)
+            for run in trials
+            if "sweepkit.phase" not in run.data.tags
+        ]
 
     def registered(self) -> frozenset[int]:
         """Return the trials whose model is a registered version, or may be one, as nothing is known of it."""

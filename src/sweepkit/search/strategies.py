@@ -1,0 +1,50 @@
+"""Chooses the strategy of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial
+
+from sweepkit.search.promotion import Promotion
+from sweepkit.search.proposer import Proposer
+from sweepkit.search.pruning import Pruning
+from sweepkit.search.read_only import ReadOnlyStorage
+from sweepkit.search.records import Records
+from sweepkit.search.strategy import Strategy
+from sweepkit.study.samplers import make_pruner, resolved
+from sweepkit.study.space import labels
+from sweepkit.study.study import StudyData
+
+
+def strategy_of(
+    study: StudyData,
+    records: Records,
+    view: Callable[[FrozenTrial], ReadOnlyStorage],
+    proposer: Proposer,
+    pruner: BasePruner | None,
+) -> Strategy:
+    """Return the strategy of a study with these records; ``view`` is the storage as a pruner sees it that judges a trial.
+
+    ``pruner`` replaces the study's own.
+    """
+    spec, goals = study.pruner, study.objective
+    if goals.metrics is not None and goals.prune_on is None:
+        return Strategy()
+    if pruner is None and spec.kind.pauses:
+        from sweepkit.search.freeze_thaw import FreezeThaw  # half a second of SciPy, which others do without
+
+        known = records.earlier()
+        earlier = [(labels(study.space, values), score) for values, score in (known.ranked if known else ())]
+        least = study.confirm.top if study.confirm else 1
+        return FreezeThaw(proposer.distributions, least=least, worth=study.budget.worth, earlier=earlier)
+    if pruner is None and spec.pauses:
+        return Promotion(spec.options)
+    if pruner is None and not spec.stops:
+        return Strategy()
+
+    def make(evaluations: int | None) -> BasePruner:
+        return pruner or make_pruner(spec.kind, resolved(spec.kind, spec.options, evaluations))
+
+    return Pruning(records, view, make)
