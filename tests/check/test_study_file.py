@@ -474,7 +474,7 @@ def test_every_key_has_its_sentence_in_the_schema_and_in_the_reference() -> None
 def test_every_option_of_a_built_in_task_has_its_sentence_in_the_reference(kind: str) -> None:
     section = explain().split(f"### {kind}\n")[1].split("\n### ")[0]
     fields = task_class(TaskSpec(type=kind), Path.cwd()).model_fields
-    rows = dict(re.findall(r"^- `(\w+)`[^:]*: (.+)$", section, re.M))
+    rows = dict(re.findall(r"^- `(\w+)` \([^:]+\): (.+)$", section, re.M))
     assert list(rows) == [field.alias or name for name, field in fields.items()]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+import reference
 import toys
 from sweepkit.check.study_file import load_study
 
@@ -78,6 +79,11 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         found = (page.parent / path).resolve() if path else page
         assert found.exists(), target
         assert not anchor or anchor in anchors(found), target
+
+
+@pytest.mark.parametrize("path", reference.pages(), ids=lambda path: path.stem)
+def test_a_reference_page_says_what_the_code_says(path: Path) -> None:
+    assert path.read_text() == reference.pages()[path], "make reference writes it again"
 
 
 def test_every_message_that_is_explained_exists() -> None:
