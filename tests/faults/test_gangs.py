@@ -61,12 +61,6 @@ def test_every_rank_trains_the_same_parameters(executor: Executor, project: Path
     assert [event.number for event in events if isinstance(event, Evaluated)] == [1, 2, 3]
 
 
-def test_what_would_not_be_sharded_fails_and_says_how_it_would_train(executor: Executor, project: Path) -> None:
-    end, events = ended(executor, spec(project, 8, {"learning_rate": 3e-3, "fsdp": True}))
-    assert end.ending == "failed" and not any(isinstance(event, Evaluated) for event in events)
-    assert "fsdp: expected True, found MULTI_CPU, which shards nothing" in end.cause
-
-
 def test_ranks_listen_on_the_loopback_interface_alone(executor: Executor, project: Path) -> None:
     gate = project / "gate"
     executor.start(spec(project, 9, {"task.wait_at_step": 2, "task.wait_for": str(gate)}))

@@ -251,3 +251,12 @@ def test_what_a_model_without_a_configuration_accepts_is_trained_and_listed_as_u
     run_trial(study, spec(project, 1, {"model.dropout": 0.25}), ears, kind=Plain)
     started = next(event for event in ears.events if isinstance(event, Started))
     assert "model.dropout" in started.unproved
+
+
+def test_a_trainer_that_shards_nothing_is_not_what_was_asked_for(project: Path) -> None:
+    trainer, *_ = run(project, {})
+    trainer.args.fsdp = True
+    study = toy_study(project, task={"path": RECORDING})
+    values = study.by_consumer({"fsdp": True})
+    with pytest.raises(TrialFailed, match="fsdp: expected True, found NO, which shards nothing"):
+        prove(trainer, trainer.toy, values, spec(project, 0))

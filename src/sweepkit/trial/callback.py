@@ -199,6 +199,9 @@ class TrialCallback(TrainerCallback):
         self.trainer.save_model(str(new))
         if not self._main:
             return
+        sharded = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
+        if sharded and not any(new.glob("*.safetensors")):
+            raise TrialFailed("the sharded model was not saved whole: best/ would have no weights")
         settle(new)
         remove(old)
         if os.path.lexists(best):

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import DistributedType
 from safetensors import safe_open
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
@@ -61,6 +62,9 @@ def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingA
         arguments["seed"] = spec.seed
     arguments |= spec.batch(arguments)
     training: TrainingArguments = arguments_class(task.arguments_type)(**arguments)
+    if training.fsdp and training.use_cpu and training.distributed_state is not None:
+        # accelerate looks for FSDP on accelerators only, by this word; sharding itself is torch's, which also knows gloo.
+        training.distributed_state.distributed_type = DistributedType.MULTI_GPU
     return training
 
 
@@ -158,7 +162,8 @@ def _load_by_the_models_names(trainer: Trainer) -> None:
             for file in Path(resume_from_checkpoint).glob("model*.safetensors"):
                 with safe_open(file, "pt") as weights:
                     saved.update(weights.keys())
-            if isinstance(own, PreTrainedModel) and not saved <= own.state_dict().keys():
+            sharded = trainer.is_fsdp_enabled  # its shards are saved beside, under the model's own names
+            if isinstance(own, PreTrainedModel) and not sharded and not saved <= own.state_dict().keys():
                 read = type(own).from_pretrained(resume_from_checkpoint, config=own.config, dtype=own.dtype)
                 own.load_state_dict(read.state_dict())
             elif model is None:

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 from sweepkit.check.fields.models import locate
 from sweepkit.check.fields.tasks import TaskFacts
 from sweepkit.check.rules.names import Consumers, models_of
+from sweepkit.check.rules.sharding import check_sharding, find_unsharded
 from sweepkit.check.rules.values import mismatch
 from sweepkit.study import messages
 from sweepkit.study.backends import backends_with, gpus_here
@@ -25,7 +25,6 @@ from sweepkit.study.paths import project_root
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import quantization, references
-from sweepkit.tasks.arguments import SHARDS
 from sweepkit.tasks.built_in import BuiltInTask
 from sweepkit.tasks.columns import ColumnsTask
 from sweepkit.tasks.data import SUFFIXES, columns, columns_of
@@ -204,18 +203,8 @@ def find_shortages(study: StudyData) -> list[Problem]:
     if isinstance(gpus, (int, float)) and gpus > len(here):
         message = f"a trial needs {gpus:g}, this machine has {len(here) or 'no GPU'}; sweep run refuses the study here"
         found.append(Problem("backend.gpus_per_trial", message))
-    for path in [] if here else _sharding(study):
-        found.append(Problem(path, "shards a model over GPUs, and this machine has none; its trials fail here"))
+    found += find_unsharded(study)
     return found
-
-
-def _sharding(study: StudyData) -> list[str]:
-    """Return the paths of ``fsdp`` and ``deepspeed`` where the study sets or searches them."""
-    fixed = {name for name, value in study.training.items() if name in SHARDS and value}
-    searched = {each.name.partition(".")[0]: each.path for each in visit(study.space)}
-    return [f"training.{name}" for name in sorted(fixed)] + [
-        searched[name] for name in SHARDS if name in searched.keys() - fixed
-    ]
 
 
 def check_backend(study: StudyData) -> list[Problem]:
@@ -234,15 +223,7 @@ def check_backend(study: StudyData) -> list[Problem]:
         elif ranks > 1 and gpus % ranks:
             message = f"{ranks} ranks share whole GPUs; expected 0 or a multiple of {ranks}, got {gpus:g}"
             problems.append(Problem("backend.gpus_per_trial", message))
-    for path in _sharding(study):
-        if ranks == 1:
-            problems.append(Problem(path, "spreads a model over the ranks of a trial; set backend.ranks_per_trial"))
-        elif study.training.get("use_cpu") or gpus == 0:
-            problems.append(
-                Problem(path, "accelerate shards on GPUs alone; without them each rank has the whole model")
-            )
-        elif path.endswith("deepspeed") and not find_spec("deepspeed"):
-            problems.append(Problem(path, "DeepSpeed is not installed: pip install deepspeed"))
+    problems += check_sharding(study)
     if not backend.kind.installed:
         problems.append(Problem("backend.type", str(MissingExtra(f"the {backend.type} backend", backend.kind.needs))))
     if study.storage != "journal" and "://" not in study.storage:
