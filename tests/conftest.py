@@ -44,8 +44,7 @@ from hypothesis import settings
 # A shell's background job ignores SIGINT, and so would every command that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import questions
-from sweepkit.check.fields import facts
+import imported
 from sweepkit.check.fields.installed import installed
 from sweepkit.trial.worker import SPARE
 
@@ -62,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Find out once what the installed libraries accept, so that no test's command is the first to ask and says so."""
     if not hasattr(config, "workerinput"):
         installed(MODEL_TYPES)
-    facts._run_child = questions.in_fork
+    imported.use()
 
 
 def pytest_collection_finish() -> None:
@@ -72,8 +71,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure() -> None:
-    """End the process that answers a check's questions, and remove the session's caches."""
-    questions.end()
+    """End the process that others are forked from, and remove the session's caches."""
+    imported.end()
     shutil.rmtree(CACHE, ignore_errors=True)
 
 
@@ -87,7 +86,7 @@ def _ours() -> set[psutil.Process]:
                 found.add(process)
         except psutil.Error:  # gone meanwhile, or someone else's
             continue
-    return {process for process in found if process.pid not in questions.pids() and _alive(process)}
+    return {process for process in found if process.pid not in imported.pids() and _alive(process)}
 
 
 def _alive(process: psutil.Process) -> bool:
@@ -135,6 +134,13 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         process.kill()
     if told:
         pytest.fail("processes left behind:\n" + "\n".join(told))
+
+
+@pytest.fixture(scope="module")
+def new_processes() -> Iterator[None]:
+    """Start new processes instead of forks of one that has imported everything; see :mod:`imported`."""
+    with imported.new_processes():
+        yield
 
 
 @pytest.fixture

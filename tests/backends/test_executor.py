@@ -18,7 +18,7 @@ from sweepkit.trial.events import Checkpointed, Evaluated, Logged, Started
 from sweepkit.trial.trial import Reason
 from sweepkit.trial.worker import SPARE
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("new_processes")]
 
 
 @pytest.fixture(scope="module")

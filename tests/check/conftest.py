@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-import questions
 from sweepkit.check.fields import child, facts
 from sweepkit.study.errors import InputError
 
@@ -19,12 +18,9 @@ def online(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def new_children() -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def new_children(new_processes: None) -> None:
     """Let a new child process answer, as in a check."""
-    facts._run_child = questions.in_new_child
-    yield
-    facts._run_child = questions.in_fork
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from sweepkit.backends.slots import Slot
 from sweepkit.study.errors import StudyFailed
 from sweepkit.trial.events import Evaluated, Event, Started
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("new_processes")]
 
 SECONDS = 1.5
 """So soon after a trial's end its slot is free."""

@@ -15,9 +15,9 @@ _MADV_COLLAPSE = 25
 _LARGE = 1 << 21
 
 
-def adopt_orphans() -> None:
-    """Become the parent of processes that this process's children leave behind."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+def adopt_orphans(adopt: bool = True) -> None:
+    """Become the parent of processes that this process's children leave behind; False undoes it."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, int(adopt))
 
 
 def die_with_parent(by: int = signal.SIGKILL) -> None:

@@ -58,15 +58,7 @@ class WarmProcess:
         }
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log, self.console = log, Console(log)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", f"from sweepkit.trial.worker import serve; serve({theirs.fileno()})"],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=self.console.writing,
-            stderr=self.console.writing,
-            start_new_session=True,
-            env=environment,
-        )
+        self.process = start_process(theirs.fileno(), self.console.writing, environment)
         theirs.close()
         os.close(self.console.writing)
         self._buffer = b""
@@ -139,6 +131,19 @@ class WarmProcess:
         driver, _, of = mark.partition(" ")
         token, _, folder = of.partition(" ")
         return token == self._token or (folder == self._folder and not psutil.pid_exists(int(driver)))
+
+
+def start_process(control: int, console: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a warm process in a session of its own; ``control`` and ``console`` are the descriptors that it uses."""
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from sweepkit.trial.worker import serve; serve({control})"],
+        pass_fds=[control],
+        stdin=subprocess.DEVNULL,
+        stdout=console,
+        stderr=console,
+        start_new_session=True,
+        env=environment,
+    )
 
 
 @dataclass(eq=False)
