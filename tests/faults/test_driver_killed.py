@@ -40,7 +40,7 @@ KEPT = {
     *("study.json", "lock", "identity.lock", "optuna.journal", "mlflow.json", "spent.json", "spent.lock", "trials"),
     *("warm.log", "inspect.log", "scratch", "data.json", "outcome.json", "report.html"),
 }
-KEPT_OF_A_TRIAL = {"spec.json", "console.log", "events.jsonl", "best"}
+KEPT_OF_A_TRIAL = {"spec.json", "console.log", "events.jsonl", "best", "mlflow"}
 
 
 def write_study(project: Path, name: str, *, step_seconds: float = 0.0, **keys: Any) -> Path:

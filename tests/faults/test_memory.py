@@ -15,7 +15,7 @@ from sweepkit.backends.slots import Slot
 from sweepkit.study.linux import OomKills
 from sweepkit.trial.events import Finished
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("new_processes")]
 
 
 GROUPS = Path("/sys/fs/cgroup")
