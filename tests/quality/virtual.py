@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
 
 from quality.tasks import Task, TaskSet
-from sweepkit.backends import Session
+from sweepkit.backends.virtual import Known, Lap, VirtualBackend
 from sweepkit.driver.earlier import Source, source_of, take
 from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.answer import Answer
@@ -26,11 +25,9 @@ from sweepkit.search.proposer import Proposer
 from sweepkit.search.samplers import Nearby
 from sweepkit.search.search import Search
 from sweepkit.study.configurations import Configuration
-from sweepkit.study.paths import LAST
 from sweepkit.study.study import StudyData
 from sweepkit.trackers import tracker_of
 from sweepkit.trackers.courier import Courier
-from sweepkit.trial.events import Checkpointed, Evaluated, Finished, Started
 from sweepkit.trial.trial import Ending, Reason, TrialSpec
 
 MEMORY = Path("/dev/shm")
@@ -74,87 +71,34 @@ class Course:
         return min((spent for spent, loss in self.complete if task.regret(loss) <= regret), default=math.inf)
 
 
-class VirtualBackend:
-    """Runs trials on a virtual clock, in the order in which real ones would report, until the budget is spent."""
-
-    gpus = 0.0
-    description = ""
+class _Curves:
+    """What the configurations of a task do on the virtual clock, an evaluation in a second."""
 
     def __init__(self, task: Task, terms: Terms, seed: int) -> None:
-        self.slots = terms.workers
-        self.course = Course()
         self._task = task
         self._terms = terms
         self._seed = seed
-        self._spent = self._now = 0.0
-        self._agenda: list[tuple[float, int, int]] = []
-        self._running: dict[int, tuple[TrialSpec, list[float]]] = {}
-        self._reached: dict[int, int] = {}
 
-    def drive(self, session: Session) -> None:
-        """Run trials until the budget is spent or nothing is left to start."""
-        while True:
-            while len(self._running) < self.slots and (spec := session.next()) is not None:
-                self._start(session, spec)
-            if not self._agenda or self._spent >= self._terms.budget:
-                return
-            self._now, number, evaluation = heapq.heappop(self._agenda)
-            self._spent += 1
-            self._evaluate(session, number, evaluation)
+    def look_up(self, spec: TrialSpec) -> Known:
+        """Return a trial's course, with the noise of the terms; the first loss that is not finite ends it."""
+        curve = self._task.curve(spec.hyperparameters)
+        finite = next((place for place, loss in enumerate(curve) if not math.isfinite(loss)), len(curve))
+        laps = [Lap(1.0, {"loss": loss}, (loss,)) for loss in self._noisy(spec.number, curve[:finite])]
+        if finite == len(curve):
+            return Known(laps, self._terms.start_cost)
+        diverged = {"ending": Ending.diverged, "reason": Reason.not_finite, "cause": "the loss is not finite"}
+        return Known(laps, self._terms.start_cost, 1.0, diverged)
 
-    def _start(self, session: Session, spec: TrialSpec) -> None:
-        self._running[spec.number] = spec, self._task.curve(spec.hyperparameters)
-        self.course.repeated += self._reached.setdefault(spec.number, 0) - len(spec.evaluations)
-        self.course.trials = len(self._reached)
-        self._spent += self._terms.start_cost
-        session.handle(Started(trial=spec.number, at=self._now, attempt=spec.attempt))
-        self._plan(spec.number, len(spec.evaluations) + 1, self._now + self._terms.start_cost)
-
-    def _plan(self, number: int, evaluation: int, since: float) -> None:
-        heapq.heappush(self._agenda, (since + 1.0, number, evaluation))
-
-    def _evaluate(self, session: Session, number: int, evaluation: int) -> None:
-        spec, curve = self._running[number]
-        loss, final = curve[evaluation - 1], evaluation == len(curve)
-        self._reached[number] = evaluation
-        if not math.isfinite(loss):
-            self._end(session, number, Ending.diverged, reason=Reason.not_finite, cause="the loss is not finite")
-            return
-        if self._terms.noise:
-            best, median = self._task.scale
-            chance = np.random.default_rng([self._seed, number, evaluation]).standard_normal()
-            loss += self._terms.noise * (median - best) * chance
-        event = Evaluated(
-            trial=number,
-            at=self._now,
-            number=evaluation,
-            step=evaluation,
-            epoch=float(evaluation),
-            metrics={"loss": loss},
-            values=(loss,),
-            final=final,
+    def _noisy(self, number: int, losses: Sequence[float]) -> Sequence[float]:
+        if not self._terms.noise:
+            return losses
+        best, median = self._task.scale
+        chances = (
+            np.random.default_rng([self._seed, number, at]).standard_normal() for at in range(1, len(losses) + 1)
         )
-        session.tick()
-        answer = session.handle(event)
-        if answer == "stop":
-            folder = Path(spec.directory) / LAST / f"checkpoint-{evaluation}"
-            folder.mkdir(parents=True, exist_ok=True)
-            for older in folder.parent.iterdir():
-                if older != folder:
-                    older.rmdir()
-            session.handle(Checkpointed(trial=number, at=self._now, step=evaluation, role="last", path=str(folder)))
-            self._end(session, number, Ending.stopped)
-        elif answer == "prune":
-            self._end(session, number, Ending.pruned)
-        elif final:
-            self.course.complete.append((self._spent, curve[-1]))
-            self._end(session, number, Ending.complete)
-        else:
-            self._plan(number, evaluation + 1, self._now)
-
-    def _end(self, session: Session, number: int, ending: Ending, **facts: Any) -> None:
-        del self._running[number]
-        session.handle(Finished(trial=number, at=self._now, ending=ending, **facts))
+        return [
+            loss + self._terms.noise * (median - best) * chance for loss, chance in zip(losses, chances, strict=True)
+        ]
 
 
 class TableProposer(Proposer):
@@ -220,9 +164,14 @@ def run(task: Task, strategy: Mapping[str, Any], terms: Terms, seed: int, source
         search = Search(study, InMemoryStorage(), proposer)
         if sources:
             search.start_from(lambda: take(study, known, sources, lambda text: None))
-        backend = VirtualBackend(task, terms, seed)
+        backend = VirtualBackend(terms.workers, _Curves(task, terms, seed).look_up, limit=terms.budget)
         courier = Courier(tracker_of(study), warn=print)
         session = StudySession(study, search, courier=courier, watch=Watcher(), setup=Setup(slots=terms.workers))
         backend.drive(session)
-        backend.course.source = source_of(Answer(study, search.trials()), task.name)
-    return backend.course
+        rows = search.trials()
+        complete = [
+            (spent, task.curve(rows[number].params)[-1])
+            for spent, number, ending in backend.ended
+            if ending is Ending.complete
+        ]
+        return Course(complete, len(backend.reached), backend.repeated, source_of(Answer(study, rows), task.name))

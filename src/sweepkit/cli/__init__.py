@@ -72,6 +72,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Look at it": {
         "show": looking.show,
         "best": looking.best,
+        "replay": looking.replay,
         "report": looking.report,
         "list": looking.list_,
         "ui": looking.ui,

@@ -1,4 +1,4 @@
-"""``sweep show``, ``best``, ``report``, ``list`` and ``ui``: results, read without disturbing a running driver."""
+"""``sweep show``, ``best``, ``replay``, ``report``, ``list`` and ``ui``: results, read without disturbing a running driver."""
 
 from __future__ import annotations
 
@@ -114,6 +114,19 @@ def _require_checkpoint(study: StudyData, rows: list[Trial], winners: list[Trial
             f"trial {winners[0].number} is the best of {study.name}, but its checkpoint is not on this machine: "
             f"{study.place.trial(winners[0].number) / 'best'} does not exist"
         )
+
+
+def replay(study: studies.Argument, overrides: studies.Overrides = None) -> None:
+    """Tell what a study would have come to under another pruner, from the curves it recorded; trains and writes nothing.
+
+    The configurations that the study tried come in the same order. --set takes pruner.*, search, backend.parallel,
+    budget.trials, budget.worth and confirm.top. For example: sweep replay reviews --set pruner.type=median
+    """
+    from sweepkit.check.find import find_run
+    from sweepkit.driver.replay import replay as replayed
+
+    for line in replayed(find_run(study), overrides or []).sentences():
+        typer.echo(line)
 
 
 def report(
