@@ -1,4 +1,6 @@
-"""Population-based training on Ray: one study, whole, and every claim looks at what it left.
+"""Population-based training on this machine: one study, whole, and every claim looks at what it left.
+
+Bandits, which Ray Tune decides, train on Ray.
 
 The task's right schedule is known: its learning rate must fall.
 """
@@ -18,10 +20,13 @@ import optuna
 import pytest
 
 from making import processes_below, spec, sweep, toy_study, wait_until
+from sweepkit.backends import scheduler_of
 from sweepkit.backends.inline import try_one
+from sweepkit.check import check
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import run
 from sweepkit.report.watch import Outcome
+from sweepkit.study.errors import StudyFileError
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Scheduled, Started, from_json
 from sweepkit.trial.log import TrialLog
@@ -32,7 +37,7 @@ from toys import TOY_TASKS
 pytestmark = pytest.mark.real
 
 
-pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
+NEEDS_RAY = "Ray Tune is missing; pip install 'sweepkit[ray]'"
 EVALUATIONS, STEPS = 8, 4
 MEMBERS = [1.6, 0.8, 0.4, 0.2]
 """The learning rates that the members begin with."""
@@ -62,7 +67,7 @@ def falling(project: Path, **keys: Any) -> StudyData:
                 "resample_probability": 0.0,
             },
             "budget": {"trials": len(MEMBERS)},
-            "backend": {"type": "ray", "parallel": 2},
+            "backend": {"parallel": 2},
             **keys,
         },
     )
@@ -289,7 +294,9 @@ def test_a_population_whose_driver_is_killed_goes_on_to_the_same_schedules(
 
 @pytest.mark.slow
 def test_population_based_bandits_train_within_the_space_with_the_values_they_record(project: Path) -> None:
-    held = trained(falling(project, pruner={"type": "pb2", "quantile_fraction": 0.5}))
+    pytest.importorskip("ray", reason=NEEDS_RAY)
+    ray = {"type": "ray", "parallel": 2}
+    held = trained(falling(project, pruner={"type": "pb2", "quantile_fraction": 0.5}, backend=ray))
     check_meetings(held)
     check_values(held)
     check_weights(held)
@@ -300,10 +307,9 @@ def test_population_based_bandits_train_within_the_space_with_the_values_they_re
 
 def decided(project: Path, kind: str, until: int = 3) -> list[Mapping[int, Turn]]:
     """Return the choices of three meetings of five members, the better the higher their number."""
-    from sweepkit.backends.ray.population import TuneScheduler
-
     space = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "weight_decay": {"low": 0.0, "high": 0.1}}
-    scheduler = TuneScheduler(toy_study(project, pruner={"type": kind}, backend={"type": "ray"}, space=space))
+    scheduler = scheduler_of(toy_study(project, pruner={"type": kind}, space=space))
+    assert scheduler is not None
     values: dict[int, Mapping[str, Any]] = {
         number: {"learning_rate": 10 ** (-4 + number / 2), "weight_decay": 0.02 * number} for number in range(5)
     }
@@ -321,6 +327,8 @@ def decided(project: Path, kind: str, until: int = 3) -> list[Mapping[int, Turn]
 
 @pytest.mark.parametrize("kind", ["pbt", "pb2"])
 def test_meetings_that_are_held_again_decide_the_same_within_the_space(project: Path, kind: str) -> None:
+    if kind == "pb2":
+        pytest.importorskip("ray", reason=NEEDS_RAY)
     first = decided(project, kind)
     assert decided(project, kind) == first
     taken = [choice for choices in first for choice in choices.values() if choice.donor is not None]
@@ -333,10 +341,76 @@ def test_meetings_that_are_held_again_decide_the_same_within_the_space(project: 
 def test_the_options_are_tunes_own(kind: str, name: str) -> None:
     import inspect
 
+    pytest.importorskip("ray", reason=NEEDS_RAY)
     from ray.tune import schedulers
     from ray.tune.schedulers import pb2
 
     from sweepkit.check.rules.population import OPTIONS
 
     signature = inspect.signature(getattr(schedulers, name, None) or getattr(pb2, name))
-    assert set(OPTIONS[kind]) <= set(signature.parameters)
+    assert OPTIONS[kind].keys() - {"fixed"} <= signature.parameters.keys()
+
+
+def one_meeting(
+    project: Path, space: Mapping[str, Any], values: Mapping[int, Any], **options: Any
+) -> Mapping[int, Turn]:
+    """Return what a meeting decides about members with these values, the better the higher their number."""
+    scheduler = scheduler_of(toy_study(project, pruner={"type": "pbt", **options}, space=space))
+    assert scheduler is not None
+    return scheduler.decide(
+        {n: Turn(evaluation=1, step=1, value=float(n), hyperparameters=each) for n, each in values.items()}
+    )
+
+
+def test_what_is_fixed_goes_along_with_the_weights_and_the_rest_moves_a_step_within_the_space(project: Path) -> None:
+    space = {
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "per_device_train_batch_size": {"choices": [4, 8, 16]},
+        "gradient_accumulation_steps": {"low": 1, "high": 8},
+        "warmup_steps": {"low": 0, "high": 9},
+    }
+    names = tuple(space)
+    values = {n: dict(zip(names, (1e-2, 16, 8, n), strict=True)) for n in range(4)}
+    options = {"fixed": ["warmup_steps"], "resample_probability": 0.0, "quantile_fraction": 0.5}
+    found = one_meeting(project, space, values, **options)
+    assert [found[n] == Turn(evaluation=1, step=1, value=n, hyperparameters=values[n]) for n in (2, 3)] == [True, True]
+    for number in (0, 1):
+        turn = found[number]
+        assert turn.donor in (2, 3) and turn.hyperparameters["warmup_steps"] == turn.donor
+        assert turn.hyperparameters["learning_rate"] in (pytest.approx(8e-3), 1e-2)
+        assert turn.hyperparameters["per_device_train_batch_size"] in (8, 16)
+        assert turn.hyperparameters["gradient_accumulation_steps"] in (6, 8)
+
+
+def test_a_member_without_a_number_takes_over_and_is_never_taken_from(project: Path) -> None:
+    space = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    scheduler = scheduler_of(toy_study(project, pruner={"type": "pbt"}, space=space))
+    assert scheduler is not None
+    scores = {0: float("nan"), 1: -2.0, 2: -1.0, 3: -3.0}
+    turns = {
+        n: Turn(evaluation=2, step=8, value=value, hyperparameters={"learning_rate": 1e-3})
+        for n, value in scores.items()
+    }
+    assert {n: turn.donor for n, turn in scheduler.decide(turns).items()} == {0: 2, 1: None, 2: None, 3: None}
+
+
+def complaints(project: Path, **keys: Any) -> list[str]:
+    with pytest.raises(StudyFileError) as error:
+        check(falling(project, **{"enqueue": [], **keys}))
+    return [str(problem) for problem in error.value.problems]
+
+
+def test_what_cannot_change_is_refused_with_what_can_and_how_to_keep_it(project: Path) -> None:
+    rate = {"learning_rate": {"low": 0.02, "high": 2.0, "log": True}}
+    (warm,) = complaints(project, space={**rate, "warmup_steps": {"low": 0, "high": 9}})
+    assert warm.startswith(
+        "space.warmup_steps: cannot change while a trial trains; pbt changes learning_rate, weight_decay,"
+    )
+    assert warm.endswith("or list it in pruner.fixed: each member keeps its own")
+    batch = {**rate, "per_device_train_batch_size": {"choices": [4, 8]}}
+    assert "set training.max_steps and eval_strategy: steps" in "\n".join(complaints(project, space=batch))
+    (kept,) = complaints(project, space=rate, pruner={"type": "pbt", "fixed": ["optim"]})
+    assert kept.startswith("pruner.fixed: expected names of training arguments in the space")
+    steps = {"max_steps": 32, "eval_strategy": "steps", "eval_steps": 4}
+    space = {**batch, "model.dropout": {"low": 0.0, "high": 0.5}, "warmup_steps": {"low": 0, "high": 9}}
+    check(falling(project, enqueue=[], space=space, training=steps, pruner={"type": "pbt", "fixed": ["warmup_steps"]}))

@@ -73,4 +73,4 @@ def backend_of(study: StudyData, executor: Executor | None, *, trial_memory_mb: 
 
 def scheduler_of(study: StudyData) -> Scheduler | None:
     """Return what decides for the study's population; None for a study without one."""
-    return cast("Scheduler", study.backend.kind.scheduler_cls()(study)) if study.pruner.population else None
+    return cast("Scheduler", study.pruner.kind.scheduler_cls()(study)) if study.pruner.population else None

@@ -27,8 +27,6 @@ class BackendKind:
     """Whether trials run on this machine, forked from the study's warm process."""
     cluster: bool = False
     """Whether it accepts the keys ``address`` and ``path``."""
-    scheduler: str = ""
-    """``module:Class`` that decides how the members of a population continue; empty without population-based training."""
     needs: str = ""
     """Library it needs; also the name of the extra that installs it."""
 
@@ -39,16 +37,9 @@ class BackendKind:
 
     def cls(self) -> Any:
         """Return its class. Raises MissingExtra if its library is not installed."""
-        return self._load(self.source)
-
-    def scheduler_cls(self) -> Any:
-        """Return its scheduler's class. Raises MissingExtra if its library is not installed."""
-        return self._load(self.scheduler)
-
-    def _load(self, source: str) -> Any:
         if not self.installed:
             raise MissingExtra(f"the {self.needs} backend", self.needs)
-        return resolve_name(source)
+        return resolve_name(self.source)
 
 
 BACKENDS: Mapping[str, BackendKind] = {
@@ -58,7 +49,6 @@ BACKENDS: Mapping[str, BackendKind] = {
         "Ray Tune, one machine or a cluster",
         here=False,
         cluster=True,
-        scheduler="sweepkit.backends.ray.population:TuneScheduler",
         needs="ray",
     ),
 }

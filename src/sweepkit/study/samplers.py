@@ -12,12 +12,13 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib import import_module
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from sweepkit.study.errors import FOREIGN, InputError, nearest
+from sweepkit.study.errors import FOREIGN, InputError, MissingExtra, nearest
 from sweepkit.study.files import described, first_line
 from sweepkit.study.modules import import_file
 
@@ -125,8 +126,22 @@ class Pruner:
     """Whether it is freeze-thaw, which pauses trials and proposes the configurations of new ones itself."""
     promotes: bool = False
     """Whether it has the option ``promote``: trials then pause instead of being pruned, and the best of them go on."""
-    population: bool = False
-    """Whether trials train side by side and copy each other's weights instead of being pruned."""
+    scheduler: str = ""
+    """``module:Class`` that decides how the members of a population continue, which copy each other's weights instead of
+    being pruned; empty for no population."""
+    needs: str = ""
+    """Library that its scheduler needs; also the name of the extra that installs it."""
+
+    @property
+    def population(self) -> bool:
+        """Whether trials train side by side as a population."""
+        return bool(self.scheduler)
+
+    def scheduler_cls(self) -> Any:
+        """Return its scheduler's class. Raises MissingExtra where the library it needs is not installed."""
+        if self.needs and find_spec(self.needs) is None:
+            raise MissingExtra(self.meaning, self.needs)
+        return resolve_name(self.scheduler)
 
     def later(self, step: int) -> str:
         """Return options with which it prunes only after evaluation ``step``; empty if there are none."""
@@ -217,8 +232,17 @@ PRUNERS: Mapping[str, Pruner] = {
     "freeze-thaw": Pruner(
         "optuna.pruners:NopPruner", "pauses trials and finishes the most promising ones", pauses=True
     ),
-    "pbt": Pruner("optuna.pruners:NopPruner", "population-based training", population=True),
-    "pb2": Pruner("optuna.pruners:NopPruner", "population-based bandits", population=True),
+    "pbt": Pruner(
+        "optuna.pruners:NopPruner",
+        "population-based training",
+        scheduler="sweepkit.backends.population:PopulationBasedTraining",
+    ),
+    "pb2": Pruner(
+        "optuna.pruners:NopPruner",
+        "population-based bandits",
+        scheduler="sweepkit.backends.ray.population:TuneScheduler",
+        needs="ray",
+    ),
 }
 """Every pruner, by its name in a study file. Options count evaluations."""
 

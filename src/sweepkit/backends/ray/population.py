@@ -1,6 +1,6 @@
-"""Ray Tune's population-based training and bandits, asked who copies whose weights.
+"""Ray Tune's population-based bandits, asked who copies whose weights.
 
-Tune's schedulers decide over its own Trial objects and a controller that runs them. They get trials that only stand for
+Tune's scheduler decides over its own Trial objects and a controller that runs them. It gets trials that only stand for
 ours and a controller that only lists them; all members meet at once, as with ``synch=True`` in Tune.
 """
 
@@ -16,20 +16,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy
-from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import PopulationBasedTraining
 from ray.tune.schedulers.pb2 import PB2
 
 from sweepkit.backends.ray import private
-from sweepkit.study.parameters import Choice, Float
 from sweepkit.study.space import dimensions, trial_seed
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Turn
 
 
 class TuneScheduler:
-    """Tune's PopulationBasedTraining or PB2 with the study's options; a :class:`sweepkit.backends.Scheduler`.
+    """Tune's PB2 with the study's options; a :class:`sweepkit.backends.Scheduler`.
 
     Chance is drawn from the study's seed and the evaluation, so that a meeting that is held again decides the same. PB2
     searches a parameter with ``log`` by its logarithm.
@@ -39,18 +36,10 @@ class TuneScheduler:
         self._seed = study.sampler.seed
         self._score = study.objective.key_of
         self._space: dict[str, Any] = {d.name: d.parameter for d in dimensions(study.space).values()}
-        self._logs = study.pruner.type == "pb2"
         settings = {"time_attr": "evaluation", "metric": "score", "mode": "max", "synch": True, "log_config": False}
         options: dict[str, Any] = {"perturbation_interval": 1, **settings, **study.pruner.options}
-        if self._logs:
-            numeric = {name: p for name, p in self._space.items() if isinstance(p, Float)}
-            bounds: dict[str, Any] = {
-                name: [self._inner(name, p.low), self._inner(name, p.high)] for name, p in numeric.items()
-            }
-            self._tune: Any = PB2(**options, hyperparam_bounds=bounds)
-        else:
-            domains = {name: _domain(parameter) for name, parameter in self._space.items()}
-            self._tune = PopulationBasedTraining(**options, hyperparam_mutations=domains)
+        bounds: dict[str, Any] = {n: [self._inner(n, p.low), self._inner(n, p.high)] for n, p in self._space.items()}
+        self._tune: Any = PB2(**options, hyperparam_bounds=bounds)
         self._trials: dict[int, Any] = {}
 
     def decide(self, members: Mapping[int, Turn]) -> Mapping[int, Turn]:
@@ -86,21 +75,13 @@ class TuneScheduler:
         return {name: self._inner(name, value) for name, value in member.hyperparameters.items()}
 
     def _inner(self, name: str, value: Any) -> Any:
-        return math.log(value) if self._logs and self._space[name].log else value
+        return math.log(value) if self._space[name].log else value
 
     def _outer(self, name: str, value: Any) -> Any:
         """Return a value as it is trained: within the space, on its steps."""
         parameter = self._space[name]
-        if not isinstance(parameter, Float):
-            return value
-        value = math.exp(value) if self._logs and parameter.log else value
+        value = math.exp(value) if parameter.log else value
         return parameter.at(min(1.0, parameter.share(value)))
-
-
-def _domain(parameter: Any) -> Any:
-    if isinstance(parameter, Choice):
-        return list(parameter.choices)
-    return (tune.loguniform if parameter.log else tune.uniform)(parameter.low, parameter.high)
 
 
 @contextmanager

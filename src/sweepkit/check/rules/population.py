@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from sweepkit.check.fields import Field
 from sweepkit.check.rules.searching import option_problems
-from sweepkit.study.backends import backends_with
-from sweepkit.study.errors import Problem
-from sweepkit.study.parameters import Choice, Expression, Float
+from sweepkit.study.errors import MissingExtra, Problem
+from sweepkit.study.names import parts
+from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.samplers import PRUNERS
 from sweepkit.study.study import StudyData
 
-PERTURBABLE = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm")
-"""What a trial that resumes from a checkpoint can change: what the optimizer reads at every step."""
+PERTURBABLE = (
+    *("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm"),
+    "neftune_noise_alpha",
+)
+"""What a trial that resumes from a checkpoint can change: what is read at every step."""
+BATCHES = ("per_device_train_batch_size", "gradient_accumulation_steps")
+"""What it can change as well where its length and its evaluations are counted in steps."""
 
 _WHOLE, _NUMBER = frozenset({"int"}), frozenset({"int", "float"})
 _SHARED = {
@@ -27,10 +34,11 @@ OPTIONS: Mapping[str, Mapping[str, Field]] = {
         "burn_in_period": Field("burn_in_period", _WHOLE, 0),
         "resample_probability": Field("resample_probability", _NUMBER, 0.25),
         "perturbation_factors": Field("perturbation_factors", frozenset({"list"}), [1.2, 0.8]),
+        "fixed": Field("fixed", frozenset({"list"}), []),
     },
     "pb2": _SHARED,
 }
-"""Options of Ray Tune's schedulers, in evaluations; listed here so that a check does not need ray."""
+"""Options of Ray Tune's schedulers, in evaluations, and ``fixed``: what each member keeps as it was sampled."""
 _LIMITS: Mapping[str, tuple[float, float]] = {
     "perturbation_interval": (1, float("inf")),
     "burn_in_period": (0, float("inf")),
@@ -78,25 +86,54 @@ def _first_decision(study: StudyData, evaluations: int | None) -> Iterator[Probl
 
 def _space(study: StudyData) -> Iterator[Problem]:
     kind = study.pruner.type
+    fixed = study.pruner.options.get("fixed", []) if kind == "pbt" else []
+    fixed = fixed if isinstance(fixed, list) else []
+    for name in fixed:
+        if name not in study.space or parts(str(name))[0] or not _plain(study.space[name]):
+            message = f"expected names of training arguments in the space, with low and high or a list, got {name}"
+            yield Problem("pruner.fixed", message)
+    if fixed and not study.space.keys() - set(fixed):
+        yield Problem("pruner.fixed", f"names all of the space, so that {kind} has nothing to change")
     for name, parameter in study.space.items():
         path = f"space.{name}"
-        if name not in PERTURBABLE:
-            only = ", ".join(PERTURBABLE)
-            yield Problem(path, f"cannot change while a trial trains; {kind} searches {only}; fix it in training")
+        if name in fixed:
+            continue
+        if why := _unchanging(name, study):
+            keep = (
+                "; or list it in pruner.fixed: each member keeps its own" if kind == "pbt" and "." not in name else ""
+            )
+            yield Problem(path, f"{why}; {kind} changes {_CHANGES}; fix it in training{keep}")
         elif isinstance(parameter, Expression):
             yield Problem(path, f"{kind} perturbs each value on its own; give it low and high")
         elif isinstance(parameter, Choice) and (kind == "pb2" or not all(map(_is_number, parameter.choices))):
             plain = "low and high" if kind == "pb2" else "low and high, or a list of numbers"
             yield Problem(path, f"{kind} needs {plain} here")
-        elif not isinstance(parameter, (Float, Choice)):
+        elif not isinstance(parameter, (Float, Choice) if kind == "pb2" else (Float, Int, Choice)):
             yield Problem(path, f"{kind} needs low and high here")
+
+
+def _unchanging(name: str, study: StudyData) -> str:
+    """Return why a parameter cannot change from one evaluation to the next; empty where it can."""
+    namespace, (field, *inside) = parts(name)
+    if namespace in ("model", "peft") and re.search(r"drop(out|_path)?|pdrop", field) and not inside:
+        return ""  # in force anew whenever a trial resumes, and no weight depends on it
+    if name in BATCHES:
+        steps = study.training.get("max_steps", -1) > 0 and study.training.get("eval_strategy") == "steps"
+        return "" if steps else "changes the steps of an epoch: set training.max_steps and eval_strategy: steps"
+    return "" if name in PERTURBABLE else "cannot change while a trial trains"
+
+
+_CHANGES = f"{', '.join((*PERTURBABLE, *BATCHES))}, and dropout of model.* and peft.*"
+
+
+def _plain(parameter: Any) -> bool:
+    return isinstance(parameter, (Float, Int)) or (isinstance(parameter, Choice) and not parameter.branches)
 
 
 def _sections(study: StudyData) -> Iterator[Problem]:
     kind, trials = study.pruner.type, study.budget.trials
-    if not study.backend.kind.scheduler:
-        able = backends_with("scheduler")
-        yield Problem("pruner.type", f"{kind} needs backend.type {able}, got {study.backend.type}")
+    if study.pruner.kind.needs and find_spec(study.pruner.kind.needs) is None:
+        yield Problem("pruner.type", str(MissingExtra(study.pruner.kind.meaning, study.pruner.kind.needs)))
     if trials is None or trials < 2:
         found = "none" if trials is None else trials
         yield Problem("budget.trials", f"is the size of the population of {kind}; expected at least 2, got {found}")
