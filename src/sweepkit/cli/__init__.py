@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from sweepkit.cli import looking, running, writing
+from sweepkit.cli import best, looking, running, writing
 from sweepkit.study.errors import StudyFileError, SweepError
 from sweepkit.study.streams import scrub_output
 
@@ -71,7 +71,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Look at it": {
         "show": looking.show,
-        "best": looking.best,
+        "best": best.best,
         "replay": looking.replay,
         "report": looking.report,
         "list": looking.list_,

@@ -1,4 +1,4 @@
-"""``sweep show``, ``best``, ``replay``, ``report``, ``list`` and ``ui``: results, read without disturbing a running driver."""
+"""``sweep show``, ``replay``, ``report``, ``list`` and ``ui``: results, read without disturbing a running driver."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sweepkit.cli import studies
-from sweepkit.study.errors import StudyNotFound, SweepError
+from sweepkit.study.errors import SweepError
 from sweepkit.study.paths import project_root
-
-if TYPE_CHECKING:
-    from sweepkit.study.study import StudyData
-    from sweepkit.trial.trial import Trial
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")]
 
 
 def show(
     study: studies.Argument,
-    as_json: Json = False,
+    as_json: studies.Json = False,
     every: Annotated[bool, typer.Option("--all", help="List every trial in the order tried.")] = False,
     once: Annotated[bool, typer.Option("--once", help="Print once instead of following a running study.")] = False,
 ) -> None:
@@ -46,74 +40,6 @@ def show(
         follow(data)
     else:
         terminal.show(snapshot(data, every=every))
-
-
-def best(
-    study: studies.Argument,
-    as_json: Json = False,
-    export: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Write the model to this folder, with all it takes to train it again.",
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
-    """Print the best trial and the path of its checkpoint; in a pipe only the path, for $(sweep best STUDY).
-
-    After a confirmation, the best trial is the one with the best mean over new seeds. With several goals, one path per trial
-    of the Pareto front is printed. --export writes the model, its hyperparameters, a model card and a training script.
-    """
-    from sweepkit.check.find import find_run
-    from sweepkit.report.answer import Answer
-    from sweepkit.report.rows import read, trial_json
-
-    data = find_run(study)
-    rows = read(data)
-    found = Answer.read(data, rows)
-    chosen = found.winners
-    if as_json:
-        answers = [trial_json(data, row) for row in chosen]
-        goals = [goal.model_dump() for goal in data.objective.goals]
-        single = answers[0] if answers else None
-        answer = {"study": data.name, "goals": goals, "best": single if len(goals) == 1 else answers}
-        typer.echo(json.dumps(answer, indent=2))
-        return
-    _require_checkpoint(data, rows, chosen)
-    if export is not None:
-        _export(data, rows, chosen, export)
-        return
-    if sys.stdout.isatty():
-        from sweepkit.report import terminal
-
-        terminal.console(stderr=True).print(terminal.answer(found))
-    for row in chosen:
-        if row.checkpoint is not None:
-            typer.echo(str(row.checkpoint))
-        else:
-            typer.echo(f"trial {row.number} is Pareto-optimal, but its checkpoint is not on this machine", err=True)
-
-
-def _export(study: StudyData, rows: list[Trial], winners: list[Trial], folder: Path) -> None:
-    from sweepkit.report import terminal
-    from sweepkit.report.export import export
-
-    for row in winners:
-        target = folder if len(winners) == 1 else folder / f"trial-{row.number:04d}"
-        for path in export(study, rows, row, target.resolve()):
-            typer.echo(f"wrote {terminal.short_path(path)}")
-
-
-def _require_checkpoint(study: StudyData, rows: list[Trial], winners: list[Trial]) -> None:
-    if not winners:
-        count = f"none of its {len(rows)} trials completed" if rows else "it has no trials yet"
-        raise StudyNotFound(f"{study.name} has no best trial: {count}")
-    if all(row.checkpoint is None for row in winners):
-        raise StudyNotFound(
-            f"trial {winners[0].number} is the best of {study.name}, but its checkpoint is not on this machine: "
-            f"{study.place.trial(winners[0].number) / 'best'} does not exist"
-        )
 
 
 def replay(study: studies.Argument, overrides: studies.Overrides = None) -> None:
@@ -152,7 +78,7 @@ def report(
         typer.echo(result)
 
 
-def list_(as_json: Json = False) -> None:
+def list_(as_json: studies.Json = False) -> None:
     """List the studies of this project that ran or are running."""
     from sweepkit.check.find import stored_study, study_folders, study_names
     from sweepkit.report import terminal

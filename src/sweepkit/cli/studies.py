@@ -55,6 +55,10 @@ Overrides = Annotated[
 """The option ``--set`` of a command."""
 
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")]
+"""The option ``--json`` of a command."""
+
+
 def assignments(texts: Iterable[str]) -> dict[str, Any]:
     """Return name → value of texts ``name=value``, values read as YAML. Raises InputError."""
     from sweepkit.check.yaml import read

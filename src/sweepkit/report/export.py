@@ -53,11 +53,7 @@ def export(study: StudyData, rows: Sequence[Trial], row: Trial, folder: Path) ->
     The folder is created whole or not at all. Raises InputError where it exists and is not empty or the trial followed a
     schedule, StudyNotFound where the checkpoint is gone.
     """
-    if row.schedule:
-        raise InputError(
-            f"--export: trial {row.number} was trained along a schedule, which a training script with fixed values cannot "
-            f"repeat; sweep try {study.name} --trial {row.number} does, and its model is in {row.checkpoint}"
-        )
+    _refuse_schedule("--export", study, row)
     best = study.place.trial(row.number) / BEST
     if not best.exists():
         raise StudyNotFound(f"trial {row.number} of {study.name} has no checkpoint here: {best} does not exist")
@@ -75,6 +71,23 @@ def export(study: StudyData, rows: Sequence[Trial], row: Trial, folder: Path) ->
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return [folder / path.name for path in written]
+
+
+def _refuse_schedule(option: str, study: StudyData, row: Trial) -> None:
+    if row.schedule:
+        raise InputError(
+            f"{option}: trial {row.number} was trained along a schedule, which a training script with fixed values cannot "
+            f"repeat; sweep try {study.name} --trial {row.number} does, and its model is in {row.checkpoint}"
+        )
+
+
+def publishable(study: StudyData, rows: Sequence[Trial], row: Trial, folder: Path, *, name: str) -> None:
+    """Write what the Hub shows of a trial's model, called ``name`` there: its files, the card and the hyperparameters."""
+    _refuse_schedule("--push", study, row)
+    exported = _Exported(study, rows, row)
+    shutil.copytree(study.place.trial(row.number) / BEST, folder, ignore=shutil.ignore_patterns(ARGUMENTS))
+    (folder / "README.md").write_text(scrub(_card(exported, hub=name)))
+    (folder / "hyperparameters.yaml").write_text(scrub(_hyperparameters(exported)))
 
 
 @dataclass(frozen=True)
@@ -235,22 +248,24 @@ def _with_best_checkpoint(exported: _Exported, goal: Goal) -> dict[str, Any]:
     return {**found, "save_strategy": found["eval_strategy"], **steps, "save_total_limit": 1, **keep}
 
 
-def _card(exported: _Exported) -> str:
-    """Return the model card as Markdown."""
+def _card(exported: _Exported, hub: str = "") -> str:
+    """Return the model card as Markdown; ``hub`` is the model's name there."""
     study, row, answer = exported.study, exported.row, Answer.read(exported.study, exported.rows)
     which = "The best" if not answer.several else "Pareto-optimal"
     ended = [other for other in exported.rows if other.ending.counts]
     base = study.task.options.get("model")
-    hub = isinstance(base, str) and not looks_local(base) and not (study.home / base).exists()
+    public = isinstance(base, str) and not looks_local(base) and not (study.home / base).exists()
     source = study.task.options.get("data", study.task.path or "a task made in Python")
     prepared = study.place.data / digest(exported.task)
     counts = about(prepared)["rows"] if prepared.exists() else {}
     left_out = ALWAYS_REPORTED - {"eval_loss"} | {goal.metric for goal in study.objective.goals}
     text = _template("card.md.j2").render(
         study=study,
+        hub=hub,
+        costs=COSTS,
         fixed=hide(study.training),
         row=row,
-        base_model=base if hub else None,
+        base_model=base if public else None,
         pipeline_tag=kind_class(study.task.type).pipeline_tag if study.task.type else None,
         baseline=answer.reference,
         versus=f": {answer.versus()}" if answer.chosen == row and answer.versus() else "",

@@ -17,7 +17,7 @@ from sweepkit.tasks.splitting import rows_aside
 from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import Dataset, DatasetDict
     from transformers import EvalPrediction, PreTrainedModel, Trainer
 
 
@@ -106,6 +106,10 @@ class CausalLM(LanguageTask):
         from transformers import Trainer
 
         return self._with_perplexity(Trainer, {"preprocess_logits_for_metrics": _most_likely, **kwargs})
+
+    def predict(self, trainer: Trainer, rows: Dataset) -> tuple[dict[str, list[Any]], dict[str, float]]:
+        """Return no columns: a row is a block of several texts."""
+        return {}, trainer.evaluate(rows, metric_key_prefix="test")
 
     def decide(self, prediction: EvalPrediction) -> Decided:
         """Return the most likely next tokens."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.files import first_line
@@ -84,6 +84,8 @@ class DataSpec(BaseModel):
     """Read the training rows while training, in the order of the source, without storing them; needs ``max_steps``."""
     drop_duplicates: bool = False
     """Keep only the first of rows that are equal in the columns that the task uses."""
+    _test: Callable[[DatasetDict], Dataset] | None = PrivateAttr(default=None)
+    """Returns the rows to take for the test split."""
 
     @model_validator(mode="after")
     def _one(self) -> DataSpec:
@@ -139,15 +141,8 @@ def read(spec: DataSpec, home: Path, columns: Collection[str] = ()) -> DatasetDi
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", ParserWarning)  # rows of a csv file with more fields than its header
-            if spec.name is not None:
-                return _from_hub(spec)
-            files = spec.files(home)
-            builder, options = _builder(spec, [file for listed in files.values() for file in listed])
-            found: dict[str, Any] = {}
-            if spec.streaming:
-                found["train"] = sources.stream(builder, files.pop("train"), options)
-            found |= {split: _from_files(builder, each, options, columns) for split, each in files.items()}
-            return DatasetDict(found)
+            found = _from_hub(spec) if spec.name is not None else _by_split(spec, home, columns)
+            return found if spec._test is None else DatasetDict({**found, "test": spec._test(found)})
     except InputError:
         raise
     except Exception as error:  # pandas, pyarrow and the hub each fail in their own way
@@ -163,6 +158,18 @@ def read(spec: DataSpec, home: Path, columns: Collection[str] = ()) -> DatasetDi
         if type(root).__name__ == "EmptyDataError" or "corresponds to no data" in str(root):
             raise InputError(f"task.data: {what} is empty") from error
         raise InputError(f"task.data: {what} cannot be read: {type(root).__name__}: {first_line(root)}") from error
+
+
+def _by_split(spec: DataSpec, home: Path, columns: Collection[str]) -> DatasetDict:
+    from datasets import DatasetDict
+
+    files = spec.files(home)
+    builder, options = _builder(spec, [file for listed in files.values() for file in listed])
+    found: dict[str, Any] = {}
+    if spec.streaming:
+        found["train"] = sources.stream(builder, files.pop("train"), options)
+    found |= {split: _from_files(builder, each, options, columns) for split, each in files.items()}
+    return DatasetDict(found)
 
 
 def _cache_above(path: str | bytes) -> str:

@@ -242,7 +242,7 @@ def decide(outputs: Any, labels: Any, *, regression: bool = False) -> Decided:
     """
     import numpy as np
 
-    scores, references = _joined(outputs), _joined(labels)
+    scores, references = joined(outputs), joined(labels)
     if isinstance(labels, tuple) and len(labels) > 1:
         raise ValueError(f"there are {len(labels)} arrays of labels; override compute_metrics to score them all")
     whole = np.issubdtype(references.dtype, np.integer) or references.dtype == bool
@@ -265,12 +265,12 @@ def decide(outputs: Any, labels: Any, *, regression: bool = False) -> Decided:
     return _thresholded(scores, references, regression)
 
 
-def _joined(found: Any) -> NDArray[Any]:
+def joined(found: Any) -> NDArray[Any]:
     """Return the first of several arrays; a list holds one entry per batch (``eval_do_concat_batches: false``)."""
     import numpy as np
 
     if isinstance(found, list) and found and isinstance(found[0], (tuple, np.ndarray)):
-        return np.concatenate([_joined(batch) for batch in found])
+        return np.concatenate([joined(batch) for batch in found])
     return np.asarray(found[0] if isinstance(found, tuple) else found)
 
 

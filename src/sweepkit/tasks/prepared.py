@@ -57,6 +57,12 @@ def prepare(task: Task, folder: Path) -> Path:
     return place
 
 
+def prepare_apart(task: Task) -> None:
+    """Run ``data()`` for this process alone; what it writes has no name any more, and goes with the process."""
+    with tempfile.TemporaryDirectory(prefix="sweepkit-") as steps, _no_cache(Path(steps)):
+        task._splits = _stored(task)
+
+
 def mend(folder: Path) -> None:
     """Set aside what is damaged of the prepared data in ``folder``, so that it is prepared again."""
     for place in sorted(folder.glob("[!.]*")):

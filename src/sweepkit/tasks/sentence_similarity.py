@@ -153,6 +153,13 @@ class SentenceSimilarity(ColumnsTask):
         trainer: Trainer = _trainer()(**{**kwargs, "loss": loss, "compute_metrics": None})
         return trainer
 
+    def predict(self, trainer: Trainer, rows: Dataset) -> tuple[dict[str, list[Any]], dict[str, float]]:
+        """Return the cosine similarity of each row's first two texts."""
+        model: Any = trainer.model
+        first, second = (model.encode(list(rows[name])) for name in self._format_here()[:2])
+        scores = model.similarity_pairwise(first, second)
+        return {"prediction": [float(score) for score in scores]}, trainer.evaluate(rows, metric_key_prefix="test")
+
     def reported(self) -> frozenset[str] | None:
         """Return the loss and what the columns' evaluator reports; None where the columns cannot be read from here."""
         format_ = self._format_here()

@@ -16,7 +16,7 @@ from sweepkit.tasks.splitting import with_validation
 from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import Dataset, DatasetDict
     from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 
@@ -173,6 +173,11 @@ class Seq2Seq(LanguageTask):
         if kwargs.get("data_collator") is None:
             kwargs["data_collator"] = DataCollatorForSeq2Seq(self.processing_class(), model=kwargs["model"])
         return self._with_perplexity(_Trainer, kwargs)
+
+    def predict(self, trainer: Trainer, rows: Dataset) -> tuple[dict[str, list[Any]], dict[str, float]]:
+        """Return the generated texts, also where no metric asks for them."""
+        trainer.args.predict_with_generate = True  # type: ignore[attr-defined]  # Seq2SeqTrainingArguments
+        return super().predict(trainer, rows)
 
     def _target_length(self) -> int | None:
         return self._within("max_target_length", usual=128)

@@ -16,7 +16,7 @@ from sweepkit.tasks import metrics as metric_modules
 from sweepkit.tasks.shapes import Shape
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import Dataset, DatasetDict
     from transformers import EvalPrediction, PreTrainedModel, Trainer
 
 ALWAYS_REPORTED = frozenset({"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"})
@@ -141,6 +141,25 @@ class Task(BaseModel):
         from peft import get_peft_model
 
         return get_peft_model(model, config)
+
+    def predict(self, trainer: Trainer, rows: Dataset) -> tuple[dict[str, list[Any]], dict[str, float]]:
+        """Return what the model predicts for these prepared rows, as columns, and the metrics (``test_…``).
+
+        The default is what :meth:`decide` decides. No columns: there is no prediction per row.
+        """
+        from transformers import EvalPrediction
+
+        from sweepkit.tasks import predictions
+
+        output = trainer.predict(rows, metric_key_prefix="test")
+        assert output.label_ids is not None
+        decided = self.decide(EvalPrediction(output.predictions, output.label_ids))
+        names = getattr(self._config, "id2label", None) or {}
+        return predictions.columns(decided, output.predictions, names), dict(output.metrics or {})
+
+    def any_label(self, label: Any, row: Mapping[str, Any]) -> Any:
+        """Return a label of the source that fits an unlabelled row; ``label`` is that of a training row."""
+        return label
 
     def data_notes(self) -> list[str]:
         """Return sentences about the prepared data to read before the first trial."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -19,8 +19,8 @@ from sweepkit.tasks.splitting import with_validation
 from sweepkit.tasks.task import Template
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
-    from transformers import BatchEncoding, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+    from datasets import Dataset, DatasetDict
+    from transformers import BatchEncoding, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 _ENTITY = re.compile(r"[BIESLU]-.+")
 
@@ -132,6 +132,18 @@ class TokenClassification(TokenizedTask):
     def decide(self, prediction: EvalPrediction) -> Decided:
         """Return the most likely tag of each word."""
         return decide_tags(prediction.predictions, prediction.label_ids, self._names())
+
+    def predict(self, trainer: Trainer, rows: Dataset) -> tuple[dict[str, list[Any]], dict[str, float]]:
+        """Return the tags of each row's words, as far as the model reads them."""
+        output, names = trainer.predict(rows, metric_key_prefix="test"), self._names()
+        both = [
+            [[names[tag] for tag in tags] for tags in each] for each in _words(output.predictions, output.label_ids)
+        ]
+        return dict(zip(("prediction", "label"), map(list, zip(*both, strict=True)), strict=True)), output.metrics or {}
+
+    def any_label(self, label: Any, row: Mapping[str, Any]) -> Any:
+        """Return a tag for each word."""
+        return [label[0]] * len(row[self.words])
 
     def _names(self) -> list[str]:
         names: list[str] = self.splits["train"].features["tags"].feature.names

@@ -14,6 +14,7 @@ from sweepkit.tasks.columns import ColumnsTask
 from sweepkit.tasks.task import ALWAYS_REPORTED
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedModel, Trainer
 
 
@@ -51,6 +52,10 @@ class TrlTask(ColumnsTask, TokenizedTask):
         from transformers import AutoModelForCausalLM
 
         return self._model(AutoModelForCausalLM, config)
+
+    def predict(self, trainer: Trainer, rows: Dataset) -> tuple[dict[str, list[Any]], dict[str, float]]:
+        """Return no columns: TRL's Trainers compare no texts."""
+        return {}, trainer.evaluate(rows, metric_key_prefix="test")
 
     def reported(self) -> frozenset[str] | None:
         """Return the loss and what TRL reports beside it."""

@@ -133,6 +133,14 @@ def _test(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> 
     _answer(sock, lambda: evaluate_on_test(study, _spec(request), request["model"]))
 
 
+def _predict(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> None:
+    """Write a checkpoint's predictions to a file; the answer is one JSON line with ``metrics`` and ``rows``, or ``error``."""
+    from sweepkit.trial.predicting import predict
+
+    files = (Path(request["model"]), Path(request["output"]), request["data"] and Path(request["data"]))
+    _answer(sock, lambda: predict(study, _spec(request), *files))
+
+
 def _spec(request: Mapping[str, Any]) -> TrialSpec:
     return TrialSpec.from_json(Path(request["spec"]).read_text())
 
@@ -147,4 +155,11 @@ def _answer(sock: socket.socket, job: Callable[[], dict[str, Any]]) -> None:
     sock.sendall(json.dumps(answer).encode() + b"\n")
 
 
-JOBS = {"trial": _trial, "measure": _measure, "prepare": _prepare, "inspect": _inspect, "test": _test}
+JOBS = {
+    "trial": _trial,
+    "measure": _measure,
+    "prepare": _prepare,
+    "inspect": _inspect,
+    "test": _test,
+    "predict": _predict,
+}

@@ -89,7 +89,8 @@ def build_trainer(
     study: StudyData, spec: TrialSpec, task: Task, values: Values, callback: TrialCallback | None
 ) -> Trainer:
     """Return a fresh Trainer with every hyperparameter applied. Raises TrialFailed where the task returns another class."""
-    prepare(task, study.place.data)
+    if task._splits is None:
+        prepare(task, study.place.data)
     task._spec = spec
     trainer = fresh_trainer(task, training_arguments(task, spec, values), values, [callback] if callback else [])
     if not isinstance(trainer, Trainer):
