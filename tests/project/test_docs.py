@@ -143,12 +143,6 @@ def test_the_studies_are_listed_and_each_has_its_readme() -> None:
     assert [name for name in there if not (ROOT / "studies" / name / "README.md").exists()] == []
 
 
-def test_what_the_studies_link_to_exists() -> None:
-    for file in sorted((ROOT / "studies").rglob("*.md")):
-        for link in re.findall(r"\]\(([^)#:]+)\)", file.read_text()):
-            assert (file.parent / link).exists(), f"{file.name}: {link}"
-
-
 def test_public_names_used_in_the_readme_exist() -> None:
     assert {name for name in re.findall(r"sweepkit\.(\w+)\(", README) if not hasattr(sweepkit, name)} == set()
 

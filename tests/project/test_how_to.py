@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from sweepkit.check.study_file import load_study
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "studies" / "how-to"
 PAGES = sorted(FOLDER.glob("*.md"))
-LINKED = [ROOT / "README.md", *sorted((ROOT / "studies").rglob("*.md"))]
+FOLDERS = ("notebooks", "src", "studies", "sweeps", "tests")
+LINKED = sorted([*ROOT.glob("*.md"), *(p for f in FOLDERS for e in ("*.md", "*.ipynb") for p in (ROOT / f).rglob(e))])
+LINK = re.compile(r"""\]\(<?([^)\s>]+)|^\[[^\]]+\]:\s*(\S+)|(?:href|src)=["']([^"']+)""", re.M)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 
 
@@ -63,17 +66,26 @@ def test_the_task_of_a_page_brings_data_and_a_model_that_fit(home: Path) -> None
     assert task.model_init()(**batch).logits.shape == (4, 2)
 
 
+def prose(page: Path) -> str:
+    """Return a page's text, or that of a notebook's cells, without its code."""
+    text = page.read_text()
+    if page.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return re.sub(r"`[^`\n]*`", lambda code: code.group().replace("](", "] ("), BLOCK.sub("", text))
+
+
 def anchors(page: Path) -> set[str]:
     """Return what the page's headings are called in a link."""
-    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    titles = re.findall(r"^#+ (.*)$", prose(page), re.M)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page: Path) -> None:
-    text = BLOCK.sub("", page.read_text())
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for target in ("".join(groups) for groups in LINK.findall(prose(page))):
         if "://" in target:
+            assert re.fullmatch(r"https://[\w.-]+\.[a-z]+(/\S*)?", target), target
             continue
         path, _, anchor = target.partition("#")
         found = (page.parent / path).resolve() if path else page
