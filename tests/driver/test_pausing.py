@@ -182,7 +182,7 @@ def test_a_paused_trial_takes_a_place_in_the_budget_until_the_study_is_done(proj
     row = play.search.row(spec.number)
     assert (spec.number, row.decisions[-1]) == (
         max(play.search.trials(), key=lambda row: row.value or 0).number,
-        Decision(1, "continue", "no more trials start, and none was trained to its end"),
+        Decision(1, "continue", "no more trials start, and too few were trained to their end"),
     )
     play.play(spec)
     assert [row.ending for row in play.run()].count(Ending.complete) == 1

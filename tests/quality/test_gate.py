@@ -46,6 +46,14 @@ def test_freeze_thaw_finds_what_chance_does_not() -> None:
     assert auto.repeated == 0 and len(auto.complete) >= 3
 
 
+@pytest.mark.parametrize("pruner", [{**STRATEGY["pruner"], "promote": promote} for promote in (False, True)])
+def test_as_many_trials_are_trained_to_their_end_as_are_to_be_confirmed(pruner: dict[str, object]) -> None:
+    for seed in range(3):
+        strategy = {"pruner": pruner, "budget": {"trials": 20}, "confirm": {"top": 6, "seeds": 3}}
+        course = run(MadeUp(1, 5), strategy, Terms(budget=1000), seed)
+        assert course.trials == 20 and 1 + 6 <= len(course.complete) <= 12
+
+
 def test_a_sampler_that_is_not_asked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     blind = replace(SAMPLERS["random"], ignored=frozenset({"n_startup_trials"}))
     monkeypatch.setitem(samplers.SAMPLERS, "tpe", blind)
@@ -53,7 +61,7 @@ def test_a_sampler_that_is_not_asked_is_noticed(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_pruner_that_never_fires_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweepkit.search.strategies.Promotion", lambda options: Strategy())
+    monkeypatch.setattr("sweepkit.search.strategies.Promotion", lambda options, least: Strategy())
     assert any("trained to their end" in each for each in complaints())
 
 

@@ -19,8 +19,9 @@ from sweepkit.trial.trial import Ending
 class Promotion(Strategy):
     """ASHA with the options of Optuna's pruner of that name; ``min_resource: auto`` is a tenth of a trial."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], *, least: int = 1) -> None:
         self._options = options
+        self._least = least
         self._factor = int(options.get("reduction_factor", 4))
         self._bootstrap = int(options.get("bootstrap_count", 0))
 
@@ -36,8 +37,8 @@ class Promotion(Strategy):
     def ask(self, seen: Seen) -> Next | None:
         """Return the best promotable trial of the highest rung, else a new one.
 
-        Where no new one may start, nothing runs and no trial but the baseline was trained to its end, the best paused trial of
-        the highest rung goes on, so that the study has an answer.
+        Where no new one may start, and fewer than ``least`` trials but the baseline run or were trained to their end, the best
+        paused trial of the highest rung goes on, so that the study has an answer.
         """
         paused = seen.paused
         for rung, here in groupby(paused, lambda course: course.evaluation):  # highest first, in it best first
@@ -47,9 +48,9 @@ class Promotion(Strategy):
         if seen.room or not paused:
             return Next() if seen.room else None
         others = [course for course in seen.courses.values() if not course.spared or course.ending is Ending.running]
-        if any(course.ending in (Ending.running, Ending.complete) for course in others):
+        if sum(course.ending in (Ending.running, Ending.complete) for course in others) >= self._least:
             return None
-        return Next(paused[0].number, "no more trials start, and none was trained to its end")
+        return Next(paused[0].number, "no more trials start, and too few were trained to their end")
 
     def _going(self, seen: Seen, evaluation: int) -> tuple[list[int], list[int]]:
         """Return the trials that reached a rung, best first, and those of them that may go on."""

@@ -35,7 +35,7 @@ from sweepkit.search.records import (
     whole,
 )
 from sweepkit.search.storage import ensure_whole, together
-from sweepkit.search.strategies import strategy_of
+from sweepkit.search.strategies import needed, strategy_of
 from sweepkit.search.strategy import Next, Ruling, Seen, Strategy, Word
 from sweepkit.study.configurations import Configuration, key_of
 from sweepkit.study.errors import InputError
@@ -215,6 +215,10 @@ class Search:
         ruling = self._strategy.report(event, seen)
         if event.final or seen.courses[event.trial].spared:
             return replace(ruling, answer="continue", why="")
+        if ruling.answer == "prune" and self.proposes and needed(self._study, seen, self._history.spent):
+            return replace(
+                ruling, answer="continue", why="else too few trials would be trained to their end to confirm"
+            )
         if ruling.answer == "pause":
             chosen = self._strategy.ask(seen.with_paused(event.trial))
             if chosen is not None and chosen.number == event.trial:

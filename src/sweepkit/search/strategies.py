@@ -1,4 +1,4 @@
-"""Chooses the strategy of a study."""
+"""Chooses the strategy of a study, and what no strategy may prune."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from sweepkit.search.proposer import Proposer
 from sweepkit.search.pruning import Pruning
 from sweepkit.search.read_only import ReadOnlyStorage
 from sweepkit.search.records import Records
-from sweepkit.search.strategy import Strategy
+from sweepkit.search.strategy import Seen, Strategy
 from sweepkit.study.samplers import make_pruner, resolved
 from sweepkit.study.space import labels
 from sweepkit.study.study import StudyData
+from sweepkit.trial.trial import Ending
 
 
 def strategy_of(
@@ -29,7 +30,7 @@ def strategy_of(
 
     ``pruner`` replaces the study's own.
     """
-    spec, goals = study.pruner, study.objective
+    spec, goals, least = study.pruner, study.objective, study.confirm.top if study.confirm else 1
     if goals.metrics is not None and goals.prune_on is None:
         return Strategy()
     if pruner is None and spec.kind.pauses:
@@ -37,10 +38,9 @@ def strategy_of(
 
         known = records.earlier()
         earlier = [(labels(study.space, values), score) for values, score in (known.ranked if known else ())]
-        least = study.confirm.top if study.confirm else 1
         return FreezeThaw(proposer.distributions, least=least, worth=study.budget.worth, earlier=earlier)
     if pruner is None and spec.pauses:
-        return Promotion(spec.options)
+        return Promotion(spec.options, least=least)
     if pruner is None and not spec.stops:
         return Strategy()
 
@@ -48,3 +48,15 @@ def strategy_of(
         return pruner or make_pruner(spec.kind, resolved(spec.kind, spec.options, evaluations))
 
     return Pruning(records, view, make)
+
+
+def needed(study: StudyData, seen: Seen, spent: int) -> bool:
+    """Whether without one that runs fewer trials than are to be confirmed, the baseline aside, would reach their end.
+
+    ``spent`` trials of the budget were started.
+    """
+    if study.confirm is None or study.budget.trials is None:
+        return False
+    alive = (Ending.complete, Ending.running, Ending.paused)
+    hopeful = sum(course.ending in alive and not course.spared for course in seen.courses.values())
+    return hopeful - 1 + study.budget.trials - spent < study.confirm.top
