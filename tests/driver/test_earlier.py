@@ -73,6 +73,8 @@ def test_the_best_configurations_are_taken_in_turns_at_most_a_fifth(project: Pat
     assert said == ["start_from: one, trial 0, two, trial 0 and one, trial 1"]
     assert rates(taken(project, ["one", "two"], budget={"trials": 9})[0]) == [1e-3]
     assert rates(taken(project, "one", budget={"trials": 4})[0]) == []
+    mine = {"baseline": {"learning_rate": 1e-3, "weight_decay": 0.05}, "budget": {"trials": 15}}
+    assert rates(taken(project, ["one", "two"], **mine)[0]) == [3e-3, 2e-3, 5e-3], "the baseline is trained anyway"
     assert len(found.ranked) == 6
     scores = [round(score, 2) for values, score in found.ranked if values["weight_decay"] == 0.05]
     assert scores == [1.15, 0.32, -0.32, -1.15, 0.67, -0.67], "pruned trials rank last"
@@ -177,6 +179,13 @@ def test_unknown_studies_are_mistakes_of_the_file(project: Path) -> None:
         f"start_from[0]: no study ome ran in {project}; did you mean one?",
         "start_from[1]: is this study itself",
     ]
+
+
+def test_what_an_hour_is_worth_is_for_search_auto_alone(project: Path) -> None:
+    keys = {"name": "new", "budget": {"trials": 10, "worth": "0.002 per hour"}}
+    assert [problem.path for problem in check_searching(toy_study(project, **keys))] == ["budget.worth"]
+    auto = {**keys, "search": "auto", "sampler": {"seed": 1}}
+    assert check_searching(toy_study(project, **auto)) == [] and toy_study(project, **auto).budget.worth == 0.002
 
 
 @pytest.mark.real  # an MLflow store

@@ -71,6 +71,10 @@ def take(study: StudyData, known: Mapping[str, Any], sources: Iterable[Source], 
     sources, configurations = list(sources), Configurations(study, known)
     trials = study.budget.trials
     most = WITHOUT_BUDGET if trials is None else trials // SHARE
+    given_by_hand = [
+        *study.enqueue,
+        *([] if study.baseline is None else [configurations.baseline(study.baseline).hyperparameters]),
+    ]
     first: dict[str, tuple[str, Mapping[str, Any]]] = {}
     turns = zip_longest(*([(each.name, *trial) for trial in each.trials[: each.complete]] for each in sources))
     for name, label, given in filter(None, chain.from_iterable(turns)):
@@ -82,7 +86,8 @@ def take(study: StudyData, known: Mapping[str, Any], sources: Iterable[Source], 
         except InputError as error:
             say(f"start_from: {name}, {label} is left out: {first_line(error)}")
             continue
-        if values and key_of(values) not in first:
+        tried = any(values.items() <= own.items() for own in given_by_hand)
+        if values and not tried and key_of(values) not in first:
             first[key_of(values)] = f"{name}, {label}", values
             if changed:
                 say(f"start_from: {name}, {label}: {'; '.join(changed)}")

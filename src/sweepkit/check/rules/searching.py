@@ -160,6 +160,10 @@ def _budget(study: StudyData) -> Iterator[Problem]:
         yield Problem("budget", "has no end; give trials, hours, gpu_hours or target")
     if budget.target is not None and study.objective.metrics is not None:
         yield Problem("budget.target", "belongs to studies with one metric; leave it out")
+    if budget.worth is not None and not study.pruner.kind.pauses:
+        yield Problem(
+            "budget.worth", "only search: auto expects something of an hour; leave it out, or set search: auto"
+        )
 
 
 def _confirmation(study: StudyData) -> Iterator[Problem]:
