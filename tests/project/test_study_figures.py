@@ -46,5 +46,10 @@ def test_the_figures_of_an_answer_are_those_of_the_recorded_run(study: Path) -> 
     assert unfounded(answer, study) == []
 
 
+def test_the_quickstarts_ending_in_the_readme_is_that_of_the_recorded_run() -> None:
+    (ending,) = re.findall(r"^spam  done.*?^      checkpoint", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert unfounded(re.sub(r"0\.\d+ better than", "better than", ending), ROOT / "studies" / "spam") == []
+
+
 def test_a_figure_that_no_run_had_is_found() -> None:
     assert unfounded("0.9001 of 58,570 weights at 1.5e-3", ROOT / "studies" / "digits") == ["0.9001", "58,570"]
