@@ -131,7 +131,7 @@ COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]  # wh
 
 
 def test_the_commands_are_the_promised_ones() -> None:
-    promised = "run tune check show list best report ui schema new import try enqueue stop retry sync"
+    promised = "run tune check show list best report ui schema new task import try enqueue stop retry sync"
     assert sorted(promised.split()) == COMMANDS
 
 
@@ -579,7 +579,10 @@ def test_new_writes_a_study_that_passes_its_check(project: Path, kind: str) -> N
     source, content = SOURCES.get(kind, ("data.csv", "text,label\nfree prize,1\nsee you,0\n"))
     (project / source).parent.mkdir(parents=True, exist_ok=True)
     (project / source).write_text(content)
-    source = "data" if kind == "image-classification" else source
+    if kind == "image-classification":
+        source = "data"
+        (project / "data/dog").mkdir()
+        (project / "data/dog/1.png").touch()
     made = sweep("new", "studies/mine", "--kind", kind, "--data", source, "--model", "model")
     assert (made.exit_code, made.exception) == (0, None)
     assert sorted(path.name for path in (project / "studies" / "mine").iterdir()) == [
@@ -592,12 +595,17 @@ def test_new_writes_a_study_that_passes_its_check(project: Path, kind: str) -> N
 
 
 def test_new_takes_the_metric_it_is_told(project: Path) -> None:
-    (project / "my.csv").write_text("text,label\nfree prize,spam\nsee you,ham\n")
+    (project / "my.csv").write_text("text,label\n" + "free prize,spam\nsee you,ham\n" * 5)
     (project / "model").mkdir()
     sweep("new", "mystudy", "--data", "my.csv", "--model", "model", "--metric", "f1")
     found = read_study("mystudy/study.yaml")
     assert (found.name, found.objective.metric, found.objective.direction) == ("mystudy", "eval_f1", "maximize")
-    assert found.task.options == {"model": "../model", "data": {"path": "../my.csv"}}
+    assert found.task.options == {
+        "model": "../model",
+        "data": {"path": "../my.csv"},
+        "text": "text",
+        "label": "label",
+    }
 
 
 @pytest.mark.parametrize(
@@ -605,7 +613,12 @@ def test_new_takes_the_metric_it_is_told(project: Path) -> None:
     [
         (["--data", "my.csv", "--model", "m"], "mystudy exists already and is not overwritten; choose another name"),
         (["--data", "my.cvs", "--model", "m"], "--data: there is no file or folder my.cvs; did you mean my.csv?"),
-        (["--model", "m"], "--data is needed: a local path, a name on the hub, or package:NAME/path"),
+        (
+            ["--model", "m"],
+            "DATA: there is no file or folder mystudy here, and on the hub: task.data: mystudy cannot be read: "
+            "ConnectionError: Couldn't reach 'mystudy' on the Hub (OfflineModeIsEnabled); --kind writes the study without "
+            "looking at it",
+        ),
     ],
 )
 def test_new_refuses_and_writes_nothing(project: Path, arguments: list[str], message: str) -> None:

@@ -129,7 +129,7 @@ def test_nothing_is_written_over(reviews: Path, measured: list[Measured]) -> Non
             ["reviews.csv", "--model", "tiny", "--set", "task.label=star"],
             "there is no column star; did you mean stars?",
         ),
-        (["raw.csv", "--model", "tiny"], "--set 'task.data.columns=[label, text]'"),
+        (["raw.csv", "--model", "tiny"], "--set 'task.text=column2' --set 'task.label=column1'"),
     ],
 )
 def test_what_cannot_be_planned_is_said_and_leaves_nothing(

@@ -161,7 +161,7 @@ def test_what_is_doubtful_is_refused_with_the_columns_and_what_to_type(columns: 
     with pytest.raises(InputError) as caught:
         recognised(columns)
     said = str(caught.value)
-    assert REFUSED[columns] in said and "\n  sweep tune data.csv --kind" in said
+    assert REFUSED[columns] in said and ("\n  sweep tune data.csv --kind" in said or "sweep task NAME" in said)
     assert all(f"\n  {text.split('=')[0]}: " in said for text in columns.split())
 
 

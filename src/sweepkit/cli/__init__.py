@@ -56,6 +56,7 @@ app = typer.Typer(
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Write a study": {
         "new": writing.new,
+        "task": writing.task,
         "import": writing.import_,
         "check": writing.check,
         "schema": writing.schema,

@@ -11,7 +11,6 @@ import typer
 from sweepkit.cli import studies
 from sweepkit.study.backends import BACKENDS, meanings
 from sweepkit.study.errors import InputError
-from sweepkit.tasks.kinds import KINDS
 
 if TYPE_CHECKING:
     from sweepkit.check import Checked
@@ -73,36 +72,14 @@ def _run(checked: Checked, *, fresh: bool = False) -> NoReturn:
 def tune(
     data: Annotated[
         str,
-        typer.Argument(
-            metavar="DATA",
-            help="A csv, json, parquet or CoNLL file, a folder with files of train, validation and test or with images by "
-            "class, a dataset on the hub, or package:NAME/path.",
-            autocompletion=studies.complete_path,
-            show_default=False,
-        ),
+        typer.Argument(metavar="DATA", help=studies.DATA, autocompletion=studies.complete_path, show_default=False),
     ],
-    model: Annotated[
-        str,
-        typer.Option(
-            help="A local folder, a model on the hub, or package:NAME/sub/folder; by default the kind's.",
-            show_default=False,
-        ),
-    ] = "",
+    model: studies.DefaultModel = "",
     minutes: Annotated[
         float | None, typer.Option(help="Minutes that all of it may take, confirmation included.", show_default="30")
     ] = None,
-    kind: Annotated[
-        str,
-        typer.Option(
-            help="Built-in task kind; by default recognised by the data's columns.",
-            autocompletion=lambda: list(KINDS),
-            show_default=False,
-        ),
-    ] = "",
-    name: Annotated[
-        str,
-        typer.Option(help="Name of the study and of its folder; by default made of the data's.", show_default=False),
-    ] = "",
+    kind: studies.RecognisedKind = "",
+    name: studies.Name = "",
     overrides: studies.Overrides = None,
     no_run: Annotated[
         bool, typer.Option("--no-run", "--dry-run", help="Write the study and show its plan only.")
@@ -117,15 +94,17 @@ def tune(
     For example: sweep tune reviews.csv --model distilbert/distilbert-base-uncased --minutes 60
     """
     from sweepkit.check.find import find_study
+    from sweepkit.cli.asked import default_folder
     from sweepkit.cli.plan import plan
-    from sweepkit.cli.tune import Asked, default_folder
+    from sweepkit.cli.tune import Plan
     from sweepkit.cli.writing import probed
     from sweepkit.report import terminal
 
     typed = {"model": model, "minutes": "" if minutes is None else f"{minutes:g}", "kind": kind, "name": name}
-    asked = Asked(
+    asked = Plan(
+        command="tune",
         data=data,
-        folder=Path(name) if name else default_folder(data),
+        folder=Path(name) if name else default_folder(data, "-tuned"),
         options={option: value for option, value in typed.items() if value},
         overrides=overrides or [],
         say=typer.echo,

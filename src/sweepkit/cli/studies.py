@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweepkit.study.errors import InputError, Problem, StudyFileError, StudyNotFound
+from sweepkit.tasks.kinds import KINDS
 
 if TYPE_CHECKING:
     from sweepkit.check import Checked
@@ -43,6 +44,30 @@ Argument = Annotated[
 """The argument STUDY of a command."""
 
 
+DATA = (
+    "A csv, json, parquet or CoNLL file, a folder with files of train, validation and test or with images by class, a dataset "
+    "on the hub, or package:NAME/path."
+)
+"""The help of the argument DATA of a command."""
+RecognisedKind = Annotated[
+    str,
+    typer.Option(
+        help=f"Built-in task kind; by default recognised by the data's columns: {', '.join(KINDS)}.",
+        autocompletion=lambda: list(KINDS),
+        show_default=False,
+    ),
+]
+DefaultModel = Annotated[
+    str,
+    typer.Option(
+        help="A local folder, a model on the hub, or package:NAME/sub/folder; by default the kind's.",
+        show_default=False,
+    ),
+]
+Name = Annotated[
+    str,
+    typer.Option(help="Name of the study and of its folder; by default made of the data's.", show_default=False),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

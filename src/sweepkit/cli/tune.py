@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,20 +16,17 @@ from sweepkit.check import Checked
 from sweepkit.check.merging import with_overrides
 from sweepkit.check.study_file import load_study
 from sweepkit.check.yaml import Document
-from sweepkit.cli.new import check_kind, objective_of, reference, yaml_text
+from sweepkit.cli.asked import Asked, below, check_name, flow, reference, typed, yaml_text
+from sweepkit.cli.new import objective_of
 from sweepkit.driver import tuning
 from sweepkit.driver.forecast import Forecast
 from sweepkit.study import words
 from sweepkit.study.errors import InputError, StudyFileError
 from sweepkit.study.files import write_whole
 from sweepkit.study.parameters import Expression
-from sweepkit.study.paths import LONGEST_NAME, NAMING, RUNS, is_name
-from sweepkit.tasks.data import DataSpec
+from sweepkit.study.paths import RUNS
 from sweepkit.tasks.kinds import kind_class
-from sweepkit.tasks.locations import headless, located
-from sweepkit.tasks.recognise import Recognised, naming, recognise
-from sweepkit.tasks.references import PACKAGE, downloaded_model, find_model, looks_local, offline, package_path
-from sweepkit.tasks.tables import read_quietly
+from sweepkit.tasks.references import downloaded_model, find_model, looks_local
 from sweepkit.tasks.task import Template
 
 FILE = "study.yaml"
@@ -43,38 +39,23 @@ _BLOCKS = ("task", "training")
 
 
 @dataclass(kw_only=True)
-class Asked:
-    """What was typed, and the steps that follow from it, each said as it is taken."""
+class Plan(Asked):
+    """The study of ``sweep tune``, planned step by step."""
 
-    data: str
-    folder: Path
-    options: Mapping[str, str]
-    """Options as they were typed, without ``--``; those left out are missing."""
-    overrides: Sequence[str]
-    say: Callable[[str], None]
     probe: Callable[[Checked], Forecast]
     began: float = field(default_factory=time.monotonic)
-    _why: dict[str, str] = field(default_factory=dict)
 
     @property
     def minutes(self) -> float:
         """Minutes that all may take."""
         return float(self.options.get("minutes", MINUTES))
 
-    @property
-    def again(self) -> str:
-        """The command, to which an error adds what is missing."""
-        return shlex.join(["sweep", "tune", self.data, *_typed(self.options, self.overrides)])
-
     def planned(self) -> Path:
         """Return the study file: one that this command wrote before, else a new one. Raises InputError."""
-        if not is_name(self.folder.name):
-            raise InputError(
-                f"--name: {self.folder.name} cannot name a study; expected {NAMING}, at most {LONGEST_NAME}"
-            )
+        check_name(self.folder)
         if self.minutes <= 0:
             raise InputError(f"--minutes: expected a number above 0, got {self.options['minutes']}")
-        source = self._source()
+        source = self.source()
         if (file := self.folder / FILE).exists():
             self._same(file, source)
             self.say(f"resuming {file} as planned; use another --name for a new plan")
@@ -93,28 +74,6 @@ class Asked:
         return file
 
     # What was typed.
-
-    def _source(self) -> dict[str, Any]:
-        """Return ``task.data`` as the study file says it."""
-        path = Path(self.data).expanduser()
-        if not path.exists() or path.resolve() == self.folder.resolve():
-            text = reference(self.data, self.folder, "DATA")
-            source: dict[str, Any] = {"path" if text.startswith(PACKAGE) or "://" in text else "name": text}
-            if text.startswith(PACKAGE) and "path" in (found := located(package_path(text))):
-                source = {**found, "path": text}
-        else:
-            source = {name: self._relative(value) for name, value in located(path).items()}
-        return {**source, **_below("task.data.", self._sets())}
-
-    def _relative(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return [self._relative(each) for each in value]
-        return reference(value, self.folder, "DATA") if Path(value).exists() else value
-
-    def _sets(self) -> dict[str, Any]:
-        from sweepkit.cli.studies import assignments
-
-        return assignments(self.overrides)
 
     def _same(self, file: Path, source: Mapping[str, Any]) -> None:
         """Raise InputError unless the file was written for this data, and for the options that were typed."""
@@ -141,18 +100,18 @@ class Asked:
         known = {name: value for name, value in options.items() if name != "name"}
         if "model" in known:
             known["model"] = reference(known["model"], self.folder, "--model")
-        return _typed(known, self.overrides)
+        return typed(known, self.overrides)
 
     # Kind, columns, model and recipe.
 
     def _study(self, source: dict[str, Any]) -> dict[str, Any]:
         """Return the study with a provisional length and budget."""
-        sets = self._sets()
-        found = self._recognised(source)
+        sets = self.sets
+        found = self.recognised(source)
         kind, template = found.kind, kind_class(found.kind).template
         assert template is not None  # every built-in kind has one
         metric, direction, options = objective_of(kind, "")
-        model = sets.get("task.model") or self._model(kind, template)
+        model = sets.get("task.model") or self.model(kind)
         searching = self._recipe(template, model)
         training = {"num_train_epochs": PROBED_EPOCHS, "eval_strategy": "steps", "eval_steps": 1 / tuning.EVALUATIONS}
         return {
@@ -167,57 +126,15 @@ class Asked:
             "confirm": {"top": tuning.TOP, "seeds": tuning.SEEDS},
         }
 
-    def _recognised(self, source: Mapping[str, Any]) -> Recognised:
-        """Return kind and columns; what ``--kind`` and ``--set task.…`` say wins."""
-        sets = self._sets()
-        kind = str(self.options.get("kind") or sets.get("task.type") or "")
-        if kind:
-            check_kind(kind)
-        rows = read_quietly(DataSpec.model_validate(source), self.folder)
-        if "train" not in rows:
-            raise InputError(f"{self.data} has no split train; its splits are {', '.join(rows)}")
-        counts = ", ".join(f"{len(part)} of {split}" for split, part in rows.items())
-        self._tell("data", f"{self.data}: {counts}")
-        if names := headless(rows["train"].column_names):
-            first = ", ".join(rows["train"].column_names)
-            raise InputError(
-                f"{self.data}: the first line looks like a row and not like the names of its columns: {first[:200]}\n"
-                f"name them: {self.again} --set 'task.data.columns=[{names}]'"
-            )
-        task = _below("task.", sets)
-        chosen = {name: task[name] for name in naming(kind) if name in task}
-        if renamed := _below("columns.", task):
-            chosen["columns"] = {**(chosen.get("columns") or {}), **renamed}
-        found = recognise(rows["train"], kind=kind, chosen=chosen, again=self.again)
-        others = f"; {words.listed(list(found.others))} would do too (--kind)" if found.others else ""
-        unused = f"; not used: {', '.join(found.unused)}" if found.unused else ""
-        self._tell("kind", f"{found.kind}: {found.taken}{unused}{others}; --kind and --set task.COLUMN=NAME correct it")
-        return found
-
-    def _model(self, kind: str, template: Template) -> str:
-        """Return the model as the study file names it. Raises InputError where the default cannot be had."""
-        if given := self.options.get("model"):
-            found = reference(given, self.folder, "--model")
-            self._tell("model", found)
-            return found
-        model = template.model
-        if downloaded_model(model) is None and (problem := _unreachable(model)):
-            raise InputError(
-                f"no model is named, and {model}, the default of {kind}, {problem}; name one with --model: a local folder, a "
-                "model on the hub that is in the cache, or package:NAME/sub/folder"
-            )
-        self._tell("model", f"{model}, the default of {kind}; --model names another")
-        return model
-
     def _recipe(self, template: Template, model: Any) -> dict[str, Any]:
         """Return the recipe, and what of it differs for the kind."""
         large = isinstance(model, str) and self._weights(model) > LARGE
         if (template.adapter or large) and find_spec("peft") is not None:
             why = f"weights of more than {words.size(LARGE)}" if large else "language models are tuned with adapters"
-            self._tell("recipe", f"lora: {why}")
+            self.tell("recipe", f"lora: {why}")
             return {"sweep": "lora", "training": {"peft.target_modules": "all-linear"}}
         hint = "; pip install 'sweepkit[peft]' would tune adapters" if template.adapter or large else ""
-        self._tell("recipe", f"finetune-adamw: all weights are trained{hint}")
+        self.tell("recipe", f"finetune-adamw: all weights are trained{hint}")
         low, high = template.learning_rate
         space: dict[str, Any] = {"learning_rate": {"low": float(low), "high": float(high), "log": True}}
         space["weight_decay"] = {"low": 0.0, "high": 0.1, "role": "nuisance"}  # from 0 on, the Trainer's default
@@ -237,13 +154,13 @@ class Asked:
         drawn = [name for name, each in checked.study.space.items() if not isinstance(each, Expression)]
         study = self._with_sets({**study, "baseline": {n: checked.known[n] for n in drawn if n in checked.known}})
         arguments = kind_class(study["task"]["type"]).arguments_type.partition(":")[2]
-        self._tell("baseline", f"what {arguments} and the model default to")
+        self.tell("baseline", f"what {arguments} and the model default to")
         checked = self._checked(study)
         forecast = self.probe(checked)
         for objection in forecast.objections(checked.study):
             self.say(f"warning: {objection}")
         rows = json.loads(checked.study.place.data_json.read_text(encoding="utf-8"))["rows"]
-        asked = _below("training.", self._sets())
+        asked = below("training.", self.sets)
         fixed = {"num_train_epochs", "max_steps"} & asked.keys()
         epochs = float(asked.get("num_train_epochs", PROBED_EPOCHS))
         room = tuning.Room(
@@ -264,11 +181,11 @@ class Asked:
             ) from None
         length = "" if "max_steps" in fixed else f"{tuning.in_epochs(plan.epochs)}, "
         steps = round(sum(one.steps for one in forecast.measured) / len(forecast.measured) * plan.epochs / epochs)
-        self._tell(
+        self.tell(
             "length",
             f"{length}about {words.plural(steps, 'step')} and {words.span(plan.trial_seconds)} if trained to the end",
         )
-        self._tell(
+        self.tell(
             "budget",
             f"up to {words.plural(plan.trials, 'trial')} in {words.span(plan.search_seconds)}, {room.slots} at a time; "
             f"{words.span(plan.confirm_seconds)} to train the best {tuning.TOP} and the baseline over {tuning.SEEDS} new seeds",
@@ -276,14 +193,14 @@ class Asked:
         task, training = dict(study["task"]), dict(study["training"])
         if plan.eval_rows is not None:
             task["eval_samples"] = plan.eval_rows
-            self._tell(
+            self.tell(
                 "evaluation", f"{plan.eval_rows} of {rows['validation']} validation rows, as all would take too long"
             )
         if not fixed:
             training["num_train_epochs"] = plan.epochs if plan.epochs % 1 else int(plan.epochs)
         hours, grace = round(plan.seconds / 3600, 4), round(plan.trial_seconds / 60, 2)
         budget = {"trials": plan.trials, "hours": hours, "grace_minutes": grace}
-        self._tell(
+        self.tell(
             "baseline", f"what {kind_class(task['type']).arguments_type.partition(':')[2]} and the model default to"
         )
         return {**study, "task": task, "training": training, "budget": budget}
@@ -312,59 +229,14 @@ class Asked:
 
     # Words.
 
-    def _tell(self, what: str, text: str) -> None:
-        self._why[what] = text
-        self.say(f"{what:10}  {text}")
-
     def _text(self, study: Mapping[str, Any], source: Mapping[str, Any]) -> str:
         """Return the study file, with what was decided and why."""
         typed = self._recorded({"minutes": f"{self.minutes:g}", **self.options})
         lines = [f"{_WROTE}{shlex.join(['sweep', 'tune', self._key(source), *typed])}"]
-        lines += [f"# {what}: {text}" for what, text in self._why.items()]
+        lines += [f"# {what}: {text}" for what, text in self.why.items()]
         for key, value in study.items():
             if key in _BLOCKS:
-                lines += [f"{key}:", *(f"  {yaml_text(name)}: {_flow(each)}" for name, each in value.items())]
+                lines += [f"{key}:", *(f"  {yaml_text(name)}: {flow(each)}" for name, each in value.items())]
             else:
-                lines.append(f"{key}: {_flow(value)}")
+                lines.append(f"{key}: {flow(value)}")
         return "\n".join(lines) + "\n"
-
-
-def _typed(options: Mapping[str, str], overrides: Sequence[str]) -> list[str]:
-    """Return options as one word each, so that two commands can be compared."""
-    return [*(f"--{name}={value}" for name, value in options.items()), *(f"--set={each}" for each in overrides)]
-
-
-def _below(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-
-
-def _unreachable(model: str) -> str:
-    """Return why a model of the hub cannot be had, in words; empty where it can."""
-    if variable := offline():
-        return f"is not in the cache while {variable} is set"
-    from huggingface_hub import hf_hub_download
-
-    try:
-        hf_hub_download(model, "config.json")
-    except Exception as error:  # noqa: BLE001  # the network and the hub each fail in their own way
-        return f"cannot be downloaded ({type(error).__name__})"
-    return ""
-
-
-def _flow(value: Any) -> str:
-    """Return a value as YAML in one line."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{yaml_text(str(name))}: {_flow(each)}" for name, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_flow, value)) + "]"
-    if isinstance(value, float):
-        short = words.setting(value)
-        return short if float(short) == value and not short.isdigit() else repr(value)
-    return yaml_text(value) if isinstance(value, str) else json.dumps(value)
-
-
-def default_folder(data: str) -> Path:
-    """Return the folder of a study of this data, in the current one."""
-    stem = Path(os.path.normpath(data.removeprefix("package:"))).name.removesuffix(".gz").partition(".")[0]
-    plain = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in stem).strip("-") or "data"
-    return Path(f"{plain}-tuned")

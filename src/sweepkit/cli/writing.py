@@ -1,8 +1,9 @@
-"""``sweep new``, ``import``, ``check`` and ``schema``: writing study files and checking them."""
+"""``sweep new``, ``task``, ``import``, ``check`` and ``schema``: writing study files and checking them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,29 +30,82 @@ Model = Annotated[
 
 
 def new(
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder to write; the study takes its name.", show_default=False)
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help=f"{studies.DATA} With --data, the folder to write instead.",
+            autocompletion=studies.complete_path,
+            show_default=False,
+        ),
     ],
-    kind: Kind = FIRST_KIND,
-    data: Data = "",
-    model: Model = "",
+    kind: studies.RecognisedKind = "",
+    source: Annotated[
+        str, typer.Option("--data", help="The data, where the argument is the folder to write.", show_default=False)
+    ] = "",
+    model: studies.DefaultModel = "",
     metric: Annotated[
         str,
         typer.Option(help="Metric to optimise, for example f1; by default the kind's usual one.", show_default=False),
     ] = "",
+    name: studies.Name = "",
+    overrides: studies.Overrides = None,
 ) -> None:
-    """Write a study folder from a built-in kind, ready to run.
+    """Write a study of your data, ready to run: kind and columns are recognised, and said.
 
-    For example: sweep new mystudy --kind text-classification --data my.csv --model bert-base-uncased --metric f1
+    For example: sweep new reviews.csv --model bert-base-uncased
     """
+    from sweepkit.cli.asked import Asked, default_folder
     from sweepkit.cli.new import write
+
+    default = data if source else default_folder(data, "-study" if Path(data).is_dir() else "")
+    typed = {"data": source, "kind": kind, "model": model, "metric": metric, "name": name}
+    asked = Asked(
+        command="new",
+        data=source or data,
+        folder=Path(name or default),
+        options={option: value for option, value in typed.items() if value},
+        overrides=overrides or [],
+        say=typer.echo,
+    )
+    _next(_wrote(write(asked, metric)))
+
+
+def task(
+    folder: Annotated[
+        Path, typer.Argument(metavar="NAME", help="Folder to write; the study takes its name.", show_default=False)
+    ],
+) -> None:
+    """Write the scaffold of a Task of your own and the study that uses it, ready to run and to be changed.
+
+    For example: sweep task mytask
+    """
+    from sweepkit.cli.new import write_task
+
+    _next(_wrote(write_task(folder)))
+
+
+def _wrote(files: Sequence[Path]) -> str:
+    """Say which files were written, and return the first as it is typed."""
     from sweepkit.report import terminal
 
-    written = write(folder, kind=kind, data=data, model=model, metric=metric)
-    for path in written:
+    for path in files:
         typer.echo(f"wrote {terminal.short_path(path.resolve())}")
-    file = quote(terminal.short_path(written[0].resolve()))
-    typer.echo(f"\nnext\n  sweep check {file}\n  sweep run {file}")
+    return terminal.short_path(files[0].resolve())
+
+
+def _next(file: str, to_do: Sequence[str] = ()) -> None:
+    """Say what is left to do before a study can run, and how to run it."""
+    from sweepkit.check.find import find_study
+
+    found = [*to_do]
+    try:
+        find_study(file)
+    except StudyFileError as error:
+        found += map(str, error.problems)
+    if found:
+        typer.echo("\n  ".join(["\nto do before it can run", *found]))
+    typer.echo(f"\nnext\n  sweep check {quote(file)}\n  sweep run {quote(file)}")
 
 
 def import_(
@@ -67,9 +121,8 @@ def import_(
 
     For example: sweep import wandb-sweep.yaml --kind text-classification --data my.csv --model bert-base-uncased
     """
-    from sweepkit.check.find import find_study
     from sweepkit.check.wandb import FILL_IN, import_sweep
-    from sweepkit.cli.new import check_kind, data_reference, reference
+    from sweepkit.cli.asked import check_kind, data_reference, reference
     from sweepkit.report import terminal
 
     if output.exists():
@@ -94,13 +147,7 @@ def import_(
     unnamed = {"model": options.get("model"), "data": (options.get("data") or {}).get("path")}
     to_do = [f"fill in task.{option}" for option, found in unnamed.items() if found == FILL_IN]
     to_do += [] if converted.study.space else ["say in space what may vary; nothing of the sweep could be searched"]
-    try:
-        find_study(str(output))
-    except StudyFileError as error:
-        to_do += map(str, error.problems)
-    if to_do:
-        typer.echo("\n  ".join(["\nto do before it can run", *to_do]))
-    typer.echo(f"\nnext\n  sweep check {quote(file)}\n  sweep run {quote(file)}")
+    _next(file, to_do)
 
 
 def check(

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.built_in import LanguageTask
-from sweepkit.tasks.data import Column, DataSpec, as_text, choose, complete, read
+from sweepkit.tasks.data import Column, DataSpec, read
 from sweepkit.tasks.metrics import Decided
+from sweepkit.tasks.rows import as_text, choose, complete
 from sweepkit.tasks.shapes import TEXT
 from sweepkit.tasks.splitting import rows_aside
 from sweepkit.tasks.task import Template

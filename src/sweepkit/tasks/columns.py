@@ -9,7 +9,8 @@ from pydantic import field_validator
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.built_in import BuiltInTask
-from sweepkit.tasks.data import choose, complete, read
+from sweepkit.tasks.data import read
+from sweepkit.tasks.rows import choose, complete
 from sweepkit.tasks.splitting import with_validation
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from sweepkit.study.errors import InputError
+from sweepkit.tasks.lines import opened
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -14,17 +15,16 @@ COLUMNS = ("words", "tags")
 """Names of the first and the last column; those between have none."""
 
 
-def read_conll(files: Sequence[str], names: Sequence[str] | None = None) -> Dataset:
+def read_conll(files: Sequence[str], names: Sequence[str] | None = None, encoding: str | None = None) -> Dataset:
     """Return a row of lists per sentence; ``names`` are those of all columns. Raises InputError with file and line.
 
     Lines with -DOCSTART- and comments before a sentence (``# text = …``) are left out.
     """
-    import fsspec
     from datasets import Dataset
 
     found: dict[str, list[list[str]]] = {name: [] for name in names or COLUMNS}
     for file in files:
-        with fsspec.open(file, "rt", encoding="utf-8-sig", compression="infer") as stream:
+        with opened(file, encoding) as stream:
             for sentence in _sentences(stream, file, len(names) if names else None):
                 columns = list(zip(*sentence, strict=True))
                 for name, column in zip(found, columns if names else (columns[0], columns[-1]), strict=True):

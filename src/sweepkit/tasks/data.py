@@ -1,24 +1,24 @@
-"""Reads the rows of built-in tasks from the hub, files or pip packages; checks and splits them.
+"""Reads the rows of built-in tasks from the hub, files or pip packages.
 
 Values of untyped sources (csv, tsv, json) stay the text that was written: ``01`` is not 1.
 """
 
 from __future__ import annotations
 
+import codecs
 import warnings
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
-from sweepkit.study.errors import InputError, nearest
+from sweepkit.study.errors import InputError
 from sweepkit.study.files import first_line
 from sweepkit.tasks import references, sources
 from sweepkit.tasks.conll import read_conll
-from sweepkit.tasks.labels import unlabelled
+from sweepkit.tasks.separated import Separated
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -75,7 +75,14 @@ class DataSpec(BaseModel):
     format: Literal["csv", "tsv", "json", "parquet", "arrow", "text", "conll", "imagefolder"] | None = None
     """Format of the files; by default from their suffix."""
     separator: str | None = None
-    """Separator of a csv file; by default a comma, a tab for tsv."""
+    """Separator of a csv file; by default a comma, a tab for tsv. More than one character is a regular expression."""
+    quotes: bool | None = None
+    """Whether fields of a csv file may stand in quotes; by default they may, but not where tabs separate them."""
+    encoding: str | None = None
+    """Encoding of text files, such as ``cp1252``; by default UTF-8, or UTF-16 where the file begins with its mark."""
+    lines: Literal["error", "skip"] = "error"
+    """What is done with lines of csv and JSON files that have too many fields or cannot be read: an error, or left out and
+    counted before the first trial. With ``skip``, lines with too few fields are left out, too."""
     columns: list[str] | None = None
     """Column names of a csv file, which then has no header unless ``header: true``, or of a CoNLL file."""
     header: bool | None = None
@@ -100,6 +107,8 @@ class DataSpec(BaseModel):
             )
         if self.name is None and (self.config or self.revision):
             raise ValueError("config and revision belong to a data set of the hub (name)")
+        if self.encoding is not None and not _known_encoding(self.encoding):
+            raise ValueError(f"encoding: there is none that is called {self.encoding}; for example utf-16 or cp1252")
         if self.header is False and self.columns is None:
             raise ValueError("header: false needs columns, the names of the columns")
         return self
@@ -125,6 +134,13 @@ class DataSpec(BaseModel):
         )
 
 
+def _known_encoding(name: str) -> bool:
+    try:
+        return codecs.lookup(name)._is_text_encoding
+    except LookupError:
+        return False
+
+
 def _listed(value: str | list[str] | None) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else value
 
@@ -140,9 +156,9 @@ def read(spec: DataSpec, home: Path, columns: Collection[str] = ()) -> DatasetDi
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", ParserWarning)  # rows of a csv file with more fields than its header
+            warnings.simplefilter("error", ParserWarning)  # rows of a hub's csv file with more fields than its header
             found = _from_hub(spec) if spec.name is not None else _by_split(spec, home, columns)
-            return found if spec._test is None else DatasetDict({**found, "test": spec._test(found)})
+        return found if spec._test is None else DatasetDict({**found, "test": spec._test(found)})
     except InputError:
         raise
     except Exception as error:  # pandas, pyarrow and the hub each fail in their own way
@@ -202,12 +218,10 @@ def _from_files(builder: str, files: list[str], options: dict[str, Any], columns
     if builder == "imagefolder":
         sources.check_metadata(files[0], columns)
         return load_dataset(builder, data_dir=files[0], split="train")
-    if builder == "json":
-        return sources.read_json(files)
+    if builder == "untyped":
+        return sources.read_untyped(files, options["how"])
     if builder == "conll":
-        return read_conll(files, options.get("names"))
-    if builder == "csv":
-        options = {**options, "features": sources.text_columns(files[0], options)}
+        return read_conll(files, **options)
     if builder in ("parquet", "arrow"):
         sources.check_types(builder, files, columns)
     return load_dataset(builder, data_files={"train": files}, split="train", **options)
@@ -251,20 +265,34 @@ def _builder(spec: DataSpec, files: list[str]) -> tuple[str, dict[str, Any]]:
                     f"got {', '.join(sorted(suffixes))}; else set format: csv (tsv, json, parquet, text)"
                 )
             format_ = SUFFIXES[suffixes.pop()]  # type: ignore[assignment]  # the table holds the formats' names
+    encoding = {"encoding": spec.encoding} if spec.encoding else {}
     if format_ == "text":
-        return "text", {"keep_linebreaks": True}
+        return "text", {"keep_linebreaks": True, **encoding}
     if format_ == "conll":
-        return "conll", {"names": spec.columns}
-    if format_ not in ("csv", "tsv"):
+        return "conll", {"names": spec.columns, **encoding}
+    if format_ not in ("csv", "tsv", "json"):
         return str(format_), {}
     separator = spec.separator or ("\t" if format_ == "tsv" else ",")
-    # Only an empty field is missing: "NA", "null" and "None" occur as text.
-    options: dict[str, Any] = {"sep": separator, "keep_default_na": False, "na_values": [""], "index_col": False}
-    if separator == "\t":
-        options["quoting"] = 3  # csv.QUOTE_NONE: tab-separated text does not quote
-    if spec.columns is not None:
-        options |= {"names": spec.columns, "header": 0 if spec.header else None}
-    return "csv", options
+    separated = Separated(
+        separator=separator,
+        quotes=separator != "\t" if spec.quotes is None else spec.quotes,
+        columns=None if spec.columns is None else tuple(spec.columns),
+        header=spec.columns is None or bool(spec.header),
+    )
+    how = sources.Untyped(
+        separated=None if format_ == "json" else separated, encoding=spec.encoding, skip=spec.lines == "skip"
+    )
+    return "untyped", {"how": how}
+
+
+def skipped(spec: DataSpec, home: Path) -> dict[str, int]:
+    """Return split → number of lines that ``lines: skip`` leaves out, where there are any."""
+    if spec.lines == "error" or spec.name is not None:
+        return {}
+    files = spec.files(home)
+    builder, options = _builder(spec, [file for listed in files.values() for file in listed])
+    found = {split: options["how"].skipped(listed) for split, listed in files.items()} if builder == "untyped" else {}
+    return {split: count for split, count in found.items() if count}
 
 
 def listed_files(paths: Iterable[str | Path]) -> list[Path]:
@@ -273,97 +301,3 @@ def listed_files(paths: Iterable[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         found += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     return found
-
-
-def pair(column: str | Sequence[str]) -> dict[str, str]:
-    """Return new name → column for one text column, or two that form a pair."""
-    names = [column] if isinstance(column, str) else list(column)
-    return dict(zip(("text", "text_pair"), names, strict=False))
-
-
-def choose(rows: DatasetDict, columns: dict[str, str], labels: Collection[str] = ("labels",)) -> DatasetDict:
-    """Return the chosen columns; ``columns`` is new name → name in the source, or ``name.key`` in a column of mappings.
-
-    Raises InputError. A test split without a label column is left out.
-    """
-    from datasets import DatasetDict
-
-    if twice := [name for name, count in Counter(columns.values()).items() if count > 1]:
-        raise InputError(f"task.data: the column {twice[0]} is named for two purposes; each needs a column of its own")
-    rows = DatasetDict({split: _flat(part, columns.values()) for split, part in rows.items()})
-    for split, part in list(rows.items()):
-        missing = [name for name in columns.values() if name not in part.column_names]
-        if split == "test" and missing and missing == [columns[name] for name in labels if name in columns]:
-            del rows[split]
-        elif missing:
-            found = ", ".join(part.column_names)
-            raise InputError(
-                f"task.data: {split} has no column {', '.join(missing)}; its columns are {found}"
-                f"{nearest(missing[0], part.column_names)}"
-            )
-    chosen = rows.select_columns(list(dict.fromkeys(columns.values())))
-    for new, old in columns.items():
-        if new != old:
-            chosen = chosen.rename_column(old, new)
-    return chosen
-
-
-def _flat(part: Dataset, names: Iterable[str]) -> Dataset:
-    """Return the rows with a column ``name.key`` for each key of the mappings in a column, where one is asked for."""
-    roots = {name.partition(".")[0] for name in names if name not in part.column_names}
-    return part.flatten() if any(isinstance(part.features.get(root), dict) for root in roots) else part
-
-
-def as_text(rows: DatasetDict, columns: dict[str, str]) -> DatasetDict:
-    """Return the rows if ``columns``, new name → name in the source, hold one value each; bytes are decoded as UTF-8.
-
-    Raises InputError for lists, mappings, images and the like.
-    """
-    from datasets import Value
-
-    for new, old in columns.items():
-        for split, part in rows.items():
-            kind = part.features[new]
-            if not isinstance(kind, Value):
-                found = str(part[0][new])[:60] if len(part) else kind
-                raise InputError(
-                    f"task.{new.partition('_')[0]}: expected one text per row, but {old} of {split} holds {found}"
-                )
-            if "binary" in kind.dtype:
-                rows[split] = part.cast_column(new, Value("string"))
-    return rows
-
-
-def complete(
-    rows: DatasetDict, *, label: str | None, drop_duplicates: bool = False, optional: Collection[str] = ()
-) -> DatasetDict:
-    """Return the rows if no split is empty and no text or label, ``optional`` columns aside, is missing. Raises InputError.
-
-    A test split without labels is left out.
-    """
-    from datasets import DatasetDict
-
-    result: dict[str, Dataset] = {}
-    for split, part in rows.items():
-        if not len(part):
-            raise InputError(f"task.data: {split} is empty")
-        if label is not None and split == "test" and unlabelled(part, label, rows["train"]):
-            continue
-        for column in [name for name in part.column_names if name not in optional]:
-            nulls = part.with_format("arrow")[:][column].is_null().to_pylist()
-            empty = [number for number, value in enumerate(nulls) if value]
-            if empty:
-                what = "no label" if column == label else f"no {column}"
-                raise InputError(
-                    f"task.data: {len(empty)} of {len(part)} rows of {split} have {what}, "
-                    f"the first is row {empty[0] + 1}; complete or remove them"
-                )
-        result[split] = _without_duplicates(part) if drop_duplicates else part
-    return DatasetDict(result)
-
-
-def _without_duplicates(part: Dataset) -> Dataset:
-    import pandas
-
-    keys = pandas.DataFrame({name: [repr(value) for value in part[name]] for name in part.column_names})
-    return part.select((~keys.duplicated()).to_numpy().nonzero()[0])

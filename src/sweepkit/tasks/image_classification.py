@@ -12,8 +12,9 @@ from pydantic import Field, PrivateAttr
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import labels, models
 from sweepkit.tasks.built_in import BuiltInTask
-from sweepkit.tasks.data import Column, DataSpec, choose, complete, read
+from sweepkit.tasks.data import Column, DataSpec, read
 from sweepkit.tasks.models import FromConfig, ModelRef
+from sweepkit.tasks.rows import choose, complete
 from sweepkit.tasks.shapes import CLASS, Role
 from sweepkit.tasks.splitting import with_validation
 from sweepkit.tasks.task import Template

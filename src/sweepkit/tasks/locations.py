@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.data import SUFFIXES
+from sweepkit.tasks.lines import opened
+from sweepkit.tasks.separated import other_separator
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _SPLITS = {
     "train": "train|training",
@@ -19,26 +25,36 @@ _SPLITS = {
 _TAGGED = (".txt", ".bio", ".iob", ".iob2", ".tags")
 _TAG = re.compile(r"[A-Z][A-Z$]*([-_][A-Za-z_]+)?|[.,:`'$#()]+|-[A-Z]+-")
 _IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
+_LOOKED_AT = 500
+"""Rows that tell whether the first line is one."""
 _MOST_WORDS = 6
 """Words of the longest column name; a longer one is a value."""
 
 
 def located(path: Path) -> dict[str, Any]:
-    """Return the options of DataSpec that read a local file or folder, with absolute paths. Raises InputError."""
+    """Return the options of DataSpec that read a local file or folder, with absolute paths. Raises InputError.
+
+    A training file brings those of validation and test along that lie beside it under the same name.
+    """
     if path.is_dir():
         return _folder(path)
+    split, rest = _split(path)
+    if split == "train":
+        beside = [file for file in _files(path.parent) if _split(file)[1] == rest]
+        return {**_by_split([path, *(file for file in beside if _split(file)[0] != "train")]), **_format(path)}
     return {"path": str(path), **_format(path)}
 
 
 def _folder(folder: Path) -> dict[str, Any]:
     children = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
-    files = [
-        child for child in children if child.is_file() and (_suffix(child) in SUFFIXES or _suffix(child) in _TAGGED)
-    ]
-    by_split = {split: [file for file in files if _is(file, names)] for split, names in _SPLITS.items()}
-    if by_split["train"]:
-        found = {split: [str(file) for file in listed] for split, listed in by_split.items() if listed}
-        return {**{split: _one(listed) for split, listed in found.items()}, **_format(by_split["train"][0])}
+    files = _files(folder)
+    named = [file for file in files if _is(file, "|".join(_SPLITS.values()))]
+    if not (train := [file for file in named if _split(file)[0] == "train"]):
+        train = [file for file in files if _split(file)[0] == "train"]
+        named = [file for file in files if train and _split(file)[1] == _split(train[0])[1]]
+    if train:
+        return {**_by_split(named), **_format(train[0])}
     folders = [child for child in children if child.is_dir()]
     split_folders = {split: [each for each in folders if _is(each, names)] for split, names in _SPLITS.items()}
     if split_folders["train"] and _holds_images(split_folders["train"][0]):
@@ -54,18 +70,45 @@ def _folder(folder: Path) -> dict[str, Any]:
     )
 
 
+def _files(folder: Path) -> list[Path]:
+    found = sorted(child for child in folder.iterdir() if child.is_file() and not child.name.startswith("."))
+    return [file for file in found if _suffix(file) in SUFFIXES or _suffix(file) in _TAGGED]
+
+
+def _by_split(files: list[Path]) -> dict[str, Any]:
+    """Return split → file or files."""
+    found = {split: [str(file) for file in files if _split(file)[0] == split] for split in _SPLITS}
+    return {split: listed[0] if len(listed) == 1 else listed for split, listed in found.items() if listed}
+
+
+def _split(path: Path) -> tuple[str, str]:
+    """Return the split that a file's name says, and the rest of its name; empty for none."""
+    for split, names in _SPLITS.items():
+        if match := re.fullmatch(rf"(|.*[-_.])({names})([-_.].*|)", path.name.lower()):
+            return split, f"{match[1]}|{match[3]}"
+    return "", ""
+
+
 def _format(file: Path) -> dict[str, Any]:
     """Return how a file must be read, where its suffix does not say."""
-    if file.name.endswith(".gz"):
+    suffix = _suffix(file)
+    if suffix in _TAGGED and (suffix != ".txt" or _is_conll(file)):
+        return {"format": "conll"}
+    if suffix in SUFFIXES and suffix not in (".csv", ".txt"):
         return {}
-    if file.suffix.lower() in _TAGGED:
-        return {"format": "conll"} if file.suffix.lower() != ".txt" or _is_conll(file) else {}
-    if file.suffix.lower() == ".csv":
-        lines = _head(file, 200)
-        marks = [mark for mark in ",\t;|" if _even(lines, mark)]
-        if marks and marks[0] != ",":
-            return {"format": "tsv"} if marks[0] == "\t" else {"separator": marks[0]}
-    return {}
+    lines = _head(file, 200)
+    text = "".join(lines).lstrip()
+    if suffix not in SUFFIXES and ("\0" in text or "\ufffd" in text or not text):
+        return {}
+    if text and text[0] in ("{" if suffix == ".txt" else "{[" if suffix not in SUFFIXES else ""):
+        return {"format": "json"}
+    marks = [mark for mark in (",\t;|" if suffix != ".txt" else "\t") if _even(lines, mark)]
+    if not marks and suffix != ".txt" and (mark := other_separator(lines[0] if lines else "")):
+        marks = [mark] if "," not in lines[0] else []
+    if not marks or (suffix == ".csv" and marks[0] == ","):
+        return {} if suffix in SUFFIXES else {"format": "text"}
+    format_ = {} if suffix == ".csv" and marks[0] != "\t" else {"format": "tsv" if marks[0] == "\t" else "csv"}
+    return format_ if marks[0] in ",\t" else {**format_, "separator": marks[0]}
 
 
 def _even(lines: list[str], mark: str) -> bool:
@@ -82,17 +125,33 @@ def _is_conll(file: Path) -> bool:
     return len(widths) == 1 and min(widths) > 1 and all(_TAG.fullmatch(row[-1]) for row in rows)
 
 
-def headless(names: list[str]) -> str:
-    """Return names to give where a file's column names look like the values of a row; empty where they do not."""
-    if not any(re.fullmatch(r"[-+]?\d+(\.\d+)?", name.strip()) or len(name.split()) > _MOST_WORDS for name in names):
-        return ""
-    longest = max(range(len(names)), key=lambda index: len(names[index]))
-    others = "label" if len(names) == 2 else "column{}"
-    return ", ".join("text" if index == longest else others.format(index + 1) for index in range(len(names)))
+def unnamed(rows: Dataset, source: Mapping[str, Any]) -> list[str]:
+    """Return names for the columns of a csv file whose first line is a row of values; empty where it names them."""
+    names = rows.column_names
+    suffix = _suffix(Path(str(source.get("path") or source.get("train"))))
+    if {"columns", "header", "name"} & source.keys() or source.get("format", SUFFIXES.get(suffix)) not in (
+        "csv",
+        "tsv",
+    ):
+        return []
+    head = rows[:_LOOKED_AT]
+    votes = [_vote(name, [str(value).strip() for value in head[name] if value is not None]) for name in names]
+    row = "row" in votes or ("perhaps" in votes and "name" not in votes)
+    return [f"column{number + 1}" for number in range(len(names))] if row and "header" not in votes else []
+
+
+def _vote(name: str, values: list[str]) -> str:
+    """Return what a column says of the first line: a ``row``, ``perhaps`` one, the column's ``name``, surely a ``header``."""
+    number, different = NUMBER.fullmatch(name.strip()), set(values)
+    if values and all(map(NUMBER.fullmatch, values)):
+        return "row" if number else "header"
+    if len(different) <= len(values) / 2:
+        return "row" if name.strip() in different else "name"
+    return "perhaps" if len(name.split()) > _MOST_WORDS else ""
 
 
 def _head(file: Path, count: int) -> list[str]:
-    with file.open(encoding="utf-8-sig", errors="replace") as stream:
+    with opened(str(file), errors="replace") as stream:
         return list(islice(stream, count))
 
 
@@ -106,7 +165,3 @@ def _is(path: Path, names: str) -> bool:
 
 def _holds_images(folder: Path) -> bool:
     return any(file.suffix.lower() in _IMAGES for file in islice(folder.rglob("*"), 1000))
-
-
-def _one(listed: list[str]) -> str | list[str]:
-    return listed[0] if len(listed) == 1 else listed

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PREDICTION, PROBABILITY, LABEL = "prediction", "probability", "label"
 """Columns of predictions; ``label`` is what the row should have been."""
-_FILE_OPTIONS = ("format", "separator", "columns", "header")
+_FILE_OPTIONS = ("format", "separator", "columns", "header", "quotes", "encoding")
 
 
 def columns(decided: Decided, outputs: Any, names: Mapping[int, str]) -> dict[str, list[Any]]:

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.built_in import TokenizedTask, Without
-from sweepkit.tasks.data import Column, as_text, choose, complete, read
+from sweepkit.tasks.data import Column, read
 from sweepkit.tasks.metrics import Decided
+from sweepkit.tasks.rows import as_text, choose, complete
 from sweepkit.tasks.shapes import Role
 from sweepkit.tasks.spans import Choice, best_answers, windows
 from sweepkit.tasks.splitting import with_validation

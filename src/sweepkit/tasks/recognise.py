@@ -40,6 +40,8 @@ class Recognised:
     """Options of the task that name its columns."""
     taken: str
     """Which column is what, in words."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """Option of the task → what its column holds, in words."""
     unused: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     """Kinds that the same columns would do for."""
@@ -76,6 +78,8 @@ def recognise(rows: Dataset, *, kind: str = "", chosen: Mapping[str, Any] | None
     ``kind`` and ``chosen``, options of the task that name columns, are what a person said; ``again`` is the command to which
     an error adds what is missing.
     """
+    if any(isinstance(kind, dict) and "answer_start" not in kind for kind in rows.features.values()):
+        rows = rows.flatten()  # a column for each key of a mapping
     table = [table_column(name, rows, named=name in _names_in(chosen or {})) for name in rows.column_names]
     forced = _forced(chosen or {}, table)
     kinds = [kind] if kind else list(KINDS)
@@ -86,16 +90,23 @@ def recognise(rows: Dataset, *, kind: str = "", chosen: Mapping[str, Any] | None
     if best[0].doubts or any(fit.used != best[0].used for fit in best):
         raise InputError(_doubtful(best, table, again))
     first = next(fit for fit in fits if fit.used == best[0].used and not fit.doubts)
-    others = dict.fromkeys(fit.kind for fit in fits if fit.used == first.used and not fit.doubts)
     parts = ", ".join(f"{column.name} as {role.replace('_', ' ')}" for role, column in first.columns.items())
     last = list(first.columns.values())[-1]
     return Recognised(
         kind=first.kind,
         options=first.options,
         taken=f"{parts} ({last.about})",
+        about={role: column.about for role, column in first.columns.items()},
         unused=tuple(column.name for column in table if column.name not in first.used),
-        others=tuple(other for other in others if other != first.kind),
+        others=() if kind else _others(first, fits, table),
     )
+
+
+def _others(first: _Fit, fits: Sequence[_Fit], table: Sequence[TableColumn]) -> tuple[str, ...]:
+    """Return the other kinds that the same columns would do for, also where a person would have to say so."""
+    loose = [_fit(each, shape, table, first.columns, said=True) for each in KINDS for shape in _shapes(each)]
+    same = [fit for fit in (*fits, *loose) if fit and fit.used == first.used and not fit.doubts]
+    return tuple(dict.fromkeys(fit.kind for fit in same if fit.kind != first.kind))
 
 
 def naming(kind: str = "") -> list[str]:
@@ -197,10 +208,9 @@ def _fit(
 
 def _by_name(role: Role, table: Sequence[TableColumn], taken: Sequence[TableColumn]) -> tuple[int, list[TableColumn]]:
     """Return the columns of the first group of names that has any, and the group's number."""
-    for depth, group in enumerate(role.names):
-        if hits := [column for column in table if column.plain in group.split() and column not in taken]:
-            return depth, hits
-    return 0, []
+    depths = {column.name: role.depth(column.name) for column in table if column not in taken}
+    first = min((depth for depth in depths.values() if depth is not None), default=None)
+    return first or 0, [column for column in table if first is not None and depths.get(column.name) == first]
 
 
 def _by_value(role: Role, free: Sequence[TableColumn]) -> list[TableColumn]:
@@ -247,8 +257,15 @@ def _listed(table: Sequence[TableColumn]) -> str:
 
 def _nothing(table: Sequence[TableColumn], kinds: Sequence[str], again: str) -> str:
     looked = "\n".join(f"  {kind}: {kind_class(kind).template.data}" for kind in kinds if kind_class(kind).template)  # type: ignore[union-attr]  # asked before
+    alone = [column.name for column in table if column.alone and CLASS.depth(column.name) is not None]
+    classes = [f"{alone[0]} is the same in every row; at least two classes are needed"] if alone else []
     return "\n".join(
-        [f"no kind of task fits the data as it is; {_listed(table)}", f"looked for:\n{looked}", *_to_type(table, again)]
+        [
+            f"no kind of task fits the data as it is; {_listed(table)}",
+            *classes,
+            f"looked for:\n{looked}",
+            *_to_type(table, again),
+        ]
     )
 
 
@@ -256,10 +273,19 @@ def _to_type(table: Sequence[TableColumn], again: str) -> Iterator[str]:
     """Yield the commands that come closest."""
     texts = sorted((c for c in table if "text" in c.holds), key=lambda c: "text" not in c.surely)
     labels = [c for c in table if {"class", "number"} & c.holds and c not in texts[:1]]
+    numbers = [c for c in table if "image" in c.holds]
+    if not texts and not (numbers and labels):
+        yield "another kind is a Task of one's own: sweep task NAME writes its scaffold"
+        return
     yield "say what is what, for example:"
+    if not texts:
+        image, label = numbers[0].name, labels[0].name
+        yield f"  {again} --kind image-classification --set 'task.image={image}' --set 'task.label={label}'"
+        return
     kind = "text-regression" if labels and "class" not in labels[0].holds else "text-classification"
-    text, label = texts[0].name if texts else "COLUMN", labels[0].name if labels else "COLUMN"
-    yield f"  {again} --kind {kind} --set 'task.text={text}' --set 'task.label={label}'"
+    text = texts[0].name
+    if labels:
+        yield f"  {again} --kind {kind} --set 'task.text={text}' --set 'task.label={labels[0].name}'"
     yield f"  {again} --kind causal-lm --set 'task.text={text}'"
 
 
@@ -273,6 +299,13 @@ def _doubtful(fits: Sequence[_Fit], table: Sequence[TableColumn], again: str) ->
             for role, hits in doubts.items()
             for column in hits
         )
+    if (
+        len(pair := fits[0].doubts.get("text", ())) == 2
+        and "label" in fits[0].columns
+        and not fits[0].doubts.get("label")
+    ):
+        both = ", ".join(column.name for column in pair)
+        ways[f"  {again} --kind {fits[0].kind} --set 'task.text=[{both}]'"] = None
     flags = [column.name for column in fits[0].doubts.get("label", ()) if column.about in _FLAGS]
     if len(flags) > 1:
         kind = "multi-label-classification"

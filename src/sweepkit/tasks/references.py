@@ -93,6 +93,13 @@ def downloaded_model(hub_id: str) -> Path | None:
     return snapshot if snapshot.is_dir() else None
 
 
+def downloaded_models() -> list[str]:
+    """Return the ids of the hub's models in the local cache."""
+    folders = sorted(cache("hub", "HF_HUB_CACHE").glob("models--*"))
+    ids = [folder.name.removeprefix("models--").replace("--", "/") for folder in folders]
+    return [hub_id for hub_id in ids if downloaded_model(hub_id) is not None]
+
+
 def downloaded_data(hub_id: str) -> bool:
     """Whether a data set of the hub was loaded before, so that it loads without the network."""
     wanted, folder = re.sub(r"[_/]", "", hub_id).lower(), cache("datasets", "HF_DATASETS_CACHE")

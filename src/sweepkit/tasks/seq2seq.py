@@ -9,8 +9,9 @@ from pydantic import Field
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.built_in import LanguageTask
-from sweepkit.tasks.data import Column, as_text, choose, complete, read
+from sweepkit.tasks.data import Column, read
 from sweepkit.tasks.metrics import IGNORED, Decided, of_loss
+from sweepkit.tasks.rows import as_text, choose, complete
 from sweepkit.tasks.shapes import Role
 from sweepkit.tasks.splitting import with_validation
 from sweepkit.tasks.task import Template

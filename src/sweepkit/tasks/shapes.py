@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 
@@ -16,6 +17,20 @@ class Role:
     """text, class, number, words, tags, labels, messages, image or answers; several where any of them will do."""
     by_value: bool = False
     """Whether its values suffice where no column bears a name."""
+
+    def depth(self, name: str) -> int | None:
+        """Return the number of the first group that holds a column's name; None for none."""
+        return next((depth for depth, group in enumerate(self.names) if plain(name) in group.split()), None)
+
+
+def plain(name: str) -> str:
+    """Return the name of a column as Role has it: the last key of a mapping's, in small letters and underscores.
+
+    >>> plain(" Review Text "), plain("review.stars"), plain("unnamed: 0")
+    ('review_text', 'stars', 'unnamed_0')
+    """
+    last = re.split(r"\.(?=[A-Za-z])", name.strip())[-1]
+    return re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_")
 
 
 Shape = Mapping[str, Role]
@@ -54,7 +69,13 @@ PAIRS = (
     ("query", "document"),
     ("text", "text_pair"),
     ("text1", "text2"),
+    ("text_1", "text_2"),
     ("text_a", "text_b"),
+    ("sentence_1", "sentence_2"),
+    ("sent1", "sent2"),
+    ("s1", "s2"),
+    ("q1", "q2"),
+    ("claim", "evidence"),
     ("sentence_a", "sentence_b"),
     ("sentence_0", "sentence_1"),
     ("string1", "string2"),
@@ -71,3 +92,10 @@ def of_texts(label: Role) -> tuple[Shape, ...]:
 def of_columns(names: Mapping[str, str], holds: str = "text") -> Shape:
     """Return a shape of columns that hold the same: column → its other names, a group."""
     return {name: Role((name, other) if other else (name,), holds) for name, other in names.items()}
+
+
+def usual(shapes: Sequence[Shape], part: str, names: Sequence[str]) -> str:
+    """Return the column that most usually takes a part, such as ``label``; empty where none does."""
+    roles = [shape[part] for shape in shapes if part in shape]
+    found = [(depth, name) for role in roles for name in names if (depth := role.depth(name)) is not None]
+    return min(found)[1] if found else ""

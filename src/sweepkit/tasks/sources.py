@@ -5,24 +5,26 @@ Type inference would lose what was written: ``01`` becomes 1, and a mixture take
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 import math
-from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import conll
+from sweepkit.tasks.lines import SKIP, Lines, Unreadable, opened
+from sweepkit.tasks.separated import Separated
 
 if TYPE_CHECKING:
     import pyarrow
-    from datasets import Dataset, Features, IterableDataset
+    from datasets import Dataset, IterableDataset
 
 CHUNK = 10_000
-"""JSON rows per Arrow table."""
+"""Rows per Arrow table."""
 JSON_BYTES = 10_000_000
 """Size of the largest JSON file that is opened only to see its columns."""
 
@@ -38,73 +40,124 @@ class _Number(float):
         return number
 
 
-def text_columns(file: str, options: dict[str, Any]) -> Features:
-    """Return features that keep every column of a csv file as text; ``options`` are those of pandas' ``read_csv``."""
-    import pandas
-    from datasets import Features, Value
+@dataclass(frozen=True, kw_only=True)
+class Untyped:
+    """How csv, tsv or JSON files are read."""
 
-    return Features({str(name): Value("string") for name in pandas.read_csv(file, nrows=0, **options).columns})
+    separated: Separated | None = None
+    """How the fields of a line are separated; None for JSON: one object per line, or one array of objects."""
+    encoding: str | None = None
+    skip: bool = False
+    """Whether lines that cannot be read are left out."""
+
+    def rows(self, file: str, lines: Lines | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a file. Raises InputError with file and line."""
+        lines = lines or Lines(skip=self.skip)
+        with opened(file, self.encoding) as stream:
+            if self.separated is None:
+                yield from _records(stream, file, lines)
+            else:
+                yield from self.separated.rows(stream, file, lines)
+
+    def skipped(self, files: Sequence[str]) -> int:
+        """Return the number of lines that are left out."""
+        lines = Lines(skip=self.skip)
+        for file in files if self.skip else ():
+            deque(self.rows(file, lines), maxlen=0)
+        return lines.skipped
 
 
-def read_json(files: Sequence[str]) -> Dataset:
-    """Return the rows of JSON files: one object per line, or one array of objects.
+def read_untyped(files: Sequence[str], how: Untyped) -> Dataset:
+    """Return the rows of csv or JSON files.
 
     Texts, numbers, true and false at the top of a row come as text, as written. Raises InputError with file and line.
     """
-    import fsspec
     import pyarrow as pa
     from datasets import Dataset
 
     tables = []
     for file in files:
-        with fsspec.open(file, "rt", encoding="utf-8-sig", compression="infer") as stream:
-            records = _records(stream, file)
-            while chunk := list(islice(records, CHUNK)):
-                tables.append(_table(chunk, file))
+        records = how.rows(file)
+        while chunk := list(islice(records, CHUNK)):
+            tables.append(_table(chunk, file))
     if not tables:
-        raise InputError(f"task.data: {', '.join(files)} is empty")
+        left = " where lines that cannot be read are left out" if how.skip else ""
+        raise InputError(f"task.data: {', '.join(files)} is empty{left}")
     return Dataset(pa.concat_tables(tables, promote_options="permissive"))
 
 
 def stream(builder: str, files: list[str], options: dict[str, Any]) -> IterableDataset:
     """Return the rows of one split's files as a stream; those of JSON files as :func:`read_json` returns them."""
-    from datasets import Dataset, IterableDataset, load_dataset
+    from datasets import Dataset, Features, IterableDataset, Value, load_dataset
 
-    if builder == "json":
-        features = Dataset.from_list(list(islice(_written_rows(files), CHUNK))).features
-        return IterableDataset.from_generator(_written_rows, gen_kwargs={"files": files}, features=features)
-    if builder == "csv":
-        options = {**options, "features": text_columns(files[0], options)}
+    if builder == "untyped":
+        how: Untyped = options["how"]
+        head = Dataset.from_list(list(islice(_written_rows(files, how), CHUNK))).features
+        features = Features({name: Value("string") for name in head}) if how.separated else head
+        return IterableDataset.from_generator(_written_rows, gen_kwargs={"files": files, "how": how}, features=features)
     return load_dataset(builder, data_files={"train": files}, split="train", streaming=True, **options)
 
 
-def _written_rows(files: Sequence[str]) -> Iterator[dict[str, Any]]:
-    import fsspec
-
+def _written_rows(files: Sequence[str], how: Untyped) -> Iterator[dict[str, Any]]:
     for file in files:
-        with fsspec.open(file, "rt", encoding="utf-8-sig", compression="infer") as text:
-            for row in _records(text, file):
-                yield {name: each if isinstance(each, (list, dict)) else _written(each) for name, each in row.items()}
+        for row in how.rows(file):
+            yield {name: each if isinstance(each, (list, dict)) else _written(each) for name, each in row.items()}
 
 
-def _records(stream: TextIO, file: str) -> Iterator[dict[str, Any]]:
+def _records(stream: TextIO, file: str, lines: Lines) -> Iterator[dict[str, Any]]:
     """Yield the objects of an open JSON file."""
     number, line = next(((n, text) for n, text in enumerate(stream, 1) if text.strip()), (1, ""))
     if line.strip() == "{" or line.lstrip().startswith("["):
         line += stream.read()  # one object or array over several lines
-    whole = _parsed(line, file, number) if line else None
-    if isinstance(whole, dict) and isinstance(whole.get("data"), list) and whole.keys() <= {"version", "data"}:
-        whole = [row for each in whole["data"] for row in _of_squad(each)]
-    if isinstance(whole, list):
-        rows = whole
-        places: Iterator[tuple[str, Any]] = ((f"{file} row {n}", row) for n, row in enumerate(rows, 1))
+        whole = _parsed(line, file, number)
     else:
-        lines = ((number, line), *enumerate(stream, number + 1)) if line else ()
-        places = ((f"{file}:{n}", _parsed(text, file, n)) for n, text in lines if text.strip())
+        whole = _line(line, file, number, lines) if line else None
+    after = next((text for text in ((n, text) for n, text in enumerate(stream, number + 1)) if text[1].strip()), None)
+    if after is None and isinstance(whole, dict):
+        whole = _inside(whole, file)
+    if isinstance(whole, list):
+        places: Iterator[tuple[str, Any]] = ((f"{file} row {n}", row) for n, row in enumerate(whole, 1))
+    else:
+        first = [(f"{file}:{number}", whole)] if whole is not None else []
+        rest = chain([after] if after else [], enumerate(stream, after[0] + 1 if after else 1))
+        places = chain(first, ((f"{file}:{n}", _line(text, file, n, lines)) for n, text in rest if text.strip()))
     for place, row in places:
-        if not isinstance(row, dict):
-            raise InputError(f"task.data: {place}: expected an object, got {str(row)[:60]}")
-        yield row
+        if isinstance(row, dict):
+            yield row
+        elif row is not None or isinstance(whole, list):
+            lines.refuse(Unreadable(f"{place}: expected an object, got {str(row)[:60]}", SKIP))
+
+
+def _line(text: str, file: str, number: int, lines: Lines) -> Any:
+    """Return what a line holds, None where it is left out."""
+    try:
+        return _parsed(text, file, number)
+    except Unreadable as error:
+        lines.refuse(error)
+        return None
+
+
+def _inside(whole: dict[str, Any], file: str) -> Any:
+    """Return the rows that the only object of a file holds: a list of them, or columns; else the object itself."""
+    if isinstance(whole.get("data"), list) and whole.keys() <= {"version", "data"}:
+        return [row for each in whole["data"] for row in _of_squad(each)]
+    if not file.removesuffix(".gz").endswith(".json"):
+        return whole
+    values = list(whole.values())
+    listed = [each for each in values if isinstance(each, list) and each and all(isinstance(row, dict) for row in each)]
+    if len(listed) == 1:
+        return listed[0]
+    if len(values) > 1 and all(isinstance(each, list) and len(each) == len(values[0]) for each in values):
+        return _across(whole, values)
+    keys = [[*each] for each in values if isinstance(each, dict)]
+    if keys and len(keys) == len(values) and all(each == keys[0] and all(map(str.isdecimal, each)) for each in keys):
+        return _across(whole, [each.values() for each in values])  # as pandas writes a table
+    return whole
+
+
+def _across(names: Iterable[str], columns: Iterable[Iterable[Any]]) -> list[dict[str, Any]]:
+    """Return the rows of columns."""
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _of_squad(article: Any) -> Iterator[Any]:
@@ -124,7 +177,7 @@ def _parsed(text: str, file: str, line: int) -> Any:
         return json.loads(text.rstrip(), parse_float=_Number, parse_constant=_Number)
     except json.JSONDecodeError as error:
         place = f"{file}:{line + error.lineno - 1}"
-        raise InputError(f"task.data: {place}: not valid JSON, {error.msg} (column {error.colno})") from error
+        raise Unreadable(f"{place}: not valid JSON, {error.msg} (column {error.colno})", SKIP) from error
 
 
 def _table(rows: list[dict[str, Any]], file: str) -> pyarrow.Table:
@@ -237,21 +290,14 @@ def columns(builder: str, file: str, options: dict[str, Any]) -> list[str] | Non
     """Return the columns of a local file from its head, of JSON those of the first row; None where that cannot tell."""
     if builder in ("parquet", "arrow"):
         return list(_schema(builder, file).names)
-    if builder == "csv" and len(options["sep"]) == 1:
-        if "names" in options:
-            return list(options["names"])
-        with _open(file) as stream:
-            quoting = options.get("quoting", csv.QUOTE_MINIMAL)
-            return next((row for row in csv.reader(stream, delimiter=options["sep"], quoting=quoting) if row), None)
     if builder == "conll":
         return options["names"] or list(conll.COLUMNS)
-    if builder == "json" and Path(file).stat().st_size < JSON_BYTES:
-        with _open(file) as stream:
-            return next((list(row) for row in _records(stream, file)), None)
-    return ["text"] if builder == "text" else None
-
-
-def _open(file: str) -> TextIO:
-    return (
-        gzip.open(file, "rt", encoding="utf-8-sig") if file.endswith(".gz") else Path(file).open(encoding="utf-8-sig")
-    )
+    if builder != "untyped":
+        return ["text"] if builder == "text" else None
+    how: Untyped = options["how"]
+    if how.separated is not None:
+        with opened(file, how.encoding) as stream:
+            return how.separated.names(stream, file)
+    if Path(file).stat().st_size < JSON_BYTES:
+        return next((list(row) for row in how.rows(file)), None)
+    return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.tasks.data import DataSpec, read
+from sweepkit.tasks.shapes import plain
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -22,6 +23,7 @@ SHOWN = 5
 IDS = re.compile(
     r"(?!(label|class|target|category)_)(.*_)?(id|ids|idx|index|uuid|guid|hash|key)|unnamed.*|row|rowid|line|number|no|"
 )
+_COMMA = re.compile(r"[-+]?\d+,\d+")
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./]\d{2,4}( .*)?|\d{4}/\d\d?/\d\d?( .*)?")
 
 
@@ -38,11 +40,13 @@ class TableColumn:
     """What it could be taken for where a person says so."""
     surely: frozenset[str] = frozenset()
     """What it holds whatever its name."""
+    alone: bool = False
+    """Whether all rows have the same value."""
 
     @property
     def plain(self) -> str:
         """The name as Role has it."""
-        return re.sub(r"[^a-z0-9]+", "_", self.name.strip().lower()).strip("_")
+        return plain(self.name)
 
 
 def read_quietly(spec: DataSpec, home: Path) -> DatasetDict:
@@ -110,17 +114,19 @@ def _single(name: str, values: Sequence[Any], *, declared: bool) -> TableColumn:
         f"{few} different values: {', '.join(text[:20] for text in different[:SHOWN])}{', …' if few > SHOWN else ''}"
     )
     if few == 1:
-        return TableColumn(name, f"{different[0][:40]!r} in every row", _text(texts), _text(texts))
+        return TableColumn(name, f"{different[0][:40]!r} in every row", loosely=_text(texts), alone=True)
     if all(_DATE.fullmatch(text) for text in texts) or hasattr(values[0], "year"):
         return TableColumn(name, "dates", loosely=frozenset({"class"}))
     numeric = not declared and all(number is not None for number in numbers)
     whole = numeric and all(number is not None and number % 1 == 0 for number in numbers)
-    if IDS.fullmatch(TableColumn(name, "").plain):
+    spread, words = few > len(texts) / 2 and len(texts) > 1, sum(" " in text for text in texts) > len(texts) / 2
+    long = sum(map(len, texts)) / len(texts) >= 15
+    if IDS.fullmatch(plain(name)) and not (words and long):
         return TableColumn(name, "ids", loosely=frozenset({"class", *(["number"] if numeric else ["text"])}))
     if numeric:
         return _numeric(name, about, numbers, few, whole=whole)
-    spread, words = few > len(texts) / 2 and len(texts) > 1, sum(" " in text for text in texts) > len(texts) / 2
-    long = sum(map(len, texts)) / len(texts) >= 15
+    if all(_COMMA.fullmatch(text) for text in texts):
+        return TableColumn(name, "numbers with decimal commas, which are not read as numbers; write 1.5 for 1,5")
     if declared:
         return sure_column(name, about, "class")
     if spread:

@@ -165,6 +165,10 @@ class Task(BaseModel):
         """Return sentences about the prepared data to read before the first trial."""
         return []
 
+    def left_out(self) -> list[str]:
+        """Return sentences about what of the data's files is not read."""
+        return []
+
     @property
     def metric_names(self) -> list[str]:
         """The names of ``metrics``, without options."""

@@ -11,8 +11,9 @@ from pydantic import Field
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import labels, models
 from sweepkit.tasks.built_in import TokenizedTask, Without
-from sweepkit.tasks.data import Column, as_text, choose, complete, pair, read
+from sweepkit.tasks.data import Column, read
 from sweepkit.tasks.metrics import Decided
+from sweepkit.tasks.rows import as_text, choose, complete, pair
 from sweepkit.tasks.shapes import CLASS, NUMBER, of_texts
 from sweepkit.tasks.splitting import with_validation
 from sweepkit.tasks.task import Template

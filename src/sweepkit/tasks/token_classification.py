@@ -12,8 +12,9 @@ from pydantic import Field, field_validator
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import labels, metrics, models
 from sweepkit.tasks.built_in import TokenizedTask, Without
-from sweepkit.tasks.data import Column, DataSpec, choose, complete, read
+from sweepkit.tasks.data import Column, DataSpec, read
 from sweepkit.tasks.metrics import IGNORED, Decided
+from sweepkit.tasks.rows import choose, complete
 from sweepkit.tasks.shapes import Role
 from sweepkit.tasks.splitting import with_validation
 from sweepkit.tasks.task import Template

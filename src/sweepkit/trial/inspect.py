@@ -48,7 +48,7 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
         values = short.by_consumer({k: v for k, v in spec.hyperparameters.items() if k not in SHORT})
         task = task_of(study, values.task)
         trainer = build_trainer(short, spec, task, values, None)
-        facts = tuple(task.data_notes())
+        facts = (*task.left_out(), *task.data_notes())
     except FOREIGN as error:
         print_traceback(error)
         cause = first_line(described(error))

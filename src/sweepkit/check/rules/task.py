@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,10 @@ from sweepkit.tasks.built_in import BuiltInTask
 from sweepkit.tasks.columns import ColumnsTask
 from sweepkit.tasks.data import SUFFIXES, columns, columns_of
 from sweepkit.tasks.load import option_problems
+from sweepkit.tasks.locations import NUMBER
 from sweepkit.tasks.metrics import AVERAGED, BUNDLED, ON_THE_HUB, missing
+from sweepkit.tasks.separated import other_separator
+from sweepkit.tasks.shapes import usual
 
 _DATA_FILES = (*SUFFIXES, ".csv.gz", ".json.gz", ".jsonl.gz")
 
@@ -137,10 +140,26 @@ def _data(task: BuiltInTask, home: Path, searched: set[str]) -> Iterator[Problem
             missing = [each for each in wanted if each not in names and each.partition(".")[0] not in names]
             if missing and f"task.{option}" not in searched and not (split == "test" and column.label):
                 shown = os.path.relpath(file, home)
-                advice = nearest(missing[0], names) or f"; name one of them in task.{option}"
+                advice = _advice(task, option, missing[0], names)
                 listed = ", ".join(map(str, names[:20]))
                 yield Problem(f"task.{option}", f"{shown} has no column {missing[0]}; its columns are {listed}{advice}")
                 break
+
+
+def _advice(task: BuiltInTask, option: str, missing: str, names: Sequence[str]) -> str:
+    """Return what to write where a file has no column of this name."""
+    if len(names) == 1 and (mark := other_separator(names[0])):
+        return f"; set task.data.separator: {json.dumps(mark)}"
+    if near := nearest(missing, names):
+        return near
+    shapes = task.template.shapes if task.template else ()
+    if column := usual(shapes, option, names):
+        return f"; write {option}: {column}"
+    unnamed = any(NUMBER.fullmatch(name.strip()) for name in names)
+    columns = (
+        f"; if that is a row, name them: task.data.columns: [text{', label' * (len(names) > 1)}]" if unnamed else ""
+    )
+    return columns or f"; name one of them in task.{option}"
 
 
 _SHORT = {"mcc": "matthews_correlation", "r2": "r_squared", "bleu": "sacrebleu", "rouge": "rougeL"}
