@@ -1,4 +1,4 @@
-"""Goal 9: a study of thousands of finished trials goes on at once."""
+"""Goal 9: a study of thousands of finished trials goes on at once, and its trials cost what the first ones did."""
 
 from __future__ import annotations
 
@@ -17,15 +17,42 @@ from sweepkit.trial.log import TrialLog
 
 
 def run(size: Size) -> list[Line]:
-    """Open a study of finished trials and ask once, with the random sampler and with TPE; quick: 300 instead of 2,000."""
-    trials = size.pick(2000, 300)
+    """Open a study of finished trials, ask and report, under several samplers and pruners; quick: 300 instead of 10,000."""
+    trials = size.pick(10_000, 300)
     lines = []
     with project() as folder:
         finished_study(folder, trials)
         for sampler in ("random", "tpe"):
             found = median([reopen(folder, trials, sampler) for _ in range(size.repeats)])
-            lines.append(Line("9", f"reopen and ask ({sampler})", found, "s", at_most=2.0, detail=f"{trials} trials"))
+            lines.append(Line("9", f"reopen and ask ({sampler})", found, "s", at_most=1.5, detail=f"{trials} trials"))
+        for pruner in ("none", "asha", "median", "hyperband"):
+            asked, reported = costs(folder, trials, pruner)
+            detail = f"CPU, {trials} trials"
+            lines.append(Line("9", f"ask (tpe, {pruner})", asked, "ms", at_most=15.0, detail=detail))
+            lines.append(Line("9", f"report ({pruner})", reported, "ms", at_most=1.0, detail=detail))
     return lines
+
+
+def costs(folder: Path, trials: int, pruner: str) -> tuple[float, float]:
+    """Return the milliseconds of CPU of an ask and of a report; the trials asked for stay in the study."""
+    study = many(folder, trials + 100, "tpe", pruner)
+    search = Search(study, open_storage(study.place, study), Proposer(study, known_values(study)))
+    asked, reported = [], []
+    search.ask()
+    for turn in range(10):
+        began = time.process_time()
+        trial = search.ask()
+        asked.append(time.process_time() - began)
+        assert trial is not None
+        for number in (1, 2):
+            values = (turn / number,)
+            event = Evaluated(
+                trial=trial.number, at=0.0, number=number, step=number, epoch=number, metrics={}, values=values
+            )
+            began = time.process_time()
+            search.report(event)
+            reported.append(time.process_time() - began)
+    return 1000 * median(asked), 1000 * median(reported)
 
 
 def reopen(folder: Path, trials: int, sampler: str) -> float:
@@ -37,7 +64,7 @@ def reopen(folder: Path, trials: int, sampler: str) -> float:
     return time.perf_counter() - began
 
 
-def many(folder: Path, trials: int, sampler: str = "random") -> StudyData:
+def many(folder: Path, trials: int, sampler: str = "random", pruner: str = "none") -> StudyData:
     """Return a study of two parameters with room for so many trials."""
     from orchestration import noop_study
 
@@ -45,7 +72,9 @@ def many(folder: Path, trials: int, sampler: str = "random") -> StudyData:
         "learning_rate": {"low": 1e-6, "high": 1.0, "log": True},
         "weight_decay": {"low": 0.0, "high": 0.3},
     }
-    return noop_study(folder, space=space, budget={"trials": trials}, sampler={"type": sampler, "seed": 0})
+    return noop_study(
+        folder, space=space, budget={"trials": trials}, sampler={"type": sampler, "seed": 0}, pruner={"type": pruner}
+    )
 
 
 def finished_study(folder: Path, trials: int) -> StudyData:

@@ -173,7 +173,8 @@ def test_no_trial_is_pruned_at_its_final_evaluation(project: Path, pruner: dict[
 def test_samplers_cannot_write_to_the_study_they_read(project: Path) -> None:
     search = search_of(project)
     end(search, "complete", 0.5)
-    view = ReadOnlyStorage(search.records.storage, blank(1, -1), judged=lambda trial: trial)
+    storage = search.records.storage
+    view = ReadOnlyStorage(storage, blank(1, -1), trials=search.records.all, judged=lambda trial: trial)
     study = search.records.study(view)
     assert [trial.number for trial in study.get_trials()] == [0, 1]
     study.sampler = optuna.samplers.TPESampler()

@@ -8,7 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from sweepkit.search.history import History
-from sweepkit.search.records import EVALUATION, row_of
+from sweepkit.search.records import EVALUATION
 from sweepkit.search.strategy import Course
 from sweepkit.study.schedule import evaluations
 from sweepkit.study.study import StudyData
@@ -23,9 +23,7 @@ class Courses:
         self._history = history
         self._whole = evaluations(known) if known else None
         self._longest = 0
-        self._seen = 0
-        self._open: set[int] = set()
-        self._read: dict[int, FrozenTrial] = {}
+        self._changes = 0
         self._courses: dict[int, Course] = {}
 
     @property
@@ -33,26 +31,25 @@ class Courses:
         """Evaluations of a whole trial: by its arguments, else as many as complete ones made; None while unknown."""
         return self._whole or self._longest or None
 
-    def read(self) -> dict[int, Course]:
-        """Return the courses by number, as stored now, without failed trials that were retried."""
+    def read(self) -> Mapping[int, Course]:
+        """Return the courses by number, as stored now, without failed trials that were retried; not to be modified."""
         trials = self._history.read()
-        self._open |= set(range(self._seen, len(trials))) - self._history.foreign.keys()
-        self._seen = len(trials)
-        for number in sorted(self._open):
-            trial = trials[number]
-            if trial.state == TrialState.WAITING or self._read.get(number) is trial:  # one that changes is replaced
+        self._changes, changed = self._history.changed(self._changes)
+        last = next(reversed(self._courses), -1)
+        for number in changed:
+            if trials[number].state == TrialState.WAITING:
                 continue
-            self._read[number], self._courses[number] = trial, self._course(trial)
-            if trial.state.is_finished():
-                self._open.discard(number)
-                del self._read[number]
+            self._courses[number] = self._course(trials[number])
             if self._courses[number].ending is Ending.complete:
                 self._longest = max(self._longest, self._courses[number].evaluation)
-        replaced = self._history.replaced
-        return {number: course for number, course in sorted(self._courses.items()) if number not in replaced}
+        if changed and changed[0] < last:  # one that waited may have started after later ones
+            self._courses = dict(sorted(self._courses.items()))
+        for number in self._history.replaced & self._courses.keys():
+            del self._courses[number]
+        return self._courses
 
     def _course(self, trial: FrozenTrial) -> Course:
-        row, stored = row_of(trial), trial.user_attrs
+        row, stored = self._history.row(trial.number), trial.user_attrs
         seconds = {number: stored.get(f"{EVALUATION}{number}", {}).get("seconds") for number in row.intermediate}
         return Course(
             number=row.number,

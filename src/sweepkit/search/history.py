@@ -48,10 +48,11 @@ class History:
     """The trials in ``records``, and what the search needs to know about all of them at once."""
 
     def __init__(self, records: Records) -> None:
-        self._records = records
+        self.records = records
         self._lock = threading.Lock()  # the driver's thread and the courier's both read
         self._seen = 0
         self._open: set[int] = set()
+        self._changes: list[int] = []
         self._counted: set[int] = set()
         self._worst: list[tuple[float, float]] = []
         self._rows: dict[int, tuple[FrozenTrial, Trial]] = {}
@@ -75,19 +76,31 @@ class History:
     @property
     def spent(self) -> int:
         """Trials that count in the budget: ended and running ones, without those that were retried."""
-        return len((self._counted - self.replaced) | self.running)
+        return len(self._counted) - len(self._counted & self.replaced) + len(self.running)
 
     def trials(self) -> list[Trial]:
         """Return all trials by number."""
         stored = self.read()
         return [self._rows[trial.number][1] for trial in stored if trial.number not in self.foreign]
 
+    def row(self, number: int) -> Trial:
+        """Return a trial as it was read last."""
+        return self._rows[number][1]
+
     def read(self) -> list[FrozenTrial]:
         """Return all trials as stored now, by number, after updating the history from them."""
         with self._lock:
-            trials = self._records.all()
+            trials = self.records.all()
             self._update(trials)
         return trials
+
+    def changed(self, since: int) -> tuple[int, list[int]]:
+        """Return how many changes were read so far, and the trials that changed after the first ``since``, by number.
+
+        So what is known of all trials can be kept up to date without going through them. Foreign trials are left out.
+        """
+        with self._lock:
+            return len(self._changes), sorted(set(self._changes[since:]))
 
     def worst(self, goals: Sequence[Goal]) -> list[float]:
         """Return each goal's worst value so far; before the first value, the infinity that is worse than any."""
@@ -101,11 +114,14 @@ class History:
         self.waiting.discard(number)
 
     def _update(self, trials: Sequence[FrozenTrial]) -> None:
+        fresh: list[int] = []
         for trial in trials[self._seen :]:
             if not is_ours(trial) and not (trial.state == TrialState.WAITING and FIXED in trial.system_attrs):
                 self.foreign[trial.number] = "it was made by plain Optuna, so that nothing is known of what it trained"
                 continue
             row = row_of(trial)
+            self._rows[row.number] = trial, row
+            fresh.append(row.number)
             if row.origin == "baseline" or row.retry_of in self.baselines:
                 self.baselines.add(row.number)
             if row.retry_of is not None:
@@ -115,11 +131,14 @@ class History:
             self._open.add(trial.number)
         self._seen = len(trials)
         # A storage replaces a trial that changes.
-        changed = [n for n in sorted(self._open) if n not in self._rows or self._rows[n][0] is not trials[n]]
+        changed = [n for n in sorted(self._open.difference(fresh)) if self._rows[n][0] is not trials[n]]
+        for number in changed:
+            self._rows[number] = trials[number], row_of(trials[number])
+        changed = sorted(changed + fresh)
+        self._changes += changed
         waiting, running = self.waiting.difference(changed), self.running.difference(changed)
         for number in changed:
             trial = trials[number]
-            self._rows[number] = trial, row_of(trial)
             if "hyperparameters" in trial.user_attrs:
                 self.tried.add(key_of(trial.user_attrs["hyperparameters"]))
             if trial.user_attrs.get("partial"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain, repeat
 from random import Random
@@ -17,9 +17,11 @@ from sweepkit.search.read_only import ReadOnlyStorage
 from sweepkit.search.records import DECIDED, Records, blank, ending_of, whole
 from sweepkit.search.samplers import Grid, Nearby, combinations, make_sampler
 from sweepkit.search.strategy import Next
+from sweepkit.search.window import Window, Windowed
 from sweepkit.study.configurations import Configuration
 from sweepkit.study.errors import InputError
 from sweepkit.study.parameters import Scalar
+from sweepkit.study.samplers import WINDOW
 from sweepkit.study.space import trial_seed
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending
@@ -40,20 +42,56 @@ class Proposals:
         self._history = history
         self._proposer = proposer
         self._driver = driver
-        self._judged: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
+        self._changes = 0
+        self._judged: list[FrozenTrial] = []
+        kind, options, directions = (
+            study.sampler.kind,
+            study.sampler.options,
+            [g.direction for g in study.objective.goals],
+        )
+        self._newest = max(int(options.get(WINDOW, kind.window)), int(options.get("n_startup_trials", 0)))
+        windowed = kind.window and len(directions) == 1
+        self._window = Window(history, maximize=directions == ["maximize"]) if windowed else None
         self._combinations = combinations(study) if study.sampler.kind.enumerates else None
         make_sampler(study, 0, grid=self._combinations)
 
     def view(self, own: FrozenTrial) -> ReadOnlyStorage:
         """Return the storage as a sampler sees it that proposes this trial."""
-        hidden = self._history.partial | self._history.foreign.keys()
-        judged = self.judged if self._objective.metrics is None else self._without_curve
-        return ReadOnlyStorage(self._records.storage, own, judged=judged, hidden=hidden)
+        several = self._objective.metrics is not None
+
+        def trials() -> list[FrozenTrial]:
+            found = self._visible(self._history.partial)
+            return list(map(_without_curve, found)) if several else found
+
+        def judged(trial: FrozenTrial) -> FrozenTrial:
+            return _without_curve(self.judged(trial)) if several else self.judged(trial)
+
+        return ReadOnlyStorage(self._records.storage, own, trials=trials, judged=judged)
 
     def pruner_view(self, trial: FrozenTrial) -> ReadOnlyStorage:
         """Return the storage as a pruner sees it that judges this trial."""
-        hidden, goal = self._history.foreign.keys(), self._objective.deciding
-        return ReadOnlyStorage(self._records.storage, self.judged(trial), judged=self.judged, hidden=hidden, goal=goal)
+        goal = None if self._objective.metrics is None else self._objective.deciding
+        own, storage = self.judged(trial), self._records.storage
+        return ReadOnlyStorage(storage, own, trials=self._visible, judged=self.judged, goal=goal)
+
+    def _visible(self, hidden: Collection[int] = ()) -> list[FrozenTrial]:
+        """Return the stored trials by number, as samplers and pruners see them.
+
+        ``hidden`` trials are left out, as foreign ones are: they lack parameters of the space, which several samplers cannot
+        handle.
+        """
+        trials = self._read()
+        left_out = self._history.foreign.keys() | hidden
+        return [trial for trial in trials if trial.number not in left_out] if left_out else list(trials)
+
+    def _read(self) -> list[FrozenTrial]:
+        """Return all stored trials by number, those that are not foreign as :meth:`judged`."""
+        stored = self._history.read()
+        self._changes, changed = self._history.changed(self._changes)
+        self._judged += stored[len(self._judged) :]
+        for number in changed:
+            self._judged[number] = self.judged(stored[number])
+        return self._judged
 
     def propose(
         self, own: FrozenTrial, fixed: Mapping[str, Any], state: TrialState, chosen: Next | None = None
@@ -87,6 +125,10 @@ class Proposals:
         """
         study, own = self._records.study(view), view.own
         sampler = make_sampler(self._study, own.number, point=self._history.point, grid=self._combinations)
+        if self._window is not None:
+            window, newest = self._window, self._newest
+            narrowed = view.through(lambda: window.of(self._read(), newest))
+            sampler = Windowed(sampler, self._records.study(narrowed))
         if isinstance(sampler, Grid) and not fixed:
             while sampler.remaining:
                 if configuration := self._proposer.sample(sampler, study, own, fixed):
@@ -134,9 +176,6 @@ class Proposals:
 
         A paused trial is seen as pruned: else a sampler would learn nothing from it.
         """
-        stored, known = self._judged.get(trial.number, (None, trial))
-        if stored is trial:
-            return known
         paused = trial.state == TrialState.RUNNING and ending_of(trial) is Ending.paused
         if not paused and (len(trial.intermediate_values) < 2 or self._objective.value == "last"):
             return trial
@@ -144,13 +183,12 @@ class Proposals:
         if paused:
             seen.state = TrialState.PRUNED
         seen.intermediate_values = self._objective.course(trial.intermediate_values)
-        self._judged[trial.number] = trial, seen
         return seen
 
-    def _without_curve(self, trial: FrozenTrial) -> FrozenTrial:
-        """Return a trial as samplers see it where there are several goals: by one curve TPE cannot order pruned trials."""
-        seen = self.judged(trial)
-        if seen.state == TrialState.PRUNED and seen.intermediate_values:
-            seen = copy(seen)
-            seen.intermediate_values = {}
-        return seen
+
+def _without_curve(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial as samplers see it where there are several goals: by one curve TPE cannot order pruned trials."""
+    if trial.state == TrialState.PRUNED and trial.intermediate_values:
+        trial = copy(trial)
+        trial.intermediate_values = {}
+    return trial

@@ -7,8 +7,8 @@ trace in the real storage.
 from __future__ import annotations
 
 import copy
-from bisect import insort
-from collections.abc import Callable, Collection, Container
+from bisect import bisect_left
+from collections.abc import Callable, Container
 from typing import Any, NoReturn
 
 from optuna.distributions import BaseDistribution
@@ -27,8 +27,8 @@ def _refuse(self: BaseStorage, *arguments: Any, **options: Any) -> NoReturn:
 class ReadOnlyStorage(BaseStorage):
     """A storage as seen by the sampler or pruner of the trial ``own``.
 
-    ``hidden`` trials are left out: they lack parameters of the space, which several samplers cannot handle. ``goal`` shows
-    only one goal of several, as pruners support only one. ``judged`` returns a trial with the values that count.
+    ``trials`` returns all stored trials that are seen, by number, with the values that count, as ``judged`` does for one.
+    ``goal`` shows only one goal of several, as pruners support only one.
     """
 
     def __init__(
@@ -36,31 +36,43 @@ class ReadOnlyStorage(BaseStorage):
         storage: BaseStorage,
         own: FrozenTrial,
         *,
+        trials: Callable[[], list[FrozenTrial]],
         judged: Callable[[FrozenTrial], FrozenTrial],
-        hidden: Collection[int] = (),
         goal: int | None = None,
     ) -> None:
         self._storage = storage
         self.own = own
         """The trial that is being proposed or judged."""
-        self._hidden = frozenset(hidden)
         self._goal = goal
+        self._trials = trials
         self._judged = judged
         self.written: dict[str, Any] = {}
         """System attributes set on the own trial."""
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return one trial."""
-        return self._seen(self.own if trial_id == id_of(self.own) else self._storage.get_trial(trial_id))
+        return self._seen(self.own if trial_id == id_of(self.own) else self._judged(self._storage.get_trial(trial_id)))
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """Return the visible trials, among them the own one (as in Optuna's own loop), stored or not."""
-        left_out = self._hidden | {self.own.number}
-        trials = [t for t in self._storage.get_all_trials(study_id, deepcopy) if t.number not in left_out]
-        insort(trials, self.own, key=lambda trial: trial.number)
-        return [trial for trial in map(self._seen, trials) if states is None or trial.state in states]
+        trials = self._trials()
+        place = bisect_left(trials, self.own.number, key=lambda trial: trial.number)
+        trials[place:] = [trial for trial in trials[place : place + 1] if trial.number != self.own.number] + trials[
+            place + 1 :
+        ]
+        if self._goal is not None:
+            trials = [self._seen(trial) for trial in trials]
+        trials.insert(place, self._seen(self.own))
+        found = trials if states is None else [trial for trial in trials if trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
+
+    def through(self, trials: Callable[[], list[FrozenTrial]]) -> ReadOnlyStorage:
+        """Return the same view of these trials alone."""
+        narrowed = copy.copy(self)
+        narrowed._trials = trials
+        return narrowed
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Collect an attribute of the own trial; refuse any other trial's."""
@@ -118,7 +130,6 @@ class ReadOnlyStorage(BaseStorage):
 
     def _seen(self, trial: FrozenTrial) -> FrozenTrial:
         own = trial.number == self.own.number
-        trial = self._judged(trial)
         if not (own and self.written) and (self._goal is None or not trial.values):
             return trial
         seen = copy.copy(trial)

@@ -9,14 +9,16 @@ study: ``meeting:N`` (a population's), ``start_from`` (what was taken from earli
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweepkit.search.private import trial_id
@@ -37,6 +39,8 @@ FIXED = "fixed_params"
 """System attribute in which ``study.enqueue_trial`` of plain Optuna keeps its values."""
 FITS = "fits"
 """Name of the constraint that infeasible and diverged trials violate."""
+LOOK = 200
+"""Trials of a journal that are gone through in the time that it takes to look at one by itself."""
 _SETTLED = (
     "hyperparameters",
     "name",
@@ -90,11 +94,35 @@ class Records:
         self.name = name
         self.storage = storage
         self._goals = goals
+        self._study_id: int | None = None
+        self._known: list[FrozenTrial] = []
+        self._open: set[int] = set()
+        self._lock = threading.Lock()  # the driver's thread and the courier's both read
 
     def all(self) -> list[FrozenTrial]:
         """Return all trials by number, as stored now; not to be modified."""
         study_id = self._id()
-        return [] if study_id is None else self.storage.get_all_trials(study_id, deepcopy=False)
+        if study_id is None:
+            return []
+        with self._lock:
+            if isinstance(self.storage, JournalStorage) and len(self._open) * LOOK < len(self._known):
+                self._read_open(study_id)
+            else:
+                self._known = self.storage.get_all_trials(study_id, deepcopy=False)
+                self._open = set(range(len(self._known)))
+            self._open = {number for number in self._open if not self._known[number].state.is_finished()}
+            return list(self._known)
+
+    def _read_open(self, study_id: int) -> None:
+        """Read again the trials that had not ended, and those added since."""
+        for number in self._open:
+            self._known[number] = self.storage.get_trial(trial_id(self._known[number]))
+        with suppress(KeyError):
+            while True:
+                number = len(self._known)
+                added = self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
+                self._known.append(self.storage.get_trial(added))
+                self._open.add(number)
 
     def get(self, number: int) -> FrozenTrial:
         """Return one trial. Raises StudyNotFound."""
@@ -102,6 +130,8 @@ class Records:
         try:
             if study_id is None:
                 raise KeyError
+            if 0 <= number < len(self._known):
+                return self.storage.get_trial(trial_id(self._known[number]))
             return self.storage.get_trial(self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
         except KeyError:
             raise StudyNotFound(f"study {self.name} has no trial {number}") from None
@@ -210,10 +240,10 @@ class Records:
         return {} if study_id is None else self.storage.get_study_user_attrs(study_id)
 
     def _id(self) -> int | None:
-        try:
-            return self.storage.get_study_id_from_name(self.name)
-        except KeyError:
-            return None
+        if self._study_id is None:
+            with suppress(KeyError):
+                self._study_id = self.storage.get_study_id_from_name(self.name)
+        return self._study_id
 
 
 def is_own(key: str) -> bool:

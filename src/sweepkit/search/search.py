@@ -101,7 +101,7 @@ class Search:
         return taken
 
     def _decide_by(self) -> Strategy:
-        return strategy_of(self._study, self.records, self._proposals.pruner_view, self._proposer, self._pruner)
+        return strategy_of(self._study, self._history, self._proposals.pruner_view, self._proposer, self._pruner)
 
     def trials(self) -> list[Trial]:
         """Return all trials by number."""
@@ -228,8 +228,8 @@ class Search:
     def _seen(self, event: Evaluated | None = None) -> Seen:
         """Return the study as stored now, of the event's trial what it was at that evaluation."""
         courses = self._courses.read()
-        if event is not None:
-            courses[event.trial] = courses[event.trial].until(event.number)
+        if event is not None and courses[event.trial].evaluation > event.number:
+            courses = {**courses, event.trial: courses[event.trial].until(event.number)}
         return Seen(
             courses=courses,
             room=self._room,

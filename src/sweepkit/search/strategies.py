@@ -7,11 +7,12 @@ from collections.abc import Callable
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
+from sweepkit.search.history import History
 from sweepkit.search.promotion import Promotion
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.pruning import Pruning
 from sweepkit.search.read_only import ReadOnlyStorage
-from sweepkit.search.records import Records
+from sweepkit.search.rungs import STRATEGIES
 from sweepkit.search.strategy import Seen, Strategy
 from sweepkit.study.samplers import make_pruner, resolved
 from sweepkit.study.space import labels
@@ -21,12 +22,12 @@ from sweepkit.trial.trial import Ending
 
 def strategy_of(
     study: StudyData,
-    records: Records,
+    history: History,
     view: Callable[[FrozenTrial], ReadOnlyStorage],
     proposer: Proposer,
     pruner: BasePruner | None,
 ) -> Strategy:
-    """Return the strategy of a study with these records; ``view`` is the storage as a pruner sees it that judges a trial.
+    """Return the strategy of a study with this history; ``view`` is the storage as a pruner sees it that judges a trial.
 
     ``pruner`` replaces the study's own.
     """
@@ -36,7 +37,7 @@ def strategy_of(
     if pruner is None and spec.kind.pauses:
         from sweepkit.search.freeze_thaw import FreezeThaw  # half a second of SciPy, which others do without
 
-        known = records.earlier()
+        known = history.records.earlier()
         earlier = [(labels(study.space, values), score) for values, score in (known.ranked if known else ())]
         return FreezeThaw(proposer.distributions, least=least, worth=study.budget.worth, earlier=earlier)
     if pruner is None and spec.pauses:
@@ -44,10 +45,13 @@ def strategy_of(
     if pruner is None and not spec.stops:
         return Strategy()
 
+    if pruner is None and (cls := STRATEGIES.get(spec.kind.source)):
+        return cls(spec.kind, spec.options, history.records, history, goals)
+
     def make(evaluations: int | None) -> BasePruner:
         return pruner or make_pruner(spec.kind, resolved(spec.kind, spec.options, evaluations))
 
-    return Pruning(records, view, make)
+    return Pruning(history.records, view, make)
 
 
 def needed(study: StudyData, seen: Seen, spent: int) -> bool:

@@ -76,6 +76,8 @@ class Sampler:
     """Whether all trials read one sequence of points, so that every trial's sampler gets the study's seed."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options that sweepkit sets unless the study does."""
+    window: int = 0
+    """The default of its option ``window``: trials that it sees beside the best ones, the newest; 0 without such an option."""
     complete_only: bool = False
     """Whether it learns from trials that were trained to their end alone."""
     ignored: frozenset[str] = frozenset()
@@ -97,6 +99,8 @@ class Sampler:
         cls = self.cls()
         assert cls is not None, "the search enumerates combinations"
         given = {name: value for name, value in options.items() if name not in self.ignored}
+        if self.window:
+            given.pop(WINDOW, None)
         taken = signature(cls).parameters.values()
         seeded = any(each.name == "seed" or each.kind is each.VAR_KEYWORD for each in taken)
         with allow_experimental():
@@ -170,6 +174,8 @@ class Pruner:
             return self.cls()(**given)
 
 
+WINDOW = "window"
+"""Option of samplers that see the best trials and, of the others, the newest."""
 PROMOTE = "promote"
 """Option of pruners that can promote."""
 _QUIET = {"warn_independent_sampling": False}
@@ -178,10 +184,12 @@ SAMPLERS: Mapping[str, Sampler] = {
     "random": Sampler("optuna.samplers:RandomSampler"),
     "tpe": Sampler(
         "optuna.samplers:TPESampler",
+        "with one metric it learns from the best 25 trials and as many of the newest others as its option window says, 1000",
         together=Together.branch,
         joint="multivariate",
         defaults={"multivariate": True},
         ignored=frozenset({"group"}),  # conditional parameters are always drawn branch by branch
+        window=1000,
     ),
     "gp": Sampler(
         "optuna.samplers:GPSampler",

@@ -13,13 +13,13 @@ from sweepkit.check.rules.values import mismatch
 from sweepkit.study.errors import InputError, Problem, nearest
 from sweepkit.study.parameters import Choice, Int
 from sweepkit.study.paths import STUDY
-from sweepkit.study.samplers import Together
+from sweepkit.study.samplers import WINDOW, Together
 from sweepkit.study.space import dimensions
 from sweepkit.study.study import AUTO, MLFLOW, StudyData
 
 _SET_BY_SWEEPKIT = frozenset({"seed", "search_space", "source_trials"})
 _WITHOUT_EFFECT = frozenset({"restart_strategy", "inc_popsize"})  # optuna 5: CmaEsSampler warns and ignores them
-_LEAST = {"n_startup_trials": 0, "n_ei_candidates": 1, "popsize": 2}
+_LEAST = {"n_startup_trials": 0, "n_ei_candidates": 1, "popsize": 2, WINDOW: 250}
 """Lower limits that Optuna's constructors do not check."""
 
 FEWEST_SEEDS = 3
@@ -100,7 +100,8 @@ def _sampler(study: StudyData) -> Iterator[Problem]:
     def make(options: Mapping[str, Any]) -> object:
         return None if cls is None else replace(row, ignored=frozenset()).make(options, 0)
 
-    problems = list(option_problems("sampler", kind, given, options_of(cls), make))
+    known = options_of(cls) | ({WINDOW: Field(WINDOW, frozenset({"int"}), row.window)} if row.window else {})
+    problems = list(option_problems("sampler", kind, given, known, make))
     yield from problems
     if cls is not None and not problems and (refusal := _refusal_of_goals(study, make(given))):
         yield Problem("sampler.type", refusal)
