@@ -131,7 +131,7 @@ COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]  # wh
 
 
 def test_the_commands_are_the_promised_ones() -> None:
-    promised = "run tune check show list best report ui schema new task import try enqueue stop retry sync"
+    promised = "run tune check show list best report ui schema new task import try enqueue stop retry sync replay"
     assert sorted(promised.split()) == COMMANDS
 
 
