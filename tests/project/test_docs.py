@@ -155,9 +155,10 @@ def test_the_changelog_keeps_its_form() -> None:
     assert set(re.findall(r"^### (.*)$", CHANGELOG, re.M)) <= allowed
 
 
-def test_the_version_is_unreleased_or_in_the_changelog() -> None:
+def test_the_version_is_the_last_in_the_changelog() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert "[Unreleased]" in CHANGELOG or f"[{version}]" in CHANGELOG
+    headings = re.findall(r"^## \[(.*?)\]", CHANGELOG, re.M)
+    assert headings[:2] == ["Unreleased", version]
 
 
 def test_every_pin_is_exact_and_fits_every_machine() -> None:
