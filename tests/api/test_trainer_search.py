@@ -427,3 +427,27 @@ def test_the_trials_keep_the_mappings_of_the_trainers_arguments(
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", **given)
     found = trainer_search._training(SimpleNamespace(args=arguments))  # type: ignore[arg-type]  # its args alone are read
     assert {name: value for name, value in found.items() if isinstance(value, dict)} == kept
+
+
+class OwnTraining:
+    """A trainer like SetFit's: a ``model_init`` and a ``train()`` of its own, no TrainingArguments."""
+
+    def __init__(self, model_init: Any) -> None:
+        self.model_init = model_init
+
+    def train(self) -> None:
+        self.model = self.model_init()
+
+    def evaluate(self) -> dict[str, float]:
+        return {"accuracy": 1.0}
+
+
+def test_a_trainer_with_a_training_loop_of_its_own_is_told_what_to_do() -> None:
+    with pytest.raises(InputError) as error:
+        sweepkit.hyperparameter_search(OwnTraining(dict))  # type: ignore[arg-type]  # on purpose
+    assert str(error.value) == (
+        "hyperparameter_search: trainer must be a transformers.Trainer, got OwnTraining; its train() is its own, which no "
+        "trial can prune or resume: use its own search, or write a Task whose trainer is a transformers.Trainer"
+    )
+    with pytest.raises(InputError, match=r"got dict$"):
+        sweepkit.hyperparameter_search({})  # type: ignore[arg-type]  # on purpose

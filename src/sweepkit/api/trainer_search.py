@@ -33,7 +33,7 @@ from sweepkit.study.names import field_of
 from sweepkit.study.paths import TASK
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import by_value
-from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS, owned
+from sweepkit.tasks.arguments import REPORTERS, SWEEPKIT_DEFAULTS, owned, reporters
 from sweepkit.tasks.task import Task
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Trial
@@ -88,7 +88,14 @@ def hyperparameter_search(  # the signature of Trainer.hyperparameter_search
 def _refuse(trainer: Any, n_trials: Any, backend: str) -> None:
     """Raise InputError for what no study can be made of."""
     if not isinstance(trainer, Trainer):
-        raise InputError(f"hyperparameter_search: trainer must be a transformers.Trainer, got {type(trainer).__name__}")
+        own = (
+            "; its train() is its own, which no trial can prune or resume: use its own search, or write a Task whose trainer "
+            "is a transformers.Trainer"
+        )
+        hint = own if all(callable(getattr(trainer, name, None)) for name in ("train", "evaluate")) else ""
+        raise InputError(
+            f"hyperparameter_search: trainer must be a transformers.Trainer, got {type(trainer).__name__}{hint}"
+        )
     if trainer.model_init is None:
         raise InputError("hyperparameter_search: the Trainer needs a model_init, as each trial trains a fresh model")
     if backend not in ("optuna", "ray"):
@@ -225,9 +232,11 @@ def _training(trainer: Trainer) -> dict[str, Any]:
     result: dict[str, Any] = {
         name: _plain(getattr(trainer.args, name)) for name in SWEEPKIT_DEFAULTS if not owned(name)
     }
+    known = [name for name in reporters(result.pop("report_to")) if name in REPORTERS]
+    result |= {"report_to": known} if known else {}
     carried = own_arguments(trainer.args)
     for entry in fields(trainer.args):
-        if not entry.init or owned(entry.name) or entry.name in FILLED_IN or entry.name in carried:
+        if not entry.init or owned(entry.name) or entry.name in {*FILLED_IN, *carried, "report_to"}:
             continue
         value = _written(entry.name, _plain(getattr(trainer.args, entry.name)))
         default = entry.default_factory() if callable(entry.default_factory) else entry.default

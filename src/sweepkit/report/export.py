@@ -126,7 +126,7 @@ class _Exported:
     def training(self) -> dict[str, Any]:
         """TrainingArguments without the seed, the batch split as it was to fit into memory."""
         found = {name: SWEEPKIT_DEFAULTS[name] for name in KEPT_DEFAULTS} | dict(self.values.training)
-        found.pop("seed", None)
+        found = {name: value for name, value in found.items() if name not in ("seed", "report_to")}
         return {**found, **self.spec.batch(found)}
 
 

@@ -23,7 +23,6 @@ HUB = "trials push nothing to the hub; push the winner's checkpoint when the stu
 OWNED: Mapping[str, str] = MappingProxyType(
     {
         "output_dir": "each trial has its own directory under runs/",
-        "report_to": "runs are recorded by the study: see its tracking section",
         "run_name": "runs are named by the study and the trial's number",
         "disable_tqdm": "progress is shown by sweep run",
         "load_best_model_at_end": _CHECKPOINTS,
@@ -45,6 +44,17 @@ OWNED: Mapping[str, str] = MappingProxyType(
 
 SHARDS = ("fsdp", "deepspeed")
 """TrainingArguments that spread one model over the ranks of a trial; left out where it, or the look before it, has one."""
+
+REPORTERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"wandb": ("wandb",), "tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",)}
+)
+"""Names of ``report_to`` that a study may have → the packages of which one is needed."""
+
+
+def reporters(asked: Any) -> list[str]:
+    """Return the names in a ``report_to``: a text, a list, or nothing."""
+    names = [asked] if isinstance(asked, str) else list(asked or ())
+    return [name for name in names if name != "none"]
 
 
 def owned(name: str) -> str | None:

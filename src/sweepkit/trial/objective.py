@@ -44,6 +44,7 @@ from sweepkit.trial.costs import forget_peak, peak_memory_mb
 from sweepkit.trial.events import Finished, Started
 from sweepkit.trial.private import after_evaluations, load_weights, wrap_loading
 from sweepkit.trial.reading import read
+from sweepkit.trial.reporting import reporting
 from sweepkit.trial.trial import Ending, Reason, Trial, TrialSpec
 
 QUIET = frozenset({"disable_tqdm", "report_to", "save_strategy"})
@@ -52,7 +53,8 @@ QUIET = frozenset({"disable_tqdm", "report_to", "save_strategy"})
 
 def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingArguments:
     """Return the trial's TrainingArguments, with the micro-batch divided as the spec says; one process shards nothing."""
-    arguments = {**DEFAULTS, **values.training, "output_dir": str(Path(spec.directory) / LAST_NEW)}
+    own = {"output_dir": str(Path(spec.directory) / LAST_NEW), "report_to": "none"}
+    arguments = {**DEFAULTS, **values.training, **own}
     if spec.ranks == 1:
         arguments = {name: value for name, value in arguments.items() if name not in SHARDS}
     elif not torch.accelerator.is_available():
@@ -204,9 +206,11 @@ def run_trial(
 
         callback = TrialCallback(study, spec, line, begin)
         trainer = build_trainer(study, spec, task, values, callback)
+        asked = None if before else values.training.get("report_to")
         if before is not None:
             before(trainer)
-        trainer.train(resume_from_checkpoint=spec.resume_from)
+        with reporting(trainer, study, spec, asked):
+            trainer.train(resume_from_checkpoint=spec.resume_from)
         if not callback.evaluations:
             callback.read(trainer.evaluate(), final=True)
         ending, reason, cause = Ending.complete, None, ""

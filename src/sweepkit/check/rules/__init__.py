@@ -11,6 +11,7 @@ from sweepkit.check.rules.formulas import check_formulas
 from sweepkit.check.rules.names import check_names, consumers_of, known_values, typed
 from sweepkit.check.rules.population import check_population
 from sweepkit.check.rules.pruning import check_pruner
+from sweepkit.check.rules.reporting import check_reporting
 from sweepkit.check.rules.schedules import check_metrics, check_schedule
 from sweepkit.check.rules.searching import check_searching
 from sweepkit.check.rules.task import check_backend, check_task, find_shortages
@@ -71,6 +72,7 @@ def examine(study: StudyData) -> tuple[list[Problem], Checked]:
     for index, values in enumerate(study.enqueue):
         problems += configurations.problems(values, f"enqueue[{index}]")
     problems += check_backend(study)
+    problems += check_reporting(study)
     misplaced = {problem.path: problem for problem in check_misplaced(study)}
     problems = [misplaced.get(problem.path, problem) for problem in problems] + list(misplaced.values())
     notes = [] if problems else [Problem("baseline", note) for note in configurations.baseline_notes()]
