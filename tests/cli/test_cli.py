@@ -269,7 +269,19 @@ def test_completion_offers_names_and_files(ran: StudyData) -> None:
 def test_show_prints_exactly_the_promised_json(ran: StudyData) -> None:
     shown = json.loads(sweep("show", "toy", "--json").output)
     assert list(shown) == ["study", "trials"]
-    keys = ["number", "ending", "reason", "cause", "params", "value", "started", "seconds", "checkpoint", "mlflow_run"]
+    keys = [
+        "number",
+        "ending",
+        "reason",
+        "cause",
+        "params",
+        "value",
+        "metrics",
+        "started",
+        "seconds",
+        "checkpoint",
+        "mlflow_run",
+    ]
     assert [list(trial) for trial in shown["trials"]] == [keys] * 3
     assert [(t["number"], t["ending"], t["cause"], t["seconds"]) for t in shown["trials"]] == [
         (0, "complete", "", 3600.0),
@@ -289,6 +301,9 @@ def test_show_tells_the_best_the_failures_and_the_hours(ran: StudyData) -> None:
         "  trial  eval_f1        time  lr    optim",
         "  ───────────────────────────────────────────",
         "      0   0.0010  1 h 00 min  1e-3  adafactor",
+        "",
+        "pruned",
+        "  trial 1, after 1 evaluation; the best reached 0.0001 (trial 1)",
         "",
         "went wrong",
         "  trial 2  failed  exit code 3",
@@ -353,6 +368,7 @@ def test_best_as_json_is_a_trial_with_its_goal(ran: StudyData) -> None:
     found = json.loads(sweep("best", "toy", "--json").output)
     assert (found["study"], found["goals"]) == ("toy", [{"metric": "eval_f1", "direction": "maximize"}])
     assert (found["best"]["number"], found["best"]["value"]) == (0, 1e-3)
+    assert (found["verdict"], found["test"]) == (None, None)
 
 
 def test_best_says_when_the_checkpoint_is_gone(ran: StudyData) -> None:
@@ -367,7 +383,7 @@ def test_list_shows_the_projects_studies(ran: StudyData) -> None:
     assert header.split() == ["study", "trials", "objective", "best", "started", "state"]
     assert line.split()[:5] == ["toy", "3/10", "eval_f1", "↑", "0.0010"]
     [found] = json.loads(sweep("list", "--json").output)["studies"]
-    assert (found["name"], found["trials"], found["budget_trials"], found["running"]) == ("toy", 3, 10, False)
+    assert (found["name"], found["trials"], found["budget_trials"], found["state"]) == ("toy", 3, 10, "not running")
     assert found["best"]["number"] == 0
 
 

@@ -99,6 +99,11 @@ def test_the_report_is_drawn_without_a_network_and_without_an_error(study: Study
         )
         assert offered and not [title for title in offered if "Share" in title or "Edit" in title]
         driver.save_screenshot(str(page.with_suffix(".png")))
+        times = driver.execute_script(
+            "const table = document.querySelector('table.sortable'); table.querySelectorAll('th button')[3].click();"
+            "return [...table.rows].slice(1).map(row => Number(row.cells[3].dataset.by))"
+        )
+        assert times == sorted(times) and len(times) == 8
         assert (console_errors(driver), figures, empty) == ([], 9, 0)
 
 

@@ -22,6 +22,7 @@ from sweepkit.report.answer import Answer
 from sweepkit.report.evidence import Evidence, gather
 from sweepkit.report.health import Finding, unchecked
 from sweepkit.report.mirror import importances
+from sweepkit.report.page import html
 from sweepkit.report.rows import read
 from sweepkit.report.verdict import Candidate, judge, write_verdict
 from sweepkit.report.watch import State, read_state, write_state
@@ -71,7 +72,7 @@ def test_the_page_holds_the_answer_and_every_figure_without_a_network(project: P
     )
     drawn = ["history", "importances", "isolation", "slices", "parallel", "curves", "timeline", "ledger"]
     assert re.findall(r'<section id="(\w+)">', page) == drawn
-    assert re.findall(r'Plotly.newPlot\(\s*"plot-(\w+)"', page) == drawn
+    assert re.findall(r'<div id="plot-(\w+)"', page) == drawn
 
 
 @pytest.mark.parametrize("best_at_edge", [True, False])
@@ -162,8 +163,6 @@ def test_the_page_holds_the_settings_the_choices_every_trial_the_study_file_and_
 
 
 def test_passwords_in_the_urls_of_storage_and_tracking_are_not_in_the_page(project: Path) -> None:
-    from sweepkit.report.page import html
-
     passwords = "hunter2-is-long", "correct-horse-battery"
     evidence = gather(finished_study(project, best_at_edge=True))
     urls = {
@@ -189,7 +188,7 @@ def test_the_page_says_where_the_study_stands(project: Path) -> None:
         write_state(study.place, State("running"))
         assert state() == "running"
         write_state(study.place, State("done", "all trials of the budget are done"))
-        report.conclude(study)
+        report.write(study)
         assert "<dd>done: all trials of the budget are done</dd>" in study.place.report.read_text()
     assert state() == "done: all trials of the budget are done"
     write_state(study.place, State("interrupted", "interrupted"))
@@ -206,10 +205,28 @@ def test_the_page_says_where_the_study_stands(project: Path) -> None:
 def test_at_the_end_of_a_run_the_page_is_written_and_what_goes_wrong_costs_the_page_alone(project: Path) -> None:
     study = finished_study(project, best_at_edge=False)
     page = study.place.report
-    assert report.conclude(study) == f"report: {page}"
+    assert report.conclude(study, lambda: report.write(study), recorded=True) == f"report: {page}"
     page.unlink()
     page.mkdir()
-    assert report.conclude(study).startswith("the report was not written (IsADirectoryError")
+    said = report.conclude(study, lambda: report.write(study), recorded=True)
+    assert said.startswith("the report was not written (IsADirectoryError")
+
+
+def test_the_page_is_small_says_how_to_load_the_model_and_where_mlflow_has_the_study(project: Path) -> None:
+    study = finished_study(project, best_at_edge=False)
+    best = Answer(study, read(study)).best
+    assert best is not None
+    assert "load_study" not in report.write(study).read_text(), "there is no checkpoint"
+    (study.place.trial(best.number) / "best").mkdir(parents=True)
+    study.place.mlflow_json.write_text(
+        json.dumps({"study_id": "a", "trials": {}, "experiment_id": "3", "parent_run_id": "beef"})
+    )
+    page = report.write(study).read_text()
+    assert len(page) < 2_300_000
+    assert f"load_study(&#39;{study.name}&#39;).best_model()" in page
+    assert ("/#/experiments/3/runs/beef" in page) == (study.tracking.uri != "none")
+    elsewhere = study.model_copy(update={"tracking": study.tracking.model_copy(update={"uri": "https://ml.example/"})})
+    assert 'href="https://ml.example/#/experiments/3/runs/beef"' in html(gather(elsewhere.at(project)))
 
 
 def test_the_metrics_of_the_test_split_are_on_the_page_and_their_timings_are_not(project: Path) -> None:

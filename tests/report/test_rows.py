@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 import pytest
 
-from sweepkit.report.rows import frame, hours_by_ending, join, read, slot_hours, to_json
+from sweepkit.report.rows import frame, hours_by_ending, join, read, slot_hours, to_json, trial_json
 from sweepkit.report.rows import rows as searched
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
@@ -97,6 +97,7 @@ def test_json_has_exactly_the_promised_keys_and_no_nan(tmp_path: Path) -> None:
                 "cause": "nan",
                 "params": {"learning_rate": 3e-5},
                 "value": None,
+                "metrics": {},
                 "started": None,
                 "seconds": None,
                 "checkpoint": "best",
@@ -113,6 +114,23 @@ def test_the_frame_has_a_column_per_goal_and_parameter(tmp_path: Path) -> None:
     assert list(found["number"]) == [0, 1]
     assert found["eval_f1"].isna().tolist() == [False, True]
     assert {"params.learning_rate", "params.optim", "ending", "seconds", "origin"} <= set(found.columns)
+
+
+def test_params_have_fixed_values_too_and_all_metrics_are_told(tmp_path: Path) -> None:
+    task = {"path": "task.py:Toy", "max_length": 64, "data": {"name": "toy"}, "hub_token": "hf_0123456789abcdef"}
+    study = study_of(tmp_path, training={"num_train_epochs": 2}, task=task)
+    row = trial(0, 0.5, params={"learning_rate": 1e-3}, metrics={"eval_f1": 0.4, "eval_loss": 1.5})
+    told = trial_json(study, row)
+    assert told["params"] == {
+        "num_train_epochs": 2,
+        "task.max_length": 64,
+        "task.hub_token": "***",
+        "learning_rate": 1e-3,
+    }
+    assert told["metrics"] == {"eval_f1": 0.4, "eval_loss": 1.5}
+    found = frame(study, [row]).iloc[0]
+    assert (found["eval_f1"], found["eval_loss"]) == (0.5, 1.5), "of the objective's metric, the objective's value"
+    assert (found["params.num_train_epochs"], found["params.task.max_length"]) == (2, 64)
 
 
 def test_checkpoints_and_mlflow_runs_are_joined_where_they_are(project: Path) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from sweepkit.report import progress, terminal
 from sweepkit.report.answer import Answer
 from sweepkit.report.verdict import Candidate, judge, write_verdict
-from sweepkit.report.watch import Board, Moment, Outcome, fraction
+from sweepkit.report.watch import Board, Moment, Outcome, confirming, fraction
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished, Logged, Started
 from sweepkit.trial.trial import Decision, Ending, Trial, TrialSpec
@@ -83,15 +83,18 @@ def test_a_pipe_gets_one_line_per_start_evaluation_and_end(project: Path, capsys
         lines.on_event(Finished(trial=1, at=0, ending="complete"))
         lines.on_trial_end(trial(1, 0.75))
         lines.on_trial_end(trial(2, None, Ending.failed, cause="ValueError: no\nsecond line"))
-    lines_printed = [re.sub(r"^\d\d:\d\d:\d\d  ", "", line) for line in capsys.readouterr().out.splitlines()]
+    # The time of day and the time left depend on the clock.
+    lines_printed = [
+        re.sub(r"^\d\d:\d\d:\d\d  | · about .* left$", "", line) for line in capsys.readouterr().out.splitlines()
+    ]
     assert lines_printed == [
         "warm process ready in 6.1 s",
         "toy: 6 trials, eval_f1 ↑, in runs/toy",
         "1 trial done before (1 complete)",
         "trial 1 started: lr=2e-5",
         "trial 1 evaluation 1: eval_f1 0.7500 (step 25, epoch 1)",
-        "trial 1 complete in 20 s: eval_f1 0.7500 · best 0.7500 (trial 1) · 2/6",
-        "trial 2 failed in 20 s: ValueError: no · best 0.7500 (trial 1) · 3/6",
+        "trial 1 complete in 20 s: eval_f1 0.7500 · best 0.7500 (trial 1) · 2/6 (2 complete)",
+        "trial 2 failed in 20 s: ValueError: no · best 0.7500 (trial 1) · 3/6 (2 complete, 1 failed)",
     ]
 
 
@@ -119,6 +122,7 @@ def test_the_picture_shows_bar_running_trials_and_the_best(project: Path) -> Non
     assert re.sub(r"3/6 .*", "3/6", shown).splitlines() == [
         "toy  eval_f1 ↑ · tpe + asha",
         "━━━━━━━━━━━━━━━━━━╸━━━━━━━━━━━━━ 3/6",
+        "2 complete, 1 pruned, 2 running",
         "",
         "3  lr=2e-5  ━━━━━━╺━━━━━  step 50 epoch 2  last 0.6500  best 0.7000",
         "4  lr=3e-5  ━━━━━━━━━━━━  starting",
@@ -147,7 +151,63 @@ def test_where_there_is_no_room_the_parameters_of_running_trials_give_way_and_no
     for number, value in enumerate((0.7, 0.65), start=1):
         board.add(evaluated(12, number, value))
     assert text_of(terminal.running(study, board.running), width=80) == (
-        "12  lr=2e-5 wd=0.125 d…  ━━━━━━╺━━━━━  step 50 epoch 2  last 0.6500  best 0.7000"
+        "12  lr=2e-5 wd=0.125 …   ━━━━━━╺━━━━━  step 50 epoch 2  last 0.6500  best 0.7000"
+    )
+
+
+def test_a_number_is_shown_whole_or_not_at_all(project: Path) -> None:
+    study = study_of(project)
+    row = replace(trial(1, 0.75), params={"learning_rate": 3.12e-5, "adam_epsilon": 1.234e-12, "weight_decay": 2.5e-4})
+    numbers = {"3.12e-5", "1.23e-12", "2.5e-4"}
+    for width in range(50, 90):
+        table = terminal.trials(Answer(study, [row]), [row])
+        board = Board(study, running={1: Moment(params=row.params, step=50, epoch=2.0, values=(0.5,))})
+        for shown in (table, terminal.running(study, board.running)):
+            found = set(re.findall(r"\S*\de-?\S*|\S*\d\.\d+…", text_of(shown, width)))
+            assert {word.rpartition("=")[2] for word in found} <= numbers, width
+
+
+def test_the_confirmation_has_a_bar_of_its_own(project: Path) -> None:
+    study = study_of(project, confirm={"top": 1, "seeds": 3})
+    board = Board(study)
+    board.update([trial(0, 0.5, origin="baseline"), *(trial(n, 0.6, Ending.pruned) for n in range(1, 6))])
+    runs = confirming(study, replace(study.place, name="toy/confirm"), 6, [trial(0, 0.5), trial(1, 0.6)])
+    runs.add(started(runs.study, 2, learning_rate=2e-5))
+    runs.add(evaluated(2, 2, 0.65))
+    bar = progress.progress_bar()
+    progress.start_bar(bar, board)
+    shown = text_of(progress.picture(board, bar, runs)).splitlines()
+    assert [re.sub(r" +0 s$", "", line) for line in shown[1:4]] == [
+        "━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 6/6",
+        "━━━━━━━━━━━━━╺━━━━━━━━━━━━━━━━━━ 2/6 confirmed",
+        "2 complete, 1 running",
+    ]
+    assert (runs.done, runs.seconds_left()) == (2.5, None), (
+        "no speed is known before the first step since the first look"
+    )
+
+
+def test_the_time_left_is_at_the_speed_since_the_first_look_and_within_the_budgets_hours(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 100.0, 200.0, 0.0, 100.0])
+    monkeypatch.setattr("sweepkit.report.watch.time.monotonic", lambda: next(clock))
+    board = Board.at_start(study_of(project), [trial(0, 0.5)])
+    assert board.seconds_left() is None
+    board.end(trial(1, 0.5))
+    assert board.seconds_left() == 400.0
+    board.end(trial(2, 0.5))
+    assert board.seconds_left() == 300.0
+    short = Board.at_start(study_of(project, budget={"trials": 6, "hours": 0.05}), [])
+    short.seconds_left()
+    short.end(trial(0, 0.5))
+    assert short.seconds_left() == 80.0
+
+
+def test_a_snapshot_names_the_pruned_trials_in_one_line(project: Path) -> None:
+    rows = [trial(n, 0.1 * n, Ending.pruned, intermediate=dict.fromkeys(range(1, n + 1), 0.1)) for n in (1, 2, 3)]
+    assert progress._pruned(study_of(project), rows) == (
+        "trials 1, 2 and 3, after 1 to 3 evaluations; the best reached 0.3000 (trial 3)"
     )
 
 
@@ -260,6 +320,7 @@ def test_the_summary_ends_with_the_best_its_checkpoint_and_what_to_type_next(pro
         "next",
         "  sweep show toy            every trial, and where the hours went",
         "  sweep retry toy --failed  run the failed trials again, once their cause is fixed",
+        "  sweep report toy          figures, findings and what to do next, as one page",
         "  sweep best toy            the checkpoint's path, for $(…)",
         "  sweep ui toy              curves and parameters in MLflow",
     ]

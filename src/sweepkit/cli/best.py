@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,6 +70,8 @@ def best(  # the options of a command
         goals = [goal.model_dump() for goal in found_study.objective.goals]
         single = answers[0] if answers else None
         answer = {"study": found_study.name, "goals": goals, "best": single if len(goals) == 1 else answers}
+        answer["verdict"] = found.verdict.to_json() if found.verdict else None
+        answer["test"] = asdict(found.test) if found.test else None
         typer.echo(json.dumps(answer, indent=2))
         return
     _require_checkpoint(found_study, rows, chosen)

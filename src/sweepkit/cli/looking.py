@@ -84,6 +84,7 @@ def list_(as_json: studies.Json = False) -> None:
     from sweepkit.report import terminal
     from sweepkit.report.answer import Answer
     from sweepkit.report.rows import read, study_json
+    from sweepkit.report.watch import read_state
     from sweepkit.study.damage import files_named
 
     runs = []
@@ -95,7 +96,9 @@ def list_(as_json: studies.Json = False) -> None:
         except SweepError as error:  # its database may be down, or need a password, which is never recorded
             typer.echo(f"{folder.name}: {error}", err=True)
     if as_json:
-        lines = [study_json(found.study, found.rows, found.winners) for found in runs]
+        lines = [
+            study_json(each.study, each.rows, each.winners, read_state(each.study, each.rows).status) for each in runs
+        ]
         typer.echo(json.dumps({"studies": lines}, indent=2))
     elif runs:
         terminal.show(terminal.overview(runs))

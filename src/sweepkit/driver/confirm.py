@@ -18,7 +18,7 @@ from optuna.storages import BaseStorage
 from sweepkit.report.answer import Answer, FinalTest, read_test, write_test
 from sweepkit.report.rows import CONFIRM
 from sweepkit.report.verdict import Candidate, Verdict, judge
-from sweepkit.report.watch import Watcher
+from sweepkit.report.watch import Board, Watcher, confirming
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.study import words
@@ -27,6 +27,7 @@ from sweepkit.study.errors import StudyFailed
 from sweepkit.study.files import first_line
 from sweepkit.study.paths import BEST, SPEC
 from sweepkit.study.study import PrunerSpec, StudyData
+from sweepkit.trial.events import Event
 from sweepkit.trial.trial import Trial, TrialSpec
 
 SEEDS_FROM = 1_000_000
@@ -78,21 +79,22 @@ class Confirmation:
 
     def watcher(self, watch: Watcher, total: int) -> Watcher:
         """Return a watcher of the runs that tells ``watch`` when each ends, and announce the runs to it."""
-        done = sum(row.ending.counts for row in self.search.trials())
+        board = confirming(self.study, self.search.place, total, self.search.trials())
+        done = len(board.ended)
         if done < total:
             numbers = ", ".join(map(str, self.numbers()))
             rest = f", {done} already done" if done else ""
             watch.on_note(f"confirming trials {numbers} with new seeds: {words.plural(total, 'run')}{rest}")
-        return _Progress(watch, done, total)
+        return _Progress(watch, board)
 
 
 class _Progress(Watcher):
-    """Reports each confirmation run's end as a line of the study; what happens during a run is in its log only."""
+    """Reports each confirmation run's end as a line of the study, and how far all of them are."""
 
-    def __init__(self, watch: Watcher, done: int, total: int) -> None:
+    def __init__(self, watch: Watcher, board: Board) -> None:
         self._watch = watch
-        self._done = done
-        self._total = total
+        self._board = board
+        board.seconds_left()  # begins to look
 
     def on_note(self, text: str) -> None:
         """Pass the line on."""
@@ -100,9 +102,17 @@ class _Progress(Watcher):
 
     def on_trial_end(self, row: Trial) -> None:
         """Report which trial was trained again, and its value."""
-        self._done += 1
+        self._board.end(row)
         result = words.value(row.value) if row.ending.ranks else f"{row.ending} ({first_line(row.cause)})"
-        self._watch.on_note(f"confirm {self._done}/{self._total}: trial {row.confirm_of} → {result}")
+        count, left = f"{len(self._board.ended)}/{self._board.total}", self._board.seconds_left()
+        rest = f" · {words.left(left)}" if left else ""
+        self._watch.on_note(f"confirm {count}: trial {row.confirm_of} → {result}{rest}")
+        self._watch.on_confirmation(self._board)
+
+    def on_event(self, event: Event) -> None:
+        """Move the run on."""
+        self._board.add(event)
+        self._watch.on_confirmation(self._board)
 
 
 def evaluate_once(study: StudyData, row: Trial, job: Callable[..., dict[str, Any]] | None, watch: Watcher) -> None:

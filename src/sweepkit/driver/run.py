@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -44,9 +45,6 @@ from sweepkit.trackers.courier import Courier, prompt
 from sweepkit.trial.trial import Trial
 
 __all__ = ["Outcome", "Replacements", "Watcher", "run", "run_checked"]
-
-REPORT_AFTER_SECONDS = 60.0
-"""A run of at least this length ends with the report, which takes two seconds; for a shorter one, `sweep report` writes it."""
 
 Ended = tuple[Status, str]
 """A status, and the reason in words."""
@@ -256,10 +254,11 @@ class _Run:
         if status == "done" and not answer.ranked:
             status, reason = "failed", f"no trial completed ({reason})"
         write_state(study.place, State(status, reason))
-        undelivered = self._courier.close(answer.record(status=status, reason=reason))
-        seconds = time.monotonic() - self._began
-        if status == "done" and seconds >= REPORT_AFTER_SECONDS:
-            self._watch.on_note(report.conclude(study))
+        with ThreadPoolExecutor(1) as beside:  # while the tracker takes the rest
+            page = beside.submit(report.write, study) if status == "done" and not self._spent else None
+            undelivered = self._courier.close(answer.record(status=status, reason=reason))
+        if page is not None:
+            self._watch.on_note(report.conclude(study, page.result, recorded=not undelivered))
         outcome = Outcome(
             status=status,
             rows=list(answer.rows),

@@ -5,6 +5,7 @@ Heavy libraries are imported when they are needed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,14 +58,17 @@ def record(study: StudyData, path: Path) -> str:
     )
 
 
-def conclude(study: StudyData) -> str:
-    """Write the report and attach it to the tracker's record; return in words how that went. Never raises."""
+def conclude(study: StudyData, written: Callable[[], Path], *, recorded: bool) -> str:
+    """Attach the report that ``written`` returns to the tracker's record; return in words how both went. Never raises.
+
+    ``recorded`` is whether the tracker took all the rest: a server that is down is not waited for again.
+    """
     try:
-        path = write(study)
+        path = written()
     except Exception as error:  # noqa: BLE001  # an edge: the study is done, with or without its report
         return f"the report was not written ({type(error).__name__}: {error}); `sweep report` tries again"
     try:
-        recorded = record(study, path)
+        said = record(study, path) if recorded else ""
     except StudyFailed as error:
-        recorded = str(error)
-    return ", ".join(part for part in (f"report: {path}", recorded) if part)
+        said = str(error)
+    return ", ".join(part for part in (f"report: {path}", said) if part)

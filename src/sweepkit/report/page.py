@@ -5,6 +5,8 @@ The page is self-contained, plotly.js included, and opens without a network. All
 
 from __future__ import annotations
 
+import base64
+import gzip
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import cache
@@ -21,10 +23,12 @@ from sweepkit.report.evidence import Evidence, configuration, configurations
 from sweepkit.report.health import UNCHECKED, findings
 from sweepkit.report.rows import endings, hours_by_ending
 from sweepkit.report.style import ENDINGS
+from sweepkit.report.terminal import short_path
 from sweepkit.study import words
 from sweepkit.study.parameters import Choice, Scalar
 from sweepkit.study.secrets import scrub
 from sweepkit.study.space import Dimension
+from sweepkit.trackers import tracker_of
 from sweepkit.trial.trial import Trial
 
 MOST_TRIALS = 500
@@ -63,9 +67,28 @@ def html(evidence: Evidence) -> str:
         baseline=evidence.baseline,
         yaml=to_yaml(study),
         colors={str(ending): color for ending, color in ENDINGS.items()},
-        plotly=Markup(get_plotlyjs()),  # plotly.js itself
+        plotly=Markup(_plotly()),
+        page=tracker_of(study).page(),
+        loading=_loading(evidence),
         written=f"{datetime.now().astimezone():%-d %B %Y, %H:%M}",
         version=version("sweepkit"),
+    )
+
+
+@cache
+def _plotly() -> str:
+    """Return plotly.js, compressed, as base64: a third of its size."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+
+
+def _loading(evidence: Evidence) -> str:
+    """Return how the chosen trial's model is loaded; empty without one on this machine."""
+    chosen = evidence.chosen
+    if chosen is None or chosen.checkpoint is None:
+        return ""
+    return (
+        f"from sweepkit import load_study\n\nmodel = load_study({evidence.study.name!r}).best_model()"
+        f"  # trial {chosen.number}, {short_path(chosen.checkpoint, evidence.study.place.root)}"
     )
 
 
@@ -93,7 +116,7 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     yield "trials", f"{len(ended)}{of}"
     yield "ended", endings(ended) or "–"
     hours = hours_by_ending(evidence.rows, confirmed=evidence.confirmed, slot_hours=evidence.slot_hours)
-    yield "hours on slots", words.span(3600 * sum(hours.values())) if sum(hours.values()) else "–"
+    yield "time on slots", words.span(3600 * sum(hours.values())) if sum(hours.values()) else "–"
     pruner = f", {study.pruner.title}" if study.pruner.title != "none" else ""
     yield "search", f"{study.sampler.title}{pruner}"
     peak = max((course.peak_memory_mb for course in evidence.courses.values()), default=0.0)
@@ -170,12 +193,12 @@ def _plates(evidence: Evidence, clean: Callable[[str], str]) -> Iterator[tuple[s
     ]
     for name in names:
         drawn = figures.curves(evidence, of="training") if name == "losses" else figures.FIGURES[name](evidence)
-        plot = drawn.to_html(
-            full_html=False,
-            include_plotlyjs=False,
-            div_id=f"plot-{name}",
-            config={"displaylogo": False, "responsive": True},
-            default_width="100%",
-            default_height=f"{drawn.layout.height}px",
+        data = clean(str(drawn.to_json())).replace("<", "\\u003c")
+        # The page's script draws it.
+        yield (
+            name,
+            Markup(
+                f'<div id="plot-{name}" style="height: {drawn.layout.height}px"></div>'
+                f'<script type="application/json">{data}</script>'
+            ),
         )
-        yield name, Markup(clean(plot))  # plotly escapes < and > in its data

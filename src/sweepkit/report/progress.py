@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -17,9 +19,9 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from sweepkit.report import terminal
-from sweepkit.report.answer import Answer
+from sweepkit.report.answer import Answer, numbered
 from sweepkit.report.rows import CONFIRM, Reader, endings, hours_by_ending, slot_hours
-from sweepkit.report.watch import BEST_SHOWN, Board, Outcome, Watcher, read_moment, read_state
+from sweepkit.report.watch import BEST_SHOWN, Board, Outcome, Watcher, confirming, read_moment, read_state
 from sweepkit.study import words
 from sweepkit.study.files import first_line
 from sweepkit.study.locks import lock_owner, lock_since
@@ -29,6 +31,7 @@ from sweepkit.trial.trial import Ending, Trial
 
 PICTURES_PER_SECOND = 4
 SECONDS_BETWEEN_READS = 1.0
+PRUNED_SHOWN = 12
 GOING_SHOWN = 20
 """Running and paused trials of which a snapshot says how far they came, those with most evaluations first."""
 
@@ -58,6 +61,7 @@ class Lines(Watcher):
     def on_open(self, study: StudyData, rows: list[Trial]) -> None:
         """Print what is run, and how many trials are done already."""
         self._board = board = Board.at_start(study, rows)
+        board.seconds_left()  # begins to look
         total = "trials" if board.total is None else words.plural(board.total, "trial")
         self._print(f"{study.name}: {total}, {terminal.goals(study)}, in {terminal.short_path(study.place.folder)}")
         if board.ended:
@@ -87,8 +91,10 @@ class Lines(Watcher):
         if self._board is None:
             return
         self._board.end(row)
-        facts = [_ending(self._board.study, row), self._board.best(), _count(self._board)]
-        self._print(" · ".join(fact for fact in facts if fact))
+        left = self._board.seconds_left()
+        count = f"{_count(self._board)} ({self._board.counts()})"
+        facts = [_ending(self._board.study, row), self._board.best(), count, words.left(left) if left else ""]
+        self._print(" · ".join(filter(None, facts)))
 
 
 class Picture(Watcher):
@@ -97,6 +103,7 @@ class Picture(Watcher):
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or terminal.console()
         self._board: Board | None = None
+        self._confirmation: Board | None = None
         self._bar = progress_bar()
         self._spinner = Spinner("dots", Text("starting", style="dim"))
         self._live = Live(
@@ -114,7 +121,7 @@ class Picture(Watcher):
         self._live.stop()
 
     def _render(self) -> RenderableType:
-        return self._spinner if self._board is None else picture(self._board, self._bar)
+        return self._spinner if self._board is None else picture(self._board, self._bar, self._confirmation)
 
     def on_open(self, study: StudyData, rows: list[Trial]) -> None:
         """Replace the spinner by the picture."""
@@ -139,6 +146,10 @@ class Picture(Watcher):
         if row.ending in (Ending.failed, Ending.infeasible, Ending.diverged):
             self._console.print(Text(_ending(self._board.study, row), style=terminal.STYLES[row.ending]))
 
+    def on_confirmation(self, board: Board) -> None:
+        """Show the confirmation below the search."""
+        self._confirmation = board
+
     def on_close(self, outcome: Outcome) -> None:
         """Remove the picture: the summary follows."""
         self._live.stop()
@@ -151,12 +162,8 @@ class _TimeLeft(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Return the column for one task."""
-        left = (
-            ""
-            if task.time_remaining is None or task.total is None
-            else f", {words.span(int(task.time_remaining))} left"
-        )
-        return Text(words.span(int(task.elapsed or 0)) + left, style="dim")
+        left = task.fields["left"]
+        return Text(words.span(int(task.elapsed or 0)) + (f", {words.left(left)}" if left else ""), style="dim")
 
 
 def progress_bar() -> Progress:
@@ -166,24 +173,30 @@ def progress_bar() -> Progress:
         TextColumn("{task.fields[count]}"),
         _TimeLeft(),
         auto_refresh=False,
-        speed_estimate_period=1e9,  # the whole run: trials end in lumps
     )
 
 
 def start_bar(bar: Progress, board: Board, *, since: datetime | None = None) -> None:
-    """Start the study's bar, now or as of ``since``; what is done already does not count for the speed."""
-    task = bar.add_task(board.study.name, total=board.total, completed=len(board.ended), count="")
+    """Start the study's bar, now or as of ``since``."""
+    task = bar.add_task(board.study.name, total=board.total, count="", left=None)
     if since is not None:
         bar.tasks[task].start_time = bar.get_time() - (datetime.now() - since).total_seconds()
 
 
-def picture(board: Board, bar: Progress) -> RenderableType:
-    """Return the live picture at this moment: the bar, the running trials, the best."""
-    for task in bar.tasks:
-        bar.update(task.id, completed=board.done, count=_count(board))
+def picture(board: Board, bar: Progress, confirmation: Board | None = None) -> RenderableType:
+    """Return the live picture at this moment: the bars of search and confirmation, the running trials, the best."""
+    if confirmation is not None and len(bar.tasks) == 1:
+        bar.stop_task(bar.tasks[0].id)
+        start_bar(bar, confirmation)
+    for task, each in zip(bar.tasks, filter(None, [board, confirmation]), strict=True):
+        count = _count(each) + ("" if each is board else " confirmed")
+        bar.update(task.id, completed=each.done, count=count, left=each.seconds_left())
     parts: list[RenderableType] = [terminal.heading(board.study), bar.get_renderable()]
-    if moments := dict(sorted(board.running.items())):
-        parts.append(Padding(terminal.running(board.study, moments), (1, 0, 0, 0)))
+    going = confirmation or board
+    if counts := going.counts():
+        parts.append(Text(counts, style="dim"))
+    if moments := dict(sorted(going.running.items())):
+        parts.append(Padding(terminal.running(going.study, moments), (1, 0, 0, 0)))
     if top := board.top:
         parts.append(Padding(terminal.trials(board.answer, top), (1, 0, 0, 0)))
     return Group(*parts)
@@ -207,7 +220,9 @@ def snapshot(study: StudyData, *, every: bool = False) -> RenderableType:
     for ending in () if every else (Ending.running, Ending.paused):
         if going := sorted((row for row in rows if row.ending is ending), key=lambda row: -len(row.intermediate)):
             parts += _section(str(ending), _going(study, going))
-    if answer.verdict and not every:
+    if (pruned := _pruned(study, rows)) and not every:
+        parts += _section("pruned", Text(pruned))
+    if answer.verdict:
         parts += _section("over new seeds", Group(*map(Text, answer.verdict.sentences())))
     if (wrong := terminal.failures(study, rows)) is not None:
         parts += _section("went wrong", wrong)
@@ -224,6 +239,8 @@ def _going(study: StudyData, rows: list[Trial]) -> RenderableType:
     """Return how far trials have come that have not ended, and what was last decided for each."""
     shown, more = rows[:GOING_SHOWN], len(rows) - GOING_SHOWN
     moments = {row.number: read_moment(study.place, row) for row in shown}
+    if rows[0].ending is Ending.paused:  # no time passes for them
+        moments = {number: replace(moment, since=None) for number, moment in moments.items()}
     why = {row.number: row.decisions[-1].why for row in shown if row.decisions}
     table = terminal.running(study, moments, why)
     return Group(table, Text(f"and {more} more, listed by --all", style="dim")) if more > 0 else table
@@ -231,7 +248,7 @@ def _going(study: StudyData, rows: list[Trial]) -> RenderableType:
 
 def follow(study: StudyData) -> None:
     """Show a running study live until its driver ends or Ctrl-C is pressed, then its snapshot."""
-    board, bar = Board(study), progress_bar()
+    board, bar, runs = Board(study), progress_bar(), None
     hint = Text("Ctrl-C leaves this view; the study goes on", style="dim")
     reader = Reader(study)
     confirmation = reader.beside(CONFIRM)
@@ -241,9 +258,10 @@ def follow(study: StudyData) -> None:
         try:
             while lock_owner(study.place):
                 board.update(reader.rows())
-                confirmations = confirmation.rows()
-                line = [Text(), Text(_confirmed(confirmations), style="cyan")] if confirmations else []
-                live.update(Group(picture(board, bar), *line, Text(), hint), refresh=True)
+                if confirmations := confirmation.rows():
+                    runs = runs or confirming(study, confirmation.place, len(confirmations), confirmations)
+                    runs.update(confirmations)
+                live.update(Group(picture(board, bar, runs), Text(), hint), refresh=True)
                 time.sleep(SECONDS_BETWEEN_READS)
         except KeyboardInterrupt:
             pass
@@ -264,8 +282,8 @@ def _ending(study: StudyData, row: Trial) -> str:
 
 
 def _count(board: Board) -> str:
-    done, paused = len(board.ended), f", {len(board.paused)} paused" if board.paused else ""
-    return (f"{done}/{board.total}" if board.total is not None else words.plural(done, "trial")) + paused
+    done = len(board.ended)
+    return f"{done}/{board.total}" if board.total is not None else words.plural(done, "trial")
 
 
 def _section(title: str, content: RenderableType) -> list[RenderableType]:
@@ -285,6 +303,21 @@ def _state(study: StudyData, rows: list[Trial], confirmations: list[Trial]) -> T
         left = study.budget.trials is not None and len(ended) < study.budget.trials and state.status != "done"
         text.append(f" · {state}" + ("; sweep run continues it" if left else ""), style="dim")
     return text
+
+
+def _pruned(study: StudyData, rows: list[Trial]) -> str:
+    """Return which trials were pruned, after how many evaluations, and the best value among them."""
+    pruned = [row for row in rows if row.ending is Ending.pruned]
+    if not pruned:
+        return ""
+    after = sorted(max(row.intermediate, default=0) for row in pruned)
+    span = f"{after[0]}" if after[0] == after[-1] else f"{after[0]} to {after[-1]}"
+    said = f"{numbered(pruned, PRUNED_SHOWN)}, after {span} evaluation{'' if span == '1' else 's'}"
+    valued = [row for row in pruned if row.values and math.isfinite(row.values[0])]
+    if not valued or len(study.objective.goals) > 1:
+        return said
+    best = (max if study.objective.goals[0].direction == "maximize" else min)(valued, key=lambda row: row.values[0])
+    return f"{said}; the best reached {words.value(best.value)} (trial {best.number})"
 
 
 def _confirmed(rows: list[Trial]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from sweepkit.study.configurations import fixed
 from sweepkit.study.damage import read_noted
 from sweepkit.study.files import jsonable
 from sweepkit.study.locks import lock_owner
@@ -77,16 +78,19 @@ def hours_by_ending(
 def trial_json(study: StudyData, row: Trial) -> dict[str, Any]:
     """Return one trial as plain data with stable keys; ``value`` is a list where the study has several goals.
 
-    The members of a population have a ``schedule`` besides, those that paused or were pruned ``decisions``.
+    ``metrics`` are those of the evaluation that decides the value; ``params`` have the study's fixed values, too. The
+    members of a population have a ``schedule`` besides, those that paused or were pruned ``decisions``.
     """
     several = len(study.objective.goals) > 1
+    about = {name: value for name, value in fixed(study).items() if name not in ("task.model", "task.data")}
     return {
         "number": row.number,
         "ending": row.ending.value,
         "reason": row.reason and row.reason.value,
         "cause": row.cause,
-        "params": jsonable(row.params),
+        "params": jsonable({**about, **row.params}),
         "value": jsonable(row.values) if several and row.values else jsonable(row.value),
+        "metrics": jsonable(row.metrics),
         "started": row.started,
         "seconds": row.seconds,
         "checkpoint": jsonable(row.checkpoint),
@@ -101,10 +105,10 @@ def to_json(study: StudyData, rows: Iterable[Trial]) -> dict[str, Any]:
     return {"study": study.name, "trials": [trial_json(study, row) for row in rows]}
 
 
-def study_json(study: StudyData, rows: Sequence[Trial], ahead: Sequence[Trial]) -> dict[str, Any]:
+def study_json(study: StudyData, rows: Sequence[Trial], ahead: Sequence[Trial], state: str) -> dict[str, Any]:
     """Return a study's line in ``sweep list --json``, with stable keys; ``best`` is a trial (several goals: a list).
 
-    ``ahead`` are the trials that are its answer.
+    ``ahead`` are the trials that are its answer; ``state`` is that of :func:`read_state`.
     """
     found = [trial_json(study, row) for row in ahead]
     several = len(study.objective.goals) > 1
@@ -115,6 +119,7 @@ def study_json(study: StudyData, rows: Sequence[Trial], ahead: Sequence[Trial]) 
         "trials": sum(row.ending.counts for row in rows),
         "budget_trials": study.budget.trials,
         "running": lock_owner(study.place) is not None,
+        "state": state,
         "started": min((row.started for row in rows if row.started), default=None),
         "best": found if several else (found[0] if found else None),
         "folder": str(study.place.folder),
@@ -122,20 +127,23 @@ def study_json(study: StudyData, rows: Sequence[Trial], ahead: Sequence[Trial]) 
 
 
 def frame(study: StudyData, rows: Iterable[Trial]) -> pandas.DataFrame:
-    """Return one line per trial: its facts, a column per goal (the metric's name), and ``params.NAME`` columns."""
+    """Return one line per trial: its facts, a column per goal and further metric, and ``params.NAME`` columns."""
     import pandas
 
     lines = []
     for row in rows:
         facts = trial_json(study, row)
-        params = facts.pop("params")
+        params, metrics = facts.pop("params"), facts.pop("metrics")
         del facts["value"]
         goals = {
             goal.metric: row.values[index] if index < len(row.values) else math.nan
             for index, goal in enumerate(study.objective.goals)
         }
         origin = {"origin": row.origin, "attempts": row.attempts}
-        lines.append({**facts, **origin, **goals, **{f"params.{name}": value for name, value in params.items()}})
+        others = {name: value for name, value in metrics.items() if name not in goals}
+        lines.append(
+            {**facts, **origin, **goals, **others, **{f"params.{name}": value for name, value in params.items()}}
+        )
     return pandas.DataFrame(lines)
 
 

@@ -66,7 +66,10 @@ TEMPLATE = go.layout.Template(
         "hoverlabel": {"bgcolor": "white", "bordercolor": RULE, "font": {"family": FONT, "size": 12, "color": INK}},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": SMALL},
         "hovermode": "closest",
-        "modebar": {"remove": ["sendChartToCloud", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]},
+        "modebar": {
+            "bgcolor": "rgba(0,0,0,0)",
+            "remove": ["sendChartToCloud", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+        },
         "bargap": 0.35,
     }
 )
@@ -76,6 +79,11 @@ def dressed(drawn: go.Figure, height: int, **layout: Any) -> go.Figure:
     """Give a figure the template and a height in pixels, and return it."""
     drawn.layout.title = None
     return drawn.update_layout(template=TEMPLATE, height=height, **layout)
+
+
+def unit(seconds: float) -> tuple[str, float]:
+    """Return the unit for an axis that reaches so far, and its seconds."""
+    return ("seconds", 1.0) if seconds < 120 else ("minutes", 60.0) if seconds < 7200 else ("hours", 3600.0)
 
 
 def nothing(why: str) -> go.Figure:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import typer
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -43,6 +47,10 @@ STYLES = {
 }
 
 
+STATES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
+UNFINISHED = ("interrupted", "not running")
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console; into a pipe it writes wide enough for tables."""
     out = Console(stderr=stderr, highlight=False)
@@ -71,9 +79,9 @@ def heading(study: StudyData) -> Text:
     return Text.assemble((study.name, "bold"), ("  ", ""), (f"{goals(study)} · {facts}", "dim"))
 
 
-def short_path(path: Path) -> str:
-    """Return a path relative to the current folder where it lies below."""
-    here = Path.cwd()
+def short_path(path: Path, here: Path | None = None) -> str:
+    """Return a path relative to a folder, by default the current one, where it lies below."""
+    here = here or Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
@@ -94,7 +102,7 @@ def trials(answer: Answer, rows: Sequence[Trial], *, endings: bool = False) -> T
         # On a narrow terminal these shrink first: rich narrows columns that may wrap.
         table.add_column(Text(words.name(name), no_wrap=True, overflow="ellipsis"))
     for index, row in enumerate(rows):
-        cells = [Text(column[index], no_wrap=True, overflow="ellipsis") for column in texts.values()]
+        cells = [_Whole(column[index]) for column in texts.values()]
         reached = f" at {max(row.intermediate)}" if row.ending is Ending.paused and row.intermediate else ""
         ending = [Text(f"{row.ending}{reached}", style=STYLES[row.ending])] * endings
         values = [Text(words.value(value)) for value in [*row.values, *[None] * len(metrics)][: len(metrics)]]
@@ -105,14 +113,39 @@ def trials(answer: Answer, rows: Sequence[Trial], *, endings: bool = False) -> T
     return table
 
 
-def _parameters(rows: Sequence[Trial]) -> dict[str, list[str]]:
+def _parameters(rows: Sequence[Trial]) -> dict[str, list[list[str]]]:
     """Return the columns of the trials' parameters: one for each, or one for all where they would take too much room."""
     names = list(dict.fromkeys(name for row in rows for name in row.params))
-    texts = {name: [words.setting(row.params[name]) if name in row.params else "" for row in rows] for name in names}
-    wide = sum(2 + max(len(words.name(name)), *map(len, cells)) for name, cells in texts.items()) > PARAMETERS_WIDTH
-    if len(names) > COLUMNS_MOST or wide:
-        return {"parameters": [words.settings(row.params) for row in rows]}
+    texts = {name: [[words.setting(row.params[name])] if name in row.params else [] for row in rows] for name in names}
+    wide = [
+        max([len(words.name(name)), *(len(part) for cell in cells for part in cell)]) for name, cells in texts.items()
+    ]
+    if len(names) > COLUMNS_MOST or sum(wide) + 2 * len(wide) > PARAMETERS_WIDTH:
+        return {"parameters": [_settings(row.params) for row in rows]}
     return texts
+
+
+def _settings(params: Mapping[str, Any]) -> list[str]:
+    return [words.settings({name: content}) for name, content in params.items()]
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A cell of several texts, of which a narrow column shows as many as fit: part of a number would be another number."""
+
+    parts: Sequence[str]
+
+    def __str__(self) -> str:
+        return " ".join(self.parts)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(1, max(1, len(str(self))))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown = list(self.parts)
+        while shown and len(" ".join([*shown, *["…"] * (len(shown) < len(self.parts))])) > options.max_width:
+            shown.pop()
+        yield Text(" ".join([*shown, *["…"] * (len(shown) < len(self.parts))]), no_wrap=True)
 
 
 def gain(answer: Answer, row: Trial) -> str:
@@ -124,7 +157,10 @@ def gain(answer: Answer, row: Trial) -> str:
 
 
 def running(study: StudyData, moments: Mapping[int, Moment], why: Mapping[int, str] | None = None) -> Table:
-    """Return a table of running or paused trials: number, parameters, progress, last and best value, and why they are."""
+    """Return a table of running or paused trials: number, parameters, progress, time, last and best value, and why they are.
+
+    The time is that of the present attempt.
+    """
     table = Table.grid(padding=(0, 2, 0, 0))
     for column in range(7 if why else 6):
         # On a narrow terminal the parameters shrink first: rich narrows columns that may wrap.
@@ -132,12 +168,13 @@ def running(study: StudyData, moments: Mapping[int, Moment], why: Mapping[int, s
     best = max if study.objective.goals[0].direction == "maximize" else min
     for number, moment in moments.items():
         done, last = fraction(study, moment), ", ".join(map(words.value, moment.values))
+        spent = f" in {words.span(int(time.time() - moment.since))}" if moment.since else ""
         several = len(moment.history) > 1 and len(study.objective.goals) == 1  # several goals have no best evaluation
         table.add_row(
             Text(str(number), style="cyan"),
-            Text(words.settings(moment.params), no_wrap=True, overflow="ellipsis"),
+            _Whole(_settings(moment.params)),
             Text() if done is None else ProgressBar(1.0, done, width=12, complete_style="cyan", finished_style="cyan"),
-            Text(f"step {moment.step} epoch {moment.epoch:.3g}" if moment.step else "starting", style="dim"),
+            Text(f"step {moment.step} epoch {moment.epoch:.3g}{spent}" if moment.step else "starting", style="dim"),
             Text(f"last {last}" if last else ""),
             Text(f"best {words.value(best(moment.history))}" if several else ""),
             *([Text(why.get(number, ""), style="dim")] if why else []),
@@ -222,13 +259,14 @@ def overview(studies: Sequence[Answer]) -> Table:
         best, ended = found.winners, len(found.ended)
         value = found.estimate.mean if found.estimate else best[0].value if best else None
         started = min((row.started for row in rows if row.started), default="–")
+        progress = f"{ended}/{study.budget.trials}" if study.budget.trials is not None else str(ended)
         table.add_row(
             Text(study.name, style="bold"),
-            f"{ended}/{study.budget.trials}" if study.budget.trials is not None else str(ended),
+            progress,
             goals(study),
             words.value(value) if not found.several else f"front of {len(best)}",
             started.replace("T", " ")[:16],
-            Text(state, style="cyan" if state == "running" else "dim"),
+            Text(f"{state} {progress}" if state in UNFINISHED else state, style=STATES.get(state, "dim")),
         )
     return table
 
@@ -240,6 +278,7 @@ def commands(study: StudyData, rows: Sequence[Trial]) -> RenderableType:
     for command, meaning, useful in (
         ("show {}", "every trial, and where the hours went", True),
         ("retry {} --failed", "run the failed trials again, once their cause is fixed", failed(rows)),
+        ("report {}", "figures, findings and what to do next, as one page", rows),
         ("best {}", "the checkpoint's path, for $(…)", Answer(study, rows).winners),
         ("ui {}", "curves and parameters in MLflow", study.tracking.uri != "none"),
     ):
@@ -250,19 +289,18 @@ def commands(study: StudyData, rows: Sequence[Trial]) -> RenderableType:
 
 def summary(outcome: Outcome, study: StudyData) -> RenderableType:
     """Return the summary of a run: the best trial and its gain, what went wrong, and the next commands."""
-    styles = {"done": "green", "failed": "red", "interrupted": "yellow"}
     found = Answer.read(study, outcome.rows)
     ended = found.ended
     counts = f" ({counted(ended)})" if ended else ""
     head = Text.assemble(
         (study.name, "bold"),
         "  ",
-        (outcome.status, styles[outcome.status]),
+        (outcome.status, STATES[outcome.status]),
         f"  {words.plural(len(ended), 'trial')}{counts} in {words.span(outcome.seconds)}",
     )
     parts: list[RenderableType] = [Text(), head]
     if outcome.reason and outcome.reason != outcome.status:
-        parts.append(Text(outcome.reason, style="" if outcome.status == "done" else styles[outcome.status]))
+        parts.append(Text(outcome.reason, style="" if outcome.status == "done" else STATES[outcome.status]))
     if outcome.status == "interrupted":
         parts.append(Text("Nothing finished is lost: the same command resumes the study."))
     if (best := answer(found)) is not None:

@@ -20,12 +20,13 @@ PAUSE_SECONDS = 60.0
 
 
 def ledger(about: StudyData | Evidence) -> go.Figure:
-    """Return where the hours went: one bar, by how trials ended, and the time that slots stood idle."""
+    """Return where the time went: one bar, by how trials ended, and the time that slots stood idle."""
     evidence = evidence_of(about)
     spent = hours_by_ending(evidence.rows, confirmed=evidence.confirmed, slot_hours=evidence.slot_hours)
     total = sum(spent.values())
     if not total:
-        return style.nothing("No hours are recorded yet.")
+        return style.nothing("No time is recorded yet.")
+    unit, seconds = style.unit(3600 * total)
     colors = {ending.value: color for ending, color in style.ENDINGS.items()}
     colors |= {WON: style.ENDINGS[Ending.complete], CONFIRMED: style.ACCENT, "idle": style.IDLE}
     drawn = go.Figure()
@@ -33,7 +34,7 @@ def ledger(about: StudyData | Evidence) -> go.Figure:
         if hours > 0:
             label = f"{name} {words.span(hours * 3600)}"
             drawn.add_bar(
-                x=[hours],
+                x=[3600 * hours / seconds],
                 y=[""],
                 orientation="h",
                 name=name,
@@ -43,7 +44,7 @@ def ledger(about: StudyData | Evidence) -> go.Figure:
                 hovertemplate=f"{label} · {hours / total:.0%}<extra></extra>",
             )
     hidden = {"visible": False}
-    return style.dressed(drawn, 130, barmode="stack", xaxis={"title": {"text": "hours"}}, yaxis=hidden, bargap=0.2)
+    return style.dressed(drawn, 130, barmode="stack", xaxis={"title": {"text": unit}}, yaxis=hidden, bargap=0.2)
 
 
 def timeline(about: StudyData | Evidence) -> go.Figure:
@@ -55,7 +56,7 @@ def timeline(about: StudyData | Evidence) -> go.Figure:
     held.sort(key=lambda pair: pair[1].start)
     clock = _Clock([stint for _, stint in held])
     lanes = _lanes([stint for _, stint in held], clock.end)
-    unit, seconds = ("hours", 3600.0) if clock.total > 2 * 3600 else ("minutes", 60.0)
+    unit, seconds = style.unit(clock.total)
     drawn = go.Figure()
     for ending in style.ENDINGS:
         bars = [(row, stint, lane) for (row, stint), lane in zip(held, lanes, strict=True) if stint.ending is ending]

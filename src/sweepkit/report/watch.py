@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from sweepkit.report.answer import Answer
+from sweepkit.report.rows import endings, read_spent
 from sweepkit.study import words
 from sweepkit.study.damage import note, read_json
 from sweepkit.study.errors import DamagedFile
@@ -118,6 +121,9 @@ class Watcher:
     def on_trial_end(self, row: Trial) -> None:
         """A trial ended and will not be retried, or it paused."""
 
+    def on_confirmation(self, board: Board) -> None:
+        """The confirmation's runs moved on: ``board`` has them as trials. Their other hooks are not called."""
+
     def on_close(self, outcome: Outcome) -> None:
         """The run is over."""
 
@@ -181,6 +187,8 @@ class Board:
     ended: dict[int, Trial] = field(default_factory=dict)
     running: dict[int, Moment] = field(default_factory=dict)
     paused: dict[int, Moment] = field(default_factory=dict)
+    _from: tuple[float, float, float] | None = None
+    """When the board began to look, what was done then, and the seconds that ``budget.hours`` left."""
 
     @classmethod
     def at_start(cls, study: StudyData, rows: Iterable[Trial]) -> Self:
@@ -227,6 +235,24 @@ class Board:
         shares = (fraction(self.study, moment) or 0.0 for moment in (*self.running.values(), *self.paused.values()))
         return len(self.ended) + sum(shares)
 
+    def seconds_left(self) -> float | None:
+        """Return the time left at the speed since the first call; None where it or the number of trials is unknown."""
+        now, done = time.monotonic(), self.done
+        if self._from is None:
+            spent = read_spent(self.study.place) if self.study.budget.hours else None
+            limit = 3600 * (self.study.budget.hours or math.inf) - (spent.seconds if spent else 0.0)
+            self._from = now, done, limit
+        began, before, limit = self._from
+        if self.total is None or done <= before:
+            return None
+        return max(0.0, min((now - began) * (self.total - done) / (done - before), limit - (now - began)))
+
+    def counts(self) -> str:
+        """Return how trials ended and how many have not, for example ``8 complete, 3 pruned, 2 running``."""
+        going = {Ending.running: len(self.running), Ending.paused: len(self.paused)}
+        said = [endings(self.ended.values()), *(f"{count} {ending}" for ending, count in going.items() if count)]
+        return ", ".join(filter(None, said))
+
     @property
     def answer(self) -> Answer:
         """The answer so far."""
@@ -244,6 +270,13 @@ class Board:
         if answer.several:
             return f"Pareto front of {len(best)}" if best else ""
         return f"best {words.value(best[0].value)} (trial {best[0].number})" if best else ""
+
+
+def confirming(study: StudyData, place: Place, total: int, rows: Iterable[Trial]) -> Board:
+    """Return the board of a study's confirmation, whose ``total`` runs lie at ``place``."""
+    budget = study.budget.model_copy(update={"trials": total})
+    runs = study.model_copy(update={"name": place.name, "budget": budget}).at(study.home)
+    return Board.at_start(runs, rows)
 
 
 def _hyperparameters(place: Place, number: int) -> dict[str, Any]:

@@ -120,6 +120,17 @@ def span(seconds: float) -> str:
     return f"{hours} h {minutes_rest:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
+def left(seconds: float) -> str:
+    """Return an estimate of the time left, no more exact than it can be.
+
+    >>> left(8.4), left(221), left(7500)
+    ('about 8 s left', 'about 4 min left', 'about 2 h 05 min left')
+    """
+    minutes = round(seconds / 60)
+    text = span(int(seconds)) if seconds < 60 else f"{minutes} min" if minutes < 60 else span(60 * minutes)
+    return f"about {text} left"
+
+
 def size(count: float) -> str:
     """Return a number of bytes in decimal units (1 kB is 1000 bytes).
 

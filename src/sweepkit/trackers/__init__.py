@@ -30,8 +30,8 @@ Rows = Callable[[], list[Trial]]
 class Tracker:
     """Where a study is recorded. The base class records nothing (``tracking.uri: none``); trackers override its methods.
 
-    Methods may raise, and calling one again must not record anything twice. ``behind``, ``runs`` and ``registered`` read
-    only this machine's disk and import nothing heavy.
+    Methods may raise, and calling one again must not record anything twice. ``behind``, ``runs``, ``page`` and ``registered``
+    read only this machine's disk and import nothing heavy.
     """
 
     name = ""
@@ -95,6 +95,10 @@ class Tracker:
     def registered(self) -> frozenset[int]:
         """Return the trials whose best checkpoint the store needs for good, so that its files must stay."""
         return frozenset()
+
+    def page(self) -> str:
+        """Return the address of the study's own page; on this machine it needs ``sweep ui``. Empty while it has none."""
+        return ""
 
     def link(self, address: str) -> str:
         """Return where a server at ``address`` shows the study. Raises StudyNotFound while it has no record."""

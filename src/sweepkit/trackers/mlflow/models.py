@@ -127,7 +127,7 @@ class Models:
             model = found[0]
         else:
             values = records.hyperparameters(self._place.trial(number), None)
-            params = {key(name): fit(scrub(text)) for name, text in records.params(values, None).items()}
+            params = {key(name): fit(scrub(text)) for name, text in records.params(self._study, values, None).items()}
             model = self._client.create_logged_model(
                 self._state.experiment_id,
                 name=plain(f"{self._place.name}-{number:04d}"),

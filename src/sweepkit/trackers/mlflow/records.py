@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study import words
+from sweepkit.study.configurations import fixed
 from sweepkit.study.parameters import Domain
 from sweepkit.study.secrets import HIDDEN, secret_name
 from sweepkit.study.space import visit
@@ -80,12 +81,13 @@ def hyperparameters(folder: Path, row: Trial | None) -> dict[str, Any]:
     return dict(spec.hyperparameters if spec else row.params if row else {})
 
 
-def params(values: Mapping[str, Any], started: Started | None) -> dict[str, str]:
-    """Return the searched values, and the training arguments that differ from their defaults."""
+def params(study: StudyData, values: Mapping[str, Any], started: Started | None) -> dict[str, str]:
+    """Return the searched values, those that the study fixes, and the training arguments that differ from their defaults."""
     effective = started.effective if started else {}
     others = {name: value for name, value in effective.items() if name not in values and name not in OURS}
     return {
-        name: HIDDEN if secret_name(name) and value else text(value) for name, value in {**values, **others}.items()
+        name: HIDDEN if secret_name(name) and value else text(value)
+        for name, value in {**fixed(study), **values, **others}.items()
     }
 
 

@@ -21,11 +21,12 @@ import psutil
 from filelock import FileLock
 
 from sweepkit.study.errors import InputError
-from sweepkit.study.secrets import scrub
+from sweepkit.study.secrets import HIDDEN, scrub, scrub_url
 from sweepkit.trackers import Tracker, Ui
 from sweepkit.trackers.mlflow import provenance, records
-from sweepkit.trackers.mlflow.address import sqlite_file, tracking_uri, ui_of
+from sweepkit.trackers.mlflow.address import scheme_of, sqlite_file, tracking_uri, ui_of
 from sweepkit.trackers.mlflow.state import UNENDED, Delivered, State, folders
+from sweepkit.trackers.ui import LOOPBACK
 from sweepkit.trial.events import Event, Finished, Started
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Ending, Trial
@@ -170,6 +171,15 @@ class MLflowTracker(Tracker):
         known = {number for number, done in trials.items() if done.model != "registered"}
         return frozenset(folders(self._place) - known)
 
+    def page(self) -> str:
+        """Return the address of the study's own run."""
+        state = State.load(self._place.mlflow_json)
+        if not state.parent_run_id or HIDDEN in self._study.tracking.uri:
+            return ""
+        uri = tracking_uri(self._study)
+        server = scrub_url(uri) if scheme_of(uri) in ("http", "https") else f"http://{LOOPBACK}:5000"
+        return f"{server.rstrip('/')}/#/experiments/{state.experiment_id}/runs/{state.parent_run_id}"
+
     def link(self, address: str) -> str:
         """Return the address of the compare view. Raises StudyNotFound while there is no run."""
         with self._turn():
@@ -289,7 +299,7 @@ class MLflowTracker(Tracker):
             if not done.run_id:
                 done = self._state.trials[number] = Delivered(self._create(number, row, events, values))
             self._store.log_dataset(done.run_id, provenance.dataset(self._study, self._data))
-            params = records.params(values, log.first_start()) | records.logarithms(self._study, values)
+            params = records.params(self._study, values, log.first_start()) | records.logarithms(self._study, values)
         tags = records.attempt_tags(events, log) | self._restart(done, events)
         metrics, epoch_step = records.metrics(events, done.epoch_step)
         if ended:
