@@ -37,6 +37,16 @@ def guarded() -> Any:
     return LOCK
 
 
+def test_a_notebook_shows_the_study_and_completes_its_own_names(project: Path) -> None:
+    space = {"learning_rate": {"low": 1e-5, "high": 1e-3}}
+    study = Study(**{**KEYS, "question": "Is a < b?"}, task={"path": "task.py:Toy"}, space=space)
+    shown = study._repr_html_()
+    assert [word in shown for word in ("<b>toy</b>", "Is a &lt; b?", "learning_rate", "no trial yet")] == [True] * 4
+    offered = dir(study)
+    assert {"run", "best_model", "plot_curves", "trials", "space", "budget"} <= set(offered)
+    assert [name for name in offered if name.startswith(("model_", "_")) or name in ("copy", "json", "parse_obj")] == []
+
+
 def test_a_task_of_a_cell_lies_in_the_studys_folder_and_its_values_are_options(project: Path) -> None:
     study = Study(task=Rows(length=64), **KEYS)
     assert study.task.model_dump(exclude_none=True) == {"pickle": "runs/toy/task.pickle", "length": 64}

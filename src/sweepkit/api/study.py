@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import PrivateAttr
+from pydantic import BaseModel, PrivateAttr
 
 from sweepkit.study import words
 from sweepkit.study.errors import InputError, Problem, StudyFileError, StudyNotFound
@@ -71,6 +71,24 @@ class Study(StudyData):
         return f"<Study {self.name}: {goals}, {words.plural(len(names), 'hyperparameter')}, {budget}>"
 
     __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """Return the study as a notebook shows it: its question, what varies, and how far it is."""
+        from html import escape
+
+        from sweepkit.report.rows import endings
+
+        answer = self._answer()
+        facts = [endings(answer.rows) or "no trial yet", answer.says() if answer.winners else ""]
+        names = ", ".join(dict.fromkeys(each.name for each in visit(self.space)))
+        lines = [f"<b>{escape(self.name)}</b> {escape(self.question)}", escape(repr(self)), f"varies: {escape(names)}"]
+        return "<br>".join([*lines, escape(" · ".join(filter(None, facts)))])
+
+    def __dir__(self) -> list[str]:
+        """Return what completion offers: the keys and the verbs, nothing of pydantic's."""
+        foreign = {name for kind in (BaseModel, object) for name in dir(kind)}
+        ours = {name for kind in type(self).__mro__ if issubclass(kind, StudyData) for name in vars(kind)}
+        return sorted(name for name in {*ours, *type(self).model_fields} - foreign if not name.startswith("_"))
 
     # Run
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from sweepkit.study.configurations import fixed
 from sweepkit.study.damage import read_noted
 from sweepkit.study.files import jsonable
 from sweepkit.study.locks import lock_owner
 from sweepkit.study.paths import BEST, Place
+from sweepkit.study.secrets import hide
 from sweepkit.study.study import StudyData
 from sweepkit.trackers import tracker_of
 from sweepkit.trial.trial import Ending, Trial
@@ -82,7 +82,7 @@ def trial_json(study: StudyData, row: Trial) -> dict[str, Any]:
     members of a population have a ``schedule`` besides, those that paused or were pruned ``decisions``.
     """
     several = len(study.objective.goals) > 1
-    about = {name: value for name, value in fixed(study).items() if name not in ("task.model", "task.data")}
+    about = {name: value for name, value in hide(study.fixed).items() if name not in ("task.model", "task.data")}
     return {
         "number": row.number,
         "ending": row.ending.value,

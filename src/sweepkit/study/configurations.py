@@ -13,7 +13,6 @@ from sweepkit.study.formulas import derive, holds, ingredients
 from sweepkit.study.messages import either, show
 from sweepkit.study.names import UNSET, find
 from sweepkit.study.parameters import Choice, Domain, Expression, Scalar, contains
-from sweepkit.study.secrets import hide
 from sweepkit.study.space import Condition, Dimension, Occurrence, axes, branch_of, draw, labels, visit
 from sweepkit.study.study import StudyData
 
@@ -40,11 +39,6 @@ class Configuration:
     def key(self) -> str:
         """Equal for configurations with equal hyperparameters."""
         return key_of(self.hyperparameters)
-
-
-def fixed(study: StudyData) -> dict[str, Any]:
-    """Return what a study sets for every trial, by the names a space has, without secrets: ``task.model``, ``task.data``, …"""
-    return dict(hide({**study.training, **{f"task.{name}": value for name, value in study.task.options.items()}}))
 
 
 def key_of(hyperparameters: Mapping[str, Any]) -> str:

@@ -127,7 +127,7 @@ def left(seconds: float) -> str:
     ('about 8 s left', 'about 4 min left', 'about 2 h 05 min left')
     """
     minutes = round(seconds / 60)
-    text = span(int(seconds)) if seconds < 60 else f"{minutes} min" if minutes < 60 else span(60 * minutes)
+    text = span(max(1, int(seconds))) if seconds < 60 else f"{minutes} min" if minutes < 60 else span(60 * minutes)
     return f"about {text} left"
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study import words
-from sweepkit.study.configurations import fixed
 from sweepkit.study.parameters import Domain
-from sweepkit.study.secrets import HIDDEN, secret_name
+from sweepkit.study.secrets import HIDDEN, hide, secret_name
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Event, Finished, Logged, Scheduled, Started
@@ -87,7 +86,7 @@ def params(study: StudyData, values: Mapping[str, Any], started: Started | None)
     others = {name: value for name, value in effective.items() if name not in values and name not in OURS}
     return {
         name: HIDDEN if secret_name(name) and value else text(value)
-        for name, value in {**fixed(study), **values, **others}.items()
+        for name, value in {**hide(study.fixed), **values, **others}.items()
     }
 
 
