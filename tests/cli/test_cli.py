@@ -303,7 +303,7 @@ def test_show_tells_the_best_the_failures_and_the_hours(ran: StudyData) -> None:
         "      0   0.0010  1 h 00 min  1e-3  adafactor",
         "",
         "pruned",
-        "  trial 1, after 1 evaluation; the best reached 0.0001 (trial 1)",
+        "  trial 1, after 1 evaluation; it reached 0.0100",
         "",
         "went wrong",
         "  trial 2  failed  exit code 3",

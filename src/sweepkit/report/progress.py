@@ -317,7 +317,8 @@ def _pruned(study: StudyData, rows: list[Trial]) -> str:
     if not valued or len(study.objective.goals) > 1:
         return said
     best = (max if study.objective.goals[0].direction == "maximize" else min)(valued, key=lambda row: row.values[0])
-    return f"{said}; the best reached {words.value(best.value)} (trial {best.number})"
+    reached = f"reached {words.value(best.value)}"
+    return f"{said}; it {reached}" if len(pruned) == 1 else f"{said}; the best {reached} (trial {best.number})"
 
 
 def _confirmed(rows: list[Trial]) -> str:
