@@ -51,6 +51,46 @@ def test_the_goal_that_is_not_finite_is_named(tmp_path: Path) -> None:
         made(tmp_path, "eval_loss", "eval_f1").read({"eval_loss": 1.0, "eval_f1": math.nan})
 
 
+class OnDevice:
+    """The summed loss as a GPU holds it, which counts how often it is waited for."""
+
+    device = SimpleNamespace(type="cuda")
+
+    def __init__(self) -> None:
+        self.value, self.reads = 1.0, 0
+
+    def item(self) -> float:
+        self.reads += 1
+        return self.value
+
+
+def test_a_loss_on_a_gpu_is_waited_for_where_the_trainer_logs_or_evaluates_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callback, loss = made(tmp_path, "eval_loss", "eval_f1"), OnDevice()
+    callback.trainer._tr_loss = cast("Any", loss)
+    monkeypatch.setattr(callback, "_save_best", lambda step: None)
+    args, control = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"), TrainerControl()
+    state = TrainerState(global_step=7)
+    for _ in range(50):
+        callback.on_step_end(args, state, control)
+    assert loss.reads == 0
+    callback.on_log(args, state, control, {"loss": 1.0})
+    callback.read({"eval_loss": 1.0, "eval_f1": 0.5})
+    callback.on_train_end(args, state, control)
+    assert loss.reads == 3
+    loss.value = math.nan
+    callback.on_step_end(args, state, control)
+    for found in (
+        lambda: callback.on_log(args, state, control, {"loss": math.nan}),
+        lambda: callback.read({"eval_loss": 1.0, "eval_f1": 0.5}),
+        lambda: callback.on_train_end(args, state, control),
+    ):
+        with pytest.raises(Diverged, match="training loss is not finite at step"):
+            found()
+    assert len(callback.evaluations) == 1
+
+
 def test_a_goal_that_is_no_number_is_named_as_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(TrialFailed, match=r"^objective.metric: eval_PER is a mapping \(f1, number\), not a number"):
         made(tmp_path, "eval_loss", "eval_PER").read({"eval_loss": 1.0, "eval_PER": {"f1": 0.5, "number": 3}})

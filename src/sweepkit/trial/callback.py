@@ -80,16 +80,31 @@ class TrialCallback(TrainerCallback):
         self._costs.begin(self._spec.resume_from)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """End at the first NaN or infinite loss; act on an answer that arrived between evaluations."""
+        """End at the first NaN or infinite loss; act on an answer that arrived between evaluations.
+
+        Reading a loss makes a GPU's queue run empty: there it is read only where the Trainer logs, evaluates or ends.
+        """
         self.step = state.global_step
-        if self._nan_ends and not math.isfinite(training_loss(self.trainer)):
-            raise Diverged(f"training loss is not finite at step {state.global_step}")
+        loss = training_loss(self.trainer)
+        if loss is not None and loss.device.type == "cpu":
+            self._read_loss()
         answer = self._agreed(self._line.poll() if self._main else None)
         if answer == "stop" and self._resumable:
             self._stopping = True
             control.should_save = True
         elif answer is not None:
             raise TrialInterrupted(answer)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """End where the last steps' loss is NaN or infinite."""
+        self._read_loss()
+
+    def _read_loss(self) -> None:
+        loss = training_loss(self.trainer)
+        if self._nan_ends and loss is not None and not math.isfinite(loss.item()):
+            raise Diverged(f"training loss is not finite at step {self.step}")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move a complete resumable checkpoint into ``last/`` and report it; end where a stop waited for it."""
@@ -114,6 +129,8 @@ class TrialCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Send training metrics; :meth:`read` sends evaluations."""
+        if "loss" in (logs or {}):
+            self._read_loss()
         if state.log_history:
             state.log_history[-1] = plain(state.log_history[-1])
         metrics = _training_metrics(logs or {})
@@ -139,6 +156,7 @@ class TrialCallback(TrainerCallback):
                 self._send(Logged, step=state.global_step, epoch=state.epoch or 0.0, metrics=finite)
             return
         self.step = state.global_step
+        self._read_loss()
         values = self._values(reading)
         self.evaluations.append(values)
         event = Evaluated(

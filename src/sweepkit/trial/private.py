@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from transformers import Trainer
 
 NAMES = ("_tr_loss", "_evaluate", "_load_from_checkpoint", "_get_train_sampler", "_get_eval_sampler")
 """Attributes that a Trainer must have."""
 
 
-def training_loss(trainer: Trainer) -> float:
-    """Return the loss summed since the last logging step, where a NaN shows first."""
-    return float(trainer._tr_loss.item())
+def training_loss(trainer: Trainer) -> torch.Tensor | None:
+    """Return the loss summed since the last logging step, on its device; once it is not finite, it stays so.
+
+    None where the Trainer's own loop did not begin.
+    """
+    return getattr(trainer, "_tr_loss", None)
 
 
 def load_weights(trainer: Trainer, checkpoint: str) -> None:
