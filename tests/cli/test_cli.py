@@ -200,7 +200,7 @@ def test_help_shows_no_type_beside_flags(command: tuple[str, ...]) -> None:
 def test_paragraphs_of_help_are_wrapped_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     assert any(
-        "After a confirmation" in line and "training script." in line
+        "After a confirmation" in line and "first trial of a front." in line
         for line in sweep("best", "--help").output.splitlines()
     )
 

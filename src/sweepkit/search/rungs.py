@@ -23,7 +23,7 @@ from sweepkit.search.history import History
 from sweepkit.search.records import Records
 from sweepkit.search.strategy import Ruling, Seen, Strategy
 from sweepkit.study.objective import Objective
-from sweepkit.study.samplers import Pruner, resolved
+from sweepkit.study.samplers import PROMOTE, Pruner, resolved
 from sweepkit.trial.events import Evaluated
 
 RUNG = "completed_rung_"
@@ -44,7 +44,8 @@ class _Kept(Strategy):
         """The last evaluation of any of them."""
 
     def _options(self, evaluations: int | None) -> Mapping[str, Any]:
-        bound = signature(self._kind.cls()).bind(**resolved(self._kind, self._given, evaluations))
+        given = {name: value for name, value in self._given.items() if name != PROMOTE}
+        bound = signature(self._kind.cls()).bind(**resolved(self._kind, given, evaluations))
         bound.apply_defaults()
         return bound.arguments
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.data import SUFFIXES, DataSpec, columns_of, read
 from sweepkit.tasks.metrics import Decided, joined
-from sweepkit.tasks.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
+
+    from sweepkit.tasks.task import Task
 
 PREDICTION, PROBABILITY, LABEL = "prediction", "probability", "label"
 """Columns of predictions; ``label`` is what the row should have been."""
