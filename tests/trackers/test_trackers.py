@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -253,6 +254,45 @@ heavy = {{"torch", "transformers", "datasets", "optuna", "ray"}} & set(sys.modul
 assert not heavy, heavy
 """
 """Another process, so that nothing of the old store is remembered; a driver that loads no torch, too."""
+
+
+def test_a_store_that_has_everything_is_known_without_opening_it(home: Path) -> None:
+    study, answer = trials.toy_study(home), {"best": 0, "value": 0.5, "status": "done"}
+    rows = [trials.whole(study, 0)]
+
+    def known(study: StudyData = study, said: Any = answer) -> bool:
+        return MLflowTracker(study, lambda: rows).delivered(said)
+
+    tracker = delivered(study, rows)
+    assert (known(said=None), known()) == (True, False)
+    tracker.close(answer)
+    assert (known(said=None), known()) == (True, True)
+    assert not known(said={**answer, "value": 0.6})
+    assert not known(trials.toy_study(home, tracking={"register": "toy"}))
+    assert not known(trials.toy_study(home, tracking={"experiment": "elsewhere"}))
+    assert not known(trials.toy_study(home, tracking={"uri": "sqlite:///other.db"}))
+    rows.append(trials.whole(study, 1))
+    assert not known()
+    del rows[1]
+    tracker.open()
+    assert not known(), "the study runs again"
+    tracker.close(answer)
+    shutil.rmtree(study.place.trial(1))
+    assert known()
+    whole = (home / "mlflow.db").read_bytes()
+    for question in ("delete from latest_metrics", "update runs set lifecycle_stage = 'deleted'", "delete from runs"):
+        with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
+            database.execute("pragma foreign_keys = off")
+            database.execute(question)
+        assert known() is (question == "delete from latest_metrics")  # what is in the runs is not looked at
+    for content in (b"", b"no database", whole[: len(whole) // 3]):
+        (home / "mlflow.db").write_bytes(content)
+        assert not known()
+    (home / "mlflow.db").unlink()
+    assert not known()
+    assert not (home / "mlflow.db").exists()
+    (home / "mlflow.db").write_bytes(whole)
+    assert known()
 
 
 def test_a_run_deleted_by_hand_stays_deleted_and_holds_nobody_up(study: StudyData) -> None:
@@ -586,6 +626,25 @@ def test_a_store_that_is_away_is_asked_again_and_warned_of_once() -> None:
         "tracking: delivering again",
     ]
     assert [word for word in tracker.done if word != "sync"] == ["open", "keep 4", "drop 2", "close {'best': 4}"]
+
+
+def test_an_expensive_delivery_is_followed_by_a_longer_pause_but_room_on_the_disk_is_made_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sweepkit.trackers.courier.GATHERING_SECONDS", 0.01)
+    monkeypatch.setattr("sweepkit.trackers.courier.SHARE", 1e-9)
+    tracker = _Away(failures=0)
+    courier = Courier(tracker, warn=lambda text: None)
+    courier.open()
+    assert tracker.synced.wait(20)
+    tracker.synced.clear()
+    courier.keep(1)
+    courier.drop(2)
+    assert not tracker.synced.wait(0.5)
+    courier.drop(3, soon=True)
+    assert tracker.synced.wait(20)
+    assert courier.close({}) == ""
+    assert [word for word in tracker.done if word != "sync"] == ["open", "keep 1", "drop 2", "drop 3", "close {}"]
 
 
 def test_a_store_that_stays_away_leaves_a_sentence() -> None:

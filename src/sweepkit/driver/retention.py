@@ -68,11 +68,11 @@ class Retention:
         return [row.number for row in answer.ranked], keep
 
     def _drop(self, numbers: list[int]) -> None:
+        limit = self._study.budget.disk_gb
         if self._answer.several and self._search.proposes:
-            limit = self._study.budget.disk_gb
             for number in sorted({row.number for row in self._answer.front} & set(numbers)):
                 note = f"dropped the checkpoint of Pareto-optimal trial {number}: budget.disk_gb is {limit:g}"
                 self._watch.on_note(note)
         for number in numbers:
             self._checkpoints.ended(number, keeps_best=False)
-            self._courier.drop(number)
+            self._courier.drop(number, soon=limit is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -42,7 +43,7 @@ from sweepkit.tasks.prepared import mend
 from sweepkit.tasks.task import Task
 from sweepkit.trackers import Tracker, tracker_of
 from sweepkit.trackers.courier import Courier, prompt
-from sweepkit.trial.trial import Trial
+from sweepkit.trial.trial import Ending, Trial
 
 __all__ = ["Outcome", "Replacements", "Watcher", "run", "run_checked"]
 
@@ -95,7 +96,8 @@ class _Run:
         self._began = time.monotonic()
         self._executor: Executor | None = None
         self._prepared = Prepared()
-        self._spent = False
+        self._spent = ""
+        """Why there is nothing left to train, where an earlier run of this very study said so; else empty."""
 
     def complete(self, *, fresh: bool) -> Outcome:
         """Take every step from the lock to the outcome."""
@@ -105,11 +107,12 @@ class _Run:
         lock = StudyLock(study.place, shared=study.several_drivers)
         with files_named(), _noting(self._watch), lock, ExitStack() as self._resources:
             self._claim(fresh)
-            if not self._is_spent():
+            self._spent = self._left_nothing()
+            if not self._spent:
                 self._prepare()
             self._open(fresh)
-            session = StudySession(study, self._search, courier=self._courier, watch=self._watch, setup=self._setup)
-            status, reason = self._drive(session)
+            ended: Ended = ("done", self._spent) if self._spent else self._drive(self._session())
+            status, reason = ended
             if status == "done" and study.confirm is not None and Answer(study, self._search.trials()).ranked:
                 status, why = self._confirm()
                 reason = reason if status == "done" else why
@@ -132,15 +135,20 @@ class _Run:
             note(str(error))
             put_aside(place.verdict_json)
 
-    def _is_spent(self) -> bool:
-        """Whether an earlier run of this very study did all there is to do, so that nothing needs to be imported for it."""
-        study = self._study
-        known, rows = Identity.load(study.place), read(study)
+    def _left_nothing(self) -> str:
+        """Return why an earlier run of this very study had nothing left to train; empty where there may be something."""
+        study, place = self._study, self._study.place
+        known, rows = Identity.load(place), read(study)
+        state, retried = read_state(study, rows), {row.retry_of for row in rows}
+        waiting = any(row.ending is Ending.waiting for row in rows)
+        taken = sum(row.ending.counts and row.number not in retried for row in rows)
+        limited = state.reason.startswith("budget.") or taken >= (study.budget.trials or math.inf)
         unchanged = known is not None and known.study == recorded_study(study)
-        ended, budget = all(row.ending.counts for row in rows), study.budget.trials
-        self._spent = unchanged and ended and budget is not None and len(rows) >= budget
-        self._spent = self._spent and read_state(study, rows).status == "done"
-        return self._spent
+        done = state.status == "done" and all(row.ending.counts or row.ending is Ending.waiting for row in rows)
+        return (state.reason or "done before") if unchanged and done and (limited or not waiting) else ""
+
+    def _session(self) -> StudySession:
+        return StudySession(self._study, self._search, courier=self._courier, watch=self._watch, setup=self._setup)
 
     def _prepare(self) -> None:
         """Start the warm process, prepare the data and build a trial; a task of this process needs none of it."""

@@ -11,11 +11,12 @@ import hashlib
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import sqlalchemy
-from sqlalchemy.exc import DBAPIError
+from typing import TYPE_CHECKING
 
 from sweepkit.study.study import StudyData
+
+if TYPE_CHECKING:
+    import sqlalchemy  # a third of a second, which studies with a journal need not wait for
 
 
 class OneDriver:
@@ -38,6 +39,8 @@ class ManyDrivers:
     """One of several drivers on a PostgreSQL database. It connects at its first turn; a process that only reads never does."""
 
     def __init__(self, url: str, study_name: str) -> None:
+        import sqlalchemy
+
         self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT")
         self._turn = int.from_bytes(hashlib.sha256(study_name.encode()).digest()[:7])
         self._me = secrets.randbits(62)
@@ -67,10 +70,12 @@ class ManyDrivers:
         return not free
 
     def _call(self, function: str, key: int) -> object:
+        import sqlalchemy
+
         statement = sqlalchemy.text(f"SELECT {function}(:key)").bindparams(key=key)
         try:
             return self._connection().execute(statement).scalar()
-        except DBAPIError as error:
+        except sqlalchemy.exc.DBAPIError as error:
             if not error.connection_invalidated:
                 raise
             # The server restarted or the connection broke: take the driver's lock again in a new session.
@@ -78,6 +83,8 @@ class ManyDrivers:
             return self._connection().execute(statement).scalar()
 
     def _connection(self) -> sqlalchemy.Connection:
+        import sqlalchemy
+
         if self._session is None:
             self._session = self._engine.connect()
             # Notice a vanished machine within a minute, not after TCP's two hours.

@@ -30,8 +30,8 @@ Rows = Callable[[], list[Trial]]
 class Tracker:
     """Where a study is recorded. The base class records nothing (``tracking.uri: none``); trackers override its methods.
 
-    Methods may raise, and calling one again must not record anything twice. ``behind``, ``runs``, ``page`` and ``registered``
-    read only this machine's disk and import nothing heavy.
+    Methods may raise, and calling one again must not record anything twice. ``behind``, ``delivered``, ``runs``, ``page`` and
+    ``registered`` read only this machine's disk and import nothing heavy.
     """
 
     name = ""
@@ -76,6 +76,12 @@ class Tracker:
     def behind(self) -> int:
         """Return how many trials have something undelivered."""
         return 0
+
+    def delivered(self, answer: Mapping[str, Any] | None) -> bool:
+        """Whether the store has everything, so that it need not be opened: what the trials' logs hold and, unless None, the
+        study's end with this answer. False also where that cannot be told without opening it.
+        """
+        return False
 
     def attach(self, file: Path) -> bool:
         """Put a file beside the study's record; False while there is none. Safe while a driver runs."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 GATHERING_SECONDS = 2.0
 """Pause between a poke and the delivery: a store takes as long for one number as for a hundred."""
+SHARE = 0.02
+"""Part of a core that deliveries may take while trials train; after an expensive one the pause is longer."""
+LONGEST_GATHERING_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 10.0
 """An unreachable store is tried again after 0.5, 1, 2, … and then every so many seconds."""
 
@@ -40,6 +44,8 @@ class Courier:
         self._work: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
         self._stop = threading.Event()
+        self._hurry = threading.Event()
+        """Ends the pause before a delivery early."""
         self._answer: Mapping[str, Any] | None = None
         self._opened = False
         self._delivered = False
@@ -60,10 +66,12 @@ class Courier:
         self._work.append(partial(self._tracker.keep, number))
         self._wake.set()
 
-    def drop(self, number: int) -> None:
-        """Request that a trial's model is deleted."""
+    def drop(self, number: int, *, soon: bool = False) -> None:
+        """Request that a trial's model is deleted; ``soon`` where its room on the disk is needed."""
         self._work.append(partial(self._tracker.drop, number))
         self._wake.set()
+        if soon:
+            self._hurry.set()
 
     def close(self, answer: Mapping[str, Any] | None = None, *, timeout_seconds: float = 60.0) -> str:
         """Deliver the rest, trying once more; return a sentence about what is undelivered, empty if nothing is.
@@ -71,8 +79,8 @@ class Courier:
         ``answer`` ends the study's own run; None leaves it open. A store that does not answer in time is abandoned.
         """
         self._answer = answer
-        self._stop.set()
-        self._wake.set()
+        for event in (self._stop, self._wake, self._hurry):
+            event.set()
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
         if self._delivered:
@@ -83,21 +91,27 @@ class Courier:
         return f"tracking: {what} not delivered yet ({trouble}); `sweep sync` delivers the rest"
 
     def _run(self) -> None:
-        pause = 0.0
+        pause, spent = 0.0, 0.0
         while not self._stop.is_set():
             if pause:
                 self._stop.wait(pause)
             else:
                 self._wake.wait()
                 self._stop.wait(GATHERING_SECONDS)
+                self._hurry.wait(min(spent / SHARE, LONGEST_GATHERING_SECONDS) - GATHERING_SECONDS)
             if self._stop.is_set():
                 break
             self._wake.clear()
+            self._hurry.clear()
+            began = time.thread_time()
             pause = 0.0 if self._try(self._deliver) else min(max(2 * pause, 0.5), LONGEST_PAUSE_SECONDS)
+            spent = time.thread_time() - began
         self._delivered = self._try(self._finish)
 
     def _deliver(self) -> None:
         if not self._opened:
+            if not self._work and self._tracker.delivered(None):
+                return
             self._tracker.open()
             self._opened = True
             if self._tracker.note:
@@ -108,6 +122,8 @@ class Courier:
             self._work.popleft()
 
     def _finish(self) -> None:
+        if not self._opened and not self._work and self._tracker.delivered(self._answer):
+            return
         self._deliver()
         if self._answer is not None:
             self._tracker.close(self._answer)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import sys
+from collections.abc import Set
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -60,6 +63,22 @@ def sqlite_file(uri: str) -> Path | None:
 def file_store(uri: str) -> Path | None:
     """Return the folder of a file store; None for other stores."""
     return Path(unquote(urlsplit(uri).path)) if scheme_of(uri) == "file" else None
+
+
+def holds(uri: str, experiment_id: str, parent: str, runs: Set[str]) -> bool:
+    """Whether a store on this machine has these runs, the parent undeleted. Reads MLflow's own tables and folders; stores
+    elsewhere are not asked.
+    """
+    if folder := file_store(uri):
+        return all((folder / experiment_id / run).is_dir() for run in {parent, *runs})
+    if not (file := sqlite_file(uri)):
+        return True
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=1)) as database:
+            known = dict(database.execute("SELECT run_uuid, lifecycle_stage FROM runs"))
+    except sqlite3.Error:
+        return False
+    return runs <= known.keys() and known.get(parent) == "active"
 
 
 def is_server(uri: str) -> bool:

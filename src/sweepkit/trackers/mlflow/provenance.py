@@ -17,9 +17,11 @@ from sweepkit.study.damage import read_noted
 from sweepkit.study.errors import InputError
 from sweepkit.study.identity import Identity
 from sweepkit.study.paths import ABOUT, study_files
+from sweepkit.study.secrets import scrub
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.data import SPLITS, SUFFIXES
 from sweepkit.tasks.references import PACKAGE, is_url, package_path
+from sweepkit.trackers.mlflow.address import tracking_uri
 from sweepkit.trackers.mlflow.records import milliseconds, text
 from sweepkit.trackers.mlflow.state import folders
 from sweepkit.trial.log import TrialLog
@@ -47,6 +49,17 @@ def study_id(study: StudyData) -> str:
     """Return the id in the study's ``study.json``; before there is one, an id derived from its folder."""
     known = Identity.load(study.place)
     return known.id if known else str(uuid.uuid5(uuid.NAMESPACE_URL, study.place.folder.as_uri()))
+
+
+def experiment(study: StudyData) -> str:
+    """Return the name of the study's experiment."""
+    return study.tracking.experiment or study.name
+
+
+def digest(study: StudyData, *answer: Any) -> str:
+    """Return a digest of where a study is recorded and, with an answer, of what its end says there."""
+    known = [scrub(tracking_uri(study)), experiment(study), *([study.tracking.register_as, *answer] if answer else [])]
+    return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()
 
 
 def began(study: StudyData) -> int:

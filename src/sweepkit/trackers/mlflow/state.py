@@ -54,6 +54,10 @@ class State:
     """Folder of the prepared data."""
     sent: dict[str, str] = field(default_factory=dict)
     """Path of a parent run's artifact → digest of what was sent."""
+    store: str = ""
+    """Digest of the store's address and the experiment's name."""
+    closed: str = ""
+    """Digest of the answer that the parent run ended with; empty while it is open."""
     path: Path = field(init=False)
     changed: bool = field(init=False, default=False)
     """Whether a trial was delivered since the last :meth:`save`."""

@@ -24,7 +24,7 @@ from sweepkit.study.errors import InputError
 from sweepkit.study.secrets import HIDDEN, scrub, scrub_url
 from sweepkit.trackers import Tracker, Ui
 from sweepkit.trackers.mlflow import provenance, records
-from sweepkit.trackers.mlflow.address import scheme_of, sqlite_file, tracking_uri, ui_of
+from sweepkit.trackers.mlflow.address import holds, scheme_of, sqlite_file, tracking_uri, ui_of
 from sweepkit.trackers.mlflow.state import UNENDED, Delivered, State, folders
 from sweepkit.trackers.ui import LOOPBACK
 from sweepkit.trial.events import Event, Finished, Started
@@ -80,7 +80,8 @@ class MLflowTracker(Tracker):
                     state.experiment_id, provenance.began(self._study), tags, self._study.name
                 )
                 state.parent_run_id = run.info.run_id
-                state.save()
+            state.closed = ""
+            state.save()
             self._store.client.update_run(state.parent_run_id, status="RUNNING")
             self._store.log(state.parent_run_id, tags=self._code | provenance.description(self._study))
             for path, content in provenance.artifacts(self._study):
@@ -138,11 +139,23 @@ class MLflowTracker(Tracker):
             self._store.client.set_terminated(
                 run_id, {"failed": "FAILED", "interrupted": "KILLED"}.get(status, "FINISHED")
             )
+            self._state.closed = provenance.digest(self._study, answer)
             self._state.save()
 
     def behind(self) -> int:
         """Return how many trials have something undelivered."""
         return State.load(self._place.mlflow_json).behind(self._place, self._rows())
+
+    def delivered(self, answer: Mapping[str, Any] | None) -> bool:
+        """Whether the store has everything; of a database server or a tracking server the state is believed."""
+        state = State.load(self._place.mlflow_json)
+        runs = {done.run_id for done in state.trials.values() if done.run_id and not done.gone}
+        return (
+            (state.study_id, state.store) == (self._id, provenance.digest(self._study))
+            and (answer is None or state.closed == provenance.digest(self._study, answer))
+            and not state.behind(self._place, self._rows())
+            and holds(tracking_uri(self._study), state.experiment_id, state.parent_run_id, runs)
+        )
 
     def runs(self) -> Mapping[int, str]:
         """Return the trials' run ids."""
@@ -247,11 +260,11 @@ class MLflowTracker(Tracker):
 
     def _find_runs(self) -> None:
         """Bring the state in step with the runs in the store."""
-        experiment_id = self._store.experiment(self._study.tracking.experiment or self._study.name)
+        experiment_id = self._store.experiment(provenance.experiment(self._study))
         if (self._state.study_id, self._state.experiment_id) != (self._id, experiment_id):
             self._state = self._state.begun(self._id, experiment_id)
         state = self._state
-        state.data = str(self._data or "")
+        state.data, state.store = str(self._data or ""), provenance.digest(self._study)
         parent = self._only(self._runs("study"), state.parent_run_id)
         if state.parent_run_id != parent:
             state.parent_run_id, state.sent = parent, {}
