@@ -18,7 +18,7 @@ from measure import ROOT, Line, Size
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ("trials", "study", "orchestration", "tracking", "data", "commands", "reopening")
+BENCHMARKS = ("trials", "study", "orchestration", "tracking", "data", "commands", "start", "reopening")
 """Modules of this folder; each has ``run(size)``, which returns lines."""
 
 QUIET = {

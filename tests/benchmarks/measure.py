@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,12 +85,17 @@ def project() -> Iterator[Path]:
         yield folder
 
 
-def python(*arguments: str, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a process that imports this toolkit and the benchmarks."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(HERE)]), **more}
+
+
+def python(*arguments: str, cwd: Path) -> str:
     """Run Python in a fresh process and return what it printed; raises RuntimeError with its words when it fails."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(HERE)]), **(environment or {})},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=SCRIPT_SECONDS,

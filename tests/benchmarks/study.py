@@ -14,13 +14,13 @@ from measure import Line, Size, median, tool
 
 TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
     "sweepkit": ("ours", {"backend": "optuna"}),
+    "sweepkit with MLflow": ("ours", {"backend": "optuna", "tracking": "sqlite:///mlflow.db"}),
     "search on Optuna": ("trainer_optuna", {}),
     "search on Ray": ("trainer_ray", {}),
     "sweepkit on Ray": ("ours", {"backend": "ray"}),
     "Optuna loop": ("optuna_loop", {}),
     "Ray function": ("ray_function", {}),
     "search on Ray, reuse_actors": ("trainer_ray", {"reuse": True}),
-    "sweepkit with MLflow": ("ours", {"backend": "optuna", "tracking": "sqlite:///mlflow.db"}),
 }
 WANTED = {
     "search on Optuna": 1.8,
@@ -30,16 +30,17 @@ WANTED = {
     "search on Ray, reuse_actors": 1.0,
 }
 """Tool → how many times as long it has to take."""
-CLOSE = ("sweepkit", "sweepkit on Ray")
+CLOSE = ("sweepkit", "sweepkit with MLflow", "sweepkit on Ray")
 """Compared to a few per cent, and so measured in every round; the others, whose ratios are far from 1, in every second."""
 
 
 def run(size: Size) -> list[Line]:
-    """Compare the study's wall time; quick: four configurations and the first two tools."""
+    """Compare the study's wall time; quick: four configurations and the first three tools."""
     trials = size.pick(12, 4)
-    chosen = list(TOOLS)[: size.pick(len(TOOLS), 2)]
+    chosen = list(TOOLS)[: size.pick(len(TOOLS), 3)]
     walls: dict[str, list[float]] = {name: [] for name in chosen}
     starts: dict[str, list[float]] = {name: [] for name in chosen}
+    closing: list[float] = []
     limits = []
     for number in range(size.repeats):
         limits.append(best_schedule(tool("plain", trials=trials)["train"]))
@@ -54,6 +55,7 @@ def run(size: Size) -> list[Line]:
                 continue
             walls[name].append(found["wall"])
             starts[name].append(found["startup"])
+            closing += [found["closing"]] if name == "sweepkit with MLflow" else []
     wall = {name: median(found) for name, found in walls.items() if found}
     start = {name: f"start-up {median(found):.1f} s apart" for name, found in starts.items() if found}
     ours, limit = wall["sweepkit"], median(limits)
@@ -75,7 +77,10 @@ def run(size: Size) -> list[Line]:
     lines.append(Line("3", "sweepkit over the limit", over, "%", at_most=10, detail=detail))
     if mlflow := wall.get("sweepkit with MLflow"):
         more = 100 * (mlflow / limit - 1)
-        lines.append(Line("3", "the same with MLflow over the limit", more, "%", detail=f"{mlflow:.2f} s"))
+        detail = (
+            f"{mlflow:.2f} s; from the last trial to the end, the rest's delivery included, {median(closing):.2f} s"
+        )
+        lines.append(Line("3", "the same with MLflow over the limit", more, "%", at_most=8, detail=detail))
     if ray := wall.get("sweepkit on Ray"):
         detail = f"{ray:.2f} s, {start['sweepkit on Ray']}"
         lines.append(Line("4", "on Ray over the local backend", 100 * (ray / ours - 1), "%", at_most=20, detail=detail))

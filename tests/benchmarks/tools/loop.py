@@ -31,4 +31,4 @@ if __name__ == "__main__":
         )
         trainer.train()
         seconds.append(time.perf_counter() - began)
-    sys.stdout.write("\n" + json.dumps({"seconds": seconds[1:] or seconds}) + "\n")
+    sys.stdout.write("\n" + json.dumps({"seconds": seconds[1:] or seconds, "at": time.time()}) + "\n")

@@ -36,6 +36,7 @@ if __name__ == "__main__":
     )
     watch = Ended()
     outcome = run(study, watch=watch)
+    ended = time.time()
     assert outcome.status == "done" and len(outcome.rows) == count, outcome
     logs = [study.place.trial(number) / "events.jsonl" for number in range(count)]
     says = [[json.loads(line) for line in log.read_text().splitlines()] for log in logs]
@@ -45,4 +46,5 @@ if __name__ == "__main__":
     train = [
         e["metrics"]["train_runtime"] for events in says for e in events if "train_runtime" in e.get("metrics", {})
     ]
-    sys.stdout.write("\n" + json.dumps({"startup": startup, "wall": watch.at - began, "train": train}) + "\n")
+    found = {"startup": startup, "wall": watch.at - began, "closing": ended - watch.at, "train": train}
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
