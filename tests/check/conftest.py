@@ -27,7 +27,7 @@ def new_children(new_processes: None) -> None:
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answer here, where it is faster, what a check would ask a child process."""
 
-    def answers(questions: Sequence[tuple[str, ...]], environment: str) -> list[Any]:
+    def answers(questions: Sequence[tuple[str, ...]]) -> list[Any]:
         found = [child.answer(*question) for question in questions]
         return [InputError(each["error"]) if "error" in each else each["facts"] for each in found]
 

@@ -247,7 +247,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         patch.syspath_prepend(folder)
         paths = [*FOUND, *LOST, "transformers:TrainingArguments"]
         found = facts.ask(*(_arguments(path, None) for path in paths))
-        patch.setattr(facts, "_from_child", lambda questions, environment: [questions] * len(questions))
+        patch.setattr(facts, "_from_child", lambda questions: [questions] * len(questions))
         assert facts.ask(_arguments(FOUND[0], None)) == found[:1], "what was found is remembered"
         (folder / "trlike" / "trainer" / "config.py").write_text(CONFIG + "\n")
         assert facts.ask(_arguments(FOUND[0], None)) != found[:1], "until a file changes"

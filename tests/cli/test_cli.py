@@ -23,7 +23,7 @@ from sweepkit.check import Checked, known_values
 from sweepkit.check.find import find_run, find_study
 from sweepkit.check.study_file import load_study, read_study
 from sweepkit.cli import app, studies
-from sweepkit.report.watch import Outcome, Watcher
+from sweepkit.report.watch import Outcome, State, Watcher, write_state
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
@@ -460,6 +460,45 @@ def test_run_exits_by_how_the_study_ended(
 ) -> None:
     run_as(monkeypatch, status, [Trial(number=number, ending=ending) for number, ending in enumerate(endings)])
     assert sweep("run", "studies/toy").exit_code == code
+
+
+@pytest.mark.real
+def test_a_finished_study_says_so_without_torch_and_without_mlflow(ran: StudyData) -> None:
+    (ran.home / "study.yaml").write_text(STUDY.replace("trials: 10", "trials: 3").replace("{uri: none}", "{}"))
+    study = load_study(ran.home / "study.yaml").study
+    identify(study.place, study)
+    write_state(study.place, State("done", "all trials of the budget are done"))
+    assert sweep("enqueue", "studies/toy", "learning_rate=1e-2", "optim=adafactor").exit_code == 0, (
+        "it waits for a budget"
+    )
+    first = typed("run", "studies/toy")
+    assert (first.returncode, (study.place.root / "mlflow.db").exists()) == (1, True), "a trial of it failed"
+    again = typed("run", "studies/toy", PYTHONPROFILEIMPORTTIME="1")
+    assert (again.returncode, without_times(again.stdout)) == (1, without_times(first.stdout))
+    imported = {line.rpartition("|")[2].strip() for line in again.stderr.splitlines()}
+    assert "sweepkit.driver.run" in imported
+    assert not imported & {"torch", "transformers", "datasets", "ray", "mlflow", "sqlalchemy", "plotly"}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("command", ["run", "tune", "try"])
+def test_the_first_line_is_printed_before_anything_is_imported_that_takes_a_moment(project: Path, command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "sweepkit", command, "nothing-here"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    before, line, _ = done.stdout.partition("checking nothing-here …\n")
+    assert (done.returncode, bool(line)) == (2, True)
+    imported = {line.rpartition("|")[2].strip() for line in before.splitlines()}
+    assert not imported & {"numpy", "optuna", "sweepkit.check", "sweepkit.driver", "torch"}
+
+
+def without_times(printed: str) -> str:
+    """Return what was printed without times of day and durations."""
+    return re.sub(r"\d\d:\d\d:\d\d|in [\d.]+ s", "", printed)
 
 
 def test_stop_of_a_study_that_does_not_run_is_no_error(ran: StudyData) -> None:

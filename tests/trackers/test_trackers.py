@@ -612,6 +612,9 @@ class _Away:
     def behind(self) -> int:
         return 3
 
+    def delivered(self, answer: Any) -> bool:
+        return False
+
 
 def test_a_store_that_is_away_is_asked_again_and_warned_of_once() -> None:
     tracker, said = _Away(failures=2), list[str]()

@@ -46,11 +46,17 @@ def run(
     Exit codes: 0 done, 1 failed (the study, or a trial that no retry mended), 2 bad input, 3 done, but the tracker has not
     received everything, 130 interrupted.
     """
+    _say_at_once(study)
     from sweepkit.check.find import find_study
 
     options = {"--backend": backend, "--parallel": parallel}
     short = [f"{option}={value}" for option, value in options.items() if value is not None]
     _run(find_study(study, [*(overrides or []), *short]), fresh=fresh)
+
+
+def _say_at_once(what: str) -> None:
+    """Print the first line before anything is imported that takes a moment."""
+    typer.echo(f"checking {what} …")
 
 
 def _run(checked: Checked, *, fresh: bool = False) -> NoReturn:
@@ -93,6 +99,7 @@ def tune(
 
     For example: sweep tune reviews.csv --model distilbert/distilbert-base-uncased --minutes 60
     """
+    _say_at_once(data)
     from sweepkit.check.find import find_study
     from sweepkit.cli.asked import default_folder
     from sweepkit.cli.plan import plan
@@ -146,6 +153,7 @@ def try_(
 
     Hyperparameters come from --param, then --trial, then the baseline; the rest are their consumer's defaults.
     """
+    _say_at_once(study)
     from sweepkit.backends.inline import try_one
     from sweepkit.check.find import find_study
     from sweepkit.report import terminal

@@ -6,6 +6,9 @@ Nothing is recorded yet: a study that cannot run is refused here.
 from __future__ import annotations
 
 import json
+import os
+import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +16,22 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sweepkit.backends.local.executor import Executor
+from sweepkit.backends.slots import Machine
+from sweepkit.check.fields.facts import remember, remembered
 from sweepkit.report.watch import Watcher
 from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import InputError, Problem, StudyFailed, StudyFileError
 from sweepkit.study.files import write_whole
 from sweepkit.study.formulas import derive
+from sweepkit.study.identity import FREE, plain_study
 from sweepkit.study.paths import SPEC
 from sweepkit.study.space import draw
 from sweepkit.study.study import StudyData
 from sweepkit.trial.first_steps import Inspected
 from sweepkit.trial.trial import TrialSpec
+
+UNSEEN = (FREE | {"name", "sampler", "pruner", "storage"}) - {"backend", "trust_remote_code"}
+"""Keys of the study file that a trial's first step does not depend on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +66,7 @@ def prepare(study: StudyData, known: Mapping[str, Any], executor: Executor, watc
     rows = ", ".join(f"{name} {count}" for name, count in splits.items())
     streamed = "; the training rows are streamed" if prepared["about"].get("streamed") else ""
     watch.on_note(f"data prepared: {rows} rows{streamed}")
-    inspected = _inspect(study, known, executor, console)
+    inspected = _inspect(study, known, executor, console, prepared)
     for fact in inspected.facts:
         watch.on_note(fact)
     for note in inspected.notes:
@@ -70,16 +79,22 @@ def prepare(study: StudyData, known: Mapping[str, Any], executor: Executor, watc
     )
 
 
-def _inspect(study: StudyData, known: Mapping[str, Any], executor: Executor, console: Path) -> Inspected:
-    """Train a trial's first step in a child of the warm process. Raises StudyFileError for the problems it showed."""
-    study.place.scratch.mkdir(exist_ok=True)
-    with TemporaryDirectory(dir=study.place.scratch) as temporary:
-        spec = TrialSpec(number=0, hyperparameters=_lowest(study, known), directory=temporary)
-        path = Path(temporary) / SPEC
-        path.write_text(spec.to_json())
-        answer = executor.job("inspect", console=console, spec=str(path))
-    if "error" in answer:
-        raise StudyFailed(f"the task cannot be trained: {answer['error']} (log: {console})")
+def _inspect(
+    study: StudyData, known: Mapping[str, Any], executor: Executor, console: Path, prepared: Mapping[str, Any]
+) -> Inspected:
+    """Train a trial's first step in a child of the warm process, unless nothing was wrong with it the last time and nothing
+    it depends on has changed since. Raises StudyFileError for the problems it showed.
+    """
+    values, since, by_value = _lowest(study, known), time.time_ns(), study.place.task.exists()
+    plain = {key: value for key, value in plain_study(study).items() if key not in UNSEEN}
+    devices = [socket.gethostname(), os.environ.get("CUDA_VISIBLE_DEVICES"), len(Machine.here().gpus)]
+    question = ("inspection", str(study.home), plain, values, prepared["folder"], devices)
+    answer = None if by_value else remembered(question)
+    if answer is None:
+        answer = _asked(study, values, executor, console)
+        files = answer.pop("files")
+        if not by_value and not answer["problems"] and not answer["notes"]:
+            remember(question, answer, files | _stamps(answer["model_folder"]), since=since)
     executor.preload(answer.pop("imported"))
     inspected = Inspected(**answer)
     if inspected.problems:
@@ -88,6 +103,23 @@ def _inspect(study: StudyData, known: Mapping[str, Any], executor: Executor, con
             for where, message in inspected.problems
         )
     return inspected
+
+
+def _asked(study: StudyData, values: Mapping[str, Any], executor: Executor, console: Path) -> dict[str, Any]:
+    study.place.scratch.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=study.place.scratch) as temporary:
+        path = Path(temporary) / SPEC
+        path.write_text(TrialSpec(number=0, hyperparameters=values, directory=temporary).to_json())
+        answer = executor.job("inspect", console=console, spec=str(path))
+    if "error" in answer:
+        raise StudyFailed(f"the task cannot be trained: {answer['error']} (log: {console})")
+    return answer
+
+
+def _stamps(folder: str) -> dict[str, list[int]]:
+    """Return the files of a model's folder → modification time (ns) and size; none where it is no folder here."""
+    files = [file for file in Path(folder).iterdir() if file.is_file()] if folder and Path(folder).is_dir() else []
+    return {str(file.resolve()): [(stat := file.stat()).st_mtime_ns, stat.st_size] for file in files}
 
 
 def _lowest(study: StudyData, known: Mapping[str, Any]) -> dict[str, Any]:

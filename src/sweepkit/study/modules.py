@@ -86,3 +86,24 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
     if isinstance(error, SyntaxError) and error.filename:
         return [traceback.FrameSummary(error.filename, error.lineno, "")]
     return list(traceback.extract_tb(error.__traceback__))
+
+
+def own_files(ours: str = "") -> dict[str, list[int]]:
+    """Return the loaded source files that no installed version stands for → modification time (ns) and size.
+
+    Of sweepkit, only the files of the package ``ours`` count, and those of a study that it imported.
+    """
+    library = sysconfig.get_paths()["stdlib"]
+    found: dict[str, list[int]] = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or "-packages" in file or file.startswith(library):
+            continue
+        if name.startswith("sweepkit") and not name.startswith((f"sweepkit.{ours}", f"{__name__}.")):
+            continue
+        try:
+            stat = Path(file).stat()
+        except OSError:
+            continue
+        found[file] = [stat.st_mtime_ns, stat.st_size]
+    return found

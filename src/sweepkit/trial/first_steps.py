@@ -19,6 +19,8 @@ class Inspected:
     """0 when unknown."""
     model_mb: float = 0.0
     """Size of the parameters; 0 when unknown."""
+    model_folder: str = ""
+    """Folder on this machine that the model was read from; empty where there is none."""
     micro_batch_matters: bool = True
     """The task's own word on whether the loss depends on the micro-batch."""
 

@@ -61,6 +61,7 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
         problems=(*_unknown_configuration(study, task, trainer), *_endless(study, spec, trainer)),
         facts=facts,
         model_mb=size,
+        model_folder=str(getattr(getattr(trainer.model, "config", None), "name_or_path", "")),
         micro_batch_matters=task.micro_batch_matters or any(each.name == "task.loss" for each in visit(study.space)),
     )
     own = _leave_out_callbacks(trainer)

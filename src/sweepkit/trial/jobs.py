@@ -118,12 +118,13 @@ def _prepare(study: StudyData, request: Mapping[str, Any], sock: socket.socket) 
 
 
 def _inspect(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> None:
-    """Run the second stage of check; the answer is one JSON line: Inspected, and the modules ``imported`` for it."""
+    """Run the second stage of check; the answer is one JSON line: Inspected, the modules ``imported`` for it, and ``files``."""
+    from sweepkit.study.modules import own_files
     from sweepkit.trial.inspect import inspect
 
     before = set(sys.modules)
     found = inspect(study, _spec(request))
-    _answer(sock, lambda: {**asdict(found), "imported": sorted(set(sys.modules) - before)})
+    _answer(sock, lambda: {**asdict(found), "imported": sorted(set(sys.modules) - before), "files": own_files()})
 
 
 def _test(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> None:

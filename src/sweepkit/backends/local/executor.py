@@ -92,7 +92,10 @@ class Executor:
         Raises StudyFailed when the child ends without one.
         """
         self.wait_ready()
-        child = self._do({"job": job, "console": str(console), "threads": os.cpu_count() or 1, **request})
+        threads = max(
+            1, (os.cpu_count() or 1) // 2
+        )  # as many as cores, where each counts twice; they spin while they wait
+        child = self._do({"job": job, "console": str(console), "threads": threads, **request})
         while child.exit is None:
             self._turn(1.0)
         self._forget(child)

@@ -6,7 +6,6 @@ import inspect
 import json
 import os
 import sys
-import sysconfig
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,7 +37,7 @@ def answer(kind: str, *arguments: Any) -> dict[str, Any]:
     """Return the facts and the files they depend on, or the error."""
     try:
         facts = _QUESTIONS[kind](*arguments)
-        return {"facts": facts, "files": _own_files(sweepkit="tasks" if kind == "task" else "none of it")}
+        return {"facts": facts, "files": modules.own_files(ours="tasks" if kind == "task" else "none of it")}
     except InputError as error:
         return {"error": str(error)}
     except BaseException as error:  # noqa: BLE001  # what is imported may raise anything, SystemExit included
@@ -93,25 +92,3 @@ _QUESTIONS: Mapping[str, Callable[..., Any]] = {
 
 def _plain(fields: Mapping[str, Field]) -> dict[str, Any]:
     return {name: field.plain() for name, field in fields.items()}
-
-
-def _own_files(sweepkit: str) -> dict[str, list[int]]:
-    """Return the loaded source files that no installed version stands for → modification time (ns) and size.
-
-    Of sweepkit, only the files of this package count, and those of a study that it imported.
-    """
-    library = sysconfig.get_paths()["stdlib"]
-    found: dict[str, list[int]] = {}
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or "-packages" in file or file.startswith(library):
-            continue
-        ours = (f"sweepkit.{sweepkit}", f"{modules.__name__}.")  # the latter are a study's own
-        if name.startswith("sweepkit") and not name.startswith(ours):
-            continue
-        try:
-            stat = Path(file).stat()
-        except OSError:
-            continue
-        found[file] = [stat.st_mtime_ns, stat.st_size]
-    return found

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,23 @@ def ask(*questions: Question) -> list[Any]:
     environment = _environment()
     found = {question: _remembered(question, environment) for question in questions}
     if missing := [question for question, facts in found.items() if facts is _MISSING]:
-        found |= zip(missing, _from_child(missing, environment), strict=True)
+        found |= zip(missing, _from_child(missing), strict=True)
     return [found[question] for question in questions]
+
+
+def remembered(question: Question) -> Any:
+    """Return the facts that :func:`remember` kept; None where there are none, or something changed."""
+    facts = _remembered(question, _environment())
+    return None if facts is _MISSING else facts
+
+
+def remember(question: Question, facts: Any, files: Mapping[str, list[int]], *, since: int) -> None:
+    """Keep facts until a file (→ modification time and size) or an installed package changes.
+
+    Not where a file was written after ``since`` (ns): what it held when it was read is not known.
+    """
+    if all(stamp[0] < since for stamp in files.values()):
+        _remember(question, {"environment": _environment(), "files": files, "facts": facts})
 
 
 _MISSING = object()
@@ -110,14 +125,14 @@ def _remember(question: Question, entry: dict[str, Any]) -> None:
         return
 
 
-def _from_child(questions: Sequence[Question], environment: str) -> list[Any]:
+def _from_child(questions: Sequence[Question]) -> list[Any]:
     began = time.time_ns()
     answers = _run_child(questions)
     if isinstance(answers, InputError):
         return [answers] * len(questions)
     for question, answer in zip(questions, answers, strict=True):
-        if "facts" in answer and all(stamp[0] < began for stamp in answer["files"].values()):
-            _remember(question, {"environment": environment, **answer})
+        if "facts" in answer:
+            remember(question, answer["facts"], answer["files"], since=began)
     return [InputError(answer["error"]) if "error" in answer else answer["facts"] for answer in answers]
 
 
