@@ -37,6 +37,7 @@ os.environ.update(
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "CUDA_VISIBLE_DEVICES"):
     os.environ.pop(name, None)
 
+import huggingface_hub.constants  # noqa: F401  # keeps now whether it is offline; tests/check changes the environment
 import psutil
 import pytest
 from hypothesis import settings
