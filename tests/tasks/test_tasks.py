@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -465,6 +466,21 @@ def test_a_model_field_that_does_not_exist_is_refused_with_the_nearest(tmp_path:
         InputError, match=r"model.hidden_droput: BertConfig has no field .* did you mean hidden_dropout_prob"
     ):
         mine.model_init(hidden_droput=0.3)
+
+
+def test_a_head_for_other_classes_is_replaced_and_nothing_else(tmp_path: Path, tiny_bert: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    saved = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=10)
+    shutil.copytree(tiny_bert, tmp_path / "ten")
+    saved.save_pretrained(tmp_path / "ten")
+    mine = classification(tmp_path, tmp_path / "ten")
+    mine.data()
+    made = mine.model_init()
+    assert (made.config.id2label, tuple(made.classifier.weight.shape)) == ({0: "ham", 1: "spam"}, (2, 32))
+    assert made.bert.pooler.dense.weight.equal(saved.bert.pooler.dense.weight)
+    with pytest.raises(InputError, match=r"LayerNorm.bias is \(32,\) in the checkpoint, \(64,\) by the configuration"):
+        mine.model_init(hidden_size=64)
 
 
 def test_a_missing_model_folder_is_told(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class ImageClassification(BuiltInTask):
         return labels.notes(self.splits)
 
     def model_init(self, **config: Any) -> PreTrainedModel:
-        """Return the model with a fresh head for the data's classes."""
+        """Return the model with a head for the data's classes: the checkpoint's own where it has as many, else a new one."""
         from transformers import AutoModelForImageClassification
 
         head = models.classes(self.splits["train"].features["labels"].names)

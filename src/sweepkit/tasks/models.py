@@ -85,8 +85,8 @@ def model(auto: Any, ref: ModelRef, home: Path, overrides: Mapping[str, Any], **
     """Return a fresh model of an ``AutoModelFor…`` class, with random weights where ``ref`` is a configuration.
 
     ``overrides`` are fields of the configuration, ``loading`` the arguments of ``from_pretrained``. Weights are float32
-    unless ``dtype`` is among the overrides, because half precision does not train well without a float32 copy. Raises
-    InputError.
+    unless ``dtype`` is among the overrides, because half precision does not train well without a float32 copy. A head for
+    another number of classes is replaced by a new one. Raises InputError.
     """
     import torch
 
@@ -98,7 +98,13 @@ def model(auto: Any, ref: ModelRef, home: Path, overrides: Mapping[str, Any], **
             raise InputError("task.quantization: a model from a configuration has no weights that could be quantized")
         fresh: PreTrainedModel = auto.from_config(config, dtype=dtype, **trusted)
         return fresh
-    loaded: PreTrainedModel = _pretrained(auto, ref, home, config=config, dtype=dtype, **loading)
+    loading |= {"config": config, "dtype": dtype, "ignore_mismatched_sizes": "num_labels" in overrides}
+    loaded: PreTrainedModel
+    loaded, found = _pretrained(auto, ref, home, output_loading_info=True, **loading)
+    for name, saved, wanted in sorted(found["mismatched_keys"]):
+        if wanted[:1] != (config.num_labels,) or saved[1:] != wanted[1:]:
+            shapes = f"{tuple(saved)} in the checkpoint, {tuple(wanted)} by the configuration"
+            raise InputError(f"task.model: {ref} cannot be loaded: {name} is {shapes}")
     return loaded
 
 

@@ -68,7 +68,7 @@ class MultiLabelClassification(TextTask):
         return [*found, *labels.notes(self.splits, "classes", "labels")]
 
     def model_init(self, **config: Any) -> PreTrainedModel:
-        """Return the model with a fresh head for the data's classes."""
+        """Return the model with a head for the data's classes: the checkpoint's own where it has as many, else a new one."""
         names = self.splits["train"].features["classes"].feature.names
         return self._classifier(models.classes(names, "multi_label_classification"), config)
 

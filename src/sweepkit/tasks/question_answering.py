@@ -135,7 +135,7 @@ class QuestionAnswering(TokenizedTask):
         return notes
 
     def model_init(self, **config: Any) -> PreTrainedModel:
-        """Return the model with a fresh head for starts and ends."""
+        """Return the model with a head for starts and ends: the checkpoint's own where it has one."""
         from transformers import AutoModelForQuestionAnswering
 
         return self._model(AutoModelForQuestionAnswering, config)

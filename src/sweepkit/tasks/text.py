@@ -67,7 +67,7 @@ class TextTask(TokenizedTask):
         return Without(("classes", "target"), DataCollatorWithPadding(self.processing_class()))
 
     def _classifier(self, head: dict[str, Any], config: dict[str, Any]) -> PreTrainedModel:
-        """Return the model with a fresh head, and the tokenizer's padding token where it has none."""
+        """Return the model with this head, and the tokenizer's padding token where it has none."""
         from transformers import AutoModelForSequenceClassification
 
         if getattr(self._configuration(), "pad_token_id", None) is None:
@@ -98,7 +98,7 @@ class TextClassification(TextTask):
         return labels.notes(self.splits)
 
     def model_init(self, **config: Any) -> PreTrainedModel:
-        """Return the model with a fresh head for the data's classes."""
+        """Return the model with a head for the data's classes: the checkpoint's own where it has as many, else a new one."""
         return self._classifier(models.classes(self.splits["train"].features["labels"].names), config)
 
 
@@ -138,7 +138,7 @@ class TextRegression(TextTask):
         ).cast_column("labels", Value("float32"))
 
     def model_init(self, **config: Any) -> PreTrainedModel:
-        """Return the model with a fresh head of one output."""
+        """Return the model with a head of one output: the checkpoint's own where it has one, else a new one."""
         return self._classifier({"num_labels": 1, "problem_type": "regression"}, config)
 
     def decide(self, prediction: EvalPrediction) -> Decided:

@@ -125,7 +125,7 @@ class TokenClassification(TokenizedTask):
         return [*found, *labels.notes(self.splits, "tags", "words")]
 
     def model_init(self, **config: Any) -> PreTrainedModel:
-        """Return the model with a fresh head for the data's tags."""
+        """Return the model with a head for the data's tags: the checkpoint's own where it has as many, else a new one."""
         from transformers import AutoModelForTokenClassification
 
         return self._model(AutoModelForTokenClassification, {**models.classes(self._names(), None), **config})
