@@ -200,7 +200,7 @@ def test_a_study_name_resumes_and_the_best_run_is_returned(project: Path) -> Non
         )
 
 
-def test_several_directions_a_conditional_space_and_names(project: Path) -> None:
+def test_several_directions_a_conditional_space_and_names(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def space(trial: Any) -> dict[str, Any]:
         values = {"optim": trial.suggest_categorical("optim", ["sgd", "adamw_torch"])}
         if values["optim"] == "adamw_torch":
@@ -223,6 +223,9 @@ def test_several_directions_a_conditional_space_and_names(project: Path) -> None
         study_name="named",
     )
     assert isinstance(front, list)
+    shown = capsys.readouterr().out
+    assert all(f"trial {number} complete" in shown for number in range(5))
+    assert "sweep show named" in shown and "runs/named" in shown
     ends = [trial[-1] for trial in evaluations(project)]
     # All trials end at the same epoch, so that those with the lowest loss are the whole front.
     assert {tuple(run.objective) for run in front} == {(-min(end.metrics["eval_loss"] for end in ends), ends[0].epoch)}

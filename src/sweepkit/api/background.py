@@ -11,7 +11,7 @@ from types import FrameType
 
 from sweepkit.api.picture import LivePicture, in_notebook
 from sweepkit.check import Checked, check
-from sweepkit.driver.run import run_checked
+from sweepkit.driver.run import Replacements, run_checked
 from sweepkit.report import progress, terminal
 from sweepkit.report.watch import Outcome, Switch
 from sweepkit.study.errors import InputError
@@ -57,13 +57,18 @@ def running(study: StudyData) -> BackgroundRun | None:
 
 def run(study: StudyData, *, fresh: bool) -> Outcome:
     """Run a study in the foreground and show it. Raises KeyboardInterrupt where it was interrupted."""
-    checked = check(study)
-    with _view() as view:
-        outcome = run_checked(checked, fresh=fresh, watch=view)
-    if not isinstance(view, LivePicture):
-        terminal.show(terminal.summary(outcome, study))
+    outcome = run_shown(check(study), fresh=fresh)
     if outcome.status == "interrupted":
         raise KeyboardInterrupt(f"{study.name} was interrupted; nothing finished is lost, and the same call resumes it")
+    return outcome
+
+
+def run_shown(checked: Checked, *, fresh: bool = False, instead: Replacements | None = None) -> Outcome:
+    """Run a study that was checked; show it while it runs, and its summary after it."""
+    with _view() as view:
+        outcome = run_checked(checked, fresh=fresh, watch=view, instead=instead)
+    if not isinstance(view, LivePicture):
+        terminal.show(terminal.summary(outcome, checked.study))
     return outcome
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from transformers import Trainer
 from transformers.trainer_utils import BestRun, default_hp_space_optuna, default_hp_space_ray, number_of_arguments
 
+from sweepkit.api.background import run_shown
 from sweepkit.api.existing import FILLED_IN, OBJECTIVE, existing_task, own_arguments
 from sweepkit.api.keywords import Keywords
 from sweepkit.api.study import Study
@@ -68,14 +69,15 @@ def hyperparameter_search(  # the signature of Trainer.hyperparameter_search
     max_failures, load_if_exists (default True), catch (Exception only). Others are answered with what to use instead.
 
     The best run's model is also found as ``run-N`` (or what ``hp_name`` returned) in the arguments' ``output_dir``, unless they
-    save nothing; ``run_summary`` is, with ``backend="ray"``, the Study. Raises InputError for a Trainer without ``model_init``
-    and for an option that cannot be met; StudyFailed when no trial completed.
+    save nothing; ``run_summary`` is, with ``backend="ray"``, the Study. Without ``watch``, which is told of each event, a line
+    is printed for each step of a trial (a live picture in a terminal or a notebook), and a summary at the end. Raises
+    InputError for a Trainer without ``model_init`` and for an option that cannot be met; StudyFailed when no trial completed.
     """
     where = str(getattr(backend, "value", backend) or "optuna")
     directions = [direction] if isinstance(direction, str) else list(direction)
     _refuse(trainer, n_trials, where)
     request = _Request(trainer, hp_space, compute_objective, n_trials, where, hp_name, Keywords(kwargs, directions))
-    study, rows = _run(request, watch or Watcher())
+    study, rows = _run(request, watch)
     _link_checkpoints(trainer, study, rows)
     summary = Study.from_data(study) if where == "ray" else None
     best = [
@@ -162,7 +164,7 @@ class _Request:
         return proposer
 
 
-def _run(request: _Request, watch: Watcher) -> tuple[StudyData, list[Trial]]:
+def _run(request: _Request, watch: Watcher | None) -> tuple[StudyData, list[Trial]]:
     """Run the request as a study; return it with the best trial or the Pareto front. Raises StudyFailed without one."""
     goals, on_ray = len(request.asked.directions), request.backend == "ray"
     task = existing_task(request.trainer, request.compute_objective, goals, plain_dict=on_ray)
@@ -178,7 +180,7 @@ def _run(request: _Request, watch: Watcher) -> tuple[StudyData, list[Trial]]:
         study, {each.name: _plain(getattr(arguments, each.name)) for each in fields(arguments) if each.init}
     )
     instead = Replacements(proposer=proposer, pruner=request.asked.pruner(request.backend), task=here)
-    outcome = run_checked(checked, watch=watch, instead=instead)
+    outcome = run_checked(checked, watch=watch, instead=instead) if watch else run_shown(checked, instead=instead)
     if proposer.left:
         names = ", ".join(sorted(proposer.left))
         warnings.warn(
