@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 import written_trials as trials
 from making import wait_until
+from sweepkit.trackers.mlflow import private
 from sweepkit.trackers.mlflow.store import Store
 from sweepkit.trackers.mlflow.tracker import MLflowTracker
 from sweepkit.trial.trial import Ending
@@ -25,6 +27,7 @@ sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from pathlib import Path
 import written_trials as trials
 from sweepkit.trackers.mlflow.address import tracking_uri
+from sweepkit.trackers.mlflow import private
 from sweepkit.trackers.mlflow.store import Store
 study = trials.toy_study(Path.cwd())
 Store(tracking_uri(study), study.place)
@@ -92,3 +95,22 @@ def test_a_database_of_another_program_is_left_where_it_is(home: Path) -> None:
     assert tracker.note == ""
     with closing(sqlite3.connect(home / "other.db")) as database:
         assert database.execute("select x from mine").fetchone() == (7,)
+
+
+@pytest.mark.parametrize("goes", ["removed", "set aside"])
+def test_a_process_writes_to_the_store_of_now_where_the_one_it_knew_is_gone(project: Path, goes: str) -> None:
+    study, file = trials.toy_study(project), project / "mlflow.db"
+    Store(f"sqlite:///{file}", study.place).experiment("before")
+    file.unlink() if goes == "removed" else file.rename(project / "aside.db")
+    Store(f"sqlite:///{file}", study.place).experiment("after")
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute("select name from experiments").fetchall() == [("Default",), ("after",)]
+
+
+@pytest.mark.parametrize("store", private.NAMES)
+def test_mlflow_still_has_the_private_name(store: str) -> None:
+    owner, name = private.NAMES[store]
+    there = isinstance(getattr(owner, name, None), dict)
+    assert there, (
+        f"mlflow {version('mlflow')}: {owner.__name__} has no {name} any more; see sweepkit.trackers.mlflow.private"
+    )

@@ -30,7 +30,7 @@ from mlflow.utils.validation import (
 from sweepkit.study.errors import InputError
 from sweepkit.study.paths import Place
 from sweepkit.study.secrets import scrub
-from sweepkit.trackers.mlflow import moved
+from sweepkit.trackers.mlflow import moved, private
 from sweepkit.trackers.mlflow.address import artifact_root, file_store, is_server, sqlite_file
 from sweepkit.trackers.mlflow.records import Point
 
@@ -55,6 +55,7 @@ class Store:
         with _only_one(uri, place):
             if file := sqlite_file(uri):
                 self.note = _ensure_whole(file)
+                _connect_to(file, uri)
             self.client = MlflowClient(uri, registry_uri=uri)
             self.client.search_experiments(max_results=1)
 
@@ -204,6 +205,18 @@ def _ensure_whole(file: Path) -> str:
             made.backup(copy)
         whole.replace(file)
     return note
+
+
+_CONNECTED: dict[str, int] = {}
+"""Address → inode of the database file that this process connected to."""
+
+
+def _connect_to(file: Path, uri: str) -> None:
+    """See to it that MLflow writes to the file of now, also where an earlier one was removed or set aside meanwhile."""
+    now = file.stat().st_ino
+    if _CONNECTED.setdefault(uri, now) != now:
+        private.close_connections(uri)
+        _CONNECTED[uri] = now
 
 
 def _is_broken(file: Path) -> bool:
