@@ -70,7 +70,10 @@ def shown(file: Path, elsewhere: Path) -> list[dict[str, object]]:
     return trials
 
 
-def essence(trials: list[dict[str, object]]) -> list[tuple[object, ...]]:
+def essence(trials: list[dict[str, Any]]) -> list[tuple[object, ...]]:
+    """Return what has to be equal in two studies, which may differ in how long their steps take."""
+    for trial in trials:
+        trial["params"].pop("task.step_seconds", None)
     return [(t["number"], t["ending"], t["params"], t["value"], t.get("decisions")) for t in trials]
 
 

@@ -90,15 +90,29 @@ def shorten(file: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Executed:
+def executions() -> dict[str, Executed]:
+    """What was executed so far; a fixture with a parameter would be made again for each row of a test's table."""
+    return {}
+
+
+@pytest.fixture
+def executed(
+    request: pytest.FixtureRequest, executions: dict[str, Executed], tmp_path_factory: pytest.TempPathFactory
+) -> Executed:
+    """Return the notebooks in the form asked for, executed once."""
+    if request.param not in executions:
+        executions[request.param] = execute(request.param, tmp_path_factory.mktemp("clone"))
+    return executions[request.param]
+
+
+def execute(form: str, clone: Path) -> Executed:
     """Execute the notebooks in a folder as a clone has them, two at a time, with the command that people type."""
-    clone = tmp_path_factory.mktemp("clone")
     (clone / "pyproject.toml").touch()
     for part in ("notebooks", "studies"):
         shutil.copytree(ROOT / part, clone / part)
-    trials = SHORTER_TRIALS if request.param == "shortened" else TRIALS
+    trials = SHORTER_TRIALS if form == "shortened" else TRIALS
     files = [clone / "notebooks" / f"{name}.ipynb" for name in trials]
-    if request.param == "shortened":
+    if form == "shortened":
         for file in files:
             shorten(file)
     startup = clone / "ipython" / "profile_default" / "startup"
@@ -107,12 +121,12 @@ def executed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "IPYTHONDIR": str(clone / "ipython")}
 
-    def execute(file: Path) -> subprocess.CompletedProcess[str]:
+    def run(file: Path) -> subprocess.CompletedProcess[str]:
         command = ["jupyter", "execute", "--inplace", str(file)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
     with ThreadPoolExecutor(2) as pool:
-        done = {file.stem: done for file, done in zip(files, pool.map(execute, files), strict=True)}
+        done = {file.stem: done for file, done in zip(files, pool.map(run, files), strict=True)}
     return Executed(clone, trials, done)
 
 

@@ -131,7 +131,7 @@ def test_translations_lie_in_mappings(tmp_path: Path, tiny_t5: Path) -> None:
 
 
 def test_what_is_cut_and_what_the_tokenizer_does_not_know_is_noted(tmp_path: Path, tiny_t5: Path) -> None:
-    (tmp_path / "m.csv").write_text("source,target\nfree prize,win cash now today please\nfree,Geld\n" * 5)
+    (tmp_path / "m.csv").write_text("source,target\n" + "free prize,win cash now today please\nfree,Geld\n" * 5)
     task = texts_task(tmp_path, tiny_t5, "m.csv", max_target_length=4, max_length=3, split_seed=1)
     notes = " ".join(task.data_notes())
     assert "targets of train fill max_target_length (4 tokens); longer ones are cut" in notes
@@ -140,7 +140,7 @@ def test_what_is_cut_and_what_the_tokenizer_does_not_know_is_noted(tmp_path: Pat
 
 
 def test_targets_that_rouge_cannot_compare_are_noted(tmp_path: Path, tiny_t5: Path) -> None:
-    (tmp_path / "m.csv").write_text("source,target\nfree prize,Деньги\n" * 10)
+    (tmp_path / "m.csv").write_text("source,target\n" + "free prize,Деньги\n" * 20)
     [*_, note] = texts_task(tmp_path, tiny_t5, "m.csv").data_notes()
     assert note == (
         "rouge compares words of a to z and 0 to 9, which 4 of 4 targets of validation lack; "
@@ -193,7 +193,7 @@ def test_languages_are_set_in_the_tokenizer_and_begin_what_is_generated(tmp_path
     }
     small |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "vocab_size": 400, "max_position_embeddings": 64}
     M2M100Config(**small).save_pretrained(tmp_path / "nllb")
-    (tmp_path / "m.csv").write_text("source,target\nfree,free\n" * 4)
+    (tmp_path / "m.csv").write_text("source,target\n" + "free,free\n" * 8)
     model = {"config": {"model_type": "m2m_100", **small}, "tokenizer": "nllb"}
     spec = {"model": model, "data": {"path": "m.csv"}, "source_language": "deu_Latn"}
     task = load_task(TaskSpec(type="seq2seq", target_language="fra_Latn", **spec), tmp_path)

@@ -22,7 +22,7 @@ from sweepkit.tasks.data import SPLITS, DataSpec, skipped
 from sweepkit.tasks.kinds import KINDS, kind_class
 from sweepkit.tasks.lines import Unreadable
 from sweepkit.tasks.locations import located, unnamed
-from sweepkit.tasks.recognise import Recognised, naming, recognise
+from sweepkit.tasks.recognise import Recognised, naming, recognise, shapes
 from sweepkit.tasks.references import PACKAGE
 from sweepkit.tasks.tables import read_quietly
 
@@ -92,6 +92,9 @@ class Asked:
         kind = str(self.options.get("kind") or self.sets.get("task.type") or "")
         if kind:
             check_kind(kind)
+            if not shapes(kind):
+                self.tell("kind", f"{kind}, which names no columns; the data was not looked at")
+                return Recognised(kind=kind, options={}, taken="")
         rows = self._rows(source)
         names = unnamed(rows["train"], source)
         if names:

@@ -83,7 +83,7 @@ def recognise(rows: Dataset, *, kind: str = "", chosen: Mapping[str, Any] | None
     table = [table_column(name, rows, named=name in _names_in(chosen or {})) for name in rows.column_names]
     forced = _forced(chosen or {}, table)
     kinds = [kind] if kind else list(KINDS)
-    fits = [fit for each in kinds for shape in _shapes(each) if (fit := _fit(each, shape, table, forced, bool(kind)))]
+    fits = [fit for each in kinds for shape in shapes(each) if (fit := _fit(each, shape, table, forced, bool(kind)))]
     if not fits:
         raise InputError(_nothing(table, kinds, again))
     best = _best(fits)
@@ -104,7 +104,7 @@ def recognise(rows: Dataset, *, kind: str = "", chosen: Mapping[str, Any] | None
 
 def _others(first: _Fit, fits: Sequence[_Fit], table: Sequence[TableColumn]) -> tuple[str, ...]:
     """Return the other kinds that the same columns would do for, also where a person would have to say so."""
-    loose = [_fit(each, shape, table, first.columns, said=True) for each in KINDS for shape in _shapes(each)]
+    loose = [_fit(each, shape, table, first.columns, said=True) for each in KINDS for shape in shapes(each)]
     same = [fit for fit in (*fits, *loose) if fit and fit.used == first.used and not fit.doubts]
     return tuple(dict.fromkeys(fit.kind for fit in same if fit.kind != first.kind))
 
@@ -112,7 +112,7 @@ def _others(first: _Fit, fits: Sequence[_Fit], table: Sequence[TableColumn]) -> 
 def naming(kind: str = "") -> list[str]:
     """Return the options that name columns, of a kind or of all."""
     kinds = [kind] if kind else KINDS
-    return [*dict.fromkeys(("columns", *(role for each in kinds for shape in _shapes(each) for role in shape)))]
+    return [*dict.fromkeys(("columns", *(role for each in kinds for shape in shapes(each) for role in shape)))]
 
 
 def _best(fits: Sequence[_Fit]) -> list[_Fit]:
@@ -122,7 +122,8 @@ def _best(fits: Sequence[_Fit]) -> list[_Fit]:
     return [fit for fit in fits if fit.rank == min(fit.rank for fit in fits)]
 
 
-def _shapes(kind: str) -> tuple[Shape, ...]:
+def shapes(kind: str) -> tuple[Shape, ...]:
+    """Return the columns that a kind trains on, each way it takes them; empty for one that names none."""
     template = kind_class(kind).template
     return template.shapes if template else ()
 
@@ -132,7 +133,7 @@ def _claimed() -> Mapping[str, frozenset[str]]:
     """Return each usual name → what its roles hold, over all kinds."""
     found: dict[str, frozenset[str]] = {}
     for kind in KINDS:
-        for role in (role for shape in _shapes(kind) for role in shape.values()):
+        for role in (role for shape in shapes(kind) for role in shape.values()):
             for name in (name for group in role.names for name in group.split()):
                 found[name] = found.get(name, frozenset()) | frozenset(role.holds.split())
     return found
