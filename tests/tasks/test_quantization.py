@@ -65,7 +65,12 @@ def test_what_is_asked_for_reaches_the_models_loading(
     monkeypatch.setattr(quantization, "package_folder", lambda name: Path())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     asked: dict[str, Any] = {}
-    monkeypatch.setattr("sweepkit.tasks.models._pretrained", lambda auto, ref, home, **loading: asked.update(loading))
+
+    def load(auto: Any, ref: str, home: Path, **loading: Any) -> tuple[None, dict[str, list[Any]]]:
+        asked.update(loading)
+        return None, {"mismatched_keys": []}
+
+    monkeypatch.setattr("sweepkit.tasks.models._pretrained", load)
     monkeypatch.setattr("sweepkit.tasks.models.configuration", lambda *_, **__: None)
     spec = {
         "type": "causal-lm",
