@@ -65,7 +65,7 @@ def test_the_version_is_the_citations() -> None:
 
 def instructions() -> list[tuple[str, str]]:
     """Return the Dockerfile's instructions with their arguments, in order."""
-    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.M).replace("\\\n", " ")
+    text = re.sub(r"^#.*\n", "", (ROOT / "studies/how-to/Dockerfile").read_text(), flags=re.M).replace("\\\n", " ")
     return [(name, rest) for name, _, rest in (line.partition(" ") for line in text.splitlines() if line)]
 
 

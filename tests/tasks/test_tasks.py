@@ -483,6 +483,18 @@ def test_a_head_for_other_classes_is_replaced_and_nothing_else(tmp_path: Path, t
         mine.model_init(hidden_size=64)
 
 
+@pytest.mark.parametrize("make", [regression, labelled, tagged, asked, embedded])
+def test_every_kind_of_head_goes_on_a_checkpoint_of_ten_classes(
+    tmp_path: Path, tiny_bert: Path, make: Callable[[Path, Path], Task]
+) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    shutil.copytree(tiny_bert, tmp_path / "ten")
+    AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=10).save_pretrained(tmp_path / "ten")
+    found, _ = evaluate(make(tmp_path, tmp_path / "ten"), tmp_path)
+    assert np.isfinite(found["eval_loss"])
+
+
 def test_a_missing_model_folder_is_told(tmp_path: Path) -> None:
     toys.tiny_csv(tmp_path / "m.csv", 4)
     with pytest.raises(InputError, match=r"nowhere: there is no file or folder"):

@@ -239,6 +239,25 @@ def test_a_deleted_database_is_filled_again_from_the_logs(project: Path, study: 
     assert count == (2 * (PER_TRIAL + AT_END),)
 
 
+@pytest.mark.parametrize("goes", ["removed", "replaced"])
+def test_a_store_that_goes_while_a_study_runs_is_noticed_and_filled_again(home: Path, goes: str) -> None:
+    study, file = trials.toy_study(home), home / "mlflow.db"
+    empty = file.read_bytes()
+    rows = [trials.whole(study, 0)]
+    tracker = delivered(study, rows)
+    file.rename(home / "elsewhere.db")
+    if goes == "replaced":
+        file.write_bytes(empty)
+    rows.append(trials.whole(study, 1))
+    tracker.sync()
+    tracker.close({"status": "done", "best": 1, "value": 0.5})
+    with closing(sqlite3.connect(file)) as found:
+        ended = dict(found.execute("select name, status from runs"))
+        (count,) = found.execute("select count(*) from metrics where key not like 'study/%'").fetchone()
+    assert len(ended) == 3 and set(ended.values()) == {"FINISHED"}
+    assert count == 2 * (PER_TRIAL + AT_END)
+
+
 _AGAIN = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})

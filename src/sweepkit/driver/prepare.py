@@ -117,7 +117,7 @@ def _asked(study: StudyData, values: Mapping[str, Any], executor: Executor, cons
 
 
 def _stamps(folder: str) -> dict[str, list[int]]:
-    """Return the files of a model's folder → modification time (ns) and size; none where it is no folder here."""
+    """Return the files of a model's folder → modification time (ns) and size; empty for a model that is not a local folder."""
     files = [file for file in Path(folder).iterdir() if file.is_file()] if folder and Path(folder).is_dir() else []
     return {str(file.resolve()): [(stat := file.stat()).st_mtime_ns, stat.st_size] for file in files}
 

@@ -18,7 +18,7 @@ _OTHERS = {
     b"\xd0\xcf\x11\xe0": "is an Excel workbook; save it as csv",
     b"PAR1": "is a Parquet file; name it .parquet, or set task.data.format: parquet",
 }
-"""How a file begins that is no text → what to say."""
+"""First bytes of files that are not text → what to say of them."""
 
 
 class Unreadable(InputError):
@@ -64,7 +64,7 @@ def opened(file: str, encoding: str | None = None, errors: str = "strict") -> It
 
 
 def _encoding(file: str) -> str:
-    """Return the encoding of a file by its first bytes. Raises Unreadable for what is no text."""
+    """Return the encoding of a file by its first bytes. Raises Unreadable for a file that is not text."""
     if not Path(file).is_file():  # a URL
         return UTF8
     with Path(file).open("rb") as stream:

@@ -98,11 +98,11 @@ def model(auto: Any, ref: ModelRef, home: Path, overrides: Mapping[str, Any], **
             raise InputError("task.quantization: a model from a configuration has no weights that could be quantized")
         fresh: PreTrainedModel = auto.from_config(config, dtype=dtype, **trusted)
         return fresh
-    loading |= {"config": config, "dtype": dtype, "ignore_mismatched_sizes": "num_labels" in overrides}
+    loading |= {"config": config, "dtype": dtype, "ignore_mismatched_sizes": True, "output_loading_info": True}
     loaded: PreTrainedModel
-    loaded, found = _pretrained(auto, ref, home, output_loading_info=True, **loading)
+    loaded, found = _pretrained(auto, ref, home, **loading)
     for name, saved, wanted in sorted(found["mismatched_keys"]):
-        if wanted[:1] != (config.num_labels,) or saved[1:] != wanted[1:]:
+        if "num_labels" not in overrides or wanted[:1] != (config.num_labels,) or saved[1:] != wanted[1:]:
             shapes = f"{tuple(saved)} in the checkpoint, {tuple(wanted)} by the configuration"
             raise InputError(f"task.model: {ref} cannot be loaded: {name} is {shapes}")
     return loaded

@@ -138,7 +138,7 @@ class QuestionAnswering(TokenizedTask):
         """Return the model with a head for starts and ends: the checkpoint's own where it has one."""
         from transformers import AutoModelForQuestionAnswering
 
-        return self._model(AutoModelForQuestionAnswering, config)
+        return self._model(AutoModelForQuestionAnswering, {"num_labels": 2, **config})
 
     def trainer(self, **kwargs: Any) -> Trainer:
         """Return a Trainer that tells :meth:`decide` which windows its predictions are of."""

@@ -18,7 +18,7 @@ from sweepkit.tasks.arguments import reporters
 from sweepkit.trial.trial import TrialSpec
 
 _RUN = "wandb-run-id"
-"""File in a trial's folder with the id of its W&B run, which a later attempt goes on with."""
+"""File in a trial's folder with the id of its W&B run, which a later attempt continues."""
 
 
 @contextmanager

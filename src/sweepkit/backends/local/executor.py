@@ -92,9 +92,8 @@ class Executor:
         Raises StudyFailed when the child ends without one.
         """
         self.wait_ready()
-        threads = max(
-            1, (os.cpu_count() or 1) // 2
-        )  # as many as cores, where each counts twice; they spin while they wait
+        # As many as cores, where each counts twice: a thread too many spins while it waits.
+        threads = max(1, (os.cpu_count() or 1) // 2)
         child = self._do({"job": job, "console": str(console), "threads": threads, **request})
         while child.exit is None:
             self._turn(1.0)

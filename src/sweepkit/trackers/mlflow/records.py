@@ -196,3 +196,18 @@ def gpus(study: StudyData, folder: Path, device: str) -> float:
 def milliseconds(seconds: float) -> int:
     """Return a time in seconds as MLflow's milliseconds."""
     return int(seconds * 1000)
+
+
+def answer_tags(answer: Mapping[str, Any], best_run: str) -> dict[str, str]:
+    """Return the tags of the study's own run for its answer; ``best_run`` is the run id of the best trial."""
+    tags = {"sweepkit.status": str(answer.get("status", "done")), "reason": str(answer.get("reason", ""))}
+    if (best := answer.get("best")) is not None:
+        tags |= {"sweepkit.best_trial": str(best), "sweepkit.best_run": best_run}
+        for tag, name, form in (
+            ("best_value", "value", "g"),
+            ("baseline_value", "baseline", "g"),
+            ("gain", "gain", "+g"),
+        ):
+            tags[f"sweepkit.{tag}"] = format(answer[name], form) if isinstance(answer.get(name), float) else ""
+        tags["sweepkit.verdict"] = str(answer.get("verdict", ""))
+    return tags

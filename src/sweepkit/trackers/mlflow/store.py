@@ -52,12 +52,22 @@ class Store:
         self._root = artifact_root(uri, place.root)
         self.note = ""
         """A sentence about a broken database that was set aside; empty where there was none."""
+        self._inode: int | None = None
         with _only_one(uri, place):
             if file := sqlite_file(uri):
                 self.note = _ensure_whole(file)
-                _connect_to(file, uri)
+                self._inode = _connect_to(file, uri)
             self.client = MlflowClient(uri, registry_uri=uri)
             self.client.search_experiments(max_results=1)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the SQLite file that was opened was removed or replaced since; MLflow would go on writing to it unseen."""
+        file = sqlite_file(self.uri)
+        try:
+            return file is not None and file.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment of this name; create it, or restore it where it was deleted.
@@ -211,12 +221,13 @@ _CONNECTED: dict[str, int] = {}
 """Address → inode of the database file that this process connected to."""
 
 
-def _connect_to(file: Path, uri: str) -> None:
-    """See to it that MLflow writes to the file of now, also where an earlier one was removed or set aside meanwhile."""
+def _connect_to(file: Path, uri: str) -> int:
+    """Let MLflow write to the file that is there now, also where this process knew an earlier one; return its inode."""
     now = file.stat().st_ino
     if _CONNECTED.setdefault(uri, now) != now:
         private.close_connections(uri)
         _CONNECTED[uri] = now
+    return now
 
 
 def _is_broken(file: Path) -> bool:

@@ -72,26 +72,13 @@ class MLflowTracker(Tracker):
     def open(self) -> None:
         """Create the tables, the experiment and the parent run, or find them; describe the study."""
         with self._turn():
-            state = self._state
-            if not state.parent_run_id:
-                tags = {"sweepkit.id": self._id, "sweepkit.role": "study", "sweepkit.study": self._study.name}
-                tags["mlflow.user"] = psutil.Process().username()
-                run = self._store.client.create_run(
-                    state.experiment_id, provenance.began(self._study), tags, self._study.name
-                )
-                state.parent_run_id = run.info.run_id
-            state.closed = ""
-            state.save()
-            self._store.client.update_run(state.parent_run_id, status="RUNNING")
-            self._store.log(state.parent_run_id, tags=self._code | provenance.description(self._study))
-            for path, content in provenance.artifacts(self._study):
-                self._send(path, content)
-            self._store.log_dataset(state.parent_run_id, provenance.dataset(self._study, self._data))
-            state.save()
+            self._begin()
 
     def sync(self) -> None:
         """Deliver what is new in the trials' logs and endings; one refused trial does not hold up the others."""
         with self._turn():
+            if not self._state.parent_run_id:  # it was removed from the store meanwhile, maybe with the store
+                self._begin()
             refused: Exception | None = None
             rows = {row.number: row for row in self._rows()}
             ended = {number for number, row in rows.items() if row.ending not in UNENDED}
@@ -126,8 +113,10 @@ class MLflowTracker(Tracker):
             models = self._models()
             models.settle({row.number for row in self._rows() if row.ending.ranks})
             self._send("answer.json", json.dumps(dict(answer), indent=2, default=str))
-            tags = self._answer_tags(answer)
-            best, status, said = answer.get("best"), tags["sweepkit.status"], provenance.said(answer)
+            best, said = answer.get("best"), provenance.said(answer)
+            winner = "" if best is None else self._state.trials.get(int(best), Delivered()).run_id
+            tags = records.answer_tags(answer, winner)
+            status = tags["sweepkit.status"]
             if best is not None and status == "done":
                 example = provenance.about(self._data).get("example")
                 model = models.crown(int(best), example, self._data, said)
@@ -213,6 +202,24 @@ class MLflowTracker(Tracker):
         """Return the study's tracking server, or an MLflow server for its store on this machine only."""
         return ui_of(self._study, port)
 
+    def _begin(self) -> None:
+        state = self._state
+        if not state.parent_run_id:
+            tags = {"sweepkit.id": self._id, "sweepkit.role": "study", "sweepkit.study": self._study.name}
+            tags["mlflow.user"] = psutil.Process().username()
+            run = self._store.client.create_run(
+                state.experiment_id, provenance.began(self._study), tags, self._study.name
+            )
+            state.parent_run_id = run.info.run_id
+        state.closed = ""
+        state.save()
+        self._store.client.update_run(state.parent_run_id, status="RUNNING")
+        self._store.log(state.parent_run_id, tags=self._code | provenance.description(self._study))
+        for path, content in provenance.artifacts(self._study):
+            self._send(path, content)
+        self._store.log_dataset(state.parent_run_id, provenance.dataset(self._study, self._data))
+        state.save()
+
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """Bring the state in step; of several drivers on one folder one delivers at a time, from where the last one stopped.
@@ -226,6 +233,9 @@ class MLflowTracker(Tracker):
             if self._data is None and self._state.data:
                 self._data = self._place.data / Path(self._state.data).name
             try:
+                if self._store.gone:
+                    del self._store
+                    self._in_step = False
                 if not self._in_step:
                     self._find_runs()
                     self._in_step = True
@@ -352,21 +362,6 @@ class MLflowTracker(Tracker):
         name = (row.name if row else "") or records.run_name(self._study, number, row, values, phase)
         run = self._store.client.create_run(self._state.experiment_id, began, tags, scrub(name))
         return str(run.info.run_id)
-
-    def _answer_tags(self, answer: Mapping[str, Any]) -> dict[str, str]:
-        tags = {"sweepkit.status": str(answer.get("status", "done")), "reason": str(answer.get("reason", ""))}
-        best = answer.get("best")
-        if best is not None:
-            run_id = self._state.trials.get(int(best), Delivered()).run_id
-            tags |= {"sweepkit.best_trial": str(best), "sweepkit.best_run": run_id}
-            for tag, name, form in (
-                ("best_value", "value", "g"),
-                ("baseline_value", "baseline", "g"),
-                ("gain", "gain", "+g"),
-            ):
-                tags[f"sweepkit.{tag}"] = format(answer[name], form) if isinstance(answer.get(name), float) else ""
-            tags["sweepkit.verdict"] = str(answer.get("verdict", ""))
-        return tags
 
     def _models(self) -> Models:
         _, models = _import_mlflow()
