@@ -62,3 +62,18 @@ def test_the_kept_checkpoint_is_the_one_whose_value_is_told(numbers: list[float]
     evaluations = [(number,) for number in numbers]
     kept = [n for n in range(1, len(numbers) + 1) if mine.improves(evaluations[:n])][-1] - 1
     assert mine.values_of(evaluations) == evaluations[kept]
+
+
+@pytest.mark.parametrize(
+    ("values", "mean"),
+    [
+        ((math.inf, -math.inf), math.nan),
+        ((math.inf, 1.0), math.inf),
+        ((1e308, 1e308), 1e308),
+        ((math.nan, 1.0), math.nan),
+    ],
+)
+def test_a_mean_of_values_beyond_all_bounds_is_none_or_what_it_is(values: tuple[float, float], mean: float) -> None:
+    mine = objective("mean(2)")
+    assert mine.values_of([(value,) for value in values]) == pytest.approx((mean,), nan_ok=True)
+    assert mine.course(dict(enumerate(values)))[1] == pytest.approx(mean, nan_ok=True)

@@ -131,7 +131,7 @@ class Objective(_Directed):
         found = list(evaluations[self.decisive(evaluations)])
         if self.mean_of is not None:
             last = evaluations[-self.mean_of :]
-            found = [math.fsum(values) / len(last) for values in zip(*last, strict=True)]
+            found = [_mean(values) for values in zip(*last, strict=True)]
         costs = [goal.metric in COSTS for goal in self.goals]
         return tuple(value if cost else own for cost, value, own in zip(costs, evaluations[-1], found, strict=True))
 
@@ -146,8 +146,7 @@ class Objective(_Directed):
         for number, value in sorted(evaluated.items()):
             values.append(value)
             if self.mean_of is not None:
-                last = values[-self.mean_of :]
-                value = math.fsum(last) / len(last)
+                value = _mean(values[-self.mean_of :])
             elif self.rule == "best" and found:
                 value = max(found[max(found)], value, key=self.key_of)
             found[number] = value
@@ -173,3 +172,13 @@ class Objective(_Directed):
             return -math.inf
         direction = self.direction if self.metrics is None else self.metrics[self.deciding].direction
         return value if direction == "maximize" else -value
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the mean; NaN for infinite values of both signs, which have none."""
+    try:
+        return math.fsum(values) / len(values)
+    except OverflowError:  # of the sum
+        return math.fsum(value / len(values) for value in values)
+    except ValueError:
+        return math.nan
