@@ -166,8 +166,8 @@ def test_what_it_was_worth_is_said(project: Path) -> None:
     rows = [replace(rows[0], origin="from old, trial 3"), replace(rows[1], origin="from old, trial 9"), rows[2]]
     answer = Answer(toy_study(project), rows)
     assert answer.started_from() == (
-        "Taken from earlier studies: 0 (old, trial 3) and 1 (old, trial 9); the best of them to the end of training: "
-        "trial 0, 0.9000, of the others: trial 2, 0.9500."
+        "Taken from earlier studies: 0 (old, trial 3) and 1 (old, trial 9); best complete trial among them: "
+        "trial 0, 0.9000; among the others: trial 2, 0.9500."
     )
     assert answer.started_from() in answer.record()["says"]
 

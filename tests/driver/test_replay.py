@@ -103,7 +103,10 @@ def test_what_lies_beyond_a_pruned_trials_curve_is_not_told(project: Path) -> No
     assert set(found.cut) == {row.number for row in found.recorded.rows if row.ending is Ending.pruned} != set()
     said = found.sentences()
     assert said[0].startswith("Training: at least ") and 3 in found.cut
-    assert any("would have gone on where the record ends: to what, nobody knows." in line for line in said)
+    assert any(
+        "would have continued past the last recorded evaluation; how they would have ended is unknown." in line
+        for line in said
+    )
 
 
 def test_what_curves_cannot_tell_is_refused(project: Path) -> None:

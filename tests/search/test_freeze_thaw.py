@@ -230,8 +230,8 @@ def test_earlier_ranks_lead_to_where_they_were_good() -> None:
 def test_it_ends_when_nothing_more_is_worth_its_hours() -> None:
     whole = [course(0, history()[0].params, WHOLE), *(course(n, history()[n].params, WHOLE) for n in range(1, 12))]
     found = ask(seen(whole), worth=1e6)
-    assert found.ends and found.why.startswith("budget.worth: an improvement of ")
-    assert found.why.endswith(" per hour is expected, and 1e+06 would be worth it")
+    assert found.ends and found.why.startswith("budget.worth: the expected improvement is ")
+    assert found.why.endswith(" per hour, less than 1e+06")
     assert not ask(seen(whole), worth=1e-6).ends
     assert not ask(seen(history()), worth=1e6, least=3).ends, "so many trials are trained to their end first"
     assert ask(seen(history()), worth=1e6, least=3).number is not None

@@ -55,7 +55,7 @@ def run(
 
 
 def _say_at_once(what: str) -> None:
-    """Print the first line before anything is imported that takes a moment."""
+    """Print the first line before the slow imports."""
     typer.echo(f"checking {what} …")
 
 

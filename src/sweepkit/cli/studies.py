@@ -66,7 +66,7 @@ DefaultModel = Annotated[
 ]
 Name = Annotated[
     str,
-    typer.Option(help="Name of the study and of its folder; by default made of the data's.", show_default=False),
+    typer.Option(help="Name of the study and of its folder; by default derived from the data's.", show_default=False),
 ]
 Overrides = Annotated[
     list[str] | None,

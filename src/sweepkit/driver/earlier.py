@@ -31,11 +31,11 @@ from sweepkit.trackers.courier import answering
 from sweepkit.trial.trial import Ending, Trial
 
 SHARE = 5
-"""Of the trials one in so many is taken at most."""
+"""At most one trial in this many comes from earlier studies."""
 WITHOUT_BUDGET = 8
-"""Taken at most where the number of trials has no end."""
+"""At most this many come from earlier studies where budget.trials is not set."""
 RANKED = 64
-"""Trials whose ranks are taken at most, of all studies together."""
+"""At most this many trials' ranks are taken, over all studies."""
 SOURCES = 8
 """Studies that ``auto`` takes from at most."""
 

@@ -92,7 +92,8 @@ class Replay:
         if self.cut:
             trials = f"trial{'s' if len(self.cut) > 1 else ''} {words.listed([str(each) for each in self.cut])}"
             said.append(
-                f"{trials[0].upper()}{trials[1:]} would have gone on where the record ends: to what, nobody knows."
+                f"{trials[0].upper()}{trials[1:]} would have continued past the last recorded evaluation; how they would have "
+                "ended is unknown."
             )
         missing = sorted(row.number for row in self.recorded.rows if row.number not in self.numbers)
         if missing:

@@ -258,7 +258,9 @@ class Answer:
             return listed and f"Taken from earlier studies: {listed}."
         ahead = {mine: next((row for row in self.ranked if (row in taken) is mine), None) for mine in (True, False)}
         best, other = (f"trial {row.number}, {words.value(row.value)}" if row else "none yet" for row in ahead.values())
-        return f"Taken from earlier studies: {listed}; the best of them to the end of training: {best}, of the others: {other}."
+        return (
+            f"Taken from earlier studies: {listed}; best complete trial among them: {best}; among the others: {other}."
+        )
 
     def record(self, *, status: str = "done", reason: str = "") -> dict[str, Any]:
         """Return what a study ended with, as trackers record it; after a confirmation values are means over new seeds."""

@@ -98,7 +98,7 @@ class FreezeThaw(Strategy):
             return Next() if seen.room else None
         if self._worth is not None and (hourly := view.per_hour(best)) < self._worth:
             if not short:
-                said = f"an improvement of {hourly:.2g} per hour is expected, and {self._worth:g} would be worth it"
+                said = f"the expected improvement is {hourly:.2g} per hour, less than {self._worth:g}"
                 return Next(why=f"budget.worth: {said}", ends=True)
             best = going or best
         if seen.room or short or best.gain > np.log(WORTH):

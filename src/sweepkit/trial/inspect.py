@@ -156,7 +156,7 @@ def _with_note(found: Inspected, failure: str, error: BaseException) -> Inspecte
 
 
 def _endless(study: StudyData, spec: TrialSpec, trainer: Trainer) -> Iterator[tuple[str, str]]:
-    """Yield a problem for training rows that are streamed, whose number nobody knows, without a length in steps."""
+    """Yield a problem for streamed training rows, whose number is unknown, without a length in steps."""
     if not has_length(trainer.train_dataset) and {**study.training, **spec.hyperparameters}.get("max_steps", -1) <= 0:
         yield "training.max_steps", "needed, for data() streams the training rows: the length of a trial in steps"
 

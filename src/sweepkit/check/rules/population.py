@@ -93,7 +93,7 @@ def _space(study: StudyData) -> Iterator[Problem]:
             message = f"expected names of training arguments in the space, with low and high or a list, got {name}"
             yield Problem("pruner.fixed", message)
     if fixed and not study.space.keys() - set(fixed):
-        yield Problem("pruner.fixed", f"names all of the space, so that {kind} has nothing to change")
+        yield Problem("pruner.fixed", f"names every parameter of the space; {kind} would have nothing to change")
     for name, parameter in study.space.items():
         path = f"space.{name}"
         if name in fixed:

@@ -163,7 +163,7 @@ def _budget(study: StudyData) -> Iterator[Problem]:
         yield Problem("budget.target", "belongs to studies with one metric; leave it out")
     if budget.worth is not None and not study.pruner.kind.pauses:
         yield Problem(
-            "budget.worth", "only search: auto expects something of an hour; leave it out, or set search: auto"
+            "budget.worth", "only search: auto estimates the improvement per hour; leave it out, or set search: auto"
         )
 
 
