@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("words", "tags")
 """Names of the first and the last column; those between have none."""
+_EXPECTED = {1: "a word and its tag", 2: "a word and a tag"}
 
 
 def read_conll(files: Sequence[str], names: Sequence[str] | None = None, encoding: str | None = None) -> Dataset:
@@ -39,19 +40,16 @@ def _sentences(stream: TextIO, file: str, width: int | None) -> Iterator[list[li
     sentence: list[list[str]] = []
     for number, line in enumerate(stream, 1):
         text = line.rstrip("\r\n")
-        fields = (
-            [field for field in text.replace("\t", " ").split(" ") if field] if "\t" not in text else text.split("\t")
-        )
+        fields = text.split("\t") if "\t" in text else text.split(" ")
+        fields = fields if "\t" in text else list(filter(None, fields))
         if not text.strip() or fields[0] == "-DOCSTART-":
             if sentence:
                 yield sentence
             sentence = []
-        elif not (not sentence and text.startswith("# ") and ("\t" in text or len(fields) != (width or 2))):
+        elif sentence or not text.startswith("# ") or ("\t" not in text and len(fields) == (width or 2)):
             width = width or len(fields)
-            if len(fields) != width or width < 2 or not all(field.strip() for field in (fields[0], fields[-1])):
-                expected = (
-                    "a word and its tag" if width < 2 else f"{width} columns" if width > 2 else "a word and a tag"
-                )
+            if len(fields) != width or width < 2 or not fields[0].strip() or not fields[-1].strip():
+                expected = _EXPECTED.get(width, f"{width} columns")
                 raise InputError(f"task.data: {file}:{number}: expected {expected}, got {text[:60]!r}")
             sentence.append(fields)
     if sentence:

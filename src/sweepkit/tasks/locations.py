@@ -25,6 +25,8 @@ _SPLITS = {
 _TAGGED = (".txt", ".bio", ".iob", ".iob2", ".tags")
 _TAG = re.compile(r"[A-Z][A-Z$]*([-_][A-Za-z_]+)?|[.,:`'$#()]+|-[A-Z]+-")
 _IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+_JSON = {".csv": "", ".txt": "{"}
+"""How a file of JSON may begin, by its suffix; by default as an object or an array."""
 NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 _LOOKED_AT = 500
 """Rows that tell whether the first line is one."""
@@ -50,17 +52,13 @@ def _folder(folder: Path) -> dict[str, Any]:
     children = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
     files = _files(folder)
     named = [file for file in files if _is(file, "|".join(_SPLITS.values()))]
-    if not (train := [file for file in named if _split(file)[0] == "train"]):
-        train = [file for file in files if _split(file)[0] == "train"]
-        named = [file for file in files if train and _split(file)[1] == _split(train[0])[1]]
-    if train:
+    if train := _trains(named):
         return {**_by_split(named), **_format(train[0])}
-    folders = [child for child in children if child.is_dir()]
-    split_folders = {split: [each for each in folders if _is(each, names)] for split, names in _SPLITS.items()}
-    if split_folders["train"] and _holds_images(split_folders["train"][0]):
-        return {split: str(listed[0]) for split, listed in split_folders.items() if listed}
-    if len(folders) > 1 and all(map(_holds_images, folders)):
-        return {"path": str(folder)}
+    if train := _trains(files):
+        named = [file for file in files if _split(file)[1] == _split(train[0])[1]]
+        return {**_by_split(named), **_format(train[0])}
+    if images := _images(folder, [child for child in children if child.is_dir()]):
+        return images
     if len(files) == 1:
         return located(files[0])
     there = ", ".join(child.name for child in children[:8]) or "nothing"
@@ -68,6 +66,18 @@ def _folder(folder: Path) -> dict[str, Any]:
         f"{folder}: expected one data file ({', '.join(SUFFIXES)}), files or folders named train, validation and test, or a "
         f"folder of images per class; there is {there}"
     )
+
+
+def _images(folder: Path, inside: list[Path]) -> dict[str, Any]:
+    """Return how a folder of images is read, by split or by class; empty for none."""
+    splits = {split: str(each) for split, names in _SPLITS.items() for each in reversed(inside) if _is(each, names)}
+    if "train" in splits and _holds_images(Path(splits["train"])):
+        return splits
+    return {"path": str(folder)} if len(inside) > 1 and all(map(_holds_images, inside)) else {}
+
+
+def _trains(files: list[Path]) -> list[Path]:
+    return [file for file in files if _split(file)[0] == "train"]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -100,15 +110,21 @@ def _format(file: Path) -> dict[str, Any]:
     text = "".join(lines).lstrip()
     if suffix not in SUFFIXES and ("\0" in text or "\ufffd" in text or not text):
         return {}
-    if text and text[0] in ("{" if suffix == ".txt" else "{[" if suffix not in SUFFIXES else ""):
+    if text and text[0] in _JSON.get(suffix, "{["):
         return {"format": "json"}
-    marks = [mark for mark in (",\t;|" if suffix != ".txt" else "\t") if _even(lines, mark)]
-    if not marks and suffix != ".txt" and (mark := other_separator(lines[0] if lines else "")):
-        marks = [mark] if "," not in lines[0] else []
-    if not marks or (suffix == ".csv" and marks[0] == ","):
+    mark = _separator(lines, "\t" if suffix == ".txt" else ",\t;|")
+    if not mark:
         return {} if suffix in SUFFIXES else {"format": "text"}
-    format_ = {} if suffix == ".csv" and marks[0] != "\t" else {"format": "tsv" if marks[0] == "\t" else "csv"}
-    return format_ if marks[0] in ",\t" else {**format_, "separator": marks[0]}
+    read = {} if suffix == ".csv" and mark != "\t" else {"format": "tsv" if mark == "\t" else "csv"}
+    return read if mark in ",\t" else {**read, "separator": mark}
+
+
+def _separator(lines: list[str], marks: str) -> str:
+    """Return what separates the fields of the lines; empty where nothing does."""
+    for mark in marks:
+        if _even(lines, mark):
+            return mark
+    return other_separator(lines[0]) if lines and len(marks) > 1 and "," not in lines[0] else ""
 
 
 def _even(lines: list[str], mark: str) -> bool:

@@ -49,13 +49,21 @@ class Recognised:
 
 @dataclass(frozen=True, kw_only=True)
 class _Fit:
-    """How a shape fits a table: column by role; ``doubts`` are roles that several columns could take."""
+    """How a shape fits a table: by role, the columns that could take it."""
 
     kind: str
-    columns: Mapping[str, TableColumn]
-    rank: int = 0
+    hits: Mapping[str, Sequence[TableColumn]]
+    rank: int
     """How far down its roles' names the columns' are; 0 for the most usual."""
-    doubts: Mapping[str, Sequence[TableColumn]] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> dict[str, TableColumn]:
+        return {role: hits[0] for role, hits in self.hits.items() if len(hits) == 1}
+
+    @property
+    def doubts(self) -> dict[str, Sequence[TableColumn]]:
+        """The roles that several columns could take."""
+        return {role: hits for role, hits in self.hits.items() if len(hits) > 1}
 
     @property
     def used(self) -> frozenset[str]:
@@ -86,20 +94,25 @@ def recognise(rows: Dataset, *, kind: str = "", chosen: Mapping[str, Any] | None
     fits = [fit for each in kinds for shape in shapes(each) if (fit := _fit(each, shape, table, forced, bool(kind)))]
     if not fits:
         raise InputError(_nothing(table, kinds, again))
-    best = _best(fits)
-    if best[0].doubts or any(fit.used != best[0].used for fit in best):
-        raise InputError(_doubtful(best, table, again))
-    first = next(fit for fit in fits if fit.used == best[0].used and not fit.doubts)
+    first = _first(fits, table, again)
+    about = {role: column.about for role, column in first.columns.items()}
     parts = ", ".join(f"{column.name} as {role.replace('_', ' ')}" for role, column in first.columns.items())
-    last = list(first.columns.values())[-1]
     return Recognised(
         kind=first.kind,
         options=first.options,
-        taken=f"{parts} ({last.about})",
-        about={role: column.about for role, column in first.columns.items()},
+        taken=f"{parts} ({list(about.values())[-1]})",
+        about=about,
         unused=tuple(column.name for column in table if column.name not in first.used),
         others=() if kind else _others(first, fits, table),
     )
+
+
+def _first(fits: Sequence[_Fit], table: Sequence[TableColumn], again: str) -> _Fit:
+    """Return the first fit of the columns that fit best. Raises InputError where several columns would do."""
+    best = _best(fits)
+    if best[0].doubts or any(fit.used != best[0].used for fit in best):
+        raise InputError(_doubtful(best, table, again))
+    return next(fit for fit in fits if fit.used == best[0].used and not fit.doubts)
 
 
 def _others(first: _Fit, fits: Sequence[_Fit], table: Sequence[TableColumn]) -> tuple[str, ...]:
@@ -117,8 +130,8 @@ def naming(kind: str = "") -> list[str]:
 
 def _best(fits: Sequence[_Fit]) -> list[_Fit]:
     """Return the fits with the most columns, and among these the most usual names."""
-    most = max(len(fit.columns) + len(fit.doubts) for fit in fits)
-    fits = [fit for fit in fits if len(fit.columns) + len(fit.doubts) == most]
+    most = max(len(fit.hits) for fit in fits)
+    fits = [fit for fit in fits if len(fit.hits) == most]
     return [fit for fit in fits if fit.rank == min(fit.rank for fit in fits)]
 
 
@@ -172,46 +185,45 @@ def _fit(
     kind: str, shape: Shape, table: Sequence[TableColumn], forced: Mapping[str, TableColumn], said: bool
 ) -> _Fit | None:
     """Return how a shape fits, None where a role has no column. ``said``: a person named the kind."""
-    if not forced.keys() <= shape.keys() or ("text" in forced and "text_pair" in shape.keys() - forced.keys()):
+    if not _admits(shape, forced):
         return None
-    found: dict[str, TableColumn] = {}
-    doubts: dict[str, Sequence[TableColumn]] = {}
-    for role, wanted in shape.items():
-        if role in forced:
-            if not _suits(forced[role], wanted, loosely=True):
-                return None
-            found[role] = forced[role]
+    hits = {role: [column] for role, column in forced.items()}
     rank = 0
-    for role, wanted in shape.items():
-        taken = [*found.values(), *forced.values(), *(column for hits in doubts.values() for column in hits)]
-        depth, hits = (0, []) if role in found else _by_name(wanted, table, taken)
-        if hits and not (hits := [column for column in hits if _suits(column, wanted, loosely=said)]):
+    for role in [role for role in shape if role not in hits]:
+        depth, named = _by_name(shape[role], _free(table, hits))
+        suiting = [column for column in named if _suits(column, shape[role], loosely=said)]
+        if named and not suiting:
             return None
-        rank += depth
-        if len(hits) == 1:
-            found[role] = hits[0]
-        elif hits:
-            doubts[role] = hits
-    for role in [role for role in shape if role not in found and role not in doubts]:
-        taken = [*found.values(), *(column for hits in doubts.values() for column in hits)]
-        hits = _by_value(shape[role], [column for column in table if column not in taken])
+        if suiting:
+            hits[role] = suiting
+            rank += depth
+    for role in [role for role in shape if role not in hits]:
+        hits[role] = _by_value(shape[role], _free(table, hits))
         rank += _UNNAMED
-        if not hits:
+        if not hits[role]:
             return None
-        if len(hits) == 1:
-            found[role] = hits[0]
-        else:
-            doubts[role] = hits
-    if not said and not forced and not _whole(found, doubts, shape, table, rank):
-        return None
-    return _Fit(kind=kind, columns={role: found[role] for role in shape if role in found}, rank=rank, doubts=doubts)
+    fit = _Fit(kind=kind, hits={role: hits[role] for role in shape}, rank=rank)
+    return fit if said or forced or _whole(fit, shape, table) else None
 
 
-def _by_name(role: Role, table: Sequence[TableColumn], taken: Sequence[TableColumn]) -> tuple[int, list[TableColumn]]:
+def _admits(shape: Shape, forced: Mapping[str, TableColumn]) -> bool:
+    """Whether the columns that a person chose can be those of a shape."""
+    if not forced.keys() <= shape.keys() or ("text" in forced and "text_pair" in shape.keys() - forced.keys()):
+        return False
+    return all(_suits(column, shape[role], loosely=True) for role, column in forced.items())
+
+
+def _free(table: Sequence[TableColumn], hits: Mapping[str, Sequence[TableColumn]]) -> list[TableColumn]:
+    """Return the columns that no role could take yet."""
+    names = {column.name for columns in hits.values() for column in columns}
+    return [column for column in table if column.name not in names]
+
+
+def _by_name(role: Role, free: Sequence[TableColumn]) -> tuple[int, list[TableColumn]]:
     """Return the columns of the first group of names that has any, and the group's number."""
-    depths = {column.name: role.depth(column.name) for column in table if column not in taken}
-    first = min((depth for depth in depths.values() if depth is not None), default=None)
-    return first or 0, [column for column in table if first is not None and depths.get(column.name) == first]
+    depths = [(depth, column) for column in free if (depth := role.depth(column.name)) is not None]
+    first = min((depth for depth, _ in depths), default=0)
+    return first, [column for depth, column in depths if depth == first]
 
 
 def _by_value(role: Role, free: Sequence[TableColumn]) -> list[TableColumn]:
@@ -226,26 +238,19 @@ def _suits(column: TableColumn, role: Role, *, loosely: bool) -> bool:
     return bool(frozenset(role.holds.split()) & (column.loosely if loosely else column.holds))
 
 
-def _whole(
-    found: Mapping[str, TableColumn],
-    doubts: Mapping[str, Sequence[TableColumn]],
-    shape: Shape,
-    table: Sequence[TableColumn],
-    rank: int,
-) -> bool:
+def _whole(fit: _Fit, shape: Shape, table: Sequence[TableColumn]) -> bool:
     """Whether the columns may stand for a whole row of texts: no other looks like a part of it, or of another kind's rows."""
     if not all("text" in role.holds.split() for role in shape.values()):
         return True
-    taken = [*found.values(), *(column for hits in doubts.values() for column in hits)]
-    others = [each for each in table if each not in taken]
+    others, rank = _free(table, fit.hits), fit.rank
     if any(each.plain in CLASS.names[0].split() and each.holds for each in others):
         return False  # a label would be left out
     if len(shape) == 1:
-        parts = [each for each in others if _claimed().get(each.plain, _TEXT) - _TEXT]
-        first = {name for role in shape.values() for name in role.names[0].split()}
-        if parts or not found:
+        [role] = shape.values()
+        if fit.doubts or any(_claimed().get(each.plain, _TEXT) - _TEXT for each in others):
             return False
-        rank = 0 if next(iter(found.values())).plain in first else _UNNAMED
+        [column] = fit.columns.values()
+        rank = 0 if column.plain in role.names[0].split() else _UNNAMED
     return not rank or not any(_TEXT & each.surely for each in others)
 
 

@@ -106,21 +106,22 @@ def _written_rows(files: Sequence[str], how: Untyped) -> Iterator[dict[str, Any]
 
 def _records(stream: TextIO, file: str, lines: Lines) -> Iterator[dict[str, Any]]:
     """Yield the objects of an open JSON file."""
-    number, line = next(((n, text) for n, text in enumerate(stream, 1) if text.strip()), (1, ""))
+    filled = ((number, text) for number, text in enumerate(stream, 1) if text.strip())
+    number, line = next(filled, (1, ""))
     if line.strip() == "{" or line.lstrip().startswith("["):
-        line += stream.read()  # one object or array over several lines
-        whole = _parsed(line, file, number)
+        whole = _parsed(line + stream.read(), file, number)  # one object or array over several lines
     else:
         whole = _line(line, file, number, lines) if line else None
-    after = next((text for text in ((n, text) for n, text in enumerate(stream, number + 1)) if text[1].strip()), None)
+    after = next(filled, None)
     if after is None and isinstance(whole, dict):
         whole = _inside(whole, file)
     if isinstance(whole, list):
         places: Iterator[tuple[str, Any]] = ((f"{file} row {n}", row) for n, row in enumerate(whole, 1))
     else:
-        first = [(f"{file}:{number}", whole)] if whole is not None else []
-        rest = chain([after] if after else [], enumerate(stream, after[0] + 1 if after else 1))
-        places = chain(first, ((f"{file}:{n}", _line(text, file, n, lines)) for n, text in rest if text.strip()))
+        rest = chain([after] if after else [], filled)
+        places = chain(
+            [(f"{file}:{number}", whole)], ((f"{file}:{n}", _line(text, file, n, lines)) for n, text in rest)
+        )
     for place, row in places:
         if isinstance(row, dict):
             yield row
@@ -144,15 +145,19 @@ def _inside(whole: dict[str, Any], file: str) -> Any:
     if not file.removesuffix(".gz").endswith(".json"):
         return whole
     values = list(whole.values())
-    listed = [each for each in values if isinstance(each, list) and each and all(isinstance(row, dict) for row in each)]
-    if len(listed) == 1:
-        return listed[0]
+    tables = [each for each in values if isinstance(each, list) and each and all(isinstance(row, dict) for row in each)]
+    if len(tables) == 1:
+        return tables[0]
     if len(values) > 1 and all(isinstance(each, list) and len(each) == len(values[0]) for each in values):
         return _across(whole, values)
-    keys = [[*each] for each in values if isinstance(each, dict)]
-    if keys and len(keys) == len(values) and all(each == keys[0] and all(map(str.isdecimal, each)) for each in keys):
-        return _across(whole, [each.values() for each in values])  # as pandas writes a table
-    return whole
+    return _across(whole, [each.values() for each in values]) if _of_pandas(values) else whole
+
+
+def _of_pandas(values: Sequence[Any]) -> bool:
+    """Whether these are columns as pandas writes them: mappings of the rows' numbers."""
+    if not values or not all(isinstance(each, dict) for each in values):
+        return False
+    return all(list(each) == list(values[0]) and all(map(str.isdecimal, each)) for each in values)
 
 
 def _across(names: Iterable[str], columns: Iterable[Iterable[Any]]) -> list[dict[str, Any]]:

@@ -105,54 +105,68 @@ def _nested(name: str, values: Sequence[Any]) -> TableColumn:
     return TableColumn(name, "lists of numbers", holds, holds)
 
 
+class _Sample:
+    """The texts of a column's rows, and what they have in common."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+        self.different = list(dict.fromkeys(texts))
+        self.numbers = [number for number in map(_number, texts) if number is not None]
+        self.numeric = len(self.numbers) == len(texts)
+        self.whole = self.numeric and all(number % 1 == 0 for number in self.numbers)
+        self.long = sum(map(len, texts)) / len(texts) >= 15
+        self.wordy = self.long and sum(" " in text for text in texts) > len(texts) / 2
+        self.spread = len(self.different) > len(texts) / 2 and len(texts) > 1
+
+    def all_match(self, pattern: re.Pattern[str]) -> bool:
+        return all(map(pattern.fullmatch, self.texts))
+
+    @property
+    def text(self) -> frozenset[str]:
+        """Text, unless all of it are numbers."""
+        return frozenset() if self.numeric else frozenset({"text"})
+
+    @property
+    def about(self) -> str:
+        shown = [text[:20] for text in self.different[:SHOWN]]
+        return f"{len(self.different)} different values: {', '.join(shown)}{', …' * (len(self.different) > SHOWN)}"
+
+
 def _single(name: str, values: Sequence[Any], *, declared: bool) -> TableColumn:
-    """Return a column of one value per row."""
-    texts = [str(value).strip() for value in values]
-    different = list(dict.fromkeys(texts))
-    few, numbers = len(different), [_number(text) for text in texts]
-    about = (
-        f"{few} different values: {', '.join(text[:20] for text in different[:SHOWN])}{', …' if few > SHOWN else ''}"
-    )
-    if few == 1:
-        return TableColumn(name, f"{different[0][:40]!r} in every row", loosely=_text(texts), alone=True)
-    if all(_DATE.fullmatch(text) for text in texts) or hasattr(values[0], "year"):
+    """Return a column of one value per row; ``declared`` ones are classes by their type."""
+    sample = _Sample([str(value).strip() for value in values])
+    if len(sample.different) == 1:
+        return TableColumn(name, f"{sample.different[0][:40]!r} in every row", loosely=sample.text, alone=True)
+    if sample.all_match(_DATE) or hasattr(values[0], "year"):
         return TableColumn(name, "dates", loosely=frozenset({"class"}))
-    numeric = not declared and all(number is not None for number in numbers)
-    whole = numeric and all(number is not None and number % 1 == 0 for number in numbers)
-    spread, words = few > len(texts) / 2 and len(texts) > 1, sum(" " in text for text in texts) > len(texts) / 2
-    long = sum(map(len, texts)) / len(texts) >= 15
-    if IDS.fullmatch(plain(name)) and not (words and long):
-        return TableColumn(name, "ids", loosely=frozenset({"class", *(["number"] if numeric else ["text"])}))
-    if numeric:
-        return _numeric(name, about, numbers, few, whole=whole)
-    if all(_COMMA.fullmatch(text) for text in texts):
-        return TableColumn(name, "numbers with decimal commas, which are not read as numbers; write 1.5 for 1,5")
+    if IDS.fullmatch(plain(name)) and not sample.wordy:
+        other = {"number"} if sample.numeric and not declared else {"text"}
+        return TableColumn(name, "ids", loosely=frozenset({"class", *other}))
     if declared:
-        return sure_column(name, about, "class")
-    if spread:
-        surely = frozenset({"text"} if words and long else ())
-        return TableColumn(
-            name, "texts, different in most rows", frozenset({"text"}), frozenset({"text", "class"}), surely
-        )
-    surely = frozenset({"class"} if few <= max(2, min(10 * CLASSES, len(texts) // 5)) and not long else ())
-    return TableColumn(name, about, frozenset({"class", "text"}), frozenset({"class", "text"}), surely)
+        return sure_column(name, sample.about, "class")
+    if sample.numeric:
+        return _numeric(name, sample)
+    if sample.all_match(_COMMA):
+        return TableColumn(name, "numbers with decimal commas, which are not read as numbers; write 1.5 for 1,5")
+    both = frozenset({"text", "class"})
+    if sample.spread:
+        surely = frozenset({"text"} if sample.wordy else ())
+        return TableColumn(name, "texts, different in most rows", frozenset({"text"}), both, surely)
+    classes = len(sample.different) <= max(2, min(10 * CLASSES, len(values) // 5)) and not sample.long
+    return TableColumn(name, sample.about, both, both, frozenset({"class"} if classes else ()))
 
 
-def _numeric(name: str, about: str, numbers: Sequence[float | None], few: int, *, whole: bool) -> TableColumn:
+def _numeric(name: str, sample: _Sample) -> TableColumn:
     """Return a column of numbers: classes if they are few and whole, ids if they count the rows."""
-    given = [number for number in numbers if number is not None]
-    loosely = frozenset({"number", "class"} if whole else {"number"})
-    if whole and few == len(given) and (given == sorted(given) or given == sorted(given, reverse=True)):
+    numbers, few = sample.numbers, len(sample.different)
+    loosely = frozenset({"number", "class"} if sample.whole else {"number"})
+    if sample.whole and few == len(numbers) and numbers in (sorted(numbers), sorted(numbers, reverse=True)):
         return TableColumn(name, "numbers that count the rows", loosely=loosely)
-    if whole and few <= CLASSES and few <= len(given) / 2:
-        return TableColumn(name, about, frozenset({"class"}), loosely, frozenset({"class"}))
-    about = f"{few} different numbers from {min(given):g} to {max(given):g}"
-    surely = frozenset() if whole and few > len(given) / 2 else frozenset({"number"})
+    if sample.whole and few <= min(CLASSES, len(numbers) / 2):
+        return TableColumn(name, sample.about, frozenset({"class"}), loosely, frozenset({"class"}))
+    about = f"{few} different numbers from {min(numbers):g} to {max(numbers):g}"
+    surely = frozenset() if sample.whole and sample.spread else frozenset({"number"})
     return TableColumn(name, about, frozenset({"number"}), loosely, surely)
-
-
-def _text(texts: Sequence[str]) -> frozenset[str]:
-    return frozenset({"text"} if any(_number(text) is None for text in texts) else ())
 
 
 def _number(text: str) -> float | None:
