@@ -237,20 +237,25 @@ def _curves(board: Board, curves: Mapping[int, Curve]) -> str:
     if span is None:
         return ""
     axes = _Axes(*span, end=max(x for n in drawn for x, _ in finite[n]) or 1.0)
-    shapes = [axes.svg()]
-    for number in sorted(drawn, key=lambda n: (n in winners, n in board.running, n)):
-        row = board.ended.get(number)
-        going = Ending.paused if number in board.paused else Ending.running
-        color = ACCENT if number in winners else ENDINGS[row.ending if row else going]
-        wide, opacity = (2.5, 1.0) if number in winners else (1.5, 0.9) if row is None else (1.2, 0.55)
-        points = [axes.at(x, y) for x, y in finite[number]]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        stroke = f"fill=none stroke='{color}' stroke-width={wide} opacity={opacity}"
-        shapes.append(f"<polyline points='{path}' {stroke}><title>trial {number}</title></polyline>")
-        x, y = points[-1]
-        shapes.append(f"<circle cx={x:.1f} cy={y:.1f} r=2.5 fill='{color}' opacity={opacity} />")
+    order = sorted(drawn, key=lambda n: (n in winners, n in board.running, n))
+    lines = [_line(number, [axes.at(x, y) for x, y in finite[number]], board, number in winners) for number in order]
     title = f"learning curves, {escape(goal.metric)}"
-    return f"<div><h4>{title}</h4><svg width={WIDTH} height={HEIGHT}>{''.join(shapes)}</svg></div>"
+    return f"<div><h4>{title}</h4><svg width={WIDTH} height={HEIGHT}>{axes.svg()}{''.join(lines)}</svg></div>"
+
+
+def _line(number: int, points: Sequence[tuple[float, float]], board: Board, winner: bool) -> str:
+    """Return a trial's learning curve, with a dot at its end."""
+    row = board.ended.get(number)
+    going = Ending.paused if number in board.paused else Ending.running
+    color = ACCENT if winner else ENDINGS[row.ending if row else going]
+    wide, opacity = (2.5, 1.0) if winner else (1.5, 0.9) if row is None else (1.2, 0.55)
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    stroke = f"fill=none stroke='{color}' stroke-width={wide} opacity={opacity}"
+    x, y = points[-1]
+    return (
+        f"<polyline points='{path}' {stroke}><title>trial {number}</title></polyline>"
+        f"<circle cx={x:.1f} cy={y:.1f} r=2.5 fill='{color}' opacity={opacity} />"
+    )
 
 
 @dataclass(frozen=True)

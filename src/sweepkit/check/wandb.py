@@ -16,7 +16,7 @@ from sweepkit.check import Consumers, consumers_of
 from sweepkit.check.fields import Field
 from sweepkit.check.study_file import to_yaml
 from sweepkit.check.wandb_metrics import meant
-from sweepkit.check.wandb_parameters import Converted, Fixed, Multiples, convert, find_name
+from sweepkit.check.wandb_parameters import Converted, Domain, Fixed, Multiples, convert, find_name
 from sweepkit.check.yaml import Document, Keys, dotted, read_file
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.objective import Goal, Objective
@@ -173,30 +173,32 @@ class _Import:
             self.note(keys, text)
         for text in converted.warnings:
             self.warn(keys, text)
-        domain = converted.domain
+        domain = self.domain(keys, name, converted.domain, field)
+        section, key = (self.task, name.removeprefix("task.")) if name.startswith("task.") else (self.training, name)
+        if isinstance(domain, Fixed):
+            section[key] = domain.value
+            return
+        self.task.pop(name.removeprefix("task."), None)
+        if isinstance(domain, Multiples):
+            self.multiples(keys, name, domain, field.kinds if field is not None else frozenset())
+        else:
+            self.space[name] = domain
+
+    def domain(self, keys: Keys, name: str, domain: Domain, field: Field | None) -> Domain:
+        """Return the domain with the values that the field takes."""
+        whole = field is not None and "int" in field.kinds and "float" not in field.kinds
         if isinstance(domain, (Fixed, Choice)):
             written = [domain.value] if isinstance(domain, Fixed) else list(domain.choices)
             values = [self.value(keys, name, each, field) for each in written]
             unique = [each for index, each in enumerate(values) if each not in values[:index]]
-            domain = Fixed(unique[0]) if len(unique) == 1 else Choice(choices=unique)
-        kinds = field.kinds if field is not None else frozenset()
-        whole = "int" in kinds and "float" not in kinds
-        if isinstance(domain, Fixed):
-            value = int(domain.value) if whole and _is_whole(domain.value) else domain.value
-            section, key = (
-                (self.task, name.removeprefix("task.")) if name.startswith("task.") else (self.training, name)
-            )
-            section[key] = value
-            return
-        self.task.pop(name.removeprefix("task."), None)
-        if isinstance(domain, Multiples):
-            self.multiples(keys, name, domain, kinds)
-            return
+            if len(unique) > 1:
+                return Choice(choices=unique)
+            return Fixed(int(unique[0]) if whole and _is_whole(unique[0]) else unique[0])
         if _is_boolean(field) and isinstance(domain, Int) and (domain.low, domain.high) == (0, 1):
-            domain = Choice(choices=[False, True])
+            return Choice(choices=[False, True])
         if whole and isinstance(domain, Float) and domain.step and all(map(_is_whole, (domain.low, domain.step))):
-            domain = Int(low=int(domain.low), high=int(domain.high), step=int(domain.step))
-        self.space[name] = domain
+            return Int(low=int(domain.low), high=int(domain.high), step=int(domain.step))
+        return domain
 
     def multiples(self, keys: Keys, name: str, domain: Multiples, kinds: frozenset[str]) -> None:
         """Search the factor, from which the parameter is derived."""

@@ -67,26 +67,25 @@ def meant(written: str, reported: Collection[str] | None) -> Meant:
     """
     if (leaf := written.rpartition("/")[2]) in COSTS:
         return Meant(leaf, "")
-    parts = [part for part in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", written).lower()) if part]
+    parts = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", written).lower())
     split = next((part for part in parts if part in _SPLITS), "")
     inner = [part for part in parts if part not in _SPLITS]
-    plain = "_".join(part for part in inner if part not in _NOISE) or "_".join(inner) or "loss"
-    plain = _USUAL.get(plain, plain)
-    known = {name.removeprefix("eval_"): None for name in reported or ()} | dict.fromkeys((*BUNDLED, "loss"))
     exact = "_".join(inner)
-    found = next((name for name in known if _same(name, exact)), None) or next(
-        (n for n in known if _same(n, plain)), None
-    )
+    plain = "_".join(part for part in inner if part not in _NOISE) or exact or "loss"
+    plain = _USUAL.get(plain, plain)
+    known = {_joined(each): each for each in (*BUNDLED, "loss")}
+    known |= {_joined(name): name for each in reported or () if (name := each.removeprefix("eval_"))}
+    found = known.get(_joined(exact)) or known.get(_joined(plain))
     name = f"eval_{found or exact or plain}"
-    if reported is None or name in reported:
-        return Meant(name, split)
+    return Meant(name, split, "" if reported is None or name in reported else _question(found, plain, reported))
+
+
+def _question(found: str | None, plain: str, reported: Collection[str]) -> str:
     near = get_close_matches(plain, [each.removeprefix("eval_") for each in reported], n=3, cutoff=0.5)
-    options = [f"eval_{each}" for each in near] or sorted(reported)
+    options = ", ".join([f"eval_{each}" for each in near] or sorted(reported))
     add = f", or add {found} to task.metrics" if found in BUNDLED else ""
-    return Meant(
-        name, split, f"which metric is meant? The task reports {', '.join(options)}; name one in objective{add}"
-    )
+    return f"which metric is meant? The task reports {options}; name one in objective{add}"
 
 
-def _same(one: str, other: str) -> bool:
-    return one.replace("_", "").lower() == other.replace("_", "").lower()
+def _joined(name: str) -> str:
+    return name.replace("_", "").lower()

@@ -114,11 +114,14 @@ class Multiples:
     count: Int
 
 
+Domain = Fixed | Float | Int | Choice | Multiples
+
+
 @dataclass(frozen=True)
 class Converted:
     """A parameter's domain; ``notes`` say what is written differently, ``warnings`` what is not the same."""
 
-    domain: Fixed | Float | Int | Choice | Multiples
+    domain: Domain
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

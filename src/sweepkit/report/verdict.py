@@ -241,30 +241,40 @@ def judge(candidates: Iterable[Candidate], *, metric: str, direction: Direction,
     sign = 1.0 if direction == "maximize" else -1.0
     known = list(candidates)
     able = [candidate for candidate in known if len(candidate.values) >= 2]
-    bounds = _bounds(metric, able)
-    kept = without_collapsed([candidate.values for candidate in able], sign)
-    able = [
-        replace(each, values=values, collapsed=tuple(v for v in each.values if v not in values))
-        for each, values in zip(able, kept, strict=True)
-    ]
-    able.sort(key=lambda each: (-sign * _mean(each.values), each.number))
-    noise = Noise.of([each.values for each in able]) if able else None
-    owed, below = best_of([sign * _mean(each.values) for each in able], noise) if noise else (0.0, 0.0)
-    estimates = _estimated(able, noise, bounds, sign * below) if noise else []
-    pairs = _compared(estimates, noise, bounds) if noise else ()
-    judged = noise is not None and noise.equal and any(each.baseline for each in estimates)
-    first = estimates[0] if estimates else None
-    return Verdict(
+    nothing = Verdict(
         metric=metric,
         direction=direction,
-        estimates=tuple(estimates),
-        comparisons=pairs,
-        chosen=first.number if first else None,
-        luck=_luck(estimates, sign, best),
+        estimates=(),
+        comparisons=(),
+        chosen=None,
+        luck=None,
         lost=tuple(candidate.number for candidate in known if len(candidate.values) < 2),
-        test=DUNNETT if judged else WELCH,
-        expected=first.mean - sign * owed if first else None,
     )
+    if not able:
+        return nothing
+    bounds, able = _bounds(metric, able), _ranked(able, sign)
+    noise = Noise.of([each.values for each in able])
+    owed, below = best_of([sign * _mean(each.values) for each in able], noise)
+    estimates = _estimated(able, noise, bounds, sign * below)
+    return replace(
+        nothing,
+        estimates=tuple(estimates),
+        comparisons=_compared(estimates, noise, bounds),
+        chosen=estimates[0].number,
+        luck=_luck(estimates, sign, best),
+        test=DUNNETT if noise.equal and any(each.baseline for each in estimates) else WELCH,
+        expected=estimates[0].mean - sign * owed,
+    )
+
+
+def _ranked(candidates: Sequence[Candidate], sign: float) -> list[Candidate]:
+    """Return the candidates without their collapsed seeds, the best mean first."""
+    kept = without_collapsed([candidate.values for candidate in candidates], sign)
+    ranked = [
+        replace(each, values=values, collapsed=tuple(value for value in each.values if value not in values))
+        for each, values in zip(candidates, kept, strict=True)
+    ]
+    return sorted(ranked, key=lambda each: (-sign * _mean(each.values), each.number))
 
 
 def _bounds(metric: str, candidates: Sequence[Candidate]) -> tuple[float, float]:

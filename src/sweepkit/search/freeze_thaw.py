@@ -84,26 +84,29 @@ class FreezeThaw(Strategy):
         return self._known[1]
 
     def _decide(self, seen: Seen) -> Next | None:
-        evaluated = [course for course in seen.courses.values() if course.evaluation or _lost(course)]
-        if seen.room and (len(seen.courses) < RANDOM_TRIALS or len(evaluated) < RANDOM_TRIALS // 2):
+        evaluated = sum(course.evaluation > 0 or _lost(course) for course in seen.courses.values())
+        if seen.room and (len(seen.courses) < RANDOM_TRIALS or evaluated < RANDOM_TRIALS // 2):
             return Next(why="one of the first trials, at random")
+        anything = Next() if seen.room else None
         if not evaluated or seen.evaluations is None:
-            return Next() if seen.room else None
+            return anything
         view = _View(seen, self._cube)
         going, new = view.rate_paused(), view.rate_new() if seen.room else None
         best = max((each for each in (going, new) if each is not None), key=lambda each: each.worth, default=None)
-        whole = [each for each in seen.courses.values() if each.ending in (Ending.complete, Ending.running)]
-        short = sum(not each.spared for each in whole) < self._least
         if best is None:
-            return Next() if seen.room else None
-        if self._worth is not None and (hourly := view.per_hour(best)) < self._worth:
+            return anything
+        hourly, short = view.per_hour(best), self._short(seen)
+        if self._worth is not None and hourly < self._worth:
             if not short:
                 said = f"the expected improvement is {hourly:.2g} per hour, less than {self._worth:g}"
                 return Next(why=f"budget.worth: {said}", ends=True)
             best = going or best
-        if seen.room or short or best.gain > np.log(WORTH):
-            return best.next(view)
-        return None
+        return best.next(view) if seen.room or short or best.gain > np.log(WORTH) else None
+
+    def _short(self, seen: Seen) -> bool:
+        """Whether fewer trials than the least were trained to their end, or are on their way there."""
+        whole = (Ending.complete, Ending.running)
+        return sum(each.ending in whole and not each.spared for each in seen.courses.values()) < self._least
 
 
 class _Rated:

@@ -92,12 +92,11 @@ def _space(study: StudyData) -> Iterator[Problem]:
         if name not in study.space or parts(str(name))[0] or not _plain(study.space[name]):
             message = f"expected names of training arguments in the space, with low and high or a list, got {name}"
             yield Problem("pruner.fixed", message)
-    if fixed and not study.space.keys() - set(fixed):
+    changed = {name: parameter for name, parameter in study.space.items() if name not in fixed}
+    if fixed and not changed:
         yield Problem("pruner.fixed", f"names every parameter of the space; {kind} would have nothing to change")
-    for name, parameter in study.space.items():
+    for name, parameter in changed.items():
         path = f"space.{name}"
-        if name in fixed:
-            continue
         if why := _unchanging(name, study):
             keep = (
                 "; or list it in pruner.fixed: each member keeps its own" if kind == "pbt" and "." not in name else ""
@@ -105,11 +104,9 @@ def _space(study: StudyData) -> Iterator[Problem]:
             yield Problem(path, f"{why}; {kind} changes {_CHANGES}; fix it in training{keep}")
         elif isinstance(parameter, Expression):
             yield Problem(path, f"{kind} perturbs each value on its own; give it low and high")
-        elif isinstance(parameter, Choice) and (kind == "pb2" or not all(map(_is_number, parameter.choices))):
-            plain = "low and high" if kind == "pb2" else "low and high, or a list of numbers"
-            yield Problem(path, f"{kind} needs {plain} here")
-        elif not isinstance(parameter, (Float, Choice) if kind == "pb2" else (Float, Int, Choice)):
-            yield Problem(path, f"{kind} needs low and high here")
+        elif not _perturbed(parameter, kind):
+            lists = ", or a list of numbers" if kind == "pbt" and isinstance(parameter, Choice) else ""
+            yield Problem(path, f"{kind} needs low and high{lists} here")
 
 
 def _unchanging(name: str, study: StudyData) -> str:
@@ -121,6 +118,14 @@ def _unchanging(name: str, study: StudyData) -> str:
         steps = study.training.get("max_steps", -1) > 0 and study.training.get("eval_strategy") == "steps"
         return "" if steps else "changes the steps of an epoch: set training.max_steps and eval_strategy: steps"
     return "" if name in PERTURBABLE else "cannot change while a trial trains"
+
+
+def _perturbed(parameter: Any, kind: str) -> bool:
+    """Whether the scheduler can change a value of this parameter."""
+    if kind == "pb2":
+        return isinstance(parameter, Float)
+    numbers = isinstance(parameter, Choice) and all(map(_is_number, parameter.choices))
+    return numbers or isinstance(parameter, (Float, Int))
 
 
 _CHANGES = f"{', '.join((*PERTURBABLE, *BATCHES))}, and dropout of model.* and peft.*"

@@ -120,30 +120,36 @@ def _needs(task: BuiltInTask, names: Collection[str]) -> Iterator[Problem]:
 
 def _data(task: BuiltInTask, home: Path, searched: set[str]) -> Iterator[Problem]:
     """Yield data sets that cannot be loaded without the network, and columns that the files do not have."""
-    name, variable = task.source.name, references.offline("HF_DATASETS_OFFLINE")
-    beside = any(exists(folder / name) for folder in (Path.cwd(), home, project_root(home))) if name else False
-    if name is not None and variable and not beside and not references.downloaded_data(name):
-        where = references.cache("datasets", "HF_DATASETS_CACHE")
-        yield Problem("task.data.name", f"{name} is not in {where}, and {variable} forbids downloading it")
+    yield from _absent(task, home)
     try:
         found = columns(task.source, home)
     except (InputError, OSError, ValueError, csv.Error):
         return  # a missing file has its own problem; the others are met with more to say when the data is prepared
     if isinstance(task, ColumnsTask) and not {"task.columns", "task.data"} & searched:
+        key = "task.columns" if task.columns else "task.data"
         for file, names in found.values():
             if wrong := task.unfit(names):
-                yield Problem(
-                    "task.columns" if task.columns else "task.data", f"{os.path.relpath(file, home)}: {wrong}"
-                )
+                yield Problem(key, f"{os.path.relpath(file, home)}: {wrong}")
     for option, wanted, column in columns_of(task):
+        if f"task.{option}" in searched:
+            continue
         for split, (file, names) in found.items():
             missing = [each for each in wanted if each not in names and each.partition(".")[0] not in names]
-            if missing and f"task.{option}" not in searched and not (split == "test" and column.label):
-                shown = os.path.relpath(file, home)
+            if missing and not (split == "test" and column.label):
                 advice = _advice(task, option, missing[0], names)
-                listed = ", ".join(map(str, names[:20]))
-                yield Problem(f"task.{option}", f"{shown} has no column {missing[0]}; its columns are {listed}{advice}")
+                listed = f"{', '.join(map(str, names[:20]))}{advice}"
+                message = f"{os.path.relpath(file, home)} has no column {missing[0]}; its columns are {listed}"
+                yield Problem(f"task.{option}", message)
                 break
+
+
+def _absent(task: BuiltInTask, home: Path) -> Iterator[Problem]:
+    """Yield a data set of the hub that is not here and may not be downloaded."""
+    name, variable = task.source.name, references.offline("HF_DATASETS_OFFLINE")
+    beside = any(exists(folder / name) for folder in (Path.cwd(), home, project_root(home))) if name else False
+    if name is not None and variable and not beside and not references.downloaded_data(name):
+        where = references.cache("datasets", "HF_DATASETS_CACHE")
+        yield Problem("task.data.name", f"{name} is not in {where}, and {variable} forbids downloading it")
 
 
 def _advice(task: BuiltInTask, option: str, missing: str, names: Sequence[str]) -> str:
@@ -176,26 +182,35 @@ def _metrics(study: StudyData, task: TaskFacts) -> Iterator[Problem]:
         name = next(iter(entry), None) if isinstance(entry, Mapping) else entry
         if not isinstance(name, str) or exists(study.home / Path(name).expanduser()):
             continue
-        path, variable = f"task.metrics[{index}]", references.offline()
-        if name in bundled:
-            if problem := missing([name]):
-                yield Problem(path, str(problem))
-        elif name in task.built_in.model_fields["metrics"].default:
-            continue
-        elif name in BUNDLED:
-            what = " or ".join(BUNDLED[name])
-            yield Problem(path, f"compares {what}; those of {task.label} are {', '.join(bundled)}")
-        elif name.endswith(".py"):
-            yield Problem(path, f"there is no file {name} (looked in {study.home})")
-        elif "/" not in name and name not in ON_THE_HUB:
-            known = (*bundled, *ON_THE_HUB)
-            average = next((part for part in name.split("_") if part in ("macro", "micro", "weighted", "binary")), None)
-            base = next((part for part in name.split("_") if part in AVERAGED), None)
-            hint = messages.near(_SHORT.get(name, name), known) or f"; bundled are {', '.join(bundled)}"
-            hint = f"; write {{{base}: {{average: {average}}}}}" if base and average else hint
-            yield Problem(path, f"there is no metric {name}{hint}")
-        elif variable and not references.downloaded_metric(name):
-            yield Problem(path, f"{name} is not bundled, and {variable} forbids downloading it")
+        if wrong := _metric(name, bundled, task, study.home):
+            yield Problem(f"task.metrics[{index}]", wrong)
+
+
+def _metric(name: str, bundled: Sequence[str], task: TaskFacts, home: Path) -> str:
+    """Return why a metric cannot be loaded; empty where it can."""
+    if name in bundled:
+        return str(missing([name]) or "")
+    if name in task.built_in.model_fields["metrics"].default:
+        return ""
+    if name in BUNDLED:
+        return f"compares {' or '.join(BUNDLED[name])}; those of {task.label} are {', '.join(bundled)}"
+    if name.endswith(".py"):
+        return f"there is no file {name} (looked in {home})"
+    if "/" not in name and name not in ON_THE_HUB:
+        return f"there is no metric {name}{_other(name, bundled)}"
+    variable = references.offline()
+    if variable and not references.downloaded_metric(name):
+        return f"{name} is not bundled, and {variable} forbids downloading it"
+    return ""
+
+
+def _other(name: str, bundled: Sequence[str]) -> str:
+    """Return what to write in place of a metric that does not exist."""
+    words = name.split("_")
+    average = next((word for word in words if word in ("macro", "micro", "weighted", "binary")), None)
+    if average and (base := next((word for word in words if word in AVERAGED), None)):
+        return f"; write {{{base}: {{average: {average}}}}}"
+    return messages.near(_SHORT.get(name, name), (*bundled, *ON_THE_HUB)) or f"; bundled are {', '.join(bundled)}"
 
 
 def _files(path: str, value: Any, home: Path) -> Iterator[Problem]:
