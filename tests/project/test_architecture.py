@@ -5,17 +5,21 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import grimp
 import pytest
 
 import sweepkit
 
-SOURCE = Path(__file__).parents[2] / "src" / "sweepkit"
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "sweepkit"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # Which packages may import a heavy library, anywhere in their code.
 TRAINING = ("tasks", "trial", "api", "check.fields.child")  # the last one runs in a process of its own
@@ -77,6 +81,49 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         TopologicalSorter(imported).prepare()
     except CycleError as error:
         pytest.fail(" → ".join(error.args[1]))
+
+
+def test_the_package_has_eleven_rooms() -> None:
+    rooms = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    floors = PYPROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert rooms == {room for floor in floors for room in floor.split(" | ")}
+    assert len(rooms) == 11
+
+
+SMALL = ("trackers.mlflow.private",)  # one call
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_files_and_functions_can_be_read_in_one_sitting(name: str) -> None:
+    """Arguments are counted by ruff's PLR0913."""
+    tree = modules()[name]
+    path = SOURCE.joinpath(*name.split("."))
+    lines = len((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text().splitlines())
+    least = 0 if path.is_dir() or name in ("__main__", *SMALL) else 25
+    assert least <= lines <= 400, f"{name} has {lines} lines"
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    long = {each.name: size for each in functions if (size := (each.end_lineno or 0) - each.lineno + 1) > 50}
+    assert long == {}, "functions of more than 50 lines"
+    tangled = {each.name: count for each in functions if (count := complexity(each)) > 20}
+    assert tangled == {}, "functions of a complexity above 20, as radon counts it"
+
+
+DECISIONS: dict[type[ast.AST], Callable[[Any], int]] = {
+    ast.BoolOp: lambda node: len(node.values) - 1,
+    ast.Try: lambda node: len(node.handlers) + bool(node.orelse),
+    ast.If: lambda node: 1,
+    ast.IfExp: lambda node: 1,
+    ast.Assert: lambda node: 1,
+    ast.For: lambda node: 1 + bool(node.orelse),
+    ast.While: lambda node: 1 + bool(node.orelse),
+    ast.comprehension: lambda node: 1 + len(node.ifs),
+}
+
+
+def complexity(function: ast.AST) -> int:
+    """Return McCabe's number as radon has it; functions inside count apart."""
+    inside = [node for node in ast.iter_child_nodes(function) if not isinstance(node, ast.FunctionDef)]
+    return 1 + sum(DECISIONS.get(type(node), lambda _: 0)(node) + complexity(node) - 1 for node in inside)
 
 
 def undocumented(tree: ast.Module, name: str) -> Iterator[str]:

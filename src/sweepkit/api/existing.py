@@ -21,6 +21,7 @@ from transformers.trainer_utils import default_compute_objective, number_of_argu
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.task import Task
+from sweepkit.trial.trial import TrialSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -74,7 +75,8 @@ def existing_task(
 
         def model_init(self, **config: Any) -> PreTrainedModel:
             """Return the Trainer's fresh model; as in any Trainer, the first call has no trial."""
-            model: PreTrainedModel = model_init(self._trial()) if takes_trial else model_init()
+            trial = [_suggested(self._spec, plain_dict=plain_dict)] if takes_trial else []
+            model: PreTrainedModel = model_init(*trial)
             if adapted and not hasattr(model, "peft_config"):
                 raise InputError("the Trainer's model has an adapter; model_init must return one with it, too")
             return model
@@ -90,14 +92,14 @@ def existing_task(
             _report_objective(made, objective, goals)
             return made
 
-        def _trial(self) -> Any:
-            if self._spec is None or self._spec.drawn is None:
-                return None
-            if plain_dict:
-                return {**self._spec.hyperparameters, **self._spec.drawn}
-            return _SuggestedTrial(dict(self._spec.drawn), self._spec.number)
-
     return Existing
+
+
+def _suggested(spec: TrialSpec | None, *, plain_dict: bool) -> Any:
+    """Return the trial that ``model_init`` gets; None before there is one."""
+    if spec is None or spec.drawn is None:
+        return None
+    return {**spec.hyperparameters, **spec.drawn} if plain_dict else _SuggestedTrial(dict(spec.drawn), spec.number)
 
 
 def own_arguments(args: TrainingArguments) -> dict[str, Any]:

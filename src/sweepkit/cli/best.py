@@ -14,6 +14,7 @@ from sweepkit.cli import studies
 from sweepkit.study.errors import InputError, StudyNotFound
 
 if TYPE_CHECKING:
+    from sweepkit.report.answer import Answer
     from sweepkit.study.study import StudyData
     from sweepkit.trial.trial import Trial
 
@@ -24,17 +25,18 @@ def _file(option: str, text: str) -> Any:
     )
 
 
+_Export = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Write the model to this folder, with all it takes to train it again.", show_default=False
+    ),
+]
+
+
 def best(  # the options of a command
     study: studies.Argument,
     as_json: studies.Json = False,
-    export: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Write the model to this folder, with all it takes to train it again.",
-            show_default=False,
-        ),
-    ] = None,
+    export: _Export = None,
     predict: Annotated[
         Path | None,
         _file("--predict", "Write what the model predicts for the test split to this file, .csv or .jsonl."),
@@ -57,7 +59,7 @@ def best(  # the options of a command
     """
     from sweepkit.check.find import find_run
     from sweepkit.report.answer import Answer
-    from sweepkit.report.rows import read, trial_json
+    from sweepkit.report.rows import read
 
     if (data is not None and predict is None) or (private and push is None):
         raise InputError("--data goes with --predict, and --private with --push")
@@ -66,13 +68,7 @@ def best(  # the options of a command
     found = Answer.read(found_study, rows)
     chosen = found.winners
     if as_json:
-        answers = [trial_json(found_study, row) for row in chosen]
-        goals = [goal.model_dump() for goal in found_study.objective.goals]
-        single = answers[0] if answers else None
-        answer = {"study": found_study.name, "goals": goals, "best": single if len(goals) == 1 else answers}
-        answer["verdict"] = found.verdict.to_json() if found.verdict else None
-        answer["test"] = asdict(found.test) if found.test else None
-        typer.echo(json.dumps(answer, indent=2))
+        typer.echo(json.dumps(_json(found), indent=2))
         return
     _require_checkpoint(found_study, rows, chosen)
     if export is not None:
@@ -83,13 +79,31 @@ def best(  # the options of a command
         from sweepkit.report.hub import push as upload
 
         typer.echo(upload(found_study, rows, _first(found_study, chosen), push, private=private))
-    if (export, predict, push) != (None, None, None):
-        return
+    if (export, predict, push) == (None, None, None):
+        _print(found)
+
+
+def _json(answer: Answer) -> dict[str, Any]:
+    from sweepkit.report.rows import trial_json
+
+    study = answer.study
+    winners, goals = [trial_json(study, row) for row in answer.winners], study.objective.goals
+    return {
+        "study": study.name,
+        "goals": [goal.model_dump() for goal in goals],
+        "best": winners if len(goals) > 1 else winners[0] if winners else None,
+        "verdict": answer.verdict.to_json() if answer.verdict else None,
+        "test": asdict(answer.test) if answer.test else None,
+    }
+
+
+def _print(answer: Answer) -> None:
+    """Print the answer to a terminal, and the paths of the winners' checkpoints."""
     if sys.stdout.isatty():
         from sweepkit.report import terminal
 
-        terminal.console(stderr=True).print(terminal.answer(found))
-    for row in chosen:
+        terminal.console(stderr=True).print(terminal.answer(answer))
+    for row in answer.winners:
         if row.checkpoint is not None:
             typer.echo(str(row.checkpoint))
         else:

@@ -87,9 +87,7 @@ def tune(
     kind: studies.RecognisedKind = "",
     name: studies.Name = "",
     overrides: studies.Overrides = None,
-    no_run: Annotated[
-        bool, typer.Option("--no-run", "--dry-run", help="Write the study and show its plan only.")
-    ] = False,
+    no_run: Annotated[bool, typer.Option("--no-run", "--dry-run", help="Write the study, show its plan only.")] = False,
 ) -> None:
     """Tune a model on your data without writing a study: it is planned, written to a folder, and run.
 

@@ -179,8 +179,19 @@ class Plan(Asked):
                 f"--minutes {self.minutes:g}: {error}; give it --minutes {enough}, a smaller --model, or fewer rows "
                 "(--set task.train_samples=…)"
             ) from None
-        length = "" if "max_steps" in fixed else f"{tuning.in_epochs(plan.epochs)}, "
-        steps = round(sum(one.steps for one in forecast.measured) / len(forecast.measured) * plan.epochs / epochs)
+        self._tell_plan(plan, room, in_steps="max_steps" in fixed)
+        task, training = dict(study["task"]), dict(study["training"])
+        if plan.eval_rows is not None:
+            task["eval_samples"] = plan.eval_rows
+        if not fixed:
+            training["num_train_epochs"] = plan.epochs if plan.epochs % 1 else int(plan.epochs)
+        hours, grace = round(plan.seconds / 3600, 4), round(plan.trial_seconds / 60, 2)
+        budget = {"trials": plan.trials, "hours": hours, "grace_minutes": grace}
+        return {**study, "task": task, "training": training, "budget": budget}
+
+    def _tell_plan(self, plan: tuning.Plan, room: tuning.Room, *, in_steps: bool) -> None:
+        length = "" if in_steps else f"{tuning.in_epochs(plan.epochs)}, "
+        steps = round(sum(one.steps for one in room.measured) / len(room.measured) * plan.epochs / room.epochs)
         self.tell(
             "length",
             f"{length}about {words.plural(steps, 'step')} and {words.span(plan.trial_seconds)} if trained to the end",
@@ -190,20 +201,9 @@ class Plan(Asked):
             f"up to {words.plural(plan.trials, 'trial')} in {words.span(plan.search_seconds)}, {room.slots} at a time; "
             f"{words.span(plan.confirm_seconds)} to train the best {tuning.TOP} and the baseline over {tuning.SEEDS} new seeds",
         )
-        task, training = dict(study["task"]), dict(study["training"])
         if plan.eval_rows is not None:
-            task["eval_samples"] = plan.eval_rows
-            self.tell(
-                "evaluation", f"{plan.eval_rows} of {rows['validation']} validation rows, as all would take too long"
-            )
-        if not fixed:
-            training["num_train_epochs"] = plan.epochs if plan.epochs % 1 else int(plan.epochs)
-        hours, grace = round(plan.seconds / 3600, 4), round(plan.trial_seconds / 60, 2)
-        budget = {"trials": plan.trials, "hours": hours, "grace_minutes": grace}
-        self.tell(
-            "baseline", f"what {kind_class(task['type']).arguments_type.partition(':')[2]} and the model default to"
-        )
-        return {**study, "task": task, "training": training, "budget": budget}
+            rows = f"{plan.eval_rows} of {room.eval_rows} validation rows"
+            self.tell("evaluation", f"{rows}, as all would take too long")
 
     def _checked(self, study: dict[str, Any]) -> Checked:
         """Return the checked study. Raises InputError for what ``--set`` broke."""
