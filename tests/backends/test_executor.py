@@ -28,17 +28,39 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+WATCHES_CUDA = """
+import os, torch
+
+def noting(name, does, starts):
+    def noted(*args, **kwargs):
+        with open({file!r}, "a") as file:
+            file.write(f"{{os.getpid()}} {{name}} {{starts()}}\\n")
+        return does(*args, **kwargs)
+    setattr(torch.cuda, name, noted)
+
+noting("_lazy_init", torch.cuda._lazy_init, lambda: True)
+noting("is_available", torch.cuda.is_available, lambda: not torch.cuda._nvml_based_avail())
+torch.cuda.is_available()
+"""
+"""``sitecustomize`` of all processes: asks for a GPU, as the files of many tasks do, and notes what starts CUDA."""
+
+
 @pytest.fixture(scope="module")
 def executor(project: Path) -> Iterator[Executor]:
-    with Executor(toy_study(project), [Slot(), Slot()]) as executor:
-        executor.wait_ready()
-        yield executor
+    (project / "sitecustomize.py").write_text(WATCHES_CUDA.format(file=str(project / "cuda")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(project))
+        executor = Executor(toy_study(project), [Slot(), Slot()])
+        with executor:
+            executor.wait_ready()
+            yield executor
 
 
-def test_the_warm_process_has_one_thread_and_touched_no_gpu(executor: Executor) -> None:
-    warm = psutil.Process(executor.warm_pid)
-    assert warm.num_threads() == 1
-    assert not [file for file in warm.open_files() if "nvidia" in file.path]
+def test_the_warm_process_has_one_thread_and_does_not_start_cuda(executor: Executor, project: Path) -> None:
+    assert psutil.Process(executor.warm_pid).num_threads() == 1
+    noted = [line.split() for line in (project / "cuda").read_text().splitlines()]
+    of_warm = {(name, starts) for pid, name, starts in noted if int(pid) == executor.warm_pid}
+    assert of_warm == {("is_available", "False")}
 
 
 def test_a_trial_tells_its_story_in_order(executor: Executor, project: Path) -> None:

@@ -53,6 +53,8 @@ class WarmProcess:
             "OPENBLAS_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            # Libraries ask for a GPU when imported. The other check starts CUDA, which then fails in forked children.
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
             "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's; one thread only may be there when forking
             "HF_HUB_DISABLE_TELEMETRY": os.environ.get("HF_HUB_DISABLE_TELEMETRY", "1"),
         }
