@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -81,6 +82,26 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         TopologicalSorter(imported).prepare()
     except CycleError as error:
         pytest.fail(" → ".join(error.args[1]))
+
+
+@cache
+def names_of_its_own() -> set[str]:
+    """Return the functions, classes and attributes that the package itself defines."""
+    nodes = [node for name, tree in modules().items() if not name.endswith(".private") for node in ast.walk(tree)]
+    found = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    for node in nodes:
+        if isinstance(node, (ast.Attribute, ast.Name)) and isinstance(node.ctx, ast.Store):
+            words = ast.unparse(node).split(".")
+            found |= {words[-1]} if words[:-1] in ([], ["self"]) else set()
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if not name.endswith(".private")])
+def test_private_names_of_other_libraries_stand_in_modules_named_private(name: str) -> None:
+    used = {node.attr for node in ast.walk(modules()[name]) if isinstance(node, ast.Attribute)}
+    imported = {part for target in imports(modules()[name], name) for part in target.split(".")[1:]}
+    private = {each for each in used | imported if re.fullmatch(r"_[^_].*", each)}
+    assert private - names_of_its_own() - {"_exit"} == set()  # os._exit is documented
 
 
 def test_the_package_has_eleven_rooms() -> None:

@@ -10,6 +10,7 @@ from sweepkit.search.private import NAMES
 INSTANCES = {
     "FrozenTrial": lambda: optuna.trial.create_trial(value=1.0),
     "JournalStorage": lambda: optuna.storages.JournalStorage(InMemoryBackend()),
+    "Trial": lambda: optuna.create_study().ask(),
 }
 
 

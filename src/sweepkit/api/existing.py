@@ -208,10 +208,14 @@ def _made(kind: type[Trainer], arguments: dict[str, Any]) -> Trainer:
 class _SuggestedTrial(FixedTrial):
     """The trial that ``model_init`` gets: Optuna's FixedTrial with the values that ``hp_space`` suggested."""
 
+    def __init__(self, params: dict[str, Any], number: int) -> None:
+        super().__init__(params, number)
+        self._suggested = params
+
     @property
     def params(self) -> dict[str, Any]:
         """What ``hp_space`` suggested; FixedTrial's own shows only what was suggested again."""
-        return dict(self._params)
+        return dict(self._suggested)
 
 
 def _report_objective(trainer: Trainer, objective: Callable[..., Any], goals: int) -> None:

@@ -9,7 +9,7 @@ import optuna
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler
 from optuna.trial import FrozenTrial
 
-from sweepkit.search.private import trial_id
+from sweepkit.search.private import suggest, trial_id
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.read_only import ReadOnlyStorage
 from sweepkit.search.records import is_own
@@ -123,7 +123,7 @@ class Suggesting(optuna.Trial):
         """Return a value of one of sweepkit's parameters; a Choice must have plain values."""
         if isinstance(parameter, Choice):
             return self.suggest_categorical(name, list(parameter.choices))
-        return self._suggest(name, distribution(parameter))
+        return suggest(self, name, distribution(parameter))
 
     def withdraw(self) -> None:
         """Forget what was set on the trial, which is drawn again."""

@@ -5,7 +5,6 @@ Values of untyped sources (csv, tsv, json) stay the text that was written: ``01`
 
 from __future__ import annotations
 
-import codecs
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -136,9 +135,10 @@ class DataSpec(BaseModel):
 
 def _known_encoding(name: str) -> bool:
     try:
-        return codecs.lookup(name)._is_text_encoding
-    except LookupError:
+        "".encode(name)
+    except (LookupError, UnicodeError):
         return False
+    return True
 
 
 def _listed(value: str | list[str] | None) -> list[str]:

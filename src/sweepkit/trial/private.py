@@ -1,13 +1,15 @@
-"""The private names of transformers' Trainer that trials depend on; a test holds them to the installed version."""
+"""The private names of transformers' Trainer and torch that trials depend on; a test holds them to the installed versions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import Trainer
 
+LAST_RATES = "_last_lr"
+"""What one of torch's schedulers says that the rates are, which it keeps in no public attribute."""
 NAMES = ("_tr_loss", "_evaluate", "_load_from_checkpoint", "_get_train_sampler", "_get_eval_sampler")
 """Attributes that a Trainer must have."""
 
@@ -48,6 +50,11 @@ def eval_sampler(trainer: Trainer, rows: Any) -> Any:
 def set_eval_sampler(trainer: Trainer, sampler: Callable[..., Any]) -> None:
     """Replace the factory of this Trainer's evaluation sampler."""
     trainer._get_eval_sampler = sampler  # type: ignore[method-assign]  # of this one Trainer
+
+
+def set_last_rates(scheduler: Any, rates: Sequence[float]) -> None:
+    """Let a scheduler report these learning rates until its next step."""
+    setattr(scheduler, LAST_RATES, list(rates))
 
 
 def after_evaluations(trainer: Trainer, read: Callable[[Mapping[str, Any], bool], None]) -> None:

@@ -20,6 +20,7 @@ from transformers import Trainer
 
 from sweepkit.study.errors import TrialFailed
 from sweepkit.study.study import Values
+from sweepkit.trial.private import set_last_rates
 from sweepkit.trial.trial import TrialSpec
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def restore(trainer: Trainer) -> None:
     for index, (group, old, new) in enumerate(zip(groups, old_rates, made.rates, strict=True)):
         factor = factors[index](scheduler.last_epoch) if factors else (group["lr"] / old if old else 1.0)  # type: ignore[union-attr]  # see above
         group["lr"] = new * factor
-    scheduler._last_lr = [group["lr"] for group in groups]  # type: ignore[union-attr]  # see above
+    set_last_rates(scheduler, [group["lr"] for group in groups])
 
 
 def prove(trainer: Trainer, task: Task, values: Values, spec: TrialSpec) -> tuple[list[str], list[str]]:

@@ -1,6 +1,6 @@
 """Ray Tune's schedulers and searchers, as a script passes them to the Trainer's own search, in our words.
 
-What they were made with they keep in private attributes only; a test holds these to the installed version.
+What they were made with they keep in private attributes only: see :mod:`sweepkit.backends.ray.private`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler
 from ray.tune.schedulers import (
     ASHAScheduler,
     FIFOScheduler,
@@ -20,30 +20,17 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
 from sweepkit.backends.ray.domains import parameter
+from sweepkit.backends.ray.private import hyperparam_mutations, optuna_sampler, scheduler_options
 from sweepkit.study.errors import InputError
 from sweepkit.study.parameters import Choice, Float, Int
 
-_OPTIONS: Mapping[type, tuple[str, Mapping[str, str]]] = {
-    ASHAScheduler: ("asha", {"reduction_factor": "_reduction_factor"}),
-    HyperBandScheduler: ("hyperband", {"max_resource": "_max_t_attr", "reduction_factor": "_eta"}),
-    MedianStoppingRule: ("median", {"n_startup_trials": "_min_samples_required", "n_warmup_steps": "_grace_period"}),
-    PopulationBasedTraining: (
-        "pbt",
-        {
-            name: f"_{name}"
-            for name in (
-                "perturbation_interval",
-                "burn_in_period",
-                "quantile_fraction",
-                "resample_probability",
-                "perturbation_factors",
-            )
-        },
-    ),
+_PRUNERS: Mapping[type, str] = {
+    ASHAScheduler: "asha",
+    HyperBandScheduler: "hyperband",
+    MedianStoppingRule: "median",
+    PopulationBasedTraining: "pbt",
 }
-"""Scheduler → our pruner, and its options' attributes there."""
-_ELSE = {"_brackets": 1, "_custom_explore_fn": None}
-"""Attributes that must have this value, or this length."""
+"""Scheduler → our pruner."""
 
 
 def pruner_of(scheduler: Any) -> dict[str, Any]:
@@ -51,21 +38,17 @@ def pruner_of(scheduler: Any) -> dict[str, Any]:
     kind = type(scheduler)
     if kind is FIFOScheduler:
         return {"type": "none"}
-    if kind not in _OPTIONS:
-        known = ", ".join(each.__name__ for each in _OPTIONS)
+    if kind not in _PRUNERS:
+        known = ", ".join(each.__name__ for each in _PRUNERS)
         raise InputError(f"hyperparameter_search: scheduler: expected one of {known}, got {kind.__name__}")
-    name, options = _OPTIONS[kind]
-    if scheduler._time_attr != "training_iteration":
-        counted = f"counts evaluations: time_attr='training_iteration', got {scheduler._time_attr!r}"
-        raise InputError(f"hyperparameter_search: scheduler: {kind.__name__} {counted}")
-    for attribute, expected in _ELSE.items():
-        value = getattr(scheduler, attribute, expected)
-        if (len(value) if isinstance(value, list) else value) != expected:
-            raise InputError(f"hyperparameter_search: scheduler: {kind.__name__} with {attribute[1:]} is not supported")
-    found = {option: getattr(scheduler, attribute) for option, attribute in options.items()}
-    if kind is ASHAScheduler:
-        found["min_resource"] = scheduler._brackets[0]._rungs[-1][0]
-    return {"type": name, **{key: _whole(list(v) if isinstance(v, tuple) else v) for key, v in found.items()}}
+    options, others = scheduler_options(scheduler)
+    counted = options.pop("time_attr")
+    if counted != "training_iteration":
+        expected = f"counts evaluations: time_attr='training_iteration', got {counted!r}"
+        raise InputError(f"hyperparameter_search: scheduler: {kind.__name__} {expected}")
+    if others:
+        raise InputError(f"hyperparameter_search: scheduler: {kind.__name__} with {others[0]} is not supported")
+    return {"type": _PRUNERS[kind], **{key: _whole(value) for key, value in options.items()}}
 
 
 def _whole(value: Any) -> Any:
@@ -77,7 +60,7 @@ def mutations_of(scheduler: Any) -> dict[str, Float | Int | Choice]:
     if not isinstance(scheduler, PopulationBasedTraining):
         return {}
     found = {}
-    for name, domain in scheduler._hyperparam_mutations.items():
+    for name, domain in hyperparam_mutations(scheduler).items():
         if callable(domain) or isinstance(domain, dict):
             asked = "a distribution of tune or a list of values"
             raise InputError(f"hyperparameter_search: scheduler: hyperparam_mutations: {name} must be {asked}")
@@ -87,9 +70,8 @@ def mutations_of(scheduler: Any) -> dict[str, Float | Int | Choice]:
 
 def sampler_of(search: Any) -> BaseSampler:
     """Return the sampler behind a search algorithm. Raises InputError for one that has no counterpart."""
-    if isinstance(search, OptunaSearch) and not (search._space or search._points_to_evaluate):
-        made: BaseSampler = search._sampler or TPESampler(seed=search._seed)
-        return made
+    if isinstance(search, OptunaSearch) and (sampler := optuna_sampler(search)):
+        return sampler
     if isinstance(search, BasicVariantGenerator):
         return RandomSampler()
     name = search if isinstance(search, str) else type(search).__name__
