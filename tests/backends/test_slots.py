@@ -26,6 +26,7 @@ LAPTOP = Machine(gpus=(), cores=4, memory_mb=16_000)
         (EIGHT, {"parallel": 3}, [Slot((str(i),), 21) for i in range(3)]),
         (EIGHT, {"gpus_per_trial": 4}, [Slot(tuple("0123"), 32), Slot(tuple("4567"), 32)]),
         (EIGHT, {"gpus_per_trial": 2, "ranks_per_trial": 2, "parallel": 1}, [Slot(("0", "1"), 32, 2)]),
+        (EIGHT, {"ranks_per_trial": 4}, [Slot(tuple("0123"), 8, 4), Slot(tuple("4567"), 8, 4)]),
         (EIGHT, {"gpus_per_trial": 0.5}, [Slot((str(i % 8),), 4) for i in range(16)]),
         (EIGHT, {"gpus_per_trial": 0, "cpus_per_trial": 16}, [Slot((), 16)] * 4),
     ],

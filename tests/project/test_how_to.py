@@ -36,6 +36,7 @@ def home(project: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         lines = [f"{text}\t{text}\t{label}\n" for text, label in rows]
         (project / f"{split}.tsv").write_text("premise\thypothesis\tgold\n" + "".join(lines))
     (project / "bert-base-uncased").symlink_to(tiny_bert)
+    (project / "machine.yaml").write_text("distributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_version: 2}\n")
     monkeypatch.chdir(project)
     return project
 

@@ -18,13 +18,14 @@ from ruamel.yaml import YAML
 import toys
 from making import toy_study
 from sweepkit.driver.run import run
+from sweepkit.report import export as exporting
 from sweepkit.report.answer import Answer
 from sweepkit.report.export import export
 from sweepkit.report.rows import read
 from sweepkit.study.errors import InputError, StudyNotFound
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import by_value
-from sweepkit.trial.trial import Trial, Turn
+from sweepkit.trial.trial import Trial, Turn, read_spec
 
 pytestmark = pytest.mark.real
 
@@ -153,6 +154,21 @@ def test_the_card_says_what_was_reached_and_that_the_script_needs_sweepkit(own: 
     assert "The best of 2 trials (2 complete), on the validation split." in card
     assert "needs sweepkit" in card and "pip install -r requirements.txt" in card
     assert "train 32, validation 8, test 8 rows" in card
+
+
+def test_a_trial_of_several_ranks_is_trained_again_by_as_many(
+    own: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = read(own)
+    spec = read_spec(own.place.trial(1))
+    assert spec is not None
+    monkeypatch.setattr(exporting, "read_spec", lambda folder: replace(spec, ranks=2))
+    export(own, rows, rows[1], tmp_path / "out")
+    script, card = ((tmp_path / "out" / name).read_text() for name in ("train.py", "README.md"))
+    assert "\n    torchrun --nproc-per-node 2 train.py [--seed N]" in script
+    assert "if arguments.world_size != 2:" in script
+    assert "\ntorchrun --nproc-per-node 2 train.py\n" in card
+    compile(script, "train.py", "exec")
 
 
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(own: StudyData, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -52,6 +53,14 @@ class Study(StudyData):
                 pickled = kind
                 reference = {"pickle": os.path.relpath(Place.of(str(keys.get("name")), home).task, home)}
             keys["task"] = {**reference, **({} if isinstance(task, type) else _options(task))}
+        if keys.get("sweep") is not None or (
+            isinstance(backend := keys.get("backend"), Mapping) and "accelerate" in backend
+        ):
+            from sweepkit.check.study_file import merged
+
+            keys, idle = merged(keys, home)
+            for problem in idle:
+                warnings.warn(str(problem), stacklevel=2)
         super().__init__(**keys)
         self._home, self._pickled = home, pickled
         if pickled is not None and (problems := _wrong_options(self, pickled)):

@@ -28,7 +28,7 @@ class InlineBackend:
     def __init__(self, study: StudyData, kind: type[Task]) -> None:
         self._study = study
         self._kind = kind
-        self.gpus = 1.0 if study.backend.gpus_per_trial == "auto" else study.backend.gpus_per_trial
+        self.gpus = study.backend.gpus(found=True)
 
     def drive(self, session: Session) -> None:
         """Run trials until there is nothing left to start."""

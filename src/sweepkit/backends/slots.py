@@ -93,7 +93,7 @@ def plan(backend: BackendSpec, machine: Machine, *, trial_memory_mb: float = 0.0
     """
     ranks, auto = backend.ranks_per_trial, backend.cpus_per_trial == "auto"
     cpus = 1 if backend.cpus_per_trial == "auto" else backend.cpus_per_trial
-    gpus = float(bool(machine.gpus)) if backend.gpus_per_trial == "auto" else float(backend.gpus_per_trial)
+    gpus = backend.gpus(found=bool(machine.gpus))
     if gpus > len(machine.gpus):
         raise InputError(f"backend.gpus_per_trial: {gpus:g} asked for, this machine has {len(machine.gpus)}")
     if gpus > 1 and gpus != int(gpus):

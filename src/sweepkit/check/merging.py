@@ -78,7 +78,12 @@ def with_recipe(document: Document, home: Path, overrides: Iterable[str]) -> Doc
     except StudyFileError as error:
         document.problems.extend(error.problems)
         return document
-    return _beneath(flat(document), flat(recipe))
+    for key in set(recipe.data) - set(RECIPE_KEYS):
+        place = recipe.origin((key,))
+        message = f"a recipe says how to search; expected one of {', '.join(RECIPE_KEYS)}"
+        recipe.problems.append(Problem(str(key), message, *((place.file, place.line) if place else ())))
+        del recipe.data[key]
+    return beneath(flat(document), flat(recipe))
 
 
 def label_of(file: Path) -> str:
@@ -87,28 +92,21 @@ def label_of(file: Path) -> str:
     return str(file) if relative.startswith("..") else relative
 
 
-def _beneath(study: Document, recipe: Document) -> Document:
-    merged = Document(dict(study.data), dict(study.origins), [*study.problems, *recipe.problems])
-    recipe = Document(_without_rivals(recipe.data, study.data), recipe.origins, recipe.problems)
-    for key, value in recipe.data.items():
-        if key not in RECIPE_KEYS:
-            origin = recipe.origin((key,))
-            message = f"a recipe says how to search; expected one of {', '.join(RECIPE_KEYS)}"
-            merged.problems.append(
-                Problem(str(key), message, origin.file if origin else None, origin.line if origin else None)
-            )
-            continue
+def beneath(study: Document, lower: Document) -> Document:
+    """Return a study's document with the keys of another where it has none itself: section by section, name by name."""
+    merged = Document(dict(study.data), dict(study.origins), [*study.problems, *lower.problems])
+    for key, value in _without_rivals(lower.data, study.data).items():
         if key not in study.data:
             merged.data[key] = value
-            _adopt(merged, recipe, (key,))
+            _adopt(merged, lower, (key,))
         elif isinstance(value, dict) and isinstance(study.data[key], dict):
             own = study.data[key]
             kept = _of_its_type(value, own)
             merged.data[key] = {**kept, **own}
             for name in kept:
                 if name not in own:
-                    _adopt(merged, recipe, (key, name))
-    _give_way(merged, study.data, recipe.origins[()].file)
+                    _adopt(merged, lower, (key, name))
+    _give_way(merged, study.data, lower.origins[()].file)
     return merged
 
 

@@ -15,8 +15,9 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
 from sweepkit.check import Checked, examine, hints, typed
+from sweepkit.check.accelerate import with_accelerate
 from sweepkit.check.merging import as_mapping, with_overrides, with_recipe
-from sweepkit.check.yaml import Keys, dotted, read_file
+from sweepkit.check.yaml import Document, Keys, Origin, dotted, read_file
 from sweepkit.study import messages
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.parameters import Choice, Expression, Float, Int
@@ -48,7 +49,7 @@ def load_study(path: Path | str, overrides: Iterable[str] = ()) -> Checked:
     file.problems += [each for each in found if not file.hides(each.path) and each.path not in reported]
     if file.problems:
         raise file.error()
-    return replace(checked, warnings=tuple(map(file.locate, checked.warnings)))
+    return replace(checked, warnings=(*file.idle, *map(file.locate, checked.warnings)))
 
 
 def read_study(path: Path | str, overrides: Iterable[str] = ()) -> StudyData:
@@ -62,6 +63,21 @@ def read_study(path: Path | str, overrides: Iterable[str] = ()) -> StudyData:
     return typed(file.study)
 
 
+def merged(keys: Mapping[str, Any], home: Path) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the keys of a study made in Python with those of its recipe and its accelerate file, and what has no effect.
+
+    Raises StudyFileError for what is wrong with these files.
+    """
+    document, idle = _merged(Document(dict(keys), {(): Origin("Study(…)")}), home, ())
+    if document.problems:
+        raise StudyFileError(document.problems)
+    return document.data, idle
+
+
+def _merged(document: Document, home: Path, overrides: Iterable[str]) -> tuple[Document, list[Problem]]:
+    return with_accelerate(with_overrides(with_recipe(document, home, overrides), overrides), home)
+
+
 class _StudyFile:
     """A study file as far as it can be read: what is broken is left out, so that the rest can be checked too."""
 
@@ -73,7 +89,7 @@ class _StudyFile:
         if {"method", "parameters"} <= document.data.keys() and not {"task", "space"} & document.data.keys():
             message = f"is a W&B sweep file; convert it with: sweep import {quote(str(path))}"
             raise StudyFileError([Problem("", message, self.label, 1)])
-        self.document = with_overrides(with_recipe(document, home, overrides), overrides)
+        self.document, self.idle = _merged(document, home, overrides)
         self.problems: list[Problem] = list(self.document.problems)
         self._hidden = {problem.path for problem in self.document.problems if problem.path}
         data = self.document.data

@@ -105,6 +105,11 @@ class _Exported:
         return read_spec(folder) or plain
 
     @property
+    def command(self) -> str:
+        """What ``train.py`` is started with: a process for each rank."""
+        return f"torchrun --nproc-per-node {self.spec.ranks}" if self.spec.ranks > 1 else "python"
+
+    @property
     def seed(self) -> int:
         return self.study.seed if self.spec.seed is None else self.spec.seed
 
@@ -224,6 +229,8 @@ def _script(exported: _Exported) -> str:
         training=hidden["TRAINING"],
         values=exported.values,
         seed=exported.seed,
+        ranks=exported.spec.ranks,
+        command=exported.command,
         objective={**goal.model_dump(), "value": study.objective.rule},
         cost=goal.metric in COSTS,
     )
@@ -277,6 +284,7 @@ def _card(exported: _Exported, hub: str = "") -> str:
         test=answer.test,
         test_metrics=words.metrics(answer.test.metrics) if answer.test else "",
         seed=exported.seed,
+        command=exported.command,
         source=source if isinstance(source, str) else json.dumps(source, default=str),
         counted=", ".join(f"{split} {count}" for split, count in counts.items()),
         digest=prepared.name,

@@ -154,17 +154,30 @@ class BackendSpec(Section):
     parallel: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Trials that run at the same time; ``auto``: as many as the GPUs (without any, the cores) and the memory allow."""
     gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
-    """GPUs per trial: 0, a fraction such as 0.5, or a whole number; ``auto``: 1 if there is a GPU."""
+    """GPUs per trial: 0, a fraction such as 0.5, or a whole number; ``auto``: one for each rank if there is a GPU."""
     cpus_per_trial: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """CPU threads per trial; ``auto``: the cores divided among the parallel trials."""
     ranks_per_trial: int = Field(default=1, ge=1)
     """Processes per trial (torch.distributed); the trial's GPUs are divided among them."""
+    accelerate: str | None = Field(default=None, exclude=True)
+    """Config file of ``accelerate config``, relative to the study file: ranks, mixed precision, torch.compile, FSDP, DeepSpeed.
+    It is read with the study and recorded as the settings that it comes to; what the study itself says wins."""
     address: str | None = None
     """Ray only: address of the cluster, or ``auto``; without it Ray starts on this machine."""
     path: str | None = None
     """Ray only: folder or fsspec URL (``s3://…`` with s3fs installed) that all nodes can access, for clusters whose nodes do
     not share the study's folder. Checkpoints and logs are exchanged through it and end up in the study's folder. Task, data
     files and environment must exist on each node."""
+
+    def gpus(self, found: bool) -> float:
+        """Return the GPUs of a trial; ``found``: whether there are any, which ``auto`` goes by."""
+        return float(self.ranks_per_trial * found if self.gpus_per_trial == "auto" else self.gpus_per_trial)
+
+    @field_validator("accelerate")
+    @classmethod
+    def _read(cls, accelerate: str | None) -> None:
+        if accelerate is not None:  # else it was read
+            raise ValueError("is read with a study file, or where a Study is made with the backend as a mapping")
 
     @property
     def kind(self) -> BackendKind:

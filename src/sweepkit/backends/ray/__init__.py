@@ -61,7 +61,7 @@ class RayBackend:
     def __init__(self, study: StudyData, executor: Executor | None = None, *, trial_memory_mb: float = 0.0) -> None:
         """``executor`` is of no use here: each actor has a warm process of its own."""
         self._study = study
-        self.gpus = 1.0 if study.backend.gpus_per_trial == "auto" else study.backend.gpus_per_trial
+        self.gpus = study.backend.gpus(found=True)
         self._memory_mb = trial_memory_mb
 
     def drive(self, session: Session) -> None:
@@ -128,8 +128,7 @@ class RayBackend:
                 raise callback.failure
 
     def _bundle(self, slot: Slot) -> dict[str, float]:
-        wanted = self._study.backend.gpus_per_trial
-        gpus = (1.0 if slot.devices else 0.0) if wanted == "auto" else float(wanted)
+        gpus = self._study.backend.gpus(found=bool(slot.devices))
         return {"CPU": float(slot.threads * slot.ranks), **({"GPU": gpus} if gpus else {})}
 
     @contextmanager
