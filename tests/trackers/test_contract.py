@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import written_trials as trials
+from sweepkit.cli.plan import plan
+from sweepkit.report import terminal
 from sweepkit.study.errors import InputError, StudyNotFound
 from sweepkit.study.study import StudyData
 from sweepkit.trackers import TRACKERS, tracker_of
@@ -67,6 +71,14 @@ def test_a_file_is_attached_to_a_record_only_where_there_is_one(study: StudyData
     tracker = tracker_of(study, lambda: [trials.whole(study, 0)])
     tracker.open()
     assert tracker_of(study).attach(file) is bool(tracker.name)
+
+
+def test_a_plan_and_a_summary_name_the_tracker_and_no_other(study: StudyData) -> None:
+    console = Console(width=200, file=StringIO())
+    console.print(plan(study, "study.yaml"), terminal.commands(study, []))
+    printed, name = console.file.getvalue(), tracker_of(study).name
+    assert (f"{name} {study.tracking.uri}" in printed and f"parameters in {name}" in printed) == bool(name)
+    assert "MLflow" in printed if name == "MLflow" else "MLflow" not in printed
 
 
 def test_a_link_needs_a_record(study: StudyData) -> None:

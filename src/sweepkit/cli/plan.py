@@ -18,8 +18,9 @@ from sweepkit.driver.forecast import Forecast
 from sweepkit.report import terminal
 from sweepkit.study import words
 from sweepkit.study.parameters import Choice, Expression, Float, Int
-from sweepkit.study.secrets import hide
+from sweepkit.study.secrets import hide, scrub_url
 from sweepkit.study.study import StudyData
+from sweepkit.trackers import tracker_of
 
 
 def plan(study: StudyData, argument: str, forecast: Forecast | None = None) -> RenderableType:
@@ -39,10 +40,9 @@ def plan(study: StudyData, argument: str, forecast: Forecast | None = None) -> R
     table.add_row(Text("budget", style="dim"), Text(budget(study)))
     if forecast is None:
         table.add_row(Text("disk", style="dim"), Text(disk(study)))
-    table.add_row(
-        Text("results", style="dim"),
-        Text(f"{terminal.short_path(study.place.folder)}, MLflow {study.tracking.uri}"),
-    )
+    tracker = tracker_of(study).name
+    record = [f"{tracker} {scrub_url(study.tracking.uri)}"] if tracker else []
+    table.add_row(Text("results", style="dim"), Text(", ".join([terminal.short_path(study.place.folder), *record])))
     objections = forecast.objections(study) if forecast else []
     verdict = ("do not run it as it is", "red") if objections else ("ready to run", "green")
     typed = quote(argument)

@@ -27,6 +27,7 @@ from sweepkit.study import words
 from sweepkit.study.files import cause_kind, first_line
 from sweepkit.study.paths import CONSOLE, Place, project_root
 from sweepkit.study.study import StudyData
+from sweepkit.trackers import tracker_of
 from sweepkit.trial.trial import Ending, Trial, lineage
 
 COLUMNS_MOST = 6
@@ -273,14 +274,14 @@ def overview(studies: Sequence[Answer]) -> Table:
 
 def commands(study: StudyData, rows: Sequence[Trial]) -> RenderableType:
     """Return the commands that make sense next."""
-    name = argument(study.place)
+    name, tracker = argument(study.place), tracker_of(study).name
     table = Table.grid(padding=(0, 2, 0, 0))
     for command, meaning, useful in (
         ("show {}", "every trial, and where the hours went", True),
         ("retry {} --failed", "run the failed trials again, once their cause is fixed", failed(rows)),
         ("report {}", "figures, findings and what to do next, as one page", rows),
         ("best {}", "the checkpoint's path, for $(…)", Answer(study, rows).winners),
-        ("ui {}", "curves and parameters in MLflow", study.tracking.uri != "none"),
+        ("ui {}", f"curves and parameters in {tracker}", tracker),
     ):
         if useful:
             table.add_row(Text(f"  sweep {command.format(name)}", style="cyan"), Text(meaning, style="dim"))
