@@ -34,6 +34,7 @@ os.environ.update(
         MARK: uuid.uuid4().hex,
     }
 )
+gc.disable()  # until the tests are collected: what they import stays
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "CUDA_VISIBLE_DEVICES"):
     os.environ.pop(name, None)
 
@@ -69,6 +70,7 @@ def pytest_collection_finish() -> None:
     """Leave what is imported by now out of all garbage collections: after each training, accelerate asks for a full one."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:
