@@ -54,8 +54,10 @@ class TaskFacts:
         metrics = options.get("metrics", self.options["metrics"].default)
         if not isinstance(metrics, (list, tuple)) or not all(isinstance(entry, (str, dict)) for entry in metrics):
             return None
-        members = {"__module__": __name__, **dict.fromkeys(self.overridden, _stand_in)}
-        stand_in: type[Task] = type("StandIn", (self.built_in,), members)
+        stand_in = self.built_in
+        if self.overridden:
+            members = {"__module__": __name__, **dict.fromkeys(self.overridden, _stand_in)}
+            stand_in = type("StandIn", (self.built_in,), members)
         task = stand_in.model_construct(**{**options, "metrics": list(metrics)})
         task._home = home
         return task.reported()
