@@ -55,6 +55,8 @@ settings.register_profile("commit", max_examples=40)
 settings.register_profile("thorough", max_examples=500)
 settings.load_profile("commit")
 
+MANY_OBJECTS = 100_000
+"""So many cost a garbage collection more than 30 ms."""
 DEADLINE_SECONDS = 10.0
 """How long the processes of a finished test may take to go away by themselves."""
 
@@ -67,10 +69,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is imported by now out of all garbage collections: after each training, accelerate asks for a full one."""
-    gc.collect()
-    gc.freeze()
+    """Leave what is imported by now out of all garbage collections."""
+    _freeze()
     gc.enable()
+
+
+def _freeze() -> None:
+    """Leave what has gathered out of all garbage collections: after each training, accelerate asks for a full one."""
+    if len(gc.get_objects()) > MANY_OBJECTS:
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_unconfigure() -> None:
@@ -125,6 +133,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("real") is None:
         yield
         return
+    _freeze()
     before = _ours()
     yield
     left = _ours() - before

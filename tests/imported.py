@@ -7,6 +7,7 @@ every command that a test runs.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -116,6 +117,7 @@ class _Warm:
 
 def serve(fd: int) -> None:
     """Import everything, then fork as asked until the tests end."""
+    gc.disable()
     import datasets  # noqa: F401
     import torch  # noqa: F401
 
