@@ -5,6 +5,7 @@ Commands import what they need when they run, so that ``sweep --help`` and the s
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -117,6 +118,7 @@ def main() -> NoReturn:
                 errors="replace"
             )  # text from outside, or ours on an ASCII terminal, never ends a command
     scrub_output()
+    gc.set_threshold(100_000)  # a command imports a million objects, none of them garbage
     try:
         app()
     except SweepError as error:
