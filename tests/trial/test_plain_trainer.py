@@ -48,10 +48,15 @@ def written(folder: Path, format_: str, rows: Rows) -> dict[str, str]:
 
 
 def of_texts(folder: Path, model: Path, rows: Rows, outputs: int, scores: Callable[[Any], dict[str, float]]) -> Any:
-    """The last evaluation of a plain Trainer that reads one text per row."""
+    """The last evaluation of a plain Trainer that reads the one text of a row, or the two."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     splits = {
-        split: Dataset.from_list([{**tokenizer(row["text"]), "labels": row["label"]} for row in part])
+        split: Dataset.from_list(
+            [
+                {**tokenizer(*(text for name, text in row.items() if name != "label")), "labels": row["label"]}
+                for row in part
+            ]
+        )
         for split, part in rows.items()
     }
     kind = "regression" if outputs == 1 else "single_label_classification"
@@ -132,6 +137,34 @@ def test_metrics_of_numbers_are_a_plain_trainers(format_: str, project: Path, ti
     names = ["mse", "rmse", "mae", "pearsonr", "spearmanr"]
     found = reported(project, {**task, "metrics": names})
     wanted = of_texts(project, tiny_bert, rows, 1, of_numbers)
+    for name in ("loss", *names):
+        assert found[f"eval_{name}"] == pytest.approx(wanted[f"eval_{name}"], abs=1e-6), name
+
+
+@pytest.mark.parametrize("kind", ["text-classification", "text-regression"])
+def test_pairs_of_texts_are_a_plain_trainers(kind: str, project: Path, tiny_bert: Path) -> None:
+    """The second text is told apart by its token types, which is why the pair's order and the separator between count."""
+    numbers = kind == "text-regression"
+    rows: Rows = {
+        split: [
+            {
+                "premise": one,
+                "hypothesis": other,
+                "label": 0.5 * (len(one) - len(other)) if numbers else int(len(one) > len(other)),
+            }
+            for (one, _), (other, _) in zip(toys.messages(40, seed), toys.messages(40, seed + 7), strict=True)
+        ]
+        for seed, split in enumerate(("train", "validation"))
+    }
+    task = {
+        "type": kind,
+        "model": str(tiny_bert),
+        "text": ["premise", "hypothesis"],
+        "data": written(project, "csv", rows),
+    }
+    names = ["rmse", "pearsonr"] if numbers else ["accuracy", "f1"]
+    found = reported(project, {**task, "metrics": names})
+    wanted = of_texts(project, tiny_bert, rows, 1 if numbers else 2, of_numbers if numbers else of_classes)
     for name in ("loss", *names):
         assert found[f"eval_{name}"] == pytest.approx(wanted[f"eval_{name}"], abs=1e-6), name
 
