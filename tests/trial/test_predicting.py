@@ -174,9 +174,30 @@ def test_a_text_is_generated_also_where_no_metric_asks_for_it(project: Path) -> 
 def test_similarities_are_those_of_the_embeddings(project: Path, tiny_bert: Path) -> None:
     pytest.importorskip("sentence_transformers", reason="pip install 'sweepkit[embed]'")
     rows = [{"sentence1": MESSAGES[n]["text"], "sentence2": MESSAGES[n + 1]["text"], "score": n / 10} for n in range(8)]
-    _, found = Made(project, "sentence-similarity", tiny_bert, rows).predict(rows[:4])
+    made = Made(project, "sentence-similarity", tiny_bert, rows)
+    answer, found = made.predict(rows[:4])
     assert all(-1.001 < row["prediction"] < 1.001 for row in found)
     assert [float(row["score"]) for row in found] == [row["score"] for row in rows[:4]]
+    assert "test_spearman_cosine" in answer["metrics"]
+    for plain in (
+        [{name: row[name] for name in ("sentence1", "sentence2")} for row in rows[:4]],
+        [{**row, "score": None} for row in rows[:4]],
+    ):
+        answer, alone = made.predict(plain)
+        assert answer == {"metrics": {}, "rows": 4}
+        assert [row["prediction"] for row in alone] == pytest.approx([row["prediction"] for row in found])
+    assert made.predict([{"sentence1": "win", "sentence2": "prize"}])[0] == {"metrics": {}, "rows": 1}
+
+
+def test_a_similarity_needs_two_texts_and_no_negative(project: Path, tiny_bert: Path) -> None:
+    pytest.importorskip("sentence_transformers", reason="pip install 'sweepkit[embed]'")
+    rows = [
+        {"q": MESSAGES[n]["text"], "positive": MESSAGES[n + 2]["text"], "no": MESSAGES[n + 1]["text"]} for n in range(8)
+    ]
+    made = Made(project, "sentence-similarity", tiny_bert, rows, columns={"anchor": "q", "negative": "no"})
+    answer, found = made.predict([{"q": row["q"], "positive": row["positive"]} for row in rows[:3]], ".csv")
+    assert answer == {"metrics": {}, "rows": 3}
+    assert [set(row) for row in found] == [{"q", "positive", "prediction"}] * 3
 
 
 def test_what_has_no_prediction_per_row_says_so_with_its_metrics(project: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.errors import InputError
-from sweepkit.tasks.data import SUFFIXES, DataSpec, columns_of, read
+from sweepkit.tasks.data import SUFFIXES, DataSpec, read
 from sweepkit.tasks.metrics import Decided, joined
 
 if TYPE_CHECKING:
@@ -62,10 +62,11 @@ def _softmax(logits: Any) -> Any:
     return exponents / exponents.sum(axis=-1, keepdims=True)
 
 
-def test_on(task: Task, file: Path) -> tuple[Dataset, bool]:
+def test_on(task: Task, file: Path, labels: Sequence[str]) -> tuple[Dataset, bool]:
     """Make a file's rows the task's test split; return them as they are read, and whether they have labels.
 
-    The file is read like the study's own, and rows without labels are given any, which nothing is then compared with.
+    The file is read like the study's own, and rows without ``labels`` (columns) are given any, which nothing is then compared
+    with.
     Raises InputError where the task has no ``data`` to read it with.
     """
     source = getattr(task, "source", None)
@@ -76,8 +77,7 @@ def test_on(task: Task, file: Path) -> tuple[Dataset, bool]:
         options["format"] = None
     own = DataSpec.model_construct(**{**DataSpec(path=str(file)).model_dump(), **options})
     rows = read(own, task.home)["train"]
-    wanted = [name for _, names, mark in columns_of(task) if mark.label for name in names]
-    missing = [name for name in wanted if name not in rows.column_names or _empty(rows[name])]
+    missing = [name for name in labels if name not in rows.column_names or _empty(rows[name])]
 
     def given(splits: DatasetDict) -> Dataset:
         first, found = next(iter(splits["train"])), rows
@@ -87,7 +87,7 @@ def test_on(task: Task, file: Path) -> tuple[Dataset, bool]:
             found = found.add_column(name, values, feature=splits["train"].features[name])
         return found
 
-    source._test = given
+    source._test, task._labelled = given, not missing
     return rows, not missing
 
 

@@ -158,7 +158,12 @@ class SentenceSimilarity(ColumnsTask):
         model: Any = trainer.model
         first, second = (model.encode(list(rows[name])) for name in self._format_here()[:2])
         scores = model.similarity_pairwise(first, second)
-        return {"prediction": [float(score) for score in scores]}, trainer.evaluate(rows, metric_key_prefix="test")
+        metrics = trainer.evaluate(rows, metric_key_prefix="test") if self._labelled else {}
+        return {"prediction": [float(score) for score in scores]}, metrics
+
+    def label_columns(self) -> list[str]:
+        """Return what the data calls the columns beside the two texts."""
+        return [self._named(name) for name in self._format_here()[2:]]
 
     def reported(self) -> frozenset[str] | None:
         """Return the loss and what the columns' evaluator reports; None where the columns cannot be read from here."""

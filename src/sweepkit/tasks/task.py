@@ -74,6 +74,8 @@ class Task(BaseModel):
     _home: Path | None = PrivateAttr(default=None)
     _trust_remote_code: bool = PrivateAttr(default=False)
     _splits: DatasetDict | None = PrivateAttr(default=None)
+    _labelled: bool = PrivateAttr(default=True)
+    """Whether the rows to predict have labels."""
     _rule: str = PrivateAttr(default="")
     """See :attr:`decision_rule`."""
     _config: Any = PrivateAttr(default=None)
@@ -156,6 +158,12 @@ class Task(BaseModel):
         decided = self.decide(EvalPrediction(output.predictions, output.label_ids))
         names = getattr(self._config, "id2label", None) or {}
         return predictions.columns(decided, output.predictions, names), dict(output.metrics or {})
+
+    def label_columns(self) -> list[str]:
+        """Return the columns of the source that say what is to be predicted; rows to predict may lack them."""
+        from sweepkit.tasks.data import columns_of
+
+        return [name for _, names, mark in columns_of(self) if mark.label for name in names]
 
     def any_label(self, label: Any, row: Mapping[str, Any]) -> Any:
         """Return a label of the source that fits an unlabelled row; ``label`` is that of a training row."""

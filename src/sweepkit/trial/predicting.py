@@ -67,7 +67,7 @@ def _with_file(study: StudyData, options: Mapping[str, Any], known: Task, data: 
     """Return the task with a file's rows as its test split, all of them; the rows; and whether they have labels."""
     limits = {"eval_samples": None} if "eval_samples" in type(known).model_fields else {}
     task = task_of(study, options).model_copy(update=limits)
-    rows, labelled = test_on(task, data)
+    rows, labelled = test_on(task, data, known.label_columns())
     prepare_apart(task)
     if strange := unknown_classes(known.splits["train"], task.splits["train"]):
         raise InputError(f"--data: {data} has labels that the model does not know: {', '.join(strange[:8])}")
