@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,74 @@ def test_kept_values_decide_as_optuna_s_pruners_do(project: Path, kind: str, his
             assert (kept.answer, kept.written) == (optunas.answer, optunas.written), (seed, options)
             pruned += kept.answer == "prune"
     assert pruned > histories
+
+
+def promoted(seen: Seen, factor: int) -> tuple[int | None, dict[int, str]]:
+    """Return the paused trial that goes on, if one does, and where each paused one stands, by looking at all trials."""
+    places: dict[int, str] = {}
+    going: set[int] = set()
+    paused = [course for course in seen.courses.values() if course.ending == "paused"]
+    for rung in {course.evaluation for course in paused}:
+        worth = {c.number: seen.key(c.values[rung]) for c in seen.courses.values() if rung in c.values}
+        ranked = sorted(worth, key=lambda number: (-worth[number], number))
+        best = [number for number in ranked[: len(ranked) // factor] if worth[number] > -math.inf]
+        going.update(c.number for c in paused if c.evaluation == rung and c.number in best)
+        for place, number in enumerate(ranked, 1):
+            text = f"{place} of {len(ranked)} after evaluation {rung}, of which {len(best)} may go on"
+            places |= {number: text} if seen.courses[number].evaluation == rung else {}
+    order = sorted(paused, key=lambda c: (-c.evaluation, -seen.key(c.values[c.evaluation]), c.number))
+    assert [course.number for course in seen.paused] == [course.number for course in order]
+    return next((course.number for course in order if course.number in going), None), places
+
+
+@pytest.mark.parametrize("histories", [4, pytest.param(300, marks=pytest.mark.slow)])
+def test_kept_places_promote_as_a_look_at_all_trials_does(project: Path, histories: int) -> None:
+    went_on = stayed = 0
+    for seed in range(histories):
+        dice = random.Random(seed)
+        factor, direction = dice.choice([2, 3]), dice.choice(["maximize", "minimize"])
+        study = toy_study(
+            project,
+            pruner={"type": "asha", "promote": True, "min_resource": 1, "reduction_factor": factor},
+            objective={"metric": "eval_score", "direction": direction, "value": dice.choice(["best", "last"])},
+            budget={"trials": 60},
+            baseline={"learning_rate": 1e-3},
+        )
+        search = Search(study, InMemoryStorage(), Proposer(study, {}))
+        running: dict[int, int] = {}
+        for _ in range(200):
+            if len(running) < 4 and dice.random() < 0.4 and (trial := search.ask()):
+                running[trial.number] = max(trial.intermediate, default=0)
+            if not running:
+                continue
+            number = dice.choice(list(running))
+            if failed := dice.random() < 0.03:
+                search.tell(Finished(trial=number, at=0, ending="failed"))
+                if dice.random() < 0.5:
+                    search.retry([number])
+            else:
+                repeated = dice.random() < 0.1 and running[number] > 0  # as after a kill
+                at = running[number] = running[number] + (not repeated)
+                value = dice.choice([dice.gauss(0, 1), float(dice.randint(-2, 2)), math.nan])
+                known = search.records.get(number).intermediate_values.get(at)
+                event = Evaluated(
+                    trial=number, at=0, number=at, step=at, epoch=at, metrics={}, values=(value,), final=at == 9
+                )
+                word = search.report(event if known is None else replace(event, values=(known,)))
+                if word == "pause" or at == 9:
+                    ending = "paused" if word == "pause" else "complete"
+                    search.tell(Finished(trial=number, at=0, ending=ending, values=(0.5,)))
+            if failed or word == "pause" or at == 9:
+                del running[number]
+            now = search._seen()
+            expected, places = promoted(now, factor)
+            chosen = search._strategy.ask(now)
+            assert chosen is None or chosen.number == expected or (expected is None and not now.room), seed
+            went_on += expected is not None
+            for course in now.paused[:3]:
+                assert search._strategy._rank(now, course.evaluation, course.number) == places[course.number]
+                stayed += 1
+    assert went_on > histories and stayed > 20 * histories
 
 
 def history_of(storage: BaseStorage, count: int, dice: random.Random, study: StudyData) -> Search:

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweepkit.search.history import History
 from sweepkit.search.records import EVALUATION
-from sweepkit.search.strategy import Course
+from sweepkit.search.strategy import Course, Standing
 from sweepkit.study.schedule import evaluations
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending
@@ -25,6 +25,8 @@ class Courses:
         self._longest = 0
         self._changes = 0
         self._courses: dict[int, Course] = {}
+        self.standing = Standing(study.objective.key_of, self._courses)
+        """Where the courses stand that were read last."""
 
     @property
     def evaluations(self) -> int | None:
@@ -36,16 +38,22 @@ class Courses:
         trials = self._history.read()
         self._changes, changed = self._history.changed(self._changes)
         last = next(reversed(self._courses), -1)
+        late = False  # whether one that waited started after later ones
         for number in changed:
             if trials[number].state == TrialState.WAITING:
                 continue
-            self._courses[number] = self._course(trials[number])
-            if self._courses[number].ending is Ending.complete:
-                self._longest = max(self._longest, self._courses[number].evaluation)
-        if changed and changed[0] < last:  # one that waited may have started after later ones
-            self._courses = dict(sorted(self._courses.items()))
+            course, old = self._course(trials[number]), self._courses.get(number)
+            late = late or (old is None and number < last)
+            self._courses[number] = course
+            self.standing.change(old, course)
+            if course.ending is Ending.complete:
+                self._longest = max(self._longest, course.evaluation)
+        if late:
+            ordered = sorted(self._courses.items())
+            self._courses.clear()  # the same mapping, which their standing knows
+            self._courses.update(ordered)
         for number in self._history.replaced & self._courses.keys():
-            del self._courses[number]
+            self.standing.change(self._courses.pop(number), None)
         return self._courses
 
     def _course(self, trial: FrozenTrial) -> Course:

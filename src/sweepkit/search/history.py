@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sweepkit.search.records import EVALUATION, FIXED, Records, is_ours, row_of
+from sweepkit.search.records import EVALUATION, FIXED, Records, changes, is_ours, row_of
 from sweepkit.study.configurations import key_of
 from sweepkit.study.objective import COSTS, Goal, Objective
 from sweepkit.trial.events import Evaluated
@@ -50,12 +50,12 @@ class History:
     def __init__(self, records: Records) -> None:
         self.records = records
         self._lock = threading.Lock()  # the driver's thread and the courier's both read
-        self._seen = 0
+        self._read: list[FrozenTrial] = []
         self._open: set[int] = set()
         self._changes: list[int] = []
         self._counted: set[int] = set()
         self._worst: list[tuple[float, float]] = []
-        self._rows: dict[int, tuple[FrozenTrial, Trial]] = {}
+        self._rows: dict[int, Trial] = {}
         self.tried: set[str] = set()
         """Keys of all configurations, waiting ones included."""
         self.waiting: set[int] = set()
@@ -81,11 +81,11 @@ class History:
     def trials(self) -> list[Trial]:
         """Return all trials by number."""
         stored = self.read()
-        return [self._rows[trial.number][1] for trial in stored if trial.number not in self.foreign]
+        return [self._rows[trial.number] for trial in stored if trial.number not in self.foreign]
 
     def row(self, number: int) -> Trial:
         """Return a trial as it was read last."""
-        return self._rows[number][1]
+        return self._rows[number]
 
     def read(self) -> list[FrozenTrial]:
         """Return all trials as stored now, by number, after updating the history from them."""
@@ -113,15 +113,13 @@ class History:
         self._open.discard(number)
         self.waiting.discard(number)
 
-    def _update(self, trials: Sequence[FrozenTrial]) -> None:
-        fresh: list[int] = []
-        for trial in trials[self._seen :]:
+    def _update(self, trials: list[FrozenTrial]) -> None:
+        changed, seen, self._read = changes(self._read, trials), len(self._read), trials
+        for trial in trials[seen:]:
             if not is_ours(trial) and not (trial.state == TrialState.WAITING and FIXED in trial.system_attrs):
                 self.foreign[trial.number] = "it was made by plain Optuna, so that nothing is known of what it trained"
                 continue
-            row = row_of(trial)
-            self._rows[row.number] = trial, row
-            fresh.append(row.number)
+            row = self._rows[trial.number] = row_of(trial)
             if row.origin == "baseline" or row.retry_of in self.baselines:
                 self.baselines.add(row.number)
             if row.retry_of is not None:
@@ -129,28 +127,21 @@ class History:
             if "listed" in trial.user_attrs:
                 self.listed.append(trial.user_attrs["listed"])
             self._open.add(trial.number)
-        self._seen = len(trials)
-        # A storage replaces a trial that changes.
-        changed = [n for n in sorted(self._open.difference(fresh)) if self._rows[n][0] is not trials[n]]
-        for number in changed:
-            self._rows[number] = trials[number], row_of(trials[number])
-        changed = sorted(changed + fresh)
+        changed = [number for number in changed if number in self._open]
         self._changes += changed
-        waiting, running = self.waiting.difference(changed), self.running.difference(changed)
         for number in changed:
             trial = trials[number]
+            if number < seen:
+                self._rows[number] = row_of(trial)
             if "hyperparameters" in trial.user_attrs:
                 self.tried.add(key_of(trial.user_attrs["hyperparameters"]))
             if trial.user_attrs.get("partial"):
                 self.partial.add(number)
             self.point = max(self.point, trial.user_attrs.get("point", 0))
-            if trial.state == TrialState.WAITING:
-                waiting.add(number)
-            elif trial.state == TrialState.RUNNING:
-                running.add(number)
-            else:
-                self._end(self._rows[number][1])
-        self.waiting, self.running = waiting, running
+            if trial.state.is_finished():
+                self._end(self._rows[number])
+        self.waiting = _with(self.waiting, changed, {n for n in changed if trials[n].state == TrialState.WAITING})
+        self.running = _with(self.running, changed, {n for n in changed if trials[n].state == TrialState.RUNNING})
 
     def _end(self, row: Trial) -> None:
         self._open.discard(row.number)
@@ -159,3 +150,8 @@ class History:
         if row.ending in (Ending.complete, Ending.pruned) and row.values:
             known = self._worst or [(value, value) for value in row.values]
             self._worst = [(min(low, v), max(high, v)) for (low, high), v in zip(known, row.values, strict=True)]
+
+
+def _with(known: set[int], changed: list[int], now: set[int]) -> set[int]:
+    """Return a set of which the changed numbers are exactly those in ``now``; another one, as someone may be reading it."""
+    return known if known.intersection(changed) == now else known.difference(changed) | now

@@ -6,8 +6,9 @@ the best 1/reduction_factor of its rung, the highest rung first; where there is 
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Mapping
-from itertools import groupby
 from typing import Any
 
 from sweepkit.search.strategy import Next, Ruling, Seen, Strategy
@@ -40,26 +41,29 @@ class Promotion(Strategy):
         Where no new one may start, and fewer than ``least`` trials but the baseline run or were trained to their end, the best
         paused trial of the highest rung goes on, so that the study has an answer.
         """
-        paused = seen.paused
-        for rung, here in groupby(paused, lambda course: course.evaluation):  # highest first, in it best first
-            going = set(self._going(seen, rung)[1])
-            if best := next((course for course in here if course.number in going), None):
-                return Next(best.number, self._rank(seen, rung, best.number))
+        paused = seen.paused_at
+        for rung, here in paused:  # highest first, in it best first
+            if self._place(seen, rung, number := here[0][1]) < self._going(seen, rung):
+                return Next(number, self._rank(seen, rung, number))
         if seen.room or not paused:
             return Next() if seen.room else None
         others = [course for course in seen.courses.values() if not course.spared or course.ending is Ending.running]
         if sum(course.ending in (Ending.running, Ending.complete) for course in others) >= self._least:
             return None
-        return Next(paused[0].number, "no more trials start, and too few were trained to their end")
+        return Next(paused[0][1][0][1], "no more trials start, and too few were trained to their end")
 
-    def _going(self, seen: Seen, evaluation: int) -> tuple[list[int], list[int]]:
-        """Return the trials that reached a rung, best first, and those of them that may go on."""
-        worth = {c.number: seen.key(c.values[evaluation]) for c in seen.courses.values() if evaluation in c.values}
-        ranked = sorted(worth, key=lambda number: (-worth[number], number))
+    def _going(self, seen: Seen, evaluation: int) -> int:
+        """Return how many of the trials that reached a rung may go on: so many of the best, without those of no value."""
+        ranked = seen.standing.reached(evaluation)
         most = len(ranked) // self._factor if len(ranked) > self._bootstrap else 0
-        return ranked, [number for number in ranked[:most] if worth[number] > float("-inf")]
+        return min(most, bisect_left(ranked, (math.inf,)))
+
+    def _place(self, seen: Seen, evaluation: int, number: int) -> int:
+        """Return how many trials stand before this one at a rung."""
+        worth = seen.key(seen.courses[number].values[evaluation])
+        return bisect_left(seen.standing.reached(evaluation), (-worth, number))
 
     def _rank(self, seen: Seen, evaluation: int, number: int) -> str:
-        ranked, going = self._going(seen, evaluation)
-        place = f"{ranked.index(number) + 1} of {len(ranked)} after evaluation {evaluation}"
-        return f"{place}, of which {len(going)} may go on"
+        of = len(seen.standing.reached(evaluation))
+        place = f"{self._place(seen, evaluation, number) + 1} of {of} after evaluation {evaluation}"
+        return f"{place}, of which {self._going(seen, evaluation)} may go on"

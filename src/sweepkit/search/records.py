@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import compress, count
+from operator import is_not
 from typing import Any
 
 import optuna
@@ -108,9 +110,10 @@ class Records:
             if isinstance(self.storage, JournalStorage) and len(self._open) * LOOK < len(self._known):
                 self._read_open(study_id)
             else:
-                self._known = self.storage.get_all_trials(study_id, deepcopy=False)
-                self._open = set(range(len(self._known)))
-            self._open = {number for number in self._open if not self._known[number].state.is_finished()}
+                before, self._known = self._known, self.storage.get_all_trials(study_id, deepcopy=False)
+                changed = changes(before, self._known)
+                self._open.update(changed)
+                self._open.difference_update(n for n in changed if self._known[n].state.is_finished())
             return list(self._known)
 
     def _read_open(self, study_id: int) -> None:
@@ -123,6 +126,7 @@ class Records:
                 added = self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
                 self._known.append(self.storage.get_trial(added))
                 self._open.add(number)
+        self._open = {number for number in self._open if not self._known[number].state.is_finished()}
 
     def get(self, number: int) -> FrozenTrial:
         """Return one trial. Raises StudyNotFound."""
@@ -244,6 +248,11 @@ class Records:
             with suppress(KeyError):
                 self._study_id = self.storage.get_study_id_from_name(self.name)
         return self._study_id
+
+
+def changes(before: Sequence[FrozenTrial], now: Sequence[FrozenTrial]) -> list[int]:
+    """Return the numbers of trials that are new or changed: a storage replaces a trial that changes."""
+    return [*compress(count(), map(is_not, before, now)), *range(len(before), len(now))]
 
 
 def is_own(key: str) -> bool:

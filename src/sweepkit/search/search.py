@@ -228,7 +228,8 @@ class Search:
     def _seen(self, event: Evaluated | None = None) -> Seen:
         """Return the study as stored now, of the event's trial what it was at that evaluation."""
         courses = self._courses.read()
-        if event is not None and courses[event.trial].evaluation > event.number:
+        repeated = event is not None and courses[event.trial].evaluation > event.number
+        if event is not None and repeated:
             courses = {**courses, event.trial: courses[event.trial].until(event.number)}
         return Seen(
             courses=courses,
@@ -236,6 +237,7 @@ class Search:
             evaluations=self._courses.evaluations,
             key=self._objective.key_of,
             draw=self._proposals.draw,
+            kept=None if repeated else self._courses.standing,
         )
 
     @property

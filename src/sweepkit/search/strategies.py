@@ -61,6 +61,8 @@ def needed(study: StudyData, seen: Seen, spent: int) -> bool:
     """
     if study.confirm is None or study.budget.trials is None:
         return False
+    if study.budget.trials - spent > study.confirm.top:
+        return False  # without a look at all trials
     alive = (Ending.complete, Ending.running, Ending.paused)
     hopeful = sum(course.ending in alive and not course.spared for course in seen.courses.values())
     return hopeful - 1 + study.budget.trials - spent < study.confirm.top

@@ -13,8 +13,10 @@ paused resumes from its last checkpoint, whichever that is. What is still paused
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from sweepkit.study.configurations import Configuration
@@ -54,6 +56,59 @@ class Course:
         return replace(self, values={number: value for number, value in self.values.items() if number <= evaluation})
 
 
+Rank = tuple[float, int]
+"""Minus the sort key of a value, and the trial's number: what sorts trials, the best first."""
+
+
+class Standing:
+    """Where trials stand, kept while courses change, so that no decision has to go through all of them."""
+
+    def __init__(self, key: Callable[[float], float], courses: Mapping[int, Course]) -> None:
+        self._key, self._courses = key, courses
+        self._reached: dict[int, list[Rank]] = {}
+        self.paused: dict[int, list[Rank]] = {}
+        """Last evaluation → trials that paused there, the best first."""
+        for course in courses.values():
+            self._pause(course)
+
+    def reached(self, evaluation: int) -> Sequence[Rank]:
+        """Return the trials that reached an evaluation, the best first."""
+        if evaluation not in self._reached:
+            there = (course for course in self._courses.values() if evaluation in course.values)
+            self._reached[evaluation] = sorted(self._rank(course, evaluation) for course in there)
+        return self._reached[evaluation]
+
+    def change(self, old: Course | None, new: Course | None) -> None:
+        """Note that a course takes the place of another."""
+        for evaluation, ranks in self._reached.items():
+            for course, put in ((old, _remove), (new, insort)):
+                if course is not None and evaluation in course.values:
+                    put(ranks, self._rank(course, evaluation))
+        if old is not None and old.ending is Ending.paused:
+            _remove(self.paused[old.evaluation], self._rank(old, old.evaluation))
+        if new is not None:
+            self._pause(new)
+
+    def with_paused(self, course: Course) -> Standing:
+        """Return the same with one more that is paused, which stands where it stood."""
+        other = Standing(self._key, {})
+        other._courses, other._reached = self._courses, self._reached
+        other.paused = {evaluation: list(ranks) for evaluation, ranks in self.paused.items()}
+        other._pause(course)
+        return other
+
+    def _pause(self, course: Course) -> None:
+        if course.ending is Ending.paused:
+            insort(self.paused.setdefault(course.evaluation, []), self._rank(course, course.evaluation))
+
+    def _rank(self, course: Course, evaluation: int) -> Rank:
+        return -self._key(course.values.get(evaluation, float("nan"))), course.number
+
+
+def _remove(ranks: list[Rank], rank: Rank) -> None:
+    del ranks[bisect_left(ranks, rank)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Seen:
     """A study as a strategy sees it, at one moment."""
@@ -69,19 +124,30 @@ class Seen:
     draw: Callable[..., list[Configuration]]
     """``draw(count, near)`` returns at most so many configurations that the space and its constraints allow and that were not
     tried: at random, or half of them near the ones given (dimension → label)."""
+    kept: Standing | None = None
+    """Where these courses stand, if that was kept; it is found out otherwise."""
+
+    @cached_property
+    def standing(self) -> Standing:
+        """Where the trials stand at each evaluation, and which are paused there."""
+        return self.kept or Standing(self.key, self.courses)
 
     @property
     def paused(self) -> Sequence[Course]:
         """The paused trials: those with most evaluations first, among these the best first."""
-        paused = [course for course in self.courses.values() if course.ending is Ending.paused]
-        return sorted(
-            paused, key=lambda c: (-c.evaluation, -self.key(c.values.get(c.evaluation, float("nan"))), c.number)
-        )
+        return [self.courses[number] for _, ranks in self.paused_at for _, number in ranks]
+
+    @property
+    def paused_at(self) -> Sequence[tuple[int, Sequence[Rank]]]:
+        """The paused trials by their last evaluation, the highest first; there the best first."""
+        return sorted(((at, ranks) for at, ranks in self.standing.paused.items() if ranks), reverse=True)
 
     def with_paused(self, number: int) -> Seen:
         """Return the study as it would be if this trial were paused."""
         course = replace(self.courses[number], ending=Ending.paused)
-        return replace(self, courses={**self.courses, number: course})
+        already = self.courses[number].ending is Ending.paused
+        kept = self.standing if already else self.standing.with_paused(course)
+        return replace(self, courses={**self.courses, number: course}, kept=kept)
 
 
 @dataclass(frozen=True)
