@@ -47,7 +47,7 @@ from hypothesis import settings
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import imported
-from sweepkit.check.fields.installed import installed
+from sweepkit.check.fields.installed import read_installed
 from sweepkit.trial.worker import SPARE
 
 # `make test-all` asks for the thorough profile; at every commit a smaller sample is drawn.
@@ -64,7 +64,7 @@ DEADLINE_SECONDS = 10.0
 def pytest_configure(config: pytest.Config) -> None:
     """Find out once what the installed libraries accept, so that no test's command is the first to ask and says so."""
     if not hasattr(config, "workerinput"):
-        installed(MODEL_TYPES)
+        read_installed(MODEL_TYPES)
     imported.use()
 
 

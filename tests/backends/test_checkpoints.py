@@ -72,7 +72,7 @@ def test_a_checkpoint_that_is_not_as_it_was_written_is_set_aside_and_named(
         assert "trial 0 goes on from step 4" in caplog.text
         DAMAGE[how](path / name)
         assert there.resumable(0) == (None, 0) and "trial 0 starts over" in caplog.text
-        there.ended(0, keeps_best=False)
+        there.end(0, keeps_best=False)
         assert not (tmp_path / "runs/toy/trials/0000/last").exists()
 
 
@@ -86,7 +86,7 @@ def test_a_trial_goes_on_from_what_another_wrote_once_on_disk_and_stays_when_tha
         assert path is not None and step == 8
         assert [each.name for each in path.parent.iterdir()] == [path.name]
         assert (path / "model.safetensors").samefile(donated)
-    there.ended(0, keeps_best=False)
+    there.end(0, keeps_best=False)
     assert (path / "model.safetensors").stat().st_size == MODEL
 
 
@@ -122,8 +122,8 @@ def test_an_ended_trial_keeps_its_best_alone_and_only_if_it_may_be_ranked(tmp_pa
         for part in ("best", "last/checkpoint-4", "last.new/checkpoint-8"):
             write(tmp_path, number, part)
     there = checkpoints(tmp_path)
-    there.ended(0, keeps_best=True)
-    there.ended(1, keeps_best=False)
+    there.end(0, keeps_best=True)
+    there.end(1, keeps_best=False)
     left = {path.relative_to(tmp_path / "runs/toy/trials").as_posix() for path in tmp_path.glob("runs/toy/trials/*/*")}
     assert left == {"0000/best"}
 
@@ -166,6 +166,6 @@ def test_only_what_mlflow_stored_in_the_project_goes_through_a_link(tmp_path: Pa
     folder = project / "runs/toy/trials/0000"
     folder.mkdir(parents=True)
     (folder / "best").symlink_to(target)
-    checkpoints(project).ended(0, keeps_best=False)
+    checkpoints(project).end(0, keeps_best=False)
     assert not (folder / "best").is_symlink(), "the link goes"
     assert target.exists() is not (stored and inside)

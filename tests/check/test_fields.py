@@ -17,7 +17,7 @@ import pytest
 from sweepkit.check.fields import UNKNOWN, Field, facts
 from sweepkit.check.fields.arguments import RATIOS, REMOVED, RENAMED, SHORTHANDS
 from sweepkit.check.fields.describe import fields_of
-from sweepkit.check.fields.installed import _arguments, installed
+from sweepkit.check.fields.installed import _arguments, read_installed
 from sweepkit.check.rules.searching import options_of
 from sweepkit.study.errors import InputError
 from sweepkit.study.samplers import PRUNERS, SAMPLERS
@@ -103,7 +103,7 @@ def test_training_arguments_are_read_as_importing_them_says() -> None:
     from transformers import TrainingArguments
 
     fields = {each.name: each.default for each in dataclasses.fields(TrainingArguments) if each.init}
-    found = installed().training
+    found = read_installed().training
     assert set(found) == set(fields)
     known = {
         name: field.default for name, field in found.items() if not isinstance(field.default, (list, type(UNKNOWN)))
@@ -116,7 +116,7 @@ def test_closed_sets_are_those_of_the_enums() -> None:
     from transformers import SchedulerType
     from transformers.training_args import OptimizerNames
 
-    found = installed().training
+    found = read_installed().training
     assert found["lr_scheduler_type"].choices == tuple(each.value for each in SchedulerType)
     assert found["optim"].choices == tuple(each.value for each in OptimizerNames)
     assert found["train_sampling_strategy"].choices == ("random", "sequential", "group_by_length", "batch_rebalance")
@@ -124,7 +124,7 @@ def test_closed_sets_are_those_of_the_enums() -> None:
 
 
 def test_old_names_are_gone_and_the_tables_name_what_exists() -> None:
-    fields = set(installed().training)
+    fields = set(read_installed().training)
     assert fields & (RENAMED.keys() | REMOVED.keys()) == set()
     assert RENAMED.keys() & REMOVED.keys() == set()
     assert {text.split()[0] for text in RENAMED.values()} - fields == {"a"}  # "a model.* name, …"
@@ -139,7 +139,7 @@ MODELS = ("bert", "distilbert", "gpt2", "roberta", "vit", "llama")
 def test_configuration_fields_hold_what_the_configuration_holds(model_type: str) -> None:
     from transformers import CONFIG_MAPPING
 
-    found = installed(MODELS).configurations[model_type]
+    found = read_installed(MODELS).configurations[model_type]
     assert found is not None
     configuration = CONFIG_MAPPING[model_type]()
     missing = {name for name in configuration.to_dict() if name not in found and not name.startswith("_")}
@@ -150,12 +150,12 @@ def test_configuration_fields_hold_what_the_configuration_holds(model_type: str)
 
 
 def test_an_unknown_model_type_is_not_guessed() -> None:
-    assert installed(["no-such-model"]).configurations == {"no-such-model": None}
+    assert read_installed(["no-such-model"]).configurations == {"no-such-model": None}
 
 
 def test_lora_fields_are_those_of_peft() -> None:
     peft = pytest.importorskip("peft", reason="pip install 'sweepkit[peft]'")
-    adapters = installed().adapters
+    adapters = read_installed().adapters
     assert adapters is not None and adapters["LORA"].label == "LoraConfig"
     found = adapters["LORA"].fields
     assert set(found) <= {each.name for each in dataclasses.fields(peft.LoraConfig)}
@@ -336,11 +336,11 @@ def test_folders_that_an_imported_package_adds_to_the_path_change_nothing(
 
 @pytest.mark.real
 def test_a_check_imports_nothing_of_what_it_asks_about() -> None:
-    installed(["bert"])
+    read_installed(["bert"])
     script = (
         "import sys\n"
-        "from sweepkit.check.fields.installed import installed\n"
-        "installed(['bert'])\n"
+        "from sweepkit.check.fields.installed import read_installed\n"
+        "read_installed(['bert'])\n"
         "print([name for name in ('torch', 'transformers', 'peft', 'optuna', 'numpy') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

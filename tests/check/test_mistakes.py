@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from sweepkit.check.fields.installed import installed
+from sweepkit.check.fields.installed import read_installed
 from sweepkit.check.study_file import load_study
 from sweepkit.study.errors import StudyFileError
 from sweepkit.tasks.kinds import KINDS
@@ -27,7 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "model" / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_dropout_prob": 0.1}))
     for name, text in TABLE["files"].items():
         (folder / name).write_text(text)
-    installed(["bert"])
+    read_installed(["bert"])
     return folder
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from ruamel.yaml import YAML
 
 from sweepkit.check.fields import child
-from sweepkit.check.fields.installed import installed
+from sweepkit.check.fields.installed import read_installed
 from sweepkit.check.study_file import load_study
 from sweepkit.cli.plan import plan
 from sweepkit.study.errors import Problem, StudyFileError
@@ -118,7 +118,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists() and file not in STUDIES:
             link.symlink_to(file)
-    installed(["bert"])
+    read_installed(["bert"])
     child.answer("configuration", "bert")  # imports transformers, outside of the measured time
     for file in STUDIES:
         problems(folder / file.relative_to(ROOT), file.read_text(), seconds=60.0)

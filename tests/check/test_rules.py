@@ -17,8 +17,8 @@ from ruamel.yaml import YAML
 import sweepkit.check.rules
 import sweepkit.driver.run
 from making import sweep
-from sweepkit.check import Checked, find_problems, known_values, typed
-from sweepkit.check.fields.installed import installed
+from sweepkit.check import Checked, convert_numbers, find_problems, known_values
+from sweepkit.check.fields.installed import read_installed
 from sweepkit.check.study_file import load_study
 from sweepkit.cli import running as commands
 from sweepkit.study.configurations import Configurations
@@ -158,7 +158,7 @@ def test_mistakes_are_told_in_the_order_of_the_file() -> None:
 
 
 def test_a_large_closed_set_is_shown_by_what_is_near(home: Path) -> None:
-    many = len(installed().training["optim"].choices)
+    many = len(read_installed().training["optim"].choices)
     shown = "adamw_torch, adamw_torch_fused, adamw_torch_xla, adamw_torch_npu_fused"
     assert problems(training={"optim": "adamw"}) == [
         f"training.optim: expected one of {many} ({shown}, …), got adamw; did you mean adamw_torch?"
@@ -187,14 +187,14 @@ def test_a_sound_study_made_in_python_has_no_problems(home: Path) -> None:
 )
 def test_numbers_take_the_type_of_the_field_that_consumes_them(space: dict[str, Any], fitted: Any, home: Path) -> None:
     given = study(space=space)
-    (found,) = typed(given).space.values()
+    (found,) = convert_numbers(given).space.values()
     assert (found, type(found)) == (fitted, type(fitted))
     assert find_problems(given) == []
 
 
 def test_numbers_inside_branches_and_by_hand_are_fitted_too(home: Path) -> None:
     branches = {"adamw_torch": {"adam_beta2": {"low": 0, "high": 1}, "weight_decay": 0}, "adafactor": {}}
-    found = typed(
+    found = convert_numbers(
         study(space={"optim": {"choices": branches}}, training={"max_grad_norm": 1}, baseline={"adam_beta2": 1})
     )
     assert repr(found.space["optim"].choices["adamw_torch"]["adam_beta2"]) == repr(Float(low=0.0, high=1.0))
@@ -203,8 +203,10 @@ def test_numbers_inside_branches_and_by_hand_are_fitted_too(home: Path) -> None:
 
 
 def test_fitting_twice_changes_nothing(home: Path) -> None:
-    once = typed(study(space={"num_train_epochs": {"low": 1, "high": 5}, "warmup_steps": {"low": 1, "high": 9}}))
-    assert typed(once) == once
+    once = convert_numbers(
+        study(space={"num_train_epochs": {"low": 1, "high": 5}, "warmup_steps": {"low": 1, "high": 9}})
+    )
+    assert convert_numbers(once) == once
 
 
 def test_a_hub_id_that_was_never_downloaded_takes_any_model_name(home: Path) -> None:
@@ -498,7 +500,7 @@ def test_a_study_is_checked_once_however_it_is_run(home: Path, monkeypatch: pyte
     def run_checked(checked: Checked, **_: Any) -> None:
         raise _Reached(checked)
 
-    steps = ["consumers_of", "typed", "known_values"]
+    steps = ["consumers_of", "convert_numbers", "known_values"]
     for name in steps:
         monkeypatch.setattr(sweepkit.check.rules, name, counted(name))
     monkeypatch.setattr(sweepkit.driver.run, "run_checked", run_checked)

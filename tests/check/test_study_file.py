@@ -20,7 +20,7 @@ import toys
 from sweepkit.check import check, known_values
 from sweepkit.check.schema import explain, schema
 from sweepkit.check.study_file import load_study, read_study, same, to_yaml
-from sweepkit.check.yaml import dotted, read, split
+from sweepkit.check.yaml import key_text, read, split
 from sweepkit.study.errors import StudyFileError
 from sweepkit.study.formulas import derive
 from sweepkit.study.parameters import Choice, Expression, Float, Int
@@ -124,7 +124,7 @@ def test_check_can_be_left_out_but_not_the_rules_of_the_data(home: Path) -> None
 def test_paths_are_written_as_they_are_found() -> None:
     document = read("space:\n  model.x:\n    choices:\n      a.b:\n        y: {low: 1}\nenqueue:\n  - {z: 1}\n", "f")
     keys = ("space", "model.x", "choices", "a.b", "y", "low")
-    assert dotted(keys) == "space.model.x.a.b.y.low"
+    assert key_text(keys) == "space.model.x.a.b.y.low"
     assert document.locate("space.model.x.a.b.y.low") == keys
     assert document.locate("enqueue[0].z") == ("enqueue", 0, "z")
     assert document.locate("space.nothing.here") == ("space",)

@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
-from sweepkit.check import find_problems, typed
+from sweepkit.check import convert_numbers, find_problems
 from sweepkit.check.study_file import read_study, same
 from sweepkit.check.wandb import Imported, import_sweep
 from sweepkit.check.wandb_parameters import DISTRIBUTIONS, Fixed, Multiples, convert
@@ -220,7 +220,7 @@ def test_what_has_no_equal_is_told_with_its_line(project: Path, name: str) -> No
 def test_the_written_file_loads_as_the_same_study(project: Path, name: str) -> None:
     found = imported(name, project)
     (project / "study.yaml").write_text(found.text("sweep.yaml"))
-    assert same(read_study(project / "study.yaml"), typed(found.study))
+    assert same(read_study(project / "study.yaml"), convert_numbers(found.study))
 
 
 @pytest.mark.parametrize("name", MEANT)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from sweepkit.check.study_file import read_study
 from sweepkit.check.wandb import FILL_IN, Imported, import_sweep
-from sweepkit.check.wandb_metrics import meant
+from sweepkit.check.wandb_metrics import find_metric
 from sweepkit.cli import app
 from sweepkit.study.parameters import Choice
 
@@ -166,5 +166,5 @@ def test_what_is_left_to_do_is_what_the_file_lacks(project: Path) -> None:
     ],
 )
 def test_usual_names_of_metrics_are_those_that_the_task_reports(written: str, name: str) -> None:
-    found = meant(written, {"eval_accuracy", "eval_f1", "eval_loss", "eval_runtime"})
+    found = find_metric(written, {"eval_accuracy", "eval_f1", "eval_loss", "eval_runtime"})
     assert (found.name, found.question) == (name, "")

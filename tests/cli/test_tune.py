@@ -44,7 +44,7 @@ def measured(project: Path, monkeypatch: pytest.MonkeyPatch) -> list[Measured]:
         host = Host(slots=2, start_seconds=5.0, data_bytes=0.0)
         return forecast(study, Largest(hyperparameters={}, peak_memory_mb=1.0), steps, host)
 
-    monkeypatch.setattr(writing, "probed", probed)
+    monkeypatch.setattr(writing, "run_probe", probed)
     return steps
 
 
@@ -99,7 +99,7 @@ def test_an_interruption_of_the_plan_ends_with_130_and_writes_nothing(
     def interrupted(checked: Checked) -> Forecast:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(writing, "probed", interrupted)
+    monkeypatch.setattr(writing, "run_probe", interrupted)
     made = tune("reviews.csv", "--model", "tiny")
     assert made.exit_code == 130 and "no study was written" in made.output
     assert not Path("reviews-tuned").exists()

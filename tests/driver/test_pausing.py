@@ -227,7 +227,7 @@ def test_only_one_of_two_drivers_takes_a_paused_trial(played: Play) -> None:
     other = Search(played.study, played.storage, Proposer(played.study, known_values(played.study)))
     both = [played.search.ask(), other.ask()]
     assert len({each.number for each in both if each}) == 2 and number == 8
-    paused = played.search.paused()[0]
+    paused = played.search.paused_trials()[0]
     assert played.search.close_paused(paused, "first") and other.close_paused(paused, "second") is None
 
 

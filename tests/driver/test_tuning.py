@@ -30,7 +30,7 @@ def room(seconds: float = 600.0, **changes: Any) -> Room:
 
 
 def test_a_trial_is_overhead_epochs_and_four_evaluations() -> None:
-    plan = room().planned(3)
+    plan = room().plan_for(3)
     assert plan.trial_seconds == 1 + 3 * 1.0 + 4 * 0.5
     assert plan.confirm_seconds == 5 * 6  # nine runs, two at a time
     assert plan.search_seconds == 0.9 * 600 - 10 - 30 - 6
@@ -38,7 +38,7 @@ def test_a_trial_is_overhead_epochs_and_four_evaluations() -> None:
 
 
 def test_the_baseline_counts_whole_and_the_others_half() -> None:
-    plan = room(100).planned(3)
+    plan = room(100).plan_for(3)
     assert plan.search_seconds == 44
     assert plan.trials == int(1 + (44 * 2 / 6 - 1) / 0.5) == 28
 
@@ -74,11 +74,11 @@ def test_a_length_that_was_said_stays() -> None:
 
 
 def test_long_evaluations_see_fewer_rows() -> None:
-    plan = room(eval_rows=10_000, evaluation_seconds=6.0).planned(3)
+    plan = room(eval_rows=10_000, evaluation_seconds=6.0).plan_for(3)
     assert plan.eval_rows == 625  # 1.5 of 24 seconds, half of the training
     assert plan.trial_seconds == pytest.approx(1 + 3 + 1.5 + 4 * 0.25)
-    assert room(eval_rows=300, evaluation_seconds=600.0).planned(3).eval_rows == 256
-    assert room(eval_rows=200, evaluation_seconds=600.0).planned(3).eval_rows is None
+    assert room(eval_rows=300, evaluation_seconds=600.0).plan_for(3).eval_rows == 256
+    assert room(eval_rows=200, evaluation_seconds=600.0).plan_for(3).eval_rows is None
 
 
 @pytest.mark.parametrize("seconds", [-5.0, 0.0, 20.0, 60.0])

@@ -11,7 +11,7 @@ import pytest
 
 from making import sweep, toy_study
 from postgres import postgres
-from sweepkit.check import Checked, known_values, typed
+from sweepkit.check import Checked, convert_numbers, known_values
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import Outcome, Replacements, run, run_checked
 from sweepkit.report.rows import read
@@ -49,7 +49,7 @@ class Damaging(Watcher):
 
 def study_of(project: Path, name: str, **keys: Any) -> StudyData:
     """Return a study of two trials whose values follow from their weights, the first trial the better one."""
-    return typed(
+    return convert_numbers(
         toy_study(
             project,
             name=name,

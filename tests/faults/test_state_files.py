@@ -16,7 +16,7 @@ import pytest
 
 from making import toy_study
 from sweepkit import cli
-from sweepkit.check import Checked, known_values, typed
+from sweepkit.check import Checked, convert_numbers, known_values
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver import run as driver
 from sweepkit.report.answer import FinalTest, write_test
@@ -72,7 +72,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("whole")
     (root / "pyproject.toml").touch()
     for name in ("toy", "other"):
-        study = typed(toy_study(root, name=name, budget={"trials": TRIALS}))
+        study = convert_numbers(toy_study(root, name=name, budget={"trials": TRIALS}))
         (root / f"{name}.yaml").write_text(to_yaml(study))
         trained(study)
         for file in ("spent_json", "data_json"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from making import toy_study
-from sweepkit.check import Checked, known_values, typed
+from sweepkit.check import Checked, convert_numbers, known_values
 from sweepkit.driver.run import Outcome, Replacements, Watcher, run_checked
 from sweepkit.report.watch import Switch
 from sweepkit.study.study import StudyData
@@ -60,7 +60,7 @@ def zero(file: Path) -> None:
 def test_a_trial_goes_on_from_a_whole_checkpoint_alone(
     project: Path, name: str, damage: Callable[[Path], None], whole: bool
 ) -> None:
-    study = typed(toy_study(project, budget={"trials": 1}, backend={"parallel": 1}))
+    study = convert_numbers(toy_study(project, budget={"trials": 1}, backend={"parallel": 1}))
     switch = Switch()
     assert ran(study, Stopping(switch), switch).status == "interrupted"
     [checkpoint] = (study.place.trial(0) / "last").iterdir()

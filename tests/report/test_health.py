@@ -12,7 +12,7 @@ import pytest
 
 from making import toy_study
 from sweepkit.report.evidence import Course, Evidence, Stint
-from sweepkit.report.health import UNCHECKED, findings, unchecked
+from sweepkit.report.health import UNCHECKED, checks_without_data, findings
 from sweepkit.report.verdict import Candidate, Verdict, judge
 from sweepkit.trial.trial import Ending, Trial
 
@@ -59,7 +59,7 @@ def test_a_study_in_good_health_has_no_finding(project: Path) -> None:
 def lacking(project: Path, rows: Sequence[Trial], **keys: Any) -> list[str]:
     """Return the checks that lack data in a study with these trials, and what each needs."""
     study = toy_study(project, **{"space": RATE, "budget": {"trials": len(rows) or 1}, **keys})
-    return unchecked(Evidence(study, rows))
+    return checks_without_data(Evidence(study, rows))
 
 
 def test_checks_without_enough_data_are_listed_with_what_they_need(project: Path) -> None:

@@ -14,13 +14,13 @@ from markupsafe import escape
 
 from making import toy_study
 from sweepkit import report
-from sweepkit.check import known_values, typed
+from sweepkit.check import convert_numbers, known_values
 from sweepkit.check.find import stored_study
 from sweepkit.check.study_file import to_yaml
 from sweepkit.cli import app
 from sweepkit.report.answer import Answer
 from sweepkit.report.evidence import Evidence, gather
-from sweepkit.report.health import Finding, unchecked
+from sweepkit.report.health import Finding, checks_without_data
 from sweepkit.report.mirror import importances
 from sweepkit.report.page import html
 from sweepkit.report.rows import read
@@ -40,7 +40,9 @@ from sweepkit.trial.trial import Ending, Trial
 
 def finished_study(project: Path, *, best_at_edge: bool, **keys: Any) -> StudyData:
     """Return a study of twelve trials whose value rises towards one end of the learning rate, or peaks in its middle."""
-    study = typed(toy_study(project, **{"budget": {"trials": 12}, "sampler": {"type": "qmc", "seed": 0}, **keys}))
+    study = convert_numbers(
+        toy_study(project, **{"budget": {"trials": 12}, "sampler": {"type": "qmc", "seed": 0}, **keys})
+    )
     identify(study.place, study)
     search = Search(study, open_storage(study.place, study), Proposer(study, known_values(study)))
     while (asked := search.ask()) is not None:
@@ -159,7 +161,7 @@ def test_the_page_holds_the_settings_the_choices_every_trial_the_study_file_and_
     (lacking,) = re.findall(
         r"12 of 12 trials complete: \d+ of \d+ checks had enough data\. Not checked: (.*?)\. In brackets", page
     )
-    assert lacking.split(", ") == unchecked(gather(study))
+    assert lacking.split(", ") == checks_without_data(gather(study))
 
 
 def test_passwords_in_the_urls_of_storage_and_tracking_are_not_in_the_page(project: Path) -> None:

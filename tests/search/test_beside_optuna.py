@@ -55,7 +55,7 @@ def test_a_trial_of_study_ask_is_left_out_and_said(search: Search) -> None:
     (said,) = search.news()
     assert said.startswith(f"trial {asked.number} is left out: it was made by plain Optuna")
     assert search.news() == []
-    assert search.unfinished() == [], "it is not taken for a trial that a dead driver left"
+    assert search.take_over() == [], "it is not taken for a trial that a dead driver left"
 
 
 def test_a_better_value_of_study_optimize_is_not_this_studys_best_and_counts_in_no_budget(search: Search) -> None:

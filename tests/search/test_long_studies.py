@@ -32,7 +32,7 @@ from sweepkit.search.search import Search
 from sweepkit.search.storage import open_journal, open_storage
 from sweepkit.search.strategy import Seen
 from sweepkit.search.window import BETTER, Window
-from sweepkit.study.samplers import make_pruner, resolved
+from sweepkit.study.samplers import make_pruner, resolve_auto
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
 
@@ -61,7 +61,7 @@ def play(study: StudyData, dice: random.Random) -> Iterator[tuple[Any, Any]]:
     storage, spec, last = search.records.storage, study.pruner, dice.randint(1, 9)
 
     def made(evaluations: int | None) -> optuna.pruners.BasePruner:
-        return make_pruner(spec.kind, resolved(spec.kind, spec.options, evaluations))
+        return make_pruner(spec.kind, resolve_auto(spec.kind, spec.options, evaluations))
 
     optunas = Pruning(search.records, search._proposals.pruner_view, made)
     domain = {"x": FloatDistribution(0, 1)}
@@ -242,7 +242,7 @@ def test_samplers_see_what_is_stored_in_every_ending(project: Path) -> None:
     search = history_of(InMemoryStorage(), 150, random.Random(1), study)
     stored = search.records.storage.get_all_trials(0, deepcopy=False)
     shown = search._proposals.view(records.blank(150, -1))._trials()
-    plain = [search._proposals.judged(trial) for trial in stored if not trial.user_attrs.get("partial")]
+    plain = [search._proposals.judge(trial) for trial in stored if not trial.user_attrs.get("partial")]
     assert [vars(trial) for trial in shown] == [vars(trial) for trial in plain]
 
 
@@ -370,4 +370,4 @@ def test_a_search_reads_what_another_process_changed(project: Path, monkeypatch:
             first.storage.set_trial_state_values(trial_id(trial), TrialState.PRUNED)
     history.read()
     assert history.running == {0, 2}
-    assert history.changed(0)[1] == [0, 1, 2, 3] and history.changed(history.changed(0)[0])[1] == []
+    assert history.changes(0)[1] == [0, 1, 2, 3] and history.changes(history.changes(0)[0])[1] == []

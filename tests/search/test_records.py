@@ -212,7 +212,7 @@ def test_a_trial_whose_driver_died_after_recording_its_ending_is_closed_and_not_
     search.ask()
     search.records.note(search.records.get(0), values=[0.5], ending="complete")
     resumed = Search(study, storage, Proposer(study, {}))
-    assert resumed.unfinished() == []
+    assert resumed.take_over() == []
     assert (resumed.records.get(0).state, resumed.records.get(0).values) == (TrialState.COMPLETE, [0.5])
 
 

@@ -98,7 +98,7 @@ def test_a_driver_killed_between_asking_and_telling_leaves_one_trial_to_go_on_wi
         one(search)
     asked = search.ask()
     assert asked is not None
-    (left,) = opened(cut).unfinished()
+    (left,) = opened(cut).take_over()
     assert (left.number, dict(left.params)) == (3, straight[3])
 
 

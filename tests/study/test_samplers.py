@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from sweepkit.study.errors import InputError
-from sweepkit.study.samplers import PRUNERS, SAMPLERS, Pruner, listed, make_pruner
+from sweepkit.study.samplers import PRUNERS, SAMPLERS, Pruner, list_names, make_pruner
 from sweepkit.study.study import PrunerSpec, SamplerSpec
 
 
@@ -43,7 +43,7 @@ def test_advice_names_the_evaluation_that_must_be_passed() -> None:
 
 def test_the_study_file_s_reference_lists_both_tables() -> None:
     for spec, table in ((SamplerSpec, SAMPLERS), (PrunerSpec, PRUNERS)):
-        assert listed(table) in str(spec.model_fields["type"].description)
+        assert list_names(table) in str(spec.model_fields["type"].description)
 
 
 @pytest.mark.real

@@ -174,7 +174,7 @@ def test_a_dropped_checkpoint_leaves_the_disk_before_mlflow_hears_of_it(home: Pa
     tracker = kept(study, [0, 1], classifier)
     tracker.close({"best": 0})
     for number in (0, 1):
-        Checkpoints(study.place, limit_bytes=None, pinned=tracker.registered()).ended(number, keeps_best=False)
+        Checkpoints(study.place, limit_bytes=None, pinned=tracker.registered()).end(number, keeps_best=False)
     (left,) = weights(home)
     assert "mlartifacts" in left.parts, "what is registered stays"
     assert list(study.place.trials.glob("*/mlflow")) == []

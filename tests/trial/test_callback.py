@@ -14,7 +14,7 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from making import toy_study
-from sweepkit.study.damage import broken
+from sweepkit.study.damage import find_damage
 from sweepkit.study.errors import TrialFailed
 from sweepkit.study.paths import SEAL
 from sweepkit.trial.callback import Diverged, TrialCallback
@@ -121,9 +121,9 @@ def test_a_resumable_checkpoint_is_sealed_and_a_link_in_its_place_leads_nowhere(
         written.mkdir()
         (written / "optimizer.pt").write_bytes(b"weights")
         path = callback._keep_last(written)
-    assert (broken(path), (path / SEAL).is_file()) == ("", True)
+    assert (find_damage(path), (path / SEAL).is_file()) == ("", True)
     (path / "optimizer.pt").write_bytes(b"weighty")
-    assert broken(path) == "optimizer.pt"
+    assert find_damage(path) == "optimizer.pt"
     assert [each.name for each in (tmp_path / "last").iterdir()] == ["checkpoint-8"]
     assert (elsewhere / "precious").is_dir()
 

@@ -68,9 +68,9 @@ def test_a_check_knows_their_names_and_that_nothing_is_pruned_by_them(project: P
 
 @pytest.mark.parametrize("written", ["train_runtime", "train/train_runtime", "trainable_parameters"])
 def test_an_imported_sweep_may_name_them(written: str) -> None:
-    from sweepkit.check.wandb_metrics import meant
+    from sweepkit.check.wandb_metrics import find_metric
 
-    assert meant(written, {"eval_loss"}) == (written.rpartition("/")[2], "", "")
+    assert find_metric(written, {"eval_loss"}) == (written.rpartition("/")[2], "", "")
 
 
 def trained(study: StudyData, *, number: int, answer: str = "continue", **keys: Any) -> Kept:

@@ -34,7 +34,7 @@ from sweepkit.study.names import field_of
 from sweepkit.study.paths import TASK
 from sweepkit.study.study import StudyData
 from sweepkit.tasks import by_value
-from sweepkit.tasks.arguments import REPORTERS, SWEEPKIT_DEFAULTS, owned, reporters
+from sweepkit.tasks.arguments import REPORTERS, SWEEPKIT_DEFAULTS, reporters, why_owned
 from sweepkit.tasks.task import Task
 from sweepkit.trial.log import TrialLog
 from sweepkit.trial.trial import Trial
@@ -232,13 +232,13 @@ def _send(task: type[Task], study: StudyData) -> tuple[StudyData, type[Task] | N
 def _training(trainer: Trainer) -> dict[str, Any]:
     """Return the Trainer's arguments that differ from their defaults, without those that sweepkit sets itself."""
     result: dict[str, Any] = {
-        name: _plain(getattr(trainer.args, name)) for name in SWEEPKIT_DEFAULTS if not owned(name)
+        name: _plain(getattr(trainer.args, name)) for name in SWEEPKIT_DEFAULTS if not why_owned(name)
     }
     known = [name for name in reporters(result.pop("report_to")) if name in REPORTERS]
     result |= {"report_to": known} if known else {}
     carried = own_arguments(trainer.args)
     for entry in fields(trainer.args):
-        if not entry.init or owned(entry.name) or entry.name in {*FILLED_IN, *carried, "report_to"}:
+        if not entry.init or why_owned(entry.name) or entry.name in {*FILLED_IN, *carried, "report_to"}:
             continue
         value = _written(entry.name, _plain(getattr(trainer.args, entry.name)))
         default = entry.default_factory() if callable(entry.default_factory) else entry.default

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sweepkit.study.damage import broken, note, put_aside, settle
+from sweepkit.study.damage import find_damage, note, put_aside, settle
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.files import link_or_copy, make_own, remove
 from sweepkit.study.paths import BEST, BEST_OLD, CHECKPOINTS, LAST, LAST_NEW, MODEL, TORN, Place
@@ -80,7 +80,7 @@ class Checkpoints:
         whole: tuple[Path | None, int] = (None, 0)
         torn: list[Path] = []
         for step, path in found:
-            if not (name := broken(path)):
+            if not (name := find_damage(path)):
                 whole = path, step
                 break
             torn.append(path / name)
@@ -120,7 +120,7 @@ class Checkpoints:
         self._sizes[role] = float(_bytes(path))
         self._coming.get(number, {}).pop(role, None)
 
-    def ended(self, number: int, *, keeps_best: bool) -> None:
+    def end(self, number: int, *, keeps_best: bool) -> None:
         """Remove the resumable checkpoint of a trial that ended for good, and its best one unless that is kept."""
         folder = self.folder(number)
         self._coming.pop(number, None)
@@ -154,11 +154,11 @@ class Checkpoints:
         self._holding.add(number)
         return going, fits and "last" in self._coming[number]
 
-    def paused(self, number: int) -> None:
+    def pause(self, number: int) -> None:
         """Note that a trial writes nothing more until it goes on."""
         self._coming.pop(number, None)
 
-    def exceeded(self, number: int, paused: Sequence[int]) -> str:
+    def find_limit(self, number: int, paused: Sequence[int]) -> str:
         """Return the limit that does not hold once this trial has written and these are paused, by its key; else empty."""
         self._coming[number] = dict(self._sizes)
         self._holding.add(number)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sweepkit.check.merging import as_mapping, beneath, label_of
-from sweepkit.check.yaml import Document, Keys, dotted, read_file
+from sweepkit.check.yaml import Document, Keys, key_text, read_file
 from sweepkit.study import messages
 from sweepkit.study.errors import Problem, StudyFileError
 
@@ -93,7 +93,7 @@ def with_accelerate(document: Document, home: Path) -> tuple[Document, list[Prob
     if not file.is_file():
         message = f"there is no file {name} (looked in {home})"
         place = (origin.file, origin.line) if origin else (None, None)
-        document.problems.append(Problem(dotted(_KEY), message, *place))
+        document.problems.append(Problem(key_text(_KEY), message, *place))
         return document, []
     try:
         config = _Config(read_file(file, label_of(file)), file.parent)
@@ -283,7 +283,7 @@ class _Config:
 
     def problem(self, key: Keys, message: str) -> Problem:
         origin = self.document.origin(key) or self.document.origins[()]
-        return Problem(dotted(key), message, origin.file, origin.line)
+        return Problem(key_text(key), message, origin.file, origin.line)
 
     def refuse(self, key: Keys, message: str) -> None:
         self.result.problems.append(self.problem(key, message))

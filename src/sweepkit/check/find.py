@@ -14,7 +14,7 @@ from sweepkit.check.study_file import load_study
 from sweepkit.check.study_file import read_study as read_study_file
 from sweepkit.study.damage import fault_of
 from sweepkit.study.errors import DamagedFile, InputError, StudyNotFound, SweepError, nearest
-from sweepkit.study.identity import Identity, not_recorded, with_secrets
+from sweepkit.study.identity import Identity, missing_secret, with_secrets
 from sweepkit.study.paths import RUNS, STUDY, TRIALS, Place, has_runs, project_root, study_files
 from sweepkit.study.secrets import lost
 from sweepkit.study.study import StudyData
@@ -120,7 +120,7 @@ def stored_study(folder: Path, written: StudyData | None = None, *, whole: bool 
         known = written.model_dump(mode="json", by_alias=True)
     gone = [path for path in lost(plain, known) if path.startswith(("task.", "training."))]
     if whole and gone:
-        raise not_recorded(gone[0])
+        raise missing_secret(gone[0])
     try:
         return StudyData.model_validate_json(json.dumps(with_secrets(plain, known))).at(home)
     except ValidationError as error:
@@ -141,7 +141,7 @@ def find_run(argument: str) -> StudyData:
     """Return a study as it last ran, for commands that look at results; a file that never ran stands for itself."""
     found = read_study(argument)
     folder = found.place.folder
-    if not (folder / STUDY).exists() and not found.place.logged():
+    if not (folder / STUDY).exists() and not found.place.next_number():
         return found
     ran = stored_study(folder, found)
     # What the file says of addresses wins.

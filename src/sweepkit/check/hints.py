@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from sweepkit.check.fields.arguments import SHORTHANDS
-from sweepkit.check.fields.installed import installed
+from sweepkit.check.fields.installed import read_installed
 from sweepkit.check.wandb_parameters import Fixed, Multiples, convert
-from sweepkit.check.yaml import dotted
+from sweepkit.check.yaml import key_text
 from sweepkit.study import messages, words
 from sweepkit.study.parameters import Choice
 from sweepkit.study.study import StudyData
@@ -60,12 +60,12 @@ _PARAMETER: Mapping[str, str] = {
 WAYS = ("low", "high", "choices", "expression")
 
 
-def meant(keys: Sequence[str | int], error: ErrorDetails) -> str:
+def suggest(keys: Sequence[str | int], error: ErrorDetails) -> str:
     """Return ``"; did you mean X?"`` or what to write for an unknown key or a wrong value; empty without a guess."""
     value, head = error["input"], str(keys[0]) if keys else ""
     if error["type"] == "extra_forbidden":
         home, _, name = (path := elsewhere(keys, value)).rpartition(".")
-        return _question(name if home == dotted(tuple(keys[:-1])) else path)
+        return _question(name if home == key_text(tuple(keys[:-1])) else path)
     if not isinstance(value, str) or len(value) > 50:
         return _section(head, value) if len(keys) == 1 else ""
     known = _VALUES.get(head, {}).get(value.lower().replace("-", "_"), "")
@@ -95,7 +95,7 @@ def _section(name: str, value: Any) -> str:
 
 def elsewhere(keys: Sequence[str | int], value: Any) -> str:
     """Return the path that was meant by an unknown key; empty without a guess."""
-    key, home = str(keys[-1]), dotted(tuple(keys[:-1]))
+    key, home = str(keys[-1]), key_text(tuple(keys[:-1]))
     if keys[0] == "space":
         near = [_PARAMETER.get(key) or next(iter(get_close_matches(key, _PARAMETER_KEYS, n=1)), "")]
         return f"{home}.{near[0]}" if near[0] else ""
@@ -110,7 +110,7 @@ def elsewhere(keys: Sequence[str | int], value: Any) -> str:
     if near := get_close_matches(key, beside, n=1):
         return f"{home}.{near[0]}".strip(".")
     name = SHORTHANDS.get(key, key)
-    if name in installed().training:
+    if name in read_installed().training:
         return f"{'space' if isinstance(value, dict) else 'training'}.{name}"
     near = get_close_matches(key, known, n=1, cutoff=0.75)
     return name if "." in name else known[near[0]] if near else ""

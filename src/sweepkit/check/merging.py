@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sweepkit.check.yaml import Document, Keys, Origin, dotted, read, read_file, split
+from sweepkit.check.yaml import Document, Keys, Origin, key_text, read, read_file, split
 from sweepkit.study.errors import Problem, StudyFileError, nearest
 from sweepkit.study.files import exists
 from sweepkit.study.names import UNSET, find, is_inside
@@ -223,8 +223,8 @@ def flat(document: Document) -> Document:
         return document
     result = Document({**document.data, "space": flattened}, {}, document.problems)
     for keys, origin in document.origins.items():
-        moved = result.locate(dotted(keys)) if keys[:1] == ("space",) else keys
-        if dotted(moved) == dotted(keys):
+        moved = result.locate(key_text(keys)) if keys[:1] == ("space",) else keys
+        if key_text(moved) == key_text(keys):
             result.origins[moved] = origin
     return result
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from sweepkit.check.fields import UNKNOWN, Field
-from sweepkit.check.fields.installed import installed, peft_fields
+from sweepkit.check.fields.installed import peft_fields, read_installed
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.study import StudyData
-from sweepkit.tasks.arguments import owned
+from sweepkit.tasks.arguments import why_owned
 from sweepkit.tasks.kinds import KINDS, kind_class
 
 _JSON = {
@@ -52,8 +52,8 @@ def schema() -> dict[str, Any]:
 
 
 def _fields() -> Iterator[tuple[str, Field]]:
-    found = installed()
-    yield from ((name, field) for name, field in found.training.items() if owned(name) is None)
+    found = read_installed()
+    yield from ((name, field) for name, field in found.training.items() if why_owned(name) is None)
     peft = peft_fields(found.adapters, found.adapters) if found.adapters else {}
     yield from ((f"peft.{name}", field) for name, field in peft.items())
 

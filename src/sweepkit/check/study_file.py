@@ -14,10 +14,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
-from sweepkit.check import Checked, examine, hints, typed
+from sweepkit.check import Checked, convert_numbers, examine, hints
 from sweepkit.check.accelerate import with_accelerate
 from sweepkit.check.merging import as_mapping, with_overrides, with_recipe
-from sweepkit.check.yaml import Document, Keys, Origin, dotted, read_file
+from sweepkit.check.yaml import Document, Keys, Origin, key_text, read_file
 from sweepkit.study import messages
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.parameters import Choice, Expression, Float, Int
@@ -60,7 +60,7 @@ def read_study(path: Path | str, overrides: Iterable[str] = ()) -> StudyData:
     file = _StudyFile(path, overrides)
     if file.problems or file.study is None:
         raise file.error()
-    return typed(file.study)
+    return convert_numbers(file.study)
 
 
 def merged(keys: Mapping[str, Any], home: Path) -> tuple[dict[str, Any], list[Problem]]:
@@ -128,13 +128,13 @@ class _StudyFile:
                 guessed = {hints.elsewhere(keys, each["input"]) for keys, each in unknown.items()} - {""}
                 self._hidden |= {path for path in guessed if path.partition(".")[0] not in self._data}
                 for keys, (errors, model, whole) in broken.items():
-                    path = dotted(keys)
+                    path = key_text(keys)
                     misspelled = _is(errors, "missing") and any(_within(each, path) for each in guessed)
                     if path not in unreadable and not _overlap(path, before) and not misspelled:
-                        hint = hints.meant(keys, errors[0])
+                        hint = hints.suggest(keys, errors[0])
                         self.problems.append(Problem(path, messages.sentence(errors, model, hint)))
                     # The options of an unknown sampler or pruner cannot be judged.
-                    self._hidden.add(dotted(whole[:-1] if whole[-1:] == ("type",) else whole))
+                    self._hidden.add(key_text(whole[:-1] if whole[-1:] == ("type",) else whole))
                     _leave_out(self._data, whole)
                 self._stand_in()
         return None

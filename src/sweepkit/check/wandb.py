@@ -15,9 +15,9 @@ from typing import Any
 from sweepkit.check import Consumers, consumers_of
 from sweepkit.check.fields import Field
 from sweepkit.check.study_file import to_yaml
-from sweepkit.check.wandb_metrics import meant
+from sweepkit.check.wandb_metrics import find_metric
 from sweepkit.check.wandb_parameters import Converted, Domain, Fixed, Multiples, convert, find_name
-from sweepkit.check.yaml import Document, Keys, dotted, read_file
+from sweepkit.check.yaml import Document, Keys, key_text, read_file
 from sweepkit.study.errors import Problem, StudyFileError
 from sweepkit.study.objective import Goal, Objective
 from sweepkit.study.parameters import Choice, Expression, Float, Int
@@ -108,7 +108,7 @@ class _Import:
                 ("parameters",), "leaves nothing to search: say in space what may vary, or every trial is the same"
             )
         sections = {"sampler": {"type": self.sampler()}, "budget": self.budget(target), "pruner": self.pruner()}
-        self.ignored()
+        self.warn_ignored()
         if self.refused:
             raise StudyFileError(sorted(self.refused, key=lambda problem: problem.line or 0))
         named = {"name": self.name(), "question": str(self.given.get("description") or "")}
@@ -118,7 +118,7 @@ class _Import:
 
     def remark(self, where: list[Problem], keys: Keys, message: str) -> None:
         origin = self.document.origin(keys)
-        where.append(Problem(dotted(keys), message, self.label, origin.line if origin else None))
+        where.append(Problem(key_text(keys), message, self.label, origin.line if origin else None))
 
     def note(self, keys: Keys, message: str) -> None:
         self.remark(self.notes, keys, message)
@@ -260,7 +260,7 @@ class _Import:
             self.note(keys, "has no goal, which means minimize")
         for key in given.keys() - {"name", "goal", "target"}:
             self.warn((*keys, key), "has no equivalent; diverged and out-of-memory trials count as the worst so far")
-        name, split, question = meant(written := given["name"], self.reported)
+        name, split, question = find_metric(written := given["name"], self.reported)
         if split in ("train", "training", "test"):
             self.warn((*keys, "name"), f"trials are compared by their evaluations: {written} becomes {name}")
         elif name != written:
@@ -328,7 +328,7 @@ class _Import:
         self.note((here,), "hyperband is asha here; it counts evaluations, not logged steps")
         return {"type": "asha", "min_resource": int(least or 1), "reduction_factor": factor}
 
-    def ignored(self) -> None:
+    def warn_ignored(self) -> None:
         for key, value in self.given.items():
             if key == "command":
                 flags = [word for word in value if str(word).startswith("-")] if isinstance(value, list) else []

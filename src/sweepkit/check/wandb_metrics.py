@@ -45,7 +45,7 @@ _USUAL = {
 }
 
 
-class Meant(NamedTuple):
+class FoundMetric(NamedTuple):
     """A metric of a study."""
 
     name: str
@@ -55,18 +55,18 @@ class Meant(NamedTuple):
     """What to ask where the task reports no such metric; empty where it does, or where that is unknown."""
 
 
-def meant(written: str, reported: Collection[str] | None) -> Meant:
+def find_metric(written: str, reported: Collection[str] | None) -> FoundMetric:
     """Return the metric behind a name such as ``val_acc`` or ``Validation/F1-Score``.
 
     ``reported`` are the task's ``eval_*`` names; None where only running it can tell.
 
-    >>> meant("Validation/Accuracy", {"eval_accuracy"})
-    Meant(name='eval_accuracy', split='validation', question='')
-    >>> meant("epoch/val_loss", None).name, meant("bestF1", {"eval_f1", "eval_loss"}).name
+    >>> find_metric("Validation/Accuracy", {"eval_accuracy"})
+    FoundMetric(name='eval_accuracy', split='validation', question='')
+    >>> find_metric("epoch/val_loss", None).name, find_metric("bestF1", {"eval_f1", "eval_loss"}).name
     ('eval_loss', 'eval_f1')
     """
     if (leaf := written.rpartition("/")[2]) in COSTS:
-        return Meant(leaf, "")
+        return FoundMetric(leaf, "")
     parts = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", written).lower())
     split = next((part for part in parts if part in _SPLITS), "")
     inner = [part for part in parts if part not in _SPLITS]
@@ -77,7 +77,7 @@ def meant(written: str, reported: Collection[str] | None) -> Meant:
     known |= {_joined(name): name for each in reported or () if (name := each.removeprefix("eval_"))}
     found = known.get(_joined(exact)) or known.get(_joined(plain))
     name = f"eval_{found or exact or plain}"
-    return Meant(name, split, "" if reported is None or name in reported else _question(found, plain, reported))
+    return FoundMetric(name, split, "" if reported is None or name in reported else _question(found, plain, reported))
 
 
 def _question(found: str | None, plain: str, reported: Collection[str]) -> str:

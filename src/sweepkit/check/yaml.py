@@ -91,7 +91,7 @@ def split(path: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in parts]
 
 
-def dotted(keys: Keys) -> str:
+def key_text(keys: Keys) -> str:
     """Return keys as messages write them: ``space.optim.adamw_torch.adam_beta2``, ``enqueue[0].learning_rate``."""
     path = ""
     for index, key in enumerate(keys):
@@ -227,7 +227,7 @@ class _Reader:
 
     def problem(self, node: Node, keys: Keys, message: str) -> Problem:
         origin = self.origin(node)
-        return Problem(dotted(keys), message, origin.file, origin.line)
+        return Problem(key_text(keys), message, origin.file, origin.line)
 
     def complain(self, node: Node, keys: Keys, message: str) -> None:
         self.document.problems.append(self.problem(node, keys, message))

@@ -85,12 +85,12 @@ def list_(as_json: studies.Json = False) -> None:
     from sweepkit.report.answer import Answer
     from sweepkit.report.rows import read, study_json
     from sweepkit.report.watch import read_state
-    from sweepkit.study.damage import files_named
+    from sweepkit.study.damage import name_files
 
     runs = []
     for folder in study_folders():
         try:
-            with files_named():
+            with name_files():
                 study = stored_study(folder)
                 runs.append(Answer.read(study, read(study)))
         except SweepError as error:  # its database may be down, or need a password, which is never recorded

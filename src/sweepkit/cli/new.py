@@ -12,7 +12,7 @@ from string import Template
 from typing import Any
 
 from sweepkit.check.schema import schema
-from sweepkit.cli.asked import Asked, below, check_folder, check_kind, flow
+from sweepkit.cli.request import Request, below, check_folder, check_kind, flow
 from sweepkit.study import messages, words
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.kinds import kind_class
@@ -23,34 +23,36 @@ from sweepkit.tasks.recognise import Recognised
 SCHEMA = "study.schema.json"
 
 
-def write(asked: Asked, metric: str = "") -> list[Path]:
+def write(request: Request, metric: str = "") -> list[Path]:
     """Write a study folder for the data and return its files, study.yaml first.
 
     Raises InputError, and writes nothing, if the folder exists or an input is missing.
     """
-    folder = asked.folder
+    folder = request.folder
     check_folder(folder)
-    source = asked.source()
-    if other := [name for name in asked.sets if not name.startswith("task.")]:
+    source = request.source()
+    if other := [name for name in request.sets if not name.startswith("task.")]:
         raise InputError(
             f"--set {other[0]}: sweep new takes options of the task alone; write others into the study file"
         )
-    kind = asked.options.get("kind", "")
-    found = Recognised(kind=kind, options={}, taken="") if kind and "name" in source else asked.recognised(source)
+    kind = request.options.get("kind", "")
+    found = Recognised(kind=kind, options={}, taken="") if kind and "name" in source else request.recognise(source)
     if not found.taken:
         check_kind(kind)
-        asked.tell("kind", f"{kind}, as {asked.data} was not looked at; name its columns with --set task.COLUMN=NAME")
-    model = str(asked.sets.get("task.model") or asked.model(found.kind))
+        request.tell(
+            "kind", f"{kind}, as {request.data} was not looked at; name its columns with --set task.COLUMN=NAME"
+        )
+    model = str(request.sets.get("task.model") or request.model(found.kind))
     metric, direction, options = objective_of(found.kind, metric.removeprefix("eval_"))
     template = kind_class(found.kind).template
     assert template is not None  # every built-in kind has one
-    task = {**found.options, **options, **_given(asked.sets)}
+    task = {**found.options, **options, **_given(request.sets)}
     values = {
         "name": folder.resolve().name,
         "here": os.path.relpath(folder / "study.yaml"),
         "schema": SCHEMA,
-        "task": "".join(_lines(asked, found, {"type": found.kind, "model": model, "data": source, **task})),
-        "data_shown": asked.data,
+        "task": "".join(_lines(request, found, {"type": found.kind, "model": model, "data": source, **task})),
+        "data_shown": request.data,
         "expects": template.data,
         "metric": metric,
         "direction": direction,
@@ -89,12 +91,12 @@ def _given(sets: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, **({"columns": columns} if columns else {})}
 
 
-def _lines(asked: Asked, found: Recognised, task: Mapping[str, Any]) -> Iterator[str]:
+def _lines(request: Request, found: Recognised, task: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of ``task:``, each with a comment."""
-    kind, rows = kind_class(found.kind), asked.why.get("data", "").rpartition(": ")[2]
+    kind, rows = kind_class(found.kind), request.why.get("data", "").rpartition(": ")[2]
     aside = task.get("validation", option_defaults(kind).get("validation", ""))
     about = {
-        "type": f"{words.listed(list(found.others))} would do too" if found.others else "a built-in kind",
+        "type": f"{words.join(list(found.others))} would do too" if found.others else "a built-in kind",
         "model": "hub id, local folder, or package:NAME/sub/folder",
         "data": rows
         if "validation" in rows or not rows

@@ -64,14 +64,14 @@ def _run(checked: Checked, *, fresh: bool = False) -> NoReturn:
     from sweepkit.driver.run import run_checked
     from sweepkit.report import terminal
     from sweepkit.report.progress import watcher
-    from sweepkit.report.rows import failed
+    from sweepkit.report.rows import open_failures
 
     with watcher() as view:
         outcome = run_checked(checked, fresh=fresh, watch=view)
     terminal.show(terminal.summary(outcome, checked.study))
     ended = str(outcome.status)
     if ended == "done":
-        ended = "failed" if failed(outcome.rows) else "undelivered" if outcome.undelivered else "done"
+        ended = "failed" if open_failures(outcome.rows) else "undelivered" if outcome.undelivered else "done"
     raise typer.Exit(EXIT_CODES[ended])
 
 
@@ -99,24 +99,24 @@ def tune(
     """
     _say_at_once(data)
     from sweepkit.check.find import find_study
-    from sweepkit.cli.asked import default_folder
     from sweepkit.cli.plan import plan
+    from sweepkit.cli.request import default_folder
     from sweepkit.cli.tune import Plan
-    from sweepkit.cli.writing import probed
+    from sweepkit.cli.writing import run_probe
     from sweepkit.report import terminal
 
     typed = {"model": model, "minutes": "" if minutes is None else f"{minutes:g}", "kind": kind, "name": name}
-    asked = Plan(
+    request = Plan(
         command="tune",
         data=data,
         folder=Path(name) if name else default_folder(data, "-tuned"),
         options={option: value for option, value in typed.items() if value},
         overrides=overrides or [],
         say=typer.echo,
-        probe=probed,
+        probe=run_probe,
     )
     try:
-        file = str(asked.planned())
+        file = str(request.study_file())
     except KeyboardInterrupt:
         typer.echo("interrupted; no study was written, and the same command plans it again", err=True)
         raise typer.Exit(EXIT_CODES["interrupted"]) from None
@@ -159,8 +159,8 @@ def try_(
 
     checked = find_study(study, overrides or [])
     data = checked.study
-    given, turns = studies.trained(data, trial) if trial is not None else (data.baseline or {}, ())
-    finished = try_one(data, studies.completed(checked, {**given, **studies.assignments(param or [])}), turns)
+    given, turns = studies.schedule_of(data, trial) if trial is not None else (data.baseline or {}, ())
+    finished = try_one(data, studies.complete_values(checked, {**given, **studies.assignments(param or [])}), turns)
     goals = zip(data.objective.goals, finished.values, strict=False)
     tail = ", ".join(f"{goal.metric} {words.value(value)}" for goal, value in goals) or finished.cause
     typer.echo(f"{finished.ending} in {words.span(finished.seconds)}" + (f": {tail}" if tail else ""))
@@ -241,7 +241,7 @@ def retry(
     if not failed and not trial:
         raise InputError("choose the trials: --failed for every failed one, or --trial 7 for one of them")
     data = find_run(study)
-    failures = [row.number for row in rows.failed(rows.read(data))] if failed else []
+    failures = [row.number for row in rows.open_failures(rows.read(data))] if failed else []
     chosen = sorted({*(trial or []), *failures})
     if not chosen:
         typer.echo(f"{data.name} has no failed trial that was not retried")

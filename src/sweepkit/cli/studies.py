@@ -109,7 +109,7 @@ def within_space(study: StudyData, values: Mapping[str, Any]) -> Mapping[str, An
     return values
 
 
-def completed(checked: Checked, values: Mapping[str, Any]) -> dict[str, Any]:
+def complete_values(checked: Checked, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return one trial's hyperparameters: the values, what derives from them, and defaults for the rest of the space.
 
     The values may lie outside the space. Raises StudyFileError for names that nothing consumes and values that do not fit.
@@ -124,7 +124,7 @@ def completed(checked: Checked, values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(Configurations(checked.study, checked.known).baseline(values).hyperparameters)
 
 
-def trained(study: StudyData, number: int) -> tuple[Mapping[str, Any], Sequence[Turn]]:
+def schedule_of(study: StudyData, number: int) -> tuple[Mapping[str, Any], Sequence[Turn]]:
     """Return the hyperparameters a trial began with, and the turns of its schedule up to the evaluation that counts.
 
     Raises StudyNotFound for a trial that does not exist.

@@ -16,8 +16,8 @@ from sweepkit.check import Checked
 from sweepkit.check.merging import with_overrides
 from sweepkit.check.study_file import load_study
 from sweepkit.check.yaml import Document
-from sweepkit.cli.asked import Asked, below, check_name, flow, reference, typed, yaml_text
 from sweepkit.cli.new import objective_of
+from sweepkit.cli.request import Request, below, check_name, command_words, flow, reference, yaml_text
 from sweepkit.driver import tuning
 from sweepkit.driver.forecast import Forecast
 from sweepkit.study import words
@@ -39,7 +39,7 @@ _BLOCKS = ("task", "training")
 
 
 @dataclass(kw_only=True)
-class Plan(Asked):
+class Plan(Request):
     """The study of ``sweep tune``, planned step by step."""
 
     probe: Callable[[Checked], Forecast]
@@ -50,7 +50,7 @@ class Plan(Asked):
         """Minutes that all may take."""
         return float(self.options.get("minutes", MINUTES))
 
-    def planned(self) -> Path:
+    def study_file(self) -> Path:
         """Return the study file: one that this command wrote before, else a new one. Raises InputError."""
         check_name(self.folder)
         if self.minutes <= 0:
@@ -83,8 +83,8 @@ class Plan(Asked):
             raise InputError(
                 f"{file} exists already and is not overwritten; run it with sweep run, or choose another --name"
             )
-        typed = [self._key(source), *self._recorded(self.options)]
-        if command[2] != typed[0] or any(word not in command[3:] for word in typed[1:]):
+        given = [self._key(source), *self._recorded(self.options)]
+        if command[2] != given[0] or any(word not in command[3:] for word in given[1:]):
             raise InputError(
                 f"{file} was planned by: {shlex.join(command)}\n"
                 f"resume it with sweep run {shlex.quote(str(file))}, or choose another --name"
@@ -100,14 +100,14 @@ class Plan(Asked):
         known = {name: value for name, value in options.items() if name != "name"}
         if "model" in known:
             known["model"] = reference(known["model"], self.folder, "--model")
-        return typed(known, self.overrides)
+        return command_words(known, self.overrides)
 
     # Kind, columns, model and recipe.
 
     def _study(self, source: dict[str, Any]) -> dict[str, Any]:
         """Return the study with a provisional length and budget."""
         sets = self.sets
-        found = self.recognised(source)
+        found = self.recognise(source)
         kind, template = found.kind, kind_class(found.kind).template
         assert template is not None  # every built-in kind has one
         metric, direction, options = objective_of(kind, "")
@@ -231,8 +231,8 @@ class Plan(Asked):
 
     def _text(self, study: Mapping[str, Any], source: Mapping[str, Any]) -> str:
         """Return the study file, with what was decided and why."""
-        typed = self._recorded({"minutes": f"{self.minutes:g}", **self.options})
-        lines = [f"{_WROTE}{shlex.join(['sweep', 'tune', self._key(source), *typed])}"]
+        given = self._recorded({"minutes": f"{self.minutes:g}", **self.options})
+        lines = [f"{_WROTE}{shlex.join(['sweep', 'tune', self._key(source), *given])}"]
         lines += [f"# {what}: {text}" for what, text in self.why.items()]
         for key, value in study.items():
             if key in _BLOCKS:

@@ -55,12 +55,12 @@ def new(
 
     For example: sweep new reviews.csv --model bert-base-uncased
     """
-    from sweepkit.cli.asked import Asked, default_folder
     from sweepkit.cli.new import write
+    from sweepkit.cli.request import Request, default_folder
 
     default = data if source else default_folder(data, "-study" if Path(data).is_dir() else "")
     typed = {"data": source, "kind": kind, "model": model, "metric": metric, "name": name}
-    asked = Asked(
+    request = Request(
         command="new",
         data=source or data,
         folder=Path(name or default),
@@ -68,7 +68,7 @@ def new(
         overrides=overrides or [],
         say=typer.echo,
     )
-    _next(_wrote(write(asked, metric)))
+    _next(_wrote(write(request, metric)))
 
 
 def task(
@@ -122,7 +122,7 @@ def import_(
     For example: sweep import wandb-sweep.yaml --kind text-classification --data my.csv --model bert-base-uncased
     """
     from sweepkit.check.wandb import FILL_IN, import_sweep
-    from sweepkit.cli.asked import check_kind, data_reference, reference
+    from sweepkit.cli.request import check_kind, data_reference, reference
     from sweepkit.report import terminal
 
     if output.exists():
@@ -179,7 +179,7 @@ def check(
     data, warnings = checked.study, [_plain(warning) for warning in checked.warnings]
     for warning in () if as_json else checked.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    forecast = probed(checked) if probe else None
+    forecast = run_probe(checked) if probe else None
     objections = forecast.objections(data) if forecast else []
     if as_json:
         from sweepkit.study.identity import plain_study
@@ -199,7 +199,7 @@ def _plain(problem: Problem) -> dict[str, Any]:
     return {"file": problem.file, "line": problem.line, "path": problem.path, "message": problem.message}
 
 
-def probed(checked: Checked) -> Forecast:
+def run_probe(checked: Checked) -> Forecast:
     """Probe a study, with its progress on standard error."""
     from sweepkit.driver.probe import probe
     from sweepkit.report.watch import Watcher

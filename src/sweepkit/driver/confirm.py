@@ -105,7 +105,7 @@ class _Progress(Watcher):
         self._board.end(row)
         result = words.value(row.value) if row.ending.ranks else f"{row.ending} ({first_line(row.cause)})"
         count, left = f"{len(self._board.ended)}/{self._board.total}", self._board.seconds_left()
-        rest = f" · {words.left(left)}" if left else ""
+        rest = f" · {words.time_left(left)}" if left else ""
         self._watch.on_note(f"confirm {count}: trial {row.confirm_of} → {result}{rest}")
         self._watch.on_confirmation(self._board)
 

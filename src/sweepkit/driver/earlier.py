@@ -94,7 +94,7 @@ def take(study: StudyData, known: Mapping[str, Any], sources: Iterable[Source], 
     each = max(1, RANKED // max(1, len(sources)))
     ranked = [pair for source in sources for pair in _ranks(study, source, each)]
     taken = [origin for origin, _ in first.values()]
-    say(f"start_from: {words.listed(taken) if taken else 'nothing is taken'}")
+    say(f"start_from: {words.join(taken) if taken else 'nothing is taken'}")
     return Earlier(study.start_from, list(first.values()), ranked)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Machine
-from sweepkit.check.fields.facts import remember, remembered
+from sweepkit.check.fields.facts import recall, remember
 from sweepkit.report.watch import Watcher
 from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import InputError, Problem, StudyFailed, StudyFileError
@@ -89,7 +89,7 @@ def _inspect(
     plain = {key: value for key, value in plain_study(study).items() if key not in UNSEEN}
     devices = [socket.gethostname(), os.environ.get("CUDA_VISIBLE_DEVICES"), len(Machine.here().gpus)]
     question = ("inspection", str(study.home), plain, values, prepared["folder"], devices)
-    answer = None if by_value else remembered(question)
+    answer = None if by_value else recall(question)
     if answer is None:
         answer = _asked(study, values, executor, console)
         files = answer.pop("files")
@@ -125,4 +125,4 @@ def _stamps(folder: str) -> dict[str, list[int]]:
 def _lowest(study: StudyData, known: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration that a trial is built with: every parameter's lowest or first value."""
     values = derive(study.space, draw(study.space, lambda dimension: dimension.parameter.at(0)), known)
-    return Configurations(study, known).trained(values)
+    return Configurations(study, known).with_consumer(values)

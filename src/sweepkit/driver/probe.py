@@ -125,7 +125,7 @@ def _maker(study: StudyData, known: Mapping[str, Any]) -> Callable[[Mapping[str,
     configurations = Configurations(study, known)
 
     def make(labels: Mapping[str, Scalar]) -> dict[str, Any] | None:
-        made = configurations.answered(lambda dimension: labels[dimension.key])
+        made = configurations.assemble(lambda dimension: labels[dimension.key])
         return dict(made.hyperparameters) if made else None
 
     return make

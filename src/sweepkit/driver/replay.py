@@ -90,14 +90,14 @@ class Replay:
                 f"The best complete trial would have been {self._back[best.number]}, {words.value(best.value)}."
             )
         if self.cut:
-            trials = f"trial{'s' if len(self.cut) > 1 else ''} {words.listed([str(each) for each in self.cut])}"
+            trials = f"trial{'s' if len(self.cut) > 1 else ''} {words.join([str(each) for each in self.cut])}"
             said.append(
                 f"{trials[0].upper()}{trials[1:]} would have continued past the last recorded evaluation; how they would have "
                 "ended is unknown."
             )
         missing = sorted(row.number for row in self.recorded.rows if row.number not in self.numbers)
         if missing:
-            said.append(f"Not started: trial{'s' if len(missing) > 1 else ''} {words.listed(list(map(str, missing)))}.")
+            said.append(f"Not started: trial{'s' if len(missing) > 1 else ''} {words.join(list(map(str, missing)))}.")
         return [
             *said,
             "Only configurations that the study tried have curves: what else it might have tried is not known.",

@@ -40,25 +40,25 @@ class Retention:
         self._drop(going)
         return resumable
 
-    def ended(self, row: Trial) -> None:
+    def end(self, row: Trial) -> None:
         """Drop what is over the limits after a trial ended, and let the tracker keep the rest."""
         if row.ending is Ending.paused:
-            self._checkpoints.paused(row.number)
+            self._checkpoints.pause(row.number)
             return
-        self._checkpoints.ended(row.number, keeps_best=row.ending.ranks)
+        self._checkpoints.end(row.number, keeps_best=row.ending.ranks)
         self._drop(self._checkpoints.surplus(*self._ranked()))
         if row.ending.ranks and os.path.lexists(self._search.place.trial(row.number) / BEST):
             self._courier.keep(row.number)
 
-    def crowded(self, number: int, *, pauses: bool) -> tuple[int, str] | None:
+    def choose_to_end(self, number: int, *, pauses: bool) -> tuple[int, str] | None:
         """Return the paused trial for whose checkpoint there is no room once trial ``number`` has written, and why.
 
         The least promising one; where ``number`` pauses, too, it may be that one.
         """
         if not (self._study.checkpoints.paused_gb or self._study.budget.disk_gb):
             return None
-        paused = self._search.paused(also=number if pauses else None)
-        limit = self._checkpoints.exceeded(number, paused) if paused else ""
+        paused = self._search.paused_trials(also=number if pauses else None)
+        limit = self._checkpoints.find_limit(number, paused) if paused else ""
         return (paused[-1], f"{limit} leaves no room for its checkpoint") if limit else None
 
     def _ranked(self) -> tuple[list[int], int]:
@@ -74,5 +74,5 @@ class Retention:
                 note = f"dropped the checkpoint of Pareto-optimal trial {number}: budget.disk_gb is {limit:g}"
                 self._watch.on_note(note)
         for number in numbers:
-            self._checkpoints.ended(number, keeps_best=False)
+            self._checkpoints.end(number, keeps_best=False)
             self._courier.drop(number, soon=limit is not None)

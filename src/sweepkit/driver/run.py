@@ -33,7 +33,7 @@ from sweepkit.report.watch import Outcome, State, Status, Switch, Watcher, read_
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, set_aside
-from sweepkit.study.damage import LOG, files_named, note, put_aside
+from sweepkit.study.damage import LOG, name_files, note, put_aside
 from sweepkit.study.errors import FULL_DISK, DamagedFile, StudyFailed
 from sweepkit.study.files import remove
 from sweepkit.study.identity import Identity, archive, identify, recorded_study, refuse_changed
@@ -105,7 +105,7 @@ class _Run:
         if study.backend.kind.here:
             plan(study.backend, Machine.here())  # raises for what this machine can never hold
         lock = StudyLock(study.place, shared=study.several_drivers)
-        with files_named(), _noting(self._watch), lock, ExitStack() as self._resources:
+        with name_files(), _noting(self._watch), lock, ExitStack() as self._resources:
             self._claim(fresh)
             self._spent = self._left_nothing()
             if not self._spent:

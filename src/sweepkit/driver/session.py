@@ -202,12 +202,12 @@ class StudySession:
     def end_paused(self) -> None:
         """Prune what is still paused, as the study ends; not while another driver's trials may let some go on."""
         if not self._search.elsewhere:
-            for number in self._search.paused():
+            for number in self._search.paused_trials():
                 self._prune(number, f"did not go on: {self.reason}")
 
     def _crowded(self, event: Evaluated, *, pauses: bool) -> bool:
         """Prune paused trials for whose checkpoints there is no room; return whether it is this one's turn."""
-        while crowded := self._retention.crowded(event.trial, pauses=pauses):
+        while crowded := self._retention.choose_to_end(event.trial, pauses=pauses):
             number, why = crowded
             if number == event.trial:
                 self._search.decide(event, "prune", why)
@@ -262,7 +262,7 @@ class StudySession:
 
     def _take_over(self) -> list[Trial]:
         """Return the trials that dead drivers left unfinished; reading their logs counts the GPU time they used."""
-        left = self._search.unfinished()
+        left = self._search.take_over()
         for trial in left:
             self._look(trial)
         return left
@@ -364,7 +364,7 @@ class StudySession:
                 facts["start_seconds"] = max(0.0, event.seconds - (event.at - started.at))
         self._search.tell(total, attempts=log.attempts, facts=facts)
         row = self._search.row(event.trial)
-        self._retention.ended(row)
+        self._retention.end(row)
         self._spent.save()
         self._watch.on_trial_end(row)
         self._courier.poke()

@@ -74,7 +74,7 @@ class Room:
     epochs: float
     eval_rows: int
 
-    def planned(self, epochs: float) -> Plan:
+    def plan_for(self, epochs: float) -> Plan:
         """Return the plan for trials of this length; ``trials`` is how many fit, which may be none."""
         one, per_epoch = self.measured, self._epoch_seconds
         evaluating = fmean(each.evaluation_seconds for each in one)
@@ -95,7 +95,7 @@ class Room:
 
     def seconds_for(self, epochs: float, trials: int) -> float:
         """Return the time that a study of so many trials takes, margin included."""
-        plan = self.planned(epochs)
+        plan = self.plan_for(epochs)
         search = (1 + (trials - 1) * SHARE) * plan.trial_seconds / self.slots
         return (self.start_seconds + search + plan.trial_seconds + plan.confirm_seconds) / (1 - MARGIN)
 
@@ -116,7 +116,7 @@ def fit(room: Room, epochs: float | None = None) -> Plan:
     Raises TooLittle where fewer than FEWEST would fit.
     """
     lengths = room.lengths() if epochs is None else [epochs]
-    plans = [room.planned(each) for each in lengths]
+    plans = [room.plan_for(each) for each in lengths]
     plan = next((each for each in plans if each.trials >= ENOUGH), plans[-1])
     if plan.trials >= FEWEST:
         return plan

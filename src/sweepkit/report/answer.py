@@ -15,7 +15,7 @@ from typing import Any, Self
 from sweepkit.report.classes import class_rows, one_class
 from sweepkit.report.verdict import Estimate, Verdict, read_verdict
 from sweepkit.study import words
-from sweepkit.study.damage import read_json, read_noted
+from sweepkit.study.damage import read_json, read_or_note
 from sweepkit.study.files import write_whole
 from sweepkit.study.objective import Goal
 from sweepkit.study.paths import Place
@@ -66,7 +66,7 @@ class Answer:
     @classmethod
     def read(cls, study: StudyData, rows: Sequence[Trial], **more: Any) -> Self:
         """Return the answer with what the study's folder records: the confirmation, the test, the classes."""
-        test = read_noted(study.place.test_json, FinalTest, "its result is not shown")
+        test = read_or_note(study.place.test_json, FinalTest, "its result is not shown")
         return cls(study, rows, read_verdict(study.place), test, class_rows(study.place), **more)
 
     @property
@@ -204,7 +204,7 @@ class Answer:
         if chosen is baseline and base:
             return "the baseline itself; no other is better over new seeds"
         if chosen is baseline:
-            ties = f"{numbered(self.tied)} reached the same value" if self.tied else "no other is better"
+            ties = f"{list_trials(self.tied)} reached the same value" if self.tied else "no other is better"
             return f"the baseline itself; {ties if len(self.ranked) > 1 else 'no other is complete'}"
         if verdict and base:
             pair = next(p for p in verdict.comparisons if (p.better, p.worse) == (chosen.number, baseline.number))
@@ -237,9 +237,7 @@ class Answer:
             return ""
         if len(self.tied) + 1 == len(self.ranked):
             return f"All {len(self.ranked)} complete trials have the same value, {words.value(self.best.value)}."
-        return (
-            f"The best value is shared by {numbered([self.best, *self.tied])}; the first of them is listed as the best."
-        )
+        return f"The best value is shared by {list_trials([self.best, *self.tied])}; the first of them is listed as the best."
 
     def notes(self) -> list[str]:
         """Return what must be known about the answer: ties in the search, a baseline or a best trial that learned nothing."""
@@ -253,7 +251,7 @@ class Answer:
     def started_from(self) -> str:
         """Return which trials earlier studies gave, and what these came to, as a sentence; empty without any."""
         taken = [row for row in self.rows if row.origin.startswith(FROM)]
-        listed = words.listed([f"{row.number} ({row.origin.removeprefix(FROM)})" for row in taken]) if taken else ""
+        listed = words.join([f"{row.number} ({row.origin.removeprefix(FROM)})" for row in taken]) if taken else ""
         if not taken or self.several:
             return listed and f"Taken from earlier studies: {listed}."
         ahead = {mine: next((row for row in self.ranked if (row in taken) is mine), None) for mine in (True, False)}
@@ -300,11 +298,11 @@ def _measured(row: Trial) -> bool:
     return row.ending.ranks and bool(row.values) and all(map(math.isfinite, row.values))
 
 
-def numbered(rows: Sequence[Trial], most: int = 6) -> str:
+def list_trials(rows: Sequence[Trial], most: int = 6) -> str:
     """Return the trials by number, in words."""
     shown = [str(row.number) for row in rows[:most]]
     more = [f"{len(rows) - most} more"] if len(rows) > most else []
-    return f"trial{'s' if len(rows) > 1 else ''} {words.listed([*shown, *more])}"
+    return f"trial{'s' if len(rows) > 1 else ''} {words.join([*shown, *more])}"
 
 
 def read_test(place: Place) -> FinalTest | None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from sweepkit.report import style
-from sweepkit.report.answer import PAST, numbered
+from sweepkit.report.answer import PAST, list_trials
 from sweepkit.report.classes import one_class
 from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.report.mirror import importances, pruned_at
@@ -98,7 +98,7 @@ def predicts_one_class(evidence: Evidence) -> Said:
     if not reasons:
         return
     blind, why = [row for row, _ in reasons], reasons[0][1]
-    text = f"{numbered(blind).capitalize()} {'seem' if len(blind) > 1 else 'seems'} to predict one class only: {why}"
+    text = f"{list_trials(blind).capitalize()} {'seem' if len(blind) > 1 else 'seems'} to predict one class only: {why}"
     advice = "Such a model has learned nothing about the classes: raise the learning rate, train longer or weight the classes."
     if evidence.baseline in blind:
         advice = f"A gain over such a baseline says little; choose a baseline that learns. {advice}"
@@ -189,7 +189,7 @@ def seed_noise(evidence: Evidence) -> Said:
     gap = abs(top[0].values[0] - top[-1].values[0])
     if noise is None or gap >= noise:
         return
-    numbers = words.listed([str(row.number) for row in top])
+    numbers = words.join([str(row.number) for row in top])
     message = (
         f"The best {len(top)} trials ({numbers}) differ by {words.value(gap)}, less than the standard deviation "
         f"between seeds ({words.value(noise)})."
@@ -204,9 +204,9 @@ def _distinguish(evidence: Evidence, top: set[int]) -> str:
     if verdict is None or not pairs:
         return "Treat them as equally good and take the cheapest, or compare them with confirm: {top: 3, seeds: 10}."
     if apart := [f"trial {pair.better} is better than trial {pair.worse}" for pair in pairs if pair.distinguishable]:
-        return f"Go by the means over new seeds, not by the order of the search: {words.listed(apart)}."
+        return f"Go by the means over new seeds, not by the order of the search: {words.join(apart)}."
     first = next(estimate for estimate in verdict.estimates if estimate.number in top)
-    judged = words.listed([str(estimate.number) for estimate in verdict.estimates if estimate.number in top])
+    judged = words.join([str(estimate.number) for estimate in verdict.estimates if estimate.number in top])
     return (
         f"Over new seeds trials {judged} are not distinguishable either; trial {first.number} has the best mean. "
         f"For a clearer answer, confirm with more seeds: confirm: {{seeds: {2 * len(first.values)}}}."
@@ -317,7 +317,7 @@ def no_effect(evidence: Evidence) -> Said:
         return
     its, them = ("its", "it") if len(idle) == 1 else ("their", "them")
     message = (
-        f"{words.listed(idle)} made no visible difference: {its} importance is below {NO_EFFECT:.0%}, and every part of "
+        f"{words.join(idle)} made no visible difference: {its} importance is below {NO_EFFECT:.0%}, and every part of "
         f"{its} range has good trials."
     )
     yield message, f"Fix {them} under training and spend the trials on {max(shares, key=shares.__getitem__)}."

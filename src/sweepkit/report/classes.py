@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sweepkit.study import words
-from sweepkit.study.damage import read_noted
+from sweepkit.study.damage import read_or_note
 from sweepkit.study.paths import Place
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Trial
@@ -25,7 +25,7 @@ class _About:
 
 def class_rows(place: Place) -> list[int]:
     """Return how many rows of the validation split each class has; empty where that is not known."""
-    about: _About = read_noted(place.data_json, _About, "the rows of each class are not known") or _About()
+    about: _About = read_or_note(place.data_json, _About, "the rows of each class are not known") or _About()
     return about.classes.get("validation", [])
 
 

@@ -58,7 +58,7 @@ def history(about: StudyData | Evidence, *, goal: int = 0) -> go.Figure:
         line = {"color": style.SOFT, "width": 1, "dash": "dot"}
         drawn.add_hline(evidence.reference.values[0], line=line, annotation=text, annotation_position=place)
     y_axis = {"title": {"text": metric}, "range": window}
-    return style.dressed(drawn, 380, xaxis={"title": {"text": "trial"}}, yaxis=y_axis)
+    return style.dress(drawn, 380, xaxis={"title": {"text": "trial"}}, yaxis=y_axis)
 
 
 def front(about: StudyData | Evidence) -> go.Figure:
@@ -83,7 +83,7 @@ def front(about: StudyData | Evidence) -> go.Figure:
         place = {"x": 1, "y": 1.02, "xref": "paper", "yref": "paper", "xanchor": "right", "yanchor": "bottom"}
         text = f"without values: {endings(lost)}"
         drawn.add_annotation(text=text, showarrow=False, font=style.SMALL, **place)
-    return style.dressed(drawn, 380 if lines == 1 else 320 * lines)
+    return style.dress(drawn, 380 if lines == 1 else 320 * lines)
 
 
 def _pair(evidence: Evidence, left: int, right: int) -> Iterator[go.Scatter]:
@@ -131,7 +131,7 @@ def curves(
     window = style.window([y for line in lines.values() for _, y in line], maximize=evidence.maximize and not training)
     y_axis = {"title": {"text": "training loss" if training else evidence.goal.metric}, "range": window}
     layout = {"showlegend": True, "margin": {"r": 90, "t": 48}}
-    return style.dressed(drawn, 420, xaxis={"title": {"text": across}}, yaxis=y_axis, **layout)
+    return style.dress(drawn, 420, xaxis={"title": {"text": across}}, yaxis=y_axis, **layout)
 
 
 def _curve(row: Trial, line: Line, *, best: bool) -> go.Scatter:
@@ -241,7 +241,7 @@ def _with_axes(drawn: go.Figure, names: Sequence[str], ticks: Sequence[tuple[lis
     across = {"tickvals": list(range(len(names))), "ticktext": short, "range": [-0.2, len(names) - 0.5]}
     hidden = {"visible": False, "range": [-0.04, 1.04]}
     margin = {"l": 50, "r": 20, "t": 30, "b": 60}
-    return style.dressed(drawn, 440, xaxis={"showgrid": False, **across}, yaxis=hidden, margin=margin)
+    return style.dress(drawn, 440, xaxis={"showgrid": False, **across}, yaxis=hidden, margin=margin)
 
 
 FIGURES: dict[str, Callable[..., go.Figure]] = {

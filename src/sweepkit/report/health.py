@@ -52,7 +52,7 @@ def findings(evidence: Evidence) -> list[Finding]:
         if not missing
         for message, advice in check.find(evidence)
     ]
-    if lacking := unchecked(evidence):
+    if lacking := checks_without_data(evidence):
         checks = len(_applicable(evidence))
         complete = f"{len(evidence.ranked)} of {words.plural(len(evidence.rows), 'trial')} complete"
         looked = f"{complete}: {checks - len(lacking)} of {checks} checks had enough data"
@@ -62,7 +62,7 @@ def findings(evidence: Evidence) -> list[Finding]:
     return found
 
 
-def unchecked(evidence: Evidence) -> list[str]:
+def checks_without_data(evidence: Evidence) -> list[str]:
     """Return the checks that lack data, each with what it needs, for example ``edges of the space (10 complete trials)``."""
     return [f"{check.subject} ({missing})" for check, missing in _applicable(evidence) if missing]
 

@@ -61,7 +61,7 @@ def isolation(about: StudyData | Evidence) -> go.Figure:
             _bins(points),
             [(row, known[row.number][key][1]) for row in measured if key in known[row.number]],
         )
-        tops = reached(evidence, dimension, reachable, bins)
+        tops = best_along(evidence, dimension, reachable, bins)
         every = _dots(dimension, points, marker={"color": style.NOWHERE, "size": 6})
         best = _dots(dimension, tops, marker={"color": blue, "size": 8})
         traces.append([every, *_steps(dimension, tops, bins), best])
@@ -76,7 +76,7 @@ def _steps(dimension: Dimension, tops: Sequence[Point], bins: int) -> Iterator[g
     x, y = list[float | None](), list[float | None]()
     for row, label in tops:
         part = min(bins - 1, int(style.position(dimension, label) * bins))
-        x += [*(parameter.scaled(edge / bins) for edge in (part, part + 1)), None]
+        x += [*(parameter.real_at(edge / bins) for edge in (part, part + 1)), None]
         y += [row.values[0], row.values[0], None]
     line = {"color": style.ENDINGS[Ending.complete], "width": 2}
     yield go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip")
@@ -106,7 +106,7 @@ def importances(about: StudyData | Evidence) -> go.Figure:
     ]
     largest = max(share for each in shares for share in each.values())
     title = {"text": f"share, over {trials} complete trials"}
-    return style.dressed(
+    return style.dress(
         go.Figure(bars),
         104 + 30 * max(map(len, shares)) * max(1, len(goals) - 1),
         xaxis={"title": title, "tickformat": ".0%", "range": [0, 1.08 * largest]},
@@ -138,7 +138,7 @@ def panels(evidence: Evidence) -> list[Panel]:
     ]
 
 
-def reached(evidence: Evidence, dimension: Dimension, points: Sequence[Point], bins: int) -> list[Point]:
+def best_along(evidence: Evidence, dimension: Dimension, points: Sequence[Point], bins: int) -> list[Point]:
     """Return the best trial at each choice, or in each part of a numeric range, in the order of the axis."""
     parameter, tops = dimension.parameter, dict[int, Point]()
     for row, label in points:
@@ -156,7 +156,7 @@ def _drawn(evidence: Evidence, drawable: Sequence[Panel], traces: Sequence[Seque
     """
     columns, lines = min(COLUMNS, len(drawable)), math.ceil(len(drawable) / COLUMNS)
     space = {"horizontal_spacing": 0.03, "vertical_spacing": 0.28 / lines if lines > 1 else 0.1}
-    drawn = style.dressed(make_subplots(lines, columns, shared_yaxes=True, **space), 60 + 250 * lines)
+    drawn = style.dress(make_subplots(lines, columns, shared_yaxes=True, **space), 60 + 250 * lines)
     window, known, seen = style.window_of(evidence.rows, maximize=evidence.maximize), configurations(evidence), {None}
     assert window is not None, "panels are of trials with values"
     for index, (dimension, points) in enumerate(drawable):

@@ -19,7 +19,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from sweepkit.report import terminal
-from sweepkit.report.answer import Answer, numbered
+from sweepkit.report.answer import Answer, list_trials
 from sweepkit.report.rows import CONFIRM, Reader, endings, hours_by_ending, slot_hours
 from sweepkit.report.watch import BEST_SHOWN, Board, Outcome, Watcher, confirming, read_moment, read_state
 from sweepkit.study import words
@@ -93,7 +93,7 @@ class Lines(Watcher):
         self._board.end(row)
         left = self._board.seconds_left()
         count = f"{_count(self._board)} ({self._board.counts()})"
-        facts = [_ending(self._board.study, row), self._board.best(), count, words.left(left) if left else ""]
+        facts = [_ending(self._board.study, row), self._board.best(), count, words.time_left(left) if left else ""]
         self._print(" · ".join(filter(None, facts)))
 
 
@@ -163,7 +163,7 @@ class _TimeLeft(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Return the column for one task."""
         left = task.fields["left"]
-        return Text(words.span(int(task.elapsed or 0)) + (f", {words.left(left)}" if left else ""), style="dim")
+        return Text(words.span(int(task.elapsed or 0)) + (f", {words.time_left(left)}" if left else ""), style="dim")
 
 
 def progress_bar() -> Progress:
@@ -312,7 +312,7 @@ def _pruned(study: StudyData, rows: list[Trial]) -> str:
         return ""
     after = sorted(max(row.intermediate, default=0) for row in pruned)
     span = f"{after[0]}" if after[0] == after[-1] else f"{after[0]} to {after[-1]}"
-    said = f"{numbered(pruned, PRUNED_SHOWN)}, after {span} evaluation{'' if span == '1' else 's'}"
+    said = f"{list_trials(pruned, PRUNED_SHOWN)}, after {span} evaluation{'' if span == '1' else 's'}"
     valued = [row for row in pruned if row.values and math.isfinite(row.values[0])]
     if not valued or len(study.objective.goals) > 1:
         return said

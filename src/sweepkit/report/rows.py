@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from sweepkit.study.damage import read_noted
+from sweepkit.study.damage import read_or_note
 from sweepkit.study.files import jsonable
 from sweepkit.study.locks import lock_owner
 from sweepkit.study.paths import BEST, Place
@@ -50,7 +50,7 @@ def join(study: StudyData, place: Place, trials: Iterable[Trial]) -> list[Trial]
     return joined
 
 
-def failed(rows: Iterable[Trial]) -> list[Trial]:
+def open_failures(rows: Iterable[Trial]) -> list[Trial]:
     """Return the trials that failed and were not retried."""
     listed = list(rows)
     retried = {row.retry_of for row in listed}
@@ -157,7 +157,7 @@ class Spent:
 
 def read_spent(place: Place) -> Spent | None:
     """Return what is recorded of the time spent; None without a record and, after a note, where it is damaged."""
-    found: Spent | None = read_noted(place.spent_json, Spent, "the hours without a trial are not known")
+    found: Spent | None = read_or_note(place.spent_json, Spent, "the hours without a trial are not known")
     return found
 
 
@@ -181,7 +181,7 @@ class Reader:
         from sweepkit.search.records import row_of
         from sweepkit.search.storage import ensure_whole
 
-        logged, stored = self.place.logged(), self._stored()
+        logged, stored = self.place.next_number(), self._stored()
         ensure_whole(self._study, self.place, logged, len(stored))
         trials = join(self._study, self.place, map(row_of, stored))
         if self._study.storage != "journal" or lock_owner(self._study.place) is not None:

@@ -75,7 +75,7 @@ TEMPLATE = go.layout.Template(
 )
 
 
-def dressed(drawn: go.Figure, height: int, **layout: Any) -> go.Figure:
+def dress(drawn: go.Figure, height: int, **layout: Any) -> go.Figure:
     """Give a figure the template and a height in pixels, and return it."""
     drawn.layout.title = None
     return drawn.update_layout(template=TEMPLATE, height=height, **layout)
@@ -89,7 +89,7 @@ def unit(seconds: float) -> tuple[str, float]:
 def nothing(why: str) -> go.Figure:
     """Return a low figure that says why there is nothing to draw."""
     hidden = {"visible": False}
-    drawn = dressed(go.Figure(), 110, xaxis=hidden, yaxis=hidden, margin={"l": 0, "r": 0, "t": 0, "b": 0})
+    drawn = dress(go.Figure(), 110, xaxis=hidden, yaxis=hidden, margin={"l": 0, "r": 0, "t": 0, "b": 0})
     place = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper"}
     return drawn.add_annotation(text=why, showarrow=False, font={"color": SOFT, "size": 13}, **place)
 

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from sweepkit.report.answer import Answer
 from sweepkit.report.rows import endings as counted
-from sweepkit.report.rows import failed
+from sweepkit.report.rows import open_failures
 from sweepkit.report.watch import Moment, Outcome, fraction, read_state
 from sweepkit.study import words
 from sweepkit.study.files import cause_kind, first_line
@@ -278,7 +278,7 @@ def commands(study: StudyData, rows: Sequence[Trial]) -> RenderableType:
     table = Table.grid(padding=(0, 2, 0, 0))
     for command, meaning, useful in (
         ("show {}", "every trial, and where the hours went", True),
-        ("retry {} --failed", "run the failed trials again, once their cause is fixed", failed(rows)),
+        ("retry {} --failed", "run the failed trials again, once their cause is fixed", open_failures(rows)),
         ("report {}", "figures, findings and what to do next, as one page", rows),
         ("best {}", "the checkpoint's path, for $(…)", Answer(study, rows).winners),
         ("ui {}", f"curves and parameters in {tracker}", tracker),

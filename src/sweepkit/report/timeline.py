@@ -44,7 +44,7 @@ def ledger(about: StudyData | Evidence) -> go.Figure:
                 hovertemplate=f"{label} · {hours / total:.0%}<extra></extra>",
             )
     hidden = {"visible": False}
-    return style.dressed(drawn, 130, barmode="stack", xaxis={"title": {"text": unit}}, yaxis=hidden, bargap=0.2)
+    return style.dress(drawn, 130, barmode="stack", xaxis={"title": {"text": unit}}, yaxis=hidden, bargap=0.2)
 
 
 def timeline(about: StudyData | Evidence) -> go.Figure:
@@ -70,7 +70,7 @@ def timeline(about: StudyData | Evidence) -> go.Figure:
     names = sorted(set(lanes), reverse=True)
     y_axis = {"type": "category", "categoryorder": "array", "categoryarray": names, "showgrid": False}
     height, x_axis = max(150, 90 + 34 * len(names)), {"title": {"text": title}}
-    return style.dressed(drawn, height, barmode="overlay", bargap=0.25, xaxis=x_axis, yaxis=y_axis)
+    return style.dress(drawn, height, barmode="overlay", bargap=0.25, xaxis=x_axis, yaxis=y_axis)
 
 
 def _bars(bars: Sequence[tuple[Trial, Stint, str]], clock: _Clock, unit: float) -> go.Bar:

@@ -166,7 +166,7 @@ class Verdict:
         if not rivals:
             return f"Take trial {first.number}: over new seeds it is better than every other one that was judged."
         return (
-            f"Take the cheapest of trials {words.listed([str(first.number), *rivals])}, or {more}: trial {first.number} has "
+            f"Take the cheapest of trials {words.join([str(first.number), *rivals])}, or {more}: trial {first.number} has "
             "the best mean, but they are not distinguishable."
         )
 
@@ -186,7 +186,7 @@ class Verdict:
         """Yield what was left out of the means, and what the best mean owes to having been chosen."""
         for each in self.estimates:
             if each.collapsed:
-                values = words.listed([words.value(value) for value in each.collapsed])
+                values = words.join([words.value(value) for value in each.collapsed])
                 seeds = words.plural(len(each.collapsed), "seed")
                 yield f"{seeds} of trial {each.number} collapsed, to {values}: left out of its mean, and a risk of its own."
         first = self.estimates[0]

@@ -36,7 +36,7 @@ class Courses:
     def read(self) -> Mapping[int, Course]:
         """Return the courses by number, as stored now, without failed trials that were retried; not to be modified."""
         trials = self._history.read()
-        self._changes, changed = self._history.changed(self._changes)
+        self._changes, changed = self._history.changes(self._changes)
         last = next(reversed(self._courses), -1)
         late = False  # whether one that waited started after later ones
         for number in changed:

@@ -18,7 +18,7 @@ FINISHED = frozenset({1, 2, 3})
 """A trial's states, as a record has them."""
 
 
-def folded(lines: Iterable[bytes], apart: Container[int]) -> list[dict[str, Any]]:
+def fold(lines: Iterable[bytes], apart: Container[int]) -> list[dict[str, Any]]:
     """Return fewer records than there are lines, from which Optuna makes the same trials; those of trials ``apart`` stay."""
     kept: list[dict[str, Any]] = []
     studies: set[str] = set()

@@ -94,7 +94,7 @@ class History:
             self._update(trials)
         return trials
 
-    def changed(self, since: int) -> tuple[int, list[int]]:
+    def changes(self, since: int) -> tuple[int, list[int]]:
         """Return how many changes were read so far, and the trials that changed after the first ``since``, by number.
 
         So what is known of all trials can be kept up to date without going through them. Foreign trials are left out.

@@ -64,15 +64,15 @@ class Proposals:
             return list(map(_without_curve, found)) if several else found
 
         def judged(trial: FrozenTrial) -> FrozenTrial:
-            return _without_curve(self.judged(trial)) if several else self.judged(trial)
+            return _without_curve(self.judge(trial)) if several else self.judge(trial)
 
         return ReadOnlyStorage(self._records.storage, own, trials=trials, judged=judged)
 
     def pruner_view(self, trial: FrozenTrial) -> ReadOnlyStorage:
         """Return the storage as a pruner sees it that judges this trial."""
         goal = None if self._objective.metrics is None else self._objective.deciding
-        own, storage = self.judged(trial), self._records.storage
-        return ReadOnlyStorage(storage, own, trials=self._visible, judged=self.judged, goal=goal)
+        own, storage = self.judge(trial), self._records.storage
+        return ReadOnlyStorage(storage, own, trials=self._visible, judged=self.judge, goal=goal)
 
     def _visible(self, hidden: Collection[int] = ()) -> list[FrozenTrial]:
         """Return the stored trials by number, as samplers and pruners see them.
@@ -87,10 +87,10 @@ class Proposals:
     def _read(self) -> list[FrozenTrial]:
         """Return all stored trials by number, those that are not foreign as :meth:`judged`."""
         stored = self._history.read()
-        self._changes, changed = self._history.changed(self._changes)
+        self._changes, changed = self._history.changes(self._changes)
         self._judged += stored[len(self._judged) :]
         for number in changed:
-            self._judged[number] = self.judged(stored[number])
+            self._judged[number] = self.judge(stored[number])
         return self._judged
 
     def propose(
@@ -171,7 +171,7 @@ class Proposals:
                 break
         return list(found.values())
 
-    def judged(self, trial: FrozenTrial) -> FrozenTrial:
+    def judge(self, trial: FrozenTrial) -> FrozenTrial:
         """Return a trial as samplers and pruners see it: its intermediate values by the objective's rule.
 
         A paused trial is seen as pruned: else a sampler would learn nothing from it.

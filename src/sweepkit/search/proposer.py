@@ -57,7 +57,7 @@ class Proposer:
                 draw.drawn = sampler.sample_relative(study, trial, {})
                 if not draw.drawn:
                     return None
-            return self.configurations.answered(lambda dimension: self._ask(draw, dimension), fixed)
+            return self.configurations.assemble(lambda dimension: self._ask(draw, dimension), fixed)
 
     def _ask(self, draw: _Draw, dimension: Dimension) -> Scalar:
         domain = self.distributions[dimension.key]

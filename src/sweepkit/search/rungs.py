@@ -23,7 +23,7 @@ from sweepkit.search.history import History
 from sweepkit.search.records import Records
 from sweepkit.search.strategy import Ruling, Seen, Strategy
 from sweepkit.study.objective import Objective
-from sweepkit.study.samplers import PROMOTE, Pruner, resolved
+from sweepkit.study.samplers import PROMOTE, Pruner, resolve_auto
 from sweepkit.trial.events import Evaluated
 
 RUNG = "completed_rung_"
@@ -45,14 +45,14 @@ class _Kept(Strategy):
 
     def _options(self, evaluations: int | None) -> Mapping[str, Any]:
         given = {name: value for name, value in self._given.items() if name != PROMOTE}
-        bound = signature(self._kind.cls()).bind(**resolved(self._kind, given, evaluations))
+        bound = signature(self._kind.cls()).bind(**resolve_auto(self._kind, given, evaluations))
         bound.apply_defaults()
         return bound.arguments
 
     def _changed(self) -> Iterator[FrozenTrial]:
         """Yield the trials that changed since the last call, and count those that are complete."""
         trials = self._history.read()
-        self._changes, changed = self._history.changed(self._changes)
+        self._changes, changed = self._history.changes(self._changes)
         for trial in map(trials.__getitem__, changed):
             if trial.state == TrialState.COMPLETE:
                 self._complete += 1

@@ -35,7 +35,7 @@ from sweepkit.search.records import (
     whole,
 )
 from sweepkit.search.storage import ensure_whole, together
-from sweepkit.search.strategies import needed, strategy_of
+from sweepkit.search.strategies import strategy_of, wants_more
 from sweepkit.search.strategy import Next, Ruling, Seen, Strategy, Word
 from sweepkit.study.configurations import Configuration, key_of
 from sweepkit.study.errors import InputError
@@ -87,7 +87,7 @@ class Search:
         self._mine: set[int] = set()
         self._announced: set[int] = set()
         self._added = not self.proposes  # whether the study file's own configurations were added
-        ensure_whole(study, self.place, self.place.logged(), len(self.records.all()))
+        ensure_whole(study, self.place, self.place.next_number(), len(self.records.all()))
         make_pruner(study.pruner.kind, study.pruner.options)
 
     def start_from(self, look: Callable[[], Earlier]) -> Earlier | None:
@@ -111,7 +111,7 @@ class Search:
         """Return one trial. Raises StudyNotFound."""
         return row_of(self.records.get(number))
 
-    def unfinished(self) -> list[Trial]:
+    def take_over(self) -> list[Trial]:
         """Take over the trials that dead drivers left running, and return them, oldest first."""
         left = []
         with self._drivers.turn():
@@ -158,7 +158,7 @@ class Search:
                 return None
             return self._take(trial, Decision(max(trial.intermediate_values, default=0), "prune", why))
 
-    def paused(self, *, also: int | None = None) -> list[int]:
+    def paused_trials(self, *, also: int | None = None) -> list[int]:
         """Return the paused trials, ``also`` another one, as if it were: the most promising first."""
         seen = self._seen()
         return [course.number for course in (seen if also is None else seen.with_paused(also)).paused]
@@ -215,7 +215,7 @@ class Search:
         ruling = self._strategy.report(event, seen)
         if event.final or seen.courses[event.trial].spared:
             return replace(ruling, answer="continue", why="")
-        if ruling.answer == "prune" and self.proposes and needed(self._study, seen, self._history.spent):
+        if ruling.answer == "prune" and self.proposes and wants_more(self._study, seen, self._history.spent):
             return replace(
                 ruling, answer="continue", why="else too few trials would be trained to their end to confirm"
             )

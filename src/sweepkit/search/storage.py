@@ -20,11 +20,11 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-from sweepkit.search.folding import folded, unfoldable
+from sweepkit.search.folding import fold, unfoldable
 from sweepkit.search.private import journal_backend
 from sweepkit.study.errors import DamagedFile, InputError
-from sweepkit.study.files import described, first_line, text_of
-from sweepkit.study.identity import not_recorded
+from sweepkit.study.files import describe, first_line, text_of
+from sweepkit.study.identity import missing_secret
 from sweepkit.study.paths import Place
 from sweepkit.study.secrets import HIDDEN, scrub_url
 from sweepkit.study.study import StudyData
@@ -50,7 +50,7 @@ def open_storage(place: Place, study: StudyData, *, repair: bool = False) -> Bas
             repair_journal(place.journal)
         return open_journal(place)
     if HIDDEN in study.storage:
-        raise not_recorded("storage", study.storage)
+        raise missing_secret("storage", study.storage)
     return _open_database(place, study, repair)
 
 
@@ -84,7 +84,7 @@ def open_journal(place: Place) -> JournalStorage:
         with _without_collection():
             return JournalStorage(_Journal(place.journal))
     except Exception as error:  # whatever a damaged file makes Optuna raise
-        fault = f"cannot be read by Optuna {optuna.__version__} ({described(error)})"
+        fault = f"cannot be read by Optuna {optuna.__version__} ({describe(error)})"
         raise DamagedFile(place.journal, fault, LOST) from error
 
 
@@ -157,7 +157,7 @@ class _Journal(JournalFileBackend):
         if apart is None:
             return []
         self._end = end
-        return folded(lines(), apart)
+        return fold(lines(), apart)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write records, or collect them within :meth:`together`."""

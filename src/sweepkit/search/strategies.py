@@ -14,7 +14,7 @@ from sweepkit.search.pruning import Pruning
 from sweepkit.search.read_only import ReadOnlyStorage
 from sweepkit.search.rungs import STRATEGIES
 from sweepkit.search.strategy import Seen, Strategy
-from sweepkit.study.samplers import make_pruner, resolved
+from sweepkit.study.samplers import make_pruner, resolve_auto
 from sweepkit.study.space import labels
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending
@@ -49,12 +49,12 @@ def strategy_of(
         return cls(spec.kind, spec.options, history.records, history, goals)
 
     def make(evaluations: int | None) -> BasePruner:
-        return pruner or make_pruner(spec.kind, resolved(spec.kind, spec.options, evaluations))
+        return pruner or make_pruner(spec.kind, resolve_auto(spec.kind, spec.options, evaluations))
 
     return Pruning(history.records, view, make)
 
 
-def needed(study: StudyData, seen: Seen, spent: int) -> bool:
+def wants_more(study: StudyData, seen: Seen, spent: int) -> bool:
     """Whether without one that runs fewer trials than are to be confirmed, the baseline aside, would reach their end.
 
     ``spent`` trials of the budget were started.

@@ -50,7 +50,7 @@ class Window:
         return [trials[number] for number in sorted(kept)]
 
     def _update(self, trials: Sequence[FrozenTrial]) -> None:
-        self._changes, changed = self._history.changed(self._changes)
+        self._changes, changed = self._history.changes(self._changes)
         for number in changed:
             if known := self._paused.pop(number, None):  # it went on
                 del self._ranked[bisect_left(self._ranked, known)]

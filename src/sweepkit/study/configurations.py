@@ -67,7 +67,7 @@ class Configurations:
         }
         """Names that are drawn but have no consumer: groups, and ingredients of expressions."""
 
-    def answered(
+    def assemble(
         self, suggest: Callable[[Dimension], Scalar], fixed: Mapping[str, Any] | None = None
     ) -> Configuration | None:
         """Return the configuration with these labels; None if it breaks a constraint or cannot be computed.
@@ -92,7 +92,7 @@ class Configurations:
         visible = {**self._known, **values}
         if not all(holds(constraint, visible) for constraint in self._study.constraints):
             return None
-        return Configuration(params, self.trained(values))
+        return Configuration(params, self.with_consumer(values))
 
     def baseline(self, named: Mapping[str, Any]) -> Configuration:
         """Return the baseline: the named values, and the consumers' defaults for the rest of the space.
@@ -104,7 +104,7 @@ class Configurations:
             values = {**derive(self._study.space, values, {**self._known, **values}), **named}
         except ValueError:
             pass  # an expression over a missing value; its consumer's default applies
-        return Configuration(params, self.trained(values), partial=bool(missing))
+        return Configuration(params, self.with_consumer(values), partial=bool(missing))
 
     def baseline_problems(self) -> list[Problem]:
         """Return the problems of the study's baseline.
@@ -158,7 +158,7 @@ class Configurations:
         if problems := self.problems(values, ""):
             raise InputError("\n".join(f"{problem.path.removeprefix('.')}: {problem.message}" for problem in problems))
         dice = Random(0)
-        draws = (self.answered(lambda d: d.parameter.random(dice), values) for _ in range(TRIES))
+        draws = (self.assemble(lambda d: d.parameter.random(dice), values) for _ in range(TRIES))
         found = next((configuration for configuration in draws if configuration is not None), None)
         if found is None:
             raise InputError(f"no configuration with {dict(values)} meets the study's constraints")
@@ -199,7 +199,7 @@ class Configurations:
                     break
         return result
 
-    def trained(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def with_consumer(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values that have a consumer."""
         return {name: value for name, value in values.items() if name not in self._untrained}
 

@@ -43,7 +43,7 @@ def read_json(path: Path, kind: Any, advice: str) -> Any:
         raise DamagedFile(path, fault_of(error), advice) from error
 
 
-def read_noted(path: Path, kind: Any, meaning: str) -> Any:
+def read_or_note(path: Path, kind: Any, meaning: str) -> Any:
     """Return the same, but None also for a damaged file, after a note that ends with ``meaning``."""
     try:
         return read_json(path, kind, meaning)
@@ -80,7 +80,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 @contextmanager
-def files_named() -> Iterator[None]:
+def name_files() -> Iterator[None]:
     """Turn an OSError about a file into a StudyFailed that names it and says what to do."""
     try:
         yield
@@ -116,7 +116,7 @@ def put_aside(path: Path) -> None:
     os.rename(path, aside)
 
 
-def broken(folder: Path) -> str:
+def find_damage(folder: Path) -> str:
     """Return which file of a sealed folder is not as it was sealed; empty where all are, or where there is no seal."""
     try:
         sealed = read_json(folder / SEAL, dict[str, list[int]], "")

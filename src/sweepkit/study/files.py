@@ -81,10 +81,10 @@ def text_of(error: BaseException) -> str:
     return scrub(text[: 2 * _LOOKED_AT])[:_LOOKED_AT] if text.strip() else name
 
 
-def described(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Return one of sweepkit's own errors as its message, any other as a line with the name of its type.
 
-    >>> described(KeyError("no\\nsuch"))
+    >>> describe(KeyError("no\\nsuch"))
     "KeyError: 'no\\\\nsuch'"
     """
     if isinstance(error, SweepError):

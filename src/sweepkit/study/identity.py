@@ -64,7 +64,7 @@ class Identity:
     def of_trials(cls, place: Place) -> Identity | None:
         """Return the same, but raise DamagedFile where there are trials without it; None if the study never ran."""
         found = cls.load(place)
-        if found is None and place.logged():
+        if found is None and place.next_number():
             raise DamagedFile(place.study_json, "is missing beside the logs of its trials", _LOST)
         return found
 
@@ -158,7 +158,7 @@ def _variable(url: str) -> str:
     return PASSWORDS.get(url.partition(":")[0].partition("+")[0], "")
 
 
-def not_recorded(path: str, url: str = "") -> InputError:
+def missing_secret(path: str, url: str = "") -> InputError:
     """Return the error for a secret that a recorded study lacks; ``url`` is the value of its key, where that is a URL."""
     hint = f"set {variable}, or " if (variable := _variable(url)) else ""
     found = f" ({url})" if url else ""

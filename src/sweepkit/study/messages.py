@@ -94,7 +94,7 @@ def near(value: str, members: Iterable[str]) -> str:
     return f"; did you mean {longer}?" if longer else nearest(value, members)
 
 
-def unquoted(value: str) -> str:
+def quote_hint(value: str) -> str:
     """Return a hint if the text is a quoted number, boolean or null; else an empty string."""
     low = value.strip().lower()
     meant = {"true": "true", "false": "false", "null": "null", "none": "null", "yes": "true", "no": "false"}.get(low)
@@ -107,7 +107,7 @@ def unquoted(value: str) -> str:
     return f"; write {meant} without quotes" if meant == value.strip() else f"; write {meant}"
 
 
-def expected(error: ErrorDetails) -> str:
+def expectation(error: ErrorDetails) -> str:
     """Return what was expected, according to a pydantic error."""
     kind, context = error["type"], error.get("ctx", {})
     limits = {
@@ -144,7 +144,7 @@ def sentence(errors: list[ErrorDetails], model: type[BaseModel] | None, meant: s
     if "[key]" in error["loc"]:
         return f"keys are text, got {show(error['input'])}; put it in quotes"
     value = error["input"]
-    words = [expected(each) for each in errors]
+    words = [expectation(each) for each in errors]
     return f"expected {either(words)}, got {show(value)}{meant or _hint(value, words, errors)}"
 
 
@@ -158,7 +158,7 @@ def _hint(value: Any, words: Sequence[str], errors: list[ErrorDetails]) -> str:
         return ""
     members = [member for word in words for member in word.replace(" or ", ", ").split(", ")]
     closed = any(each["type"] == "literal_error" for each in errors)
-    return (near(value, members) if closed else "") or ("" if "text" in words else unquoted(value))
+    return (near(value, members) if closed else "") or ("" if "text" in words else quote_hint(value))
 
 
 def keys(model: type[BaseModel]) -> list[str]:

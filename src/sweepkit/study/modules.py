@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from sweepkit.study.errors import FOREIGN, InputError
-from sweepkit.study.files import described, first_line
+from sweepkit.study.files import describe, first_line
 
 __path__: list[str] = []  # makes this module a package, for the finder below
 
@@ -79,7 +79,7 @@ def import_file(file: Path) -> ModuleType:
     except FOREIGN as error:
         line = next((f.lineno for f in reversed(_frames(error)) if f.filename == str(file)), None)
         where = f"{file}:{line}" if line else str(file)
-        raise InputError(f"{where}: cannot be imported: {first_line(described(error))}") from error
+        raise InputError(f"{where}: cannot be imported: {first_line(describe(error))}") from error
 
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:

@@ -80,7 +80,7 @@ class _Numeric(Section):
         >>> Float(low=0, high=0.3, step=0.1).at(1.0)  # three steps add up to 0.30000000000000004
         0.3
         """
-        value = self.scaled(share) if share > 0 else self.low
+        value = self.real_at(share) if share > 0 else self.low
         if share > 0 and self.step and not self.log:
             value = self.low + math.floor((value - self.low) / self.step + 0.5) * self.step
             value = value if value <= self.high + 1e-9 * self.step else value - self.step
@@ -89,7 +89,7 @@ class _Numeric(Section):
     def random(self, dice: Random) -> float:
         """Return a value drawn uniformly (in the logarithm with ``log``)."""
         if self.log or self.step is None:
-            return self._made(self.scaled(dice.random()))
+            return self._made(self.real_at(dice.random()))
         low, high, step = (Decimal(repr(number)) for number in (self.low, self.high, self.step))
         value = low + step * dice.randrange(int((high - low) // step) + 1)
         return int(value) if self._type is int else float(value)
@@ -98,7 +98,7 @@ class _Numeric(Section):
         """Return the value as a plain number of the range's type."""
         return int(value) if self._type is int else float(value)
 
-    def scaled(self, share: float) -> float:
+    def real_at(self, share: float) -> float:
         """Return the real number at a position in the range, in the logarithm with ``log``, whether it is a value or not."""
         return self.low * (self.high / self.low) ** share if self.log else self.low + share * (self.high - self.low)
 

@@ -202,7 +202,7 @@ class Place:
         """Whether a folder is the model of one that MLflow stored within the project."""
         return folder.is_relative_to(self.root.resolve()) and (folder.parent / "MLmodel").is_file()
 
-    def logged(self) -> int:
+    def next_number(self) -> int:
         """Return the number after the last trial that has a log with something in it; 0 without one."""
         numbers = sorted((int(f.name) for f in self.trials.glob("*") if f.name.isdigit()), reverse=True)
         return next((number + 1 for number in numbers if _size(self.trial(number) / EVENTS)), 0)

@@ -19,7 +19,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.errors import FOREIGN, InputError, MissingExtra, nearest
-from sweepkit.study.files import described, first_line
+from sweepkit.study.files import describe, first_line
 from sweepkit.study.modules import import_file
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def class_at(path: str, home: Path, base: str) -> type[Any]:
             try:
                 module = import_module(where)
             except FOREIGN as error:
-                raise InputError(f"{path} cannot be imported: {first_line(described(error))}") from error
+                raise InputError(f"{path} cannot be imported: {first_line(describe(error))}") from error
     found = getattr(module, name, None)
     if found is None:
         raise InputError(f"{path}: there is no {name}{nearest(name, vars(module))}")
@@ -255,7 +255,7 @@ PRUNERS: Mapping[str, Pruner] = {
 """Every pruner, by its name in a study file. Options count evaluations."""
 
 
-def listed(table: Mapping[str, Sampler] | Mapping[str, Pruner]) -> str:
+def list_names(table: Mapping[str, Sampler] | Mapping[str, Pruner]) -> str:
     """Return a table's names in one line, with the meanings of those that need one."""
     return ", ".join(f"{name} ({row.meaning})" if row.meaning else name for name, row in table.items())
 
@@ -283,7 +283,7 @@ def first_rung(options: Mapping[str, Any], evaluations: int | None = None) -> in
     return _least(options, evaluations) * power
 
 
-def resolved(row: Pruner, options: Mapping[str, Any], evaluations: int | None) -> Mapping[str, Any]:
+def resolve_auto(row: Pruner, options: Mapping[str, Any], evaluations: int | None) -> Mapping[str, Any]:
     """Return a pruner's options with asha's ``min_resource: auto`` as a number, where a trial's evaluations are known.
 
     Optuna's own ``auto`` is a hundredth of the first complete trial, which suits trials of thousands of steps.

@@ -18,7 +18,7 @@ from sweepkit.study.names import depth, parts, with_key
 from sweepkit.study.objective import Objective
 from sweepkit.study.parameters import Choice, Expression, Float, Int, Section, flatten
 from sweepkit.study.paths import LONGEST_NAME, NAME, Place
-from sweepkit.study.samplers import PROMOTE, PRUNERS, SAMPLERS, Pruner, Sampler, Together, listed
+from sweepkit.study.samplers import PROMOTE, PRUNERS, SAMPLERS, Pruner, Sampler, Together, list_names
 from sweepkit.study.secrets import learn
 from sweepkit.study.space import Space, spread
 
@@ -100,7 +100,7 @@ class _Chosen(_Open):
 class SamplerSpec(_Chosen):
     """How Optuna proposes configurations. Further keys are the Optuna sampler's own options."""
 
-    type: SamplerName = Field(default="tpe", description=f"{listed(SAMPLERS)}.")
+    type: SamplerName = Field(default="tpe", description=f"{list_names(SAMPLERS)}.")
     seed: int = 0
     """Seed of the search; with one trial at a time, the same seed gives the same sequence of trials, even if interrupted."""
 
@@ -118,7 +118,7 @@ class PrunerSpec(_Chosen):
 
     type: PrunerName = Field(
         default="none",
-        description=f"{listed(PRUNERS)}. pbt and pb2 need the ray backend: all trials of the budget train side by side, and at "
+        description=f"{list_names(PRUNERS)}. With pbt and pb2 all trials of the budget train side by side, and at "
         "evaluations the worst copy the weights of the best and continue with other values. Their options are Ray "
         "Tune's, in evaluations: perturbation_interval (1), quantile_fraction (0.25) and, for pbt, burn_in_period (0), "
         "resample_probability (0.25) and perturbation_factors ([1.2, 0.8]). asha has the option promote: trials pause at "

@@ -120,10 +120,10 @@ def span(seconds: float) -> str:
     return f"{hours} h {minutes_rest:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-def left(seconds: float) -> str:
+def time_left(seconds: float) -> str:
     """Return an estimate of the time left, no more exact than it can be.
 
-    >>> left(8.4), left(221), left(7500)
+    >>> time_left(8.4), time_left(221), time_left(7500)
     ('about 8 s left', 'about 4 min left', 'about 2 h 05 min left')
     """
     minutes = round(seconds / 60)
@@ -142,10 +142,10 @@ def size(count: float) -> str:
     return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
-def listed(parts: Sequence[str]) -> str:
+def join(parts: Sequence[str]) -> str:
     """Return the parts as a list in words.
 
-    >>> listed(["1", "2", "3"])
+    >>> join(["1", "2", "3"])
     '1, 2 and 3'
     """
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

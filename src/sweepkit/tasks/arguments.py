@@ -57,6 +57,6 @@ def reporters(asked: Any) -> list[str]:
     return [name for name in names if name != "none"]
 
 
-def owned(name: str) -> str | None:
+def why_owned(name: str) -> str | None:
     """Return why a study may not set a TrainingArguments field, or None where it may."""
     return HUB if name.startswith("hub_") else OWNED.get(name)

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from sweepkit.study import words
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import models, quantization
-from sweepkit.tasks.data import DataSpec, skipped
+from sweepkit.tasks.data import DataSpec, count_skipped
 from sweepkit.tasks.metrics import of_loss
 from sweepkit.tasks.models import ModelRef
 from sweepkit.tasks.scores import perplexity
@@ -65,7 +65,7 @@ class BuiltInTask(Task):
     def left_out(self) -> list[str]:
         """Return how many lines of the data's files ``lines: skip`` leaves out."""
         source: Any = self.source
-        found = skipped(source, self.home) if source is not None else {}
+        found = count_skipped(source, self.home) if source is not None else {}
         return [
             f"{words.plural(count, 'line')} of {split} left out, as lines: skip says" for split, count in found.items()
         ]

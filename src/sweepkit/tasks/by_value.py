@@ -18,7 +18,7 @@ from typing import Any
 import cloudpickle
 
 from sweepkit.study.errors import DamagedFile, InputError
-from sweepkit.study.files import described, text_of
+from sweepkit.study.files import describe, text_of
 from sweepkit.tasks.task import Task
 
 _NAMESPACE = "__pydantic_parent_namespace__"
@@ -49,7 +49,7 @@ def loads(file: Path, home: Path) -> type[Task]:
             f"task.pickle: the task in {file} needs something that is not installed here: {error}"
         ) from error
     except Exception as error:  # whatever a damaged file makes pickle raise
-        fault = f"cannot be read ({described(error)})"
+        fault = f"cannot be read ({describe(error)})"
         raise DamagedFile(
             file, fault, "run the cell or script that defines its study, which writes it again"
         ) from error

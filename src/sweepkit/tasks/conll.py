@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from sweepkit.study.errors import InputError
-from sweepkit.tasks.lines import opened
+from sweepkit.tasks.lines import open_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,7 +25,7 @@ def read_conll(files: Sequence[str], names: Sequence[str] | None = None, encodin
 
     found: dict[str, list[list[str]]] = {name: [] for name in names or COLUMNS}
     for file in files:
-        with opened(file, encoding) as stream:
+        with open_text(file, encoding) as stream:
             for sentence in _sentences(stream, file, len(names) if names else None):
                 columns = list(zip(*sentence, strict=True))
                 for name, column in zip(found, columns if names else (columns[0], columns[-1]), strict=True):

@@ -285,13 +285,15 @@ def _builder(spec: DataSpec, files: list[str]) -> tuple[str, dict[str, Any]]:
     return "untyped", {"how": how}
 
 
-def skipped(spec: DataSpec, home: Path) -> dict[str, int]:
+def count_skipped(spec: DataSpec, home: Path) -> dict[str, int]:
     """Return split → number of lines that ``lines: skip`` leaves out, where there are any."""
     if spec.lines == "error" or spec.name is not None:
         return {}
     files = spec.files(home)
     builder, options = _builder(spec, [file for listed in files.values() for file in listed])
-    found = {split: options["how"].skipped(listed) for split, listed in files.items()} if builder == "untyped" else {}
+    found = (
+        {split: options["how"].count_skipped(listed) for split, listed in files.items()} if builder == "untyped" else {}
+    )
     return {split: count for split, count in found.items() if count}
 
 

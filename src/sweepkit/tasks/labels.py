@@ -78,7 +78,7 @@ def order(name: str) -> tuple[int, int, str]:
     return (0, int(name), name) if _INTEGER.fullmatch(name) else (1, 0, name)
 
 
-def unlabelled(part: Dataset, column: str, train: Dataset) -> bool:
+def has_no_labels(part: Dataset, column: str, train: Dataset) -> bool:
     """Whether a split has no labels: all missing, or all -1 where -1 is not a class of the training rows."""
     if part.with_format("arrow")[:][column].null_count == len(part):
         return True

@@ -48,7 +48,7 @@ class Lines:
 
 
 @contextmanager
-def opened(file: str, encoding: str | None = None, errors: str = "strict") -> Iterator[TextIO]:
+def open_text(file: str, encoding: str | None = None, errors: str = "strict") -> Iterator[TextIO]:
     """Open a file or URL as text, by default UTF-8, or UTF-16 where its byte order mark says so. Raises Unreadable."""
     import fsspec
 

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from sweepkit.study import messages
 from sweepkit.study.errors import InputError, MissingExtra, nearest
 from sweepkit.study.files import exists, first_line
-from sweepkit.study.identity import not_recorded
+from sweepkit.study.identity import missing_secret
 from sweepkit.study.modules import import_file
 from sweepkit.study.names import nest
 from sweepkit.study.secrets import HIDDEN, secret_name
@@ -109,7 +109,7 @@ def load_task(
     cls = kind or task_class(spec, home)
     values = {**spec.options, **(options or {})}
     if lost := [name for name, value in values.items() if value == HIDDEN and secret_name(name)]:
-        raise not_recorded(f"task.{lost[0]}")
+        raise missing_secret(f"task.{lost[0]}")
     if any("." in name for name in values):
         values = nest(values, option_defaults(cls).get)
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.data import SUFFIXES
-from sweepkit.tasks.lines import opened
+from sweepkit.tasks.lines import open_text
 from sweepkit.tasks.separated import other_separator
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _MOST_WORDS = 6
 """Words of the longest column name; a longer one is a value."""
 
 
-def located(path: Path) -> dict[str, Any]:
+def locate(path: Path) -> dict[str, Any]:
     """Return the options of DataSpec that read a local file or folder, with absolute paths. Raises InputError.
 
     A training file brings those of validation and test along that lie beside it under the same name.
@@ -60,7 +60,7 @@ def _folder(folder: Path) -> dict[str, Any]:
     if images := _images(folder, [child for child in children if child.is_dir()]):
         return images
     if len(files) == 1:
-        return located(files[0])
+        return locate(files[0])
     there = ", ".join(child.name for child in children[:8]) or "nothing"
     raise InputError(
         f"{folder}: expected one data file ({', '.join(SUFFIXES)}), files or folders named train, validation and test, or a "
@@ -141,7 +141,7 @@ def _is_conll(file: Path) -> bool:
     return len(widths) == 1 and min(widths) > 1 and all(_TAG.fullmatch(row[-1]) for row in rows)
 
 
-def unnamed(rows: Dataset, source: Mapping[str, Any]) -> list[str]:
+def name_columns(rows: Dataset, source: Mapping[str, Any]) -> list[str]:
     """Return names for the columns of a csv file whose first line is a row of values; empty where it names them."""
     names = rows.column_names
     suffix = _suffix(Path(str(source.get("path") or source.get("train"))))
@@ -167,7 +167,7 @@ def _vote(name: str, values: list[str]) -> str:
 
 
 def _head(file: Path, count: int) -> list[str]:
-    with opened(str(file), errors="replace") as stream:
+    with open_text(str(file), errors="replace") as stream:
         return list(islice(stream, count))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sweepkit.study.errors import InputError, MissingExtra, nearest
-from sweepkit.study.files import described, first_line
+from sweepkit.study.files import describe, first_line
 from sweepkit.tasks.references import package_folder
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def load(name: str, compares: str = "") -> Metric:
             return metric
     except Exception as error:  # a hub, a path, a person's module: each fails in its own way
         raise InputError(
-            f"metric {name} cannot be loaded ({first_line(described(error))}); "
+            f"metric {name} cannot be loaded ({first_line(describe(error))}); "
             f"bundled ones are {', '.join(BUNDLED)}{nearest(name, BUNDLED)}"
         ) from error
 
@@ -242,7 +242,7 @@ def decide(outputs: Any, labels: Any, *, regression: bool = False) -> Decided:
     """
     import numpy as np
 
-    scores, references = joined(outputs), joined(labels)
+    scores, references = first_array(outputs), first_array(labels)
     if isinstance(labels, tuple) and len(labels) > 1:
         raise ValueError(f"there are {len(labels)} arrays of labels; override compute_metrics to score them all")
     whole = np.issubdtype(references.dtype, np.integer) or references.dtype == bool
@@ -265,12 +265,12 @@ def decide(outputs: Any, labels: Any, *, regression: bool = False) -> Decided:
     return _thresholded(scores, references, regression)
 
 
-def joined(found: Any) -> NDArray[Any]:
+def first_array(found: Any) -> NDArray[Any]:
     """Return the first of several arrays; a list holds one entry per batch (``eval_do_concat_batches: false``)."""
     import numpy as np
 
     if isinstance(found, list) and found and isinstance(found[0], (tuple, np.ndarray)):
-        return np.concatenate([joined(batch) for batch in found])
+        return np.concatenate([first_array(batch) for batch in found])
     return np.asarray(found[0] if isinstance(found, tuple) else found)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks.data import SUFFIXES, DataSpec, read
-from sweepkit.tasks.metrics import Decided, joined
+from sweepkit.tasks.metrics import Decided, first_array
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -30,7 +30,7 @@ def columns(decided: Decided, outputs: Any, names: Mapping[int, str]) -> dict[st
             return {PREDICTION: list(decided.predictions[kind]), LABEL: list(decided.references)}
     if "classes" not in decided.predictions:
         return {PREDICTION: decided.predictions["numbers"].tolist(), LABEL: decided.references.tolist()}
-    found, scores = decided.predictions["classes"], joined(outputs)
+    found, scores = decided.predictions["classes"], first_array(outputs)
 
     def named(ids: Any) -> list[Any]:
         if getattr(ids, "ndim", 1) == 2:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.study import modules
-from sweepkit.study.damage import broken, note, put_aside, read_json, seal
+from sweepkit.study.damage import find_damage, note, put_aside, read_json, seal
 from sweepkit.study.errors import DamagedFile, InputError, SweepError
-from sweepkit.study.files import described
+from sweepkit.study.files import describe
 from sweepkit.study.paths import ABOUT, TORN
 from sweepkit.tasks import by_value
 from sweepkit.tasks.private import temporary_files_in
@@ -66,7 +66,7 @@ def prepare_apart(task: Task) -> None:
 def mend(folder: Path) -> None:
     """Set aside what is damaged of the prepared data in ``folder``, so that it is prepared again."""
     for place in sorted(folder.glob("[!.]*")):
-        if place.is_dir() and not place.name.endswith(TORN) and (name := broken(place)):
+        if place.is_dir() and not place.name.endswith(TORN) and (name := find_damage(place)):
             note(f"{place / name} is not as it was written; the data is prepared again")
             put_aside(place)
 
@@ -89,7 +89,7 @@ def load_prepared(path: Path) -> DatasetDict:
     try:
         return DatasetDict(_held[path]) if path in _held else DatasetDict.load_from_disk(str(path))
     except Exception as error:  # whatever a damaged file makes `datasets` raise
-        raise DamagedFile(path, f"cannot be opened ({described(error)})", _AGAIN) from error
+        raise DamagedFile(path, f"cannot be opened ({describe(error)})", _AGAIN) from error
 
 
 def about(path: Path) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def _data(task: Task) -> dict[str, Any]:
     except SweepError:
         raise
     except Exception as error:  # a person's code may raise anything
-        raise InputError(f"{name}.data() raised {described(error)}") from error
+        raise InputError(f"{name}.data() raised {describe(error)}") from error
     if not isinstance(splits, dict) or not all(
         isinstance(part, (Dataset, IterableDataset)) for part in splits.values()
     ):

@@ -316,5 +316,5 @@ def _doubtful(fits: Sequence[_Fit], table: Sequence[TableColumn], again: str) ->
     if len(flags) > 1:
         kind = "multi-label-classification"
         ways[f"  {again} --kind {kind} --set 'task.label=[{', '.join(flags)}]'"] = None
-    roles = words.listed(list(fits[0].doubts)) if fits[0].doubts else "label"
+    roles = words.join(list(fits[0].doubts)) if fits[0].doubts else "label"
     return "\n".join([f"more than one column could be the {roles}; {_listed(table)}", "say which:", *ways])

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sweepkit.study.errors import InputError, nearest
-from sweepkit.tasks.labels import unlabelled
+from sweepkit.tasks.labels import has_no_labels
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -85,7 +85,7 @@ def complete(
     for split, part in rows.items():
         if not len(part):
             raise InputError(f"task.data: {split} is empty")
-        if label is not None and split == "test" and unlabelled(part, label, rows["train"]):
+        if label is not None and split == "test" and has_no_labels(part, label, rows["train"]):
             continue
         for column in [name for name in part.column_names if name not in optional]:
             nulls = part.with_format("arrow")[:][column].is_null().to_pylist()

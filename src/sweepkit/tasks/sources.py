@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import conll
-from sweepkit.tasks.lines import SKIP, Lines, Unreadable, opened
+from sweepkit.tasks.lines import SKIP, Lines, Unreadable, open_text
 from sweepkit.tasks.separated import Separated
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ class Untyped:
     def rows(self, file: str, lines: Lines | None = None) -> Iterator[dict[str, Any]]:
         """Yield the rows of a file. Raises InputError with file and line."""
         lines = lines or Lines(skip=self.skip)
-        with opened(file, self.encoding) as stream:
+        with open_text(file, self.encoding) as stream:
             if self.separated is None:
                 yield from _records(stream, file, lines)
             else:
                 yield from self.separated.rows(stream, file, lines)
 
-    def skipped(self, files: Sequence[str]) -> int:
+    def count_skipped(self, files: Sequence[str]) -> int:
         """Return the number of lines that are left out."""
         lines = Lines(skip=self.skip)
         for file in files if self.skip else ():
@@ -301,7 +301,7 @@ def columns(builder: str, file: str, options: dict[str, Any]) -> list[str] | Non
         return ["text"] if builder == "text" else None
     how: Untyped = options["how"]
     if how.separated is not None:
-        with opened(file, how.encoding) as stream:
+        with open_text(file, how.encoding) as stream:
             return how.separated.names(stream, file)
     if Path(file).stat().st_size < JSON_BYTES:
         return next((list(row) for row in how.rows(file)), None)

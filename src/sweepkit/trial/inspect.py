@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, Trainer
 from transformers.trainer_utils import has_length
 
 from sweepkit.study.errors import FOREIGN, nearest
-from sweepkit.study.files import described, first_line
+from sweepkit.study.files import describe, first_line
 from sweepkit.study.names import parts
 from sweepkit.study.paths import BEST
 from sweepkit.study.space import visit
@@ -51,7 +51,7 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
         facts = (*task.left_out(), *task.data_notes())
     except FOREIGN as error:
         print_traceback(error)
-        cause = first_line(described(error))
+        cause = first_line(describe(error))
         if is_out_of_memory(error):
             return Inspected(notes=(f"the first configuration is too big to be built ({cause}); others may fit",))
         return Inspected(problems=(("task", f"a trial cannot be built: {cause}"),))
@@ -74,7 +74,7 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
             found = _with_note(found, f"a step and an evaluation failed without {', '.join(own)}", error)
         else:
             print_traceback(error)
-            cause = f"a step and an evaluation failed: {first_line(described(error))}"
+            cause = f"a step and an evaluation failed: {first_line(describe(error))}"
             found = replace(found, problems=(*found.problems, ("task", cause)))
     else:
         if _multiplies_loss(study, trainer):
@@ -151,7 +151,7 @@ def _evaluation_facts(task: Task, reading: Reading) -> Iterator[str]:
 
 def _with_note(found: Inspected, failure: str, error: BaseException) -> Inspected:
     print_traceback(error)
-    note = f"{failure} ({first_line(described(error))}); trials may fail alike"
+    note = f"{failure} ({first_line(describe(error))}); trials may fail alike"
     return replace(found, notes=(*found.notes, note))
 
 

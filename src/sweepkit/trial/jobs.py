@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepkit.study.errors import FOREIGN
-from sweepkit.study.files import described
+from sweepkit.study.files import describe
 from sweepkit.study.study import StudyData
 from sweepkit.trial.console import print_traceback
 from sweepkit.trial.events import Evaluated, Event, Logged
@@ -152,7 +152,7 @@ def _answer(sock: socket.socket, job: Callable[[], dict[str, Any]]) -> None:
         answer = job()
     except FOREIGN as error:
         print_traceback(error)
-        answer = {"error": described(error)}
+        answer = {"error": describe(error)}
     sock.sendall(json.dumps(answer).encode() + b"\n")
 
 

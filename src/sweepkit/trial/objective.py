@@ -26,7 +26,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from sweepkit.study.errors import FOREIGN, FULL_DISK, InputError, TrialFailed, TrialInterrupted
-from sweepkit.study.files import described, first_line, text_of
+from sweepkit.study.files import describe, first_line, text_of
 from sweepkit.study.paths import LAST_NEW
 from sweepkit.study.secrets import hide
 from sweepkit.study.study import StudyData, Values
@@ -240,7 +240,7 @@ def _end_of(error: BaseException) -> tuple[Ending, Reason | None, str]:
     if is_full_disk(error):
         return Ending.failed, Reason.disk_full, f"no space left on the disk: {first_line(error)}"
     print_traceback(error)
-    return Ending.failed, Reason.crash, first_line(described(error))
+    return Ending.failed, Reason.crash, first_line(describe(error))
 
 
 def evaluate_on_test(study: StudyData, spec: TrialSpec, model: str) -> dict[str, Any]:

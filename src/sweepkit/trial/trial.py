@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sweepkit.study.damage import read_noted
+from sweepkit.study.damage import read_or_note
 from sweepkit.study.paths import SPEC
 
 FROM = "from "
@@ -117,7 +117,7 @@ class TrialSpec:
 
 def read_spec(folder: Path) -> TrialSpec | None:
     """Return the spec in a trial's folder; None without one and, after a note, where it is damaged."""
-    found: TrialSpec | None = read_noted(folder / SPEC, TrialSpec, "the study's storage stands in for it")
+    found: TrialSpec | None = read_or_note(folder / SPEC, TrialSpec, "the study's storage stands in for it")
     return found
 
 

@@ -29,7 +29,7 @@ from typing import Any
 
 from sweepkit.study import linux
 from sweepkit.study.errors import FOREIGN
-from sweepkit.study.files import described
+from sweepkit.study.files import describe
 from sweepkit.study.streams import scrub_output
 from sweepkit.study.study import StudyData
 from sweepkit.trial.console import Console, print_traceback
@@ -111,7 +111,7 @@ def _warm(study: StudyData) -> str:
     try:
         task_of(study)
     except FOREIGN as error:
-        return described(error)
+        return describe(error)
     _hold(study)
     _freeze()
     return ""

@@ -81,17 +81,17 @@ class WarmProcess:
             else:
                 socket.send_fds(self._control, [data], [sock.fileno()])
         except OSError as error:
-            raise self.died() from error
+            raise self.exit_error() from error
 
     def messages(self) -> list[dict[str, Any]]:
         """Return what came up; called when the control socket is readable. Raises StudyFailed when it died."""
         data = _read(self._control)
         if not data:
-            raise self.died()
+            raise self.exit_error()
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def died(self) -> StudyFailed:
+    def exit_error(self) -> StudyFailed:
         """Return the error that says how the warm process ended and where its log is."""
         status = self.process.wait(timeout=30)
         self.console.read()

@@ -39,7 +39,7 @@ def ask(*questions: Question) -> list[Any]:
     return [found[question] for question in questions]
 
 
-def remembered(question: Question) -> Any:
+def recall(question: Question) -> Any:
     """Return the facts that :func:`remember` kept; None where there are none, or something changed."""
     facts = _remembered(question, _environment())
     return None if facts is _MISSING else facts

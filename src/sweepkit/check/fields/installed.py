@@ -43,7 +43,7 @@ class Installed:
     """Why the task's own arguments cannot be imported."""
 
 
-def installed(
+def read_installed(
     model_types: Collection[str] = (), arguments_type: str = TRAINING_ARGUMENTS, home: Path | None = None
 ) -> Installed:
     """Return what the installed libraries accept; ``home`` is the folder of the task's file."""

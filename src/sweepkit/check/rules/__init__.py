@@ -8,7 +8,7 @@ from typing import Any
 
 from sweepkit.check.rules.adapters import check_adapters
 from sweepkit.check.rules.formulas import check_formulas
-from sweepkit.check.rules.names import check_names, consumers_of, known_values, typed
+from sweepkit.check.rules.names import check_names, consumers_of, convert_numbers, known_values
 from sweepkit.check.rules.population import check_population
 from sweepkit.check.rules.pruning import check_pruner
 from sweepkit.check.rules.reporting import check_reporting
@@ -51,7 +51,7 @@ def find_problems(study: StudyData) -> list[Problem]:
 def examine(study: StudyData) -> tuple[list[Problem], Checked]:
     """Return every broken rule, and the study as checked; where a rule is broken, only messages may use that."""
     consumers, problems = consumers_of(study)
-    study = typed(study, consumers)
+    study = convert_numbers(study, consumers)
     known = known_values(study, consumers)
     problems += check_task(study, consumers)
     problems += check_names(study, consumers)

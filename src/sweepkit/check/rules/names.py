@@ -10,7 +10,7 @@ from typing import Any
 
 from sweepkit.check.fields import UNKNOWN, Field
 from sweepkit.check.fields.arguments import PEFT_OWNED, REMOVED, RENAMED, SHORTHANDS
-from sweepkit.check.fields.installed import Adapter, installed, peft_fields
+from sweepkit.check.fields.installed import Adapter, peft_fields, read_installed
 from sweepkit.check.fields.models import configuration, with_values
 from sweepkit.check.fields.tasks import TaskFacts, task_facts
 from sweepkit.check.rules.values import is_ratio_field, mismatch, range_mismatch
@@ -22,7 +22,7 @@ from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.space import Occurrence, visit
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.adapters import DEFAULT
-from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS, owned
+from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS, why_owned
 from sweepkit.tasks.task import Task
 
 _SEEDS = frozenset({"seed", "data_seed"})
@@ -61,14 +61,14 @@ class Consumers:
 
     def names(self) -> list[str]:
         """Return every full name that is known, those that sweepkit sets itself left out."""
-        found = [name for name in self.training if owned(name) is None]
+        found = [name for name in self.training if why_owned(name) is None]
         found += [f"model.{name}" for name in self.model or ()]
         found += [f"peft.{name}" for name in self.peft]
         return found + [f"task.{name}" for name in (self.task.options if self.task else ())]
 
     def is_free(self, name: str) -> bool:
         """Whether nothing consumes a bare name, nor did in an older transformers: it may name a group."""
-        used = name in self.training or name in RENAMED or name in REMOVED or owned(name) is not None
+        used = name in self.training or name in RENAMED or name in REMOVED or why_owned(name) is not None
         return "." not in name and not used
 
     def resembles(self, name: str) -> str | None:
@@ -77,7 +77,7 @@ class Consumers:
         return found[0] if found else None
 
     def _bare(self, name: str) -> tuple[Field | None, str]:
-        if reason := owned(name) or (self.task.built_in.decides.get(name) if self.task else None):
+        if reason := why_owned(name) or (self.task.built_in.decides.get(name) if self.task else None):
             return None, f"is set by sweepkit; {reason}"
         if name in self.training:
             return self.training[name], ""
@@ -143,7 +143,7 @@ def consumers_of(study: StudyData) -> tuple[Consumers, list[Problem]]:
             problems.append(Problem("task.type" if study.task.type is not None else "task.path", str(error)))
     models = [configuration(model, study.home) for _, model in models_of(study, task)]
     types = [values["model_type"] for values in models if values is not None]
-    found = installed(types, *([task.arguments_type, task.folder] if task else ()))
+    found = read_installed(types, *([task.arguments_type, task.folder] if task else ()))
     if found.problem and task:
         problems.append(Problem("task", f"arguments_type of {task.label}: {found.problem}"))
     unknown = bool(found.problem) or (task is None and bool(problems))
@@ -212,7 +212,7 @@ def known_values(study: StudyData, consumers: Consumers | None = None) -> dict[s
     return {name: value for name, value in known.items() if value is not UNKNOWN}
 
 
-def typed(study: StudyData, consumers: Consumers | None = None) -> StudyData:
+def convert_numbers(study: StudyData, consumers: Consumers | None = None) -> StudyData:
     """Return the study with its numbers as their fields take them: whole numbers for a float field become floats.
 
     ``num_train_epochs: {low: 1, high: 5}`` becomes a Float; ``warmup_steps`` from 1 on stays a whole number of steps.

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweepkit.check.fields import Field
-from sweepkit.check.rules.searching import cleaned, grid_size, option_problems, options_of, silence
+from sweepkit.check.rules.searching import clause, grid_size, option_problems, options_of, silence
 from sweepkit.study.errors import InputError, Problem
 from sweepkit.study.objective import COSTS
-from sweepkit.study.samplers import PROMOTE, PRUNERS, Pruner, first_rung, resolved
+from sweepkit.study.samplers import PROMOTE, PRUNERS, Pruner, first_rung, resolve_auto
 from sweepkit.study.study import StudyData
 
 TRIALS = 100
@@ -159,7 +159,7 @@ class _MadeUp:
         try:
             return self._reason(options)
         except (TypeError, ValueError, ArithmeticError) as error:
-            return f"it fails, {cleaned(error)}"
+            return f"it fails, {clause(error)}"
 
     def _reason(self, options: Mapping[str, Any]) -> str | None:
         trials, length = min(self.budget or TRIALS, TRIALS), self.evaluations or EVALUATIONS
@@ -185,7 +185,7 @@ class _MadeUp:
 
         with silence():
             for sign, direction in ((1, StudyDirection.MINIMIZE), (-1, StudyDirection.MAXIMIZE)):
-                pruner = self.kind.make(resolved(self.kind, options, self.evaluations))
+                pruner = self.kind.make(resolve_auto(self.kind, options, self.evaluations))
                 study = optuna.create_study(study_name=self.study, direction=direction, pruner=pruner)
                 for number in range(trials):
                     trial = study.ask()

@@ -78,11 +78,11 @@ def _refusal(make: Make, options: Mapping[str, Any]) -> str:
     try:
         make(options)
     except (TypeError, ValueError) as error:
-        return cleaned(error)
+        return clause(error)
     return ""
 
 
-def cleaned(error: Exception) -> str:
+def clause(error: Exception) -> str:
     """Return Optuna's message as a clause: no backticks, no capital, no full stop."""
     text = str(error).replace("`", "").strip().removesuffix(".")
     return text[:1].lower() + text[1:] if text.partition(" ")[0].isalpha() else text
@@ -132,7 +132,7 @@ def _refusal_of_goals(study: StudyData, sampler: Any) -> str:
         try:
             made_up.ask({"x": optuna.distributions.FloatDistribution(0.0, 1.0)})
         except ValueError as error:
-            return f"{cleaned(error)}; choose another, such as tpe"
+            return f"{clause(error)}; choose another, such as tpe"
     return ""
 
 

@@ -37,7 +37,7 @@ def mismatch(name: str, field: Field, value: Any) -> str:
     if kind in accepted or (kind == "int" and "float" in accepted):
         return ""
     words = messages.kinds(accepted)
-    hint = messages.unquoted(value) if isinstance(value, str) else ""
+    hint = messages.quote_hint(value) if isinstance(value, str) else ""
     if field.choices and "str" in accepted:
         others = messages.kinds(accepted - {"str"}) if accepted - {"str"} else ""
         words = messages.either([messages.one_of(field.choices, str(value)), *([others] if others else [])])

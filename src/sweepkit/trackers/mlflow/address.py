@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sweepkit.study.errors import InputError
-from sweepkit.study.identity import not_recorded
+from sweepkit.study.identity import missing_secret
 from sweepkit.study.secrets import HIDDEN
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.ui import LOOPBACK, Ui, free_port
@@ -40,7 +40,7 @@ def tracking_uri(study: StudyData) -> str:
     if "uri" not in study.tracking.model_fields_set:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or uri
     if HIDDEN in uri:
-        raise not_recorded("tracking.uri", uri)
+        raise missing_secret("tracking.uri", uri)
     scheme = scheme_of(uri)
     if scheme == "sqlite":
         path = uri.split(":///", 1)[-1] if ":///" in uri else ""

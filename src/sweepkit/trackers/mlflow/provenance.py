@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sweepkit.study.damage import read_noted
+from sweepkit.study.damage import read_or_note
 from sweepkit.study.errors import InputError
 from sweepkit.study.identity import Identity
 from sweepkit.study.paths import ABOUT, study_files
@@ -70,18 +70,18 @@ def began(study: StudyData) -> int:
     return milliseconds(min([time.time(), *times])) - 1
 
 
-def said(answer: Mapping[str, Any]) -> str:
+def answer_text(answer: Mapping[str, Any]) -> str:
     """Return a study's answer in sentences, beginning with why it is not the last word where it is not."""
     status, reason = answer.get("status", "done"), answer.get("reason", "")
     cut_short = f"{status.capitalize()}{reason and ': '}{reason}." if status != "done" else ""
     return " ".join(filter(None, [cut_short, answer.get("says", ""), answer.get("verdict", "")]))
 
 
-def description(study: StudyData, said: str = "") -> dict[str, str]:
+def description(study: StudyData, answer: str = "") -> dict[str, str]:
     """Return the tags of the parent run that describe the study, its note in MLflow included, which begins with the answer."""
     goals = ", ".join(f"{goal.direction} {goal.metric}" for goal in study.objective.goals)
     lines = [
-        *([said, ""] if said else []),
+        *([answer, ""] if answer else []),
         study.question,
         "",
         f"Objective: {goals} ({study.objective.value}). Sampler: {study.sampler.title}.",
@@ -125,7 +125,7 @@ def code(study: StudyData) -> dict[str, str]:
 
 def about(data: Path | None) -> dict[str, Any]:
     """Return the description in a folder of prepared data; empty where there is none."""
-    return (read_noted(data / ABOUT, dict[str, Any], "the data is not described in MLflow") if data else None) or {}
+    return (read_or_note(data / ABOUT, dict[str, Any], "the data is not described in MLflow") if data else None) or {}
 
 
 def dataset(study: StudyData, data: Path | None) -> dict[str, str]:
@@ -137,7 +137,7 @@ def dataset(study: StudyData, data: Path | None) -> dict[str, str]:
     rows = facts.get("rows", {})
     total = sum(rows.values()) if isinstance(rows, Mapping) else rows
     kind, source = _source(study, given)
-    info = read_noted(data / "train" / "dataset_info.json", dict[str, Any], "MLflow gets no schema of the data") or {}
+    info = read_or_note(data / "train" / "dataset_info.json", dict[str, Any], "MLflow gets no schema of the data") or {}
     schema = _schema(info.get("features", {}))
     return {
         "name": (given if isinstance(given, str) else _named(given)) or study.name,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
-from sweepkit.study.damage import read_noted
+from sweepkit.study.damage import read_or_note
 from sweepkit.study.files import write_whole
 from sweepkit.study.paths import Place
 from sweepkit.trial.log import TrialLog
@@ -68,7 +68,7 @@ class State:
     def load(cls, path: Path) -> State:
         """Return what the file holds; a missing or, after a note, damaged file counts as empty."""
         meaning = "runs are found again by their tags, and everything is delivered again"
-        state: State = read_noted(path, cls, meaning) or cls("", {})
+        state: State = read_or_note(path, cls, meaning) or cls("", {})
         state.path = path
         return state
 
@@ -78,7 +78,7 @@ class State:
         state.path = self.path
         return state
 
-    def done(self, place: Place, number: int, row: Trial | None) -> bool:
+    def is_delivered(self, place: Place, number: int, row: Trial | None) -> bool:
         """Whether everything of a trial is delivered."""
         done = self.trials.get(number, Delivered())
         if done.gone:
@@ -89,7 +89,7 @@ class State:
     def behind(self, place: Place, rows: Iterable[Trial]) -> int:
         """Return how many trials have something undelivered."""
         known = {row.number: row for row in rows}
-        return sum(not self.done(place, number, known.get(number)) for number in folders(place) | known.keys())
+        return sum(not self.is_delivered(place, number, known.get(number)) for number in folders(place) | known.keys())
 
     def save(self) -> None:
         """Write the file; a reader sees the old one or the new one.

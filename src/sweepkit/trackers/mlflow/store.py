@@ -151,11 +151,11 @@ class Store:
             known = Dataset(**{**facts, "name": name, "digest": digest, "source": scrub(facts["source"])})
             self.client.log_inputs(run_id, [DatasetInput(known, [InputTag("mlflow.data.context", "training")])])
 
-    def refused(self, error: Exception) -> bool:
+    def concerns_one_trial(self, error: Exception) -> bool:
         """Whether the error concerns one trial only."""
         return isinstance(error, MlflowException) and error.error_code in REFUSALS
 
-    def deleted(self, run_id: str) -> bool:
+    def is_deleted(self, run_id: str) -> bool:
         """Whether a run was deleted in MLflow."""
         try:
             return str(self.client.get_run(run_id).info.lifecycle_stage) == "deleted"

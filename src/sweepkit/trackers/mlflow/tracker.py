@@ -87,7 +87,7 @@ class MLflowTracker(Tracker):
                     try:
                         self._deliver(number, rows.get(number))
                     except Exception as error:
-                        if not self._store.refused(error):
+                        if not self._store.concerns_one_trial(error):
                             raise
                         self._in_step = False
                         refused = refused or (None if self._deleted(number) else error)
@@ -113,7 +113,7 @@ class MLflowTracker(Tracker):
             models = self._models()
             models.settle({row.number for row in self._rows() if row.ending.ranks})
             self._send("answer.json", json.dumps(dict(answer), indent=2, default=str))
-            best, said = answer.get("best"), provenance.said(answer)
+            best, said = answer.get("best"), provenance.answer_text(answer)
             winner = "" if best is None else self._state.trials.get(int(best), Delivered()).run_id
             tags = records.answer_tags(answer, winner)
             status = tags["sweepkit.status"]
@@ -308,7 +308,7 @@ class MLflowTracker(Tracker):
 
     def _deliver(self, number: int, row: Trial | None) -> None:
         """Deliver one trial's new events and, once it ended, its outcome; the caller saves the state."""
-        if self._state.done(self._place, number, row):
+        if self._state.is_delivered(self._place, number, row):
             return
         done = self._state.trials.get(number, Delivered())
         log = TrialLog(self._place.trial(number))
@@ -379,7 +379,7 @@ class MLflowTracker(Tracker):
         done = self._state.trials.get(number)
         if done is None or not done.run_id:
             return False
-        done.gone = self._store.deleted(done.run_id)
+        done.gone = self._store.is_deleted(done.run_id)
         self._state.changed = True
         return done.gone
 

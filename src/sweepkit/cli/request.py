@@ -18,10 +18,10 @@ from sweepkit.study import messages, words
 from sweepkit.study.errors import InputError, nearest
 from sweepkit.study.paths import LONGEST_NAME, NAMING, is_name
 from sweepkit.tasks import references
-from sweepkit.tasks.data import SPLITS, DataSpec, skipped
+from sweepkit.tasks.data import SPLITS, DataSpec, count_skipped
 from sweepkit.tasks.kinds import KINDS, kind_class
 from sweepkit.tasks.lines import Unreadable
-from sweepkit.tasks.locations import located, unnamed
+from sweepkit.tasks.locations import locate, name_columns
 from sweepkit.tasks.recognise import Recognised, naming, recognise, shapes
 from sweepkit.tasks.references import PACKAGE
 from sweepkit.tasks.tables import read_quietly
@@ -33,7 +33,7 @@ CACHED = 5
 
 
 @dataclass(kw_only=True)
-class Asked:
+class Request:
     """What was typed, and the steps that follow from it, each said as it is taken."""
 
     command: str
@@ -51,7 +51,7 @@ class Asked:
     def again(self) -> str:
         """The command, to which an error adds what is missing."""
         argument = str(self.folder) if "data" in self.options else self.data
-        return shlex.join(["sweep", self.command, argument, *typed(self.options, self.overrides)])
+        return shlex.join(["sweep", self.command, argument, *command_words(self.options, self.overrides)])
 
     @property
     def where(self) -> str:
@@ -74,17 +74,17 @@ class Asked:
         if not path.exists() or path.resolve() == self.folder.resolve():
             text = reference(self.data, self.folder, self.where)
             source: dict[str, Any] = {"path" if text.startswith(PACKAGE) or "://" in text else "name": text}
-            if text.startswith(PACKAGE) and "path" in (found := located(references.package_path(text))):
+            if text.startswith(PACKAGE) and "path" in (found := locate(references.package_path(text))):
                 source = {**found, "path": text}
         else:
-            source = located(path)
+            source = locate(path)
             for split in [name for name in ("path", *SPLITS) if name in source]:
                 files = source[split]
                 here = [reference(file, self.folder, self.where) for file in _listed(files)]
                 source[split] = here if isinstance(files, list) else here[0]
         return {**source, **below("task.data.", self.sets)}
 
-    def recognised(self, source: dict[str, Any]) -> Recognised:
+    def recognise(self, source: dict[str, Any]) -> Recognised:
         """Return kind and columns; what ``--kind`` and ``--set task.…`` say wins.
 
         Where a file has no header, ``source`` gets names for its columns. Raises InputError.
@@ -96,7 +96,7 @@ class Asked:
                 self.tell("kind", f"{kind}, which names no columns; the data was not looked at")
                 return Recognised(kind=kind, options={}, taken="")
         rows = self._rows(source)
-        names = unnamed(rows["train"], source)
+        names = name_columns(rows["train"], source)
         if names:
             source["columns"] = names
             rows = self._rows(source)
@@ -104,7 +104,7 @@ class Asked:
         files = [name for split in SPLITS for name in _listed(source.get(split))]
         beside = f" ({', '.join(Path(file).name for file in files)})" if len(files) > 1 else ""
         self.tell("data", f"{self.data}: {counts}{beside}")
-        for split, count in skipped(DataSpec.model_validate(source), self.folder).items():
+        for split, count in count_skipped(DataSpec.model_validate(source), self.folder).items():
             self.tell("skipped", f"{words.plural(count, 'line')} of {split} left out, as lines: skip says")
         if names:
             called = f"the columns are called {', '.join(names)}"
@@ -114,7 +114,7 @@ class Asked:
         if renamed := below("columns.", task):
             chosen["columns"] = {**(chosen.get("columns") or {}), **renamed}
         found = recognise(rows["train"], kind=kind, chosen=chosen, again=self.again)
-        others = f"; {words.listed(list(found.others))} would do too (--kind)" if found.others else ""
+        others = f"; {words.join(list(found.others))} would do too (--kind)" if found.others else ""
         unused = f"; not used: {', '.join(found.unused)}" if found.unused else ""
         self.tell("kind", f"{found.kind}: {found.taken}{unused}{others}; --kind and --set task.COLUMN=NAME correct it")
         return found
@@ -211,7 +211,7 @@ def yaml_text(value: str) -> str:
     return value if plain else json.dumps(value)
 
 
-def typed(options: Mapping[str, str], overrides: Sequence[str]) -> list[str]:
+def command_words(options: Mapping[str, str], overrides: Sequence[str]) -> list[str]:
     """Return options as one word each, so that two commands can be compared."""
     return [*(f"--{name}={value}" for name, value in options.items()), *(f"--set={each}" for each in overrides)]
 
