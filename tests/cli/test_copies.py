@@ -8,20 +8,24 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from making import toy_study
 from sweepkit.check.study_file import to_yaml
+from sweepkit.cli import app
 
 pytestmark = pytest.mark.real
 
 
 def sweep(*words: str, cwd: Path) -> str:
     """Return what the command printed."""
-    done = subprocess.run([sys.executable, "-m", "sweepkit", *words], cwd=cwd, text=True, capture_output=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    with chdir(cwd):
+        done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
     return done.stdout
 
 
@@ -43,7 +47,10 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (top / "a" / "b").mkdir(parents=True)
     study = toy_study(top, tracking={"uri": "sqlite:///mlflow.db"}, budget={"trials": 2}, backend={"parallel": 1})
     (top / "a/b/study.yaml").write_text(to_yaml(study))
-    sweep("run", "a/b/study.yaml", cwd=top)
+    # A process of its own, so that no open database is closed later, which writes to it.
+    subprocess.run(
+        [sys.executable, "-m", "sweepkit", "run", "a/b/study.yaml"], cwd=top, check=True, capture_output=True
+    )
     assert json.loads(sweep("list", "--json", cwd=top))["studies"][0]["name"] == "toy"
     before = fingerprint(top)
     yield top

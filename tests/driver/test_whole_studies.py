@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import toys
-from making import sweep, toy_study
+from making import toy_study
 from sweepkit.backends.local import LocalBackend
 from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Slot
 from sweepkit.check import check
 from sweepkit.check.study_file import load_study, to_yaml
+from sweepkit.cli import app
 from sweepkit.driver.run import run
 from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.watch import Watcher
@@ -194,9 +196,7 @@ def test_several_goals_end_in_a_front(project: Path) -> None:
     )
     outcome = run(study)
     assert [len(row.values) for row in outcome.rows] == [2] * 6
-    shown = sweep("show", "toy", "--once", cwd=project)
-    output, _ = shown.communicate(timeout=180)
-    assert "Pareto front" in output
+    assert "Pareto front" in CliRunner().invoke(app, ["show", "toy", "--once"]).output
 
 
 SEQ2SEQ = '''
@@ -246,7 +246,7 @@ def test_a_study_runs_from_any_folder_by_file_folder_and_name(project: Path, tmp
     (folder / "study.yaml").write_text(to_yaml(toy_study(project, budget={"trials": 1})))
     assert load_study(folder / "study.yaml").study.place.root == project
     for trials, (argument, cwd) in enumerate([(str(folder), tmp_path), ("studies/toy/study.yaml", project)], start=1):
-        process = sweep("run", argument, "--set", f"budget.trials={trials}", cwd=cwd, env={**os.environ})
-        output, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, output
+        with chdir(cwd):
+            done = CliRunner().invoke(app, ["run", argument, "--set", f"budget.trials={trials}"])
+        assert done.exit_code == 0, done.output
     assert len(list((project / "runs/toy/trials").iterdir())) == 2
