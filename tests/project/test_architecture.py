@@ -104,6 +104,17 @@ def test_private_names_of_other_libraries_stand_in_modules_named_private(name: s
     assert private - names_of_its_own() - {"_exit"} == set()  # os._exit is documented
 
 
+PARTICIPLE = (
+    r"(?!seed)[a-z]+ed|said|told|taken|meant|found|made|given|known|kept|left|drawn|seen|gone|written|shown|held|done"
+)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_functions_are_named_by_verbs_or_nouns_not_participles(name: str) -> None:
+    functions = [node.name for node in modules()[name].body if isinstance(node, ast.FunctionDef)]
+    assert [each for each in functions if re.fullmatch(PARTICIPLE, each)] == []
+
+
 def test_the_package_has_eleven_rooms() -> None:
     rooms = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     floors = PYPROJECT["tool"]["importlinter"]["contracts"][0]["layers"]

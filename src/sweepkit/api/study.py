@@ -56,9 +56,9 @@ class Study(StudyData):
         if keys.get("sweep") is not None or (
             isinstance(backend := keys.get("backend"), Mapping) and "accelerate" in backend
         ):
-            from sweepkit.check.study_file import merged
+            from sweepkit.check.study_file import merge_recipe
 
-            keys, idle = merged(keys, home)
+            keys, idle = merge_recipe(keys, home)
             for problem in idle:
                 warnings.warn(str(problem), stacklevel=2)
         super().__init__(**keys)

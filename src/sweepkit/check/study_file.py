@@ -63,7 +63,7 @@ def read_study(path: Path | str, overrides: Iterable[str] = ()) -> StudyData:
     return convert_numbers(file.study)
 
 
-def merged(keys: Mapping[str, Any], home: Path) -> tuple[dict[str, Any], list[Problem]]:
+def merge_recipe(keys: Mapping[str, Any], home: Path) -> tuple[dict[str, Any], list[Problem]]:
     """Return the keys of a study made in Python with those of its recipe and its accelerate file, and what has no effect.
 
     Raises StudyFileError for what is wrong with these files.

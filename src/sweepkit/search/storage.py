@@ -6,7 +6,6 @@ waits 30 s, and a torn last record, which makes the file unreadable for good onc
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from sweepkit.search.folding import fold, unfoldable
 from sweepkit.search.private import journal_backend
 from sweepkit.study.errors import DamagedFile, InputError
 from sweepkit.study.files import describe, first_line, text_of
+from sweepkit.study.garbage import without_collection
 from sweepkit.study.identity import missing_secret
 from sweepkit.study.paths import Place
 from sweepkit.study.secrets import HIDDEN, scrub_url
@@ -81,7 +81,7 @@ def open_journal(place: Place) -> JournalStorage:
     if place.journal.is_symlink():
         raise DamagedFile(place.journal, "is a link", LOST)
     try:
-        with _without_collection():
+        with without_collection():  # among the many objects of a long study is none, and looking takes half the time
             return JournalStorage(_Journal(place.journal))
     except Exception as error:  # whatever a damaged file makes Optuna raise
         fault = f"cannot be read by Optuna {optuna.__version__} ({describe(error)})"
@@ -102,18 +102,6 @@ def database_url(place: Place, url: str) -> str:
     if not head.startswith("sqlite") or not slashes or path.startswith(("/", ":memory:", "file:")) or not path:
         return url
     return f"{head}:///{place.root / path}"
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Collect no garbage: among the many objects of a long study there is none to be found, and looking takes half the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class _Journal(JournalFileBackend):

@@ -30,6 +30,7 @@ from typing import Any
 from sweepkit.study import linux
 from sweepkit.study.errors import FOREIGN
 from sweepkit.study.files import describe
+from sweepkit.study.garbage import without_collection
 from sweepkit.study.streams import scrub_output
 from sweepkit.study.study import StudyData
 from sweepkit.trial.console import Console, print_traceback
@@ -83,10 +84,11 @@ def serve(fd: int) -> None:
     with control.makefile("rb", buffering=0) as lines:
         home = json.loads(lines.readline())
     study = StudyData.model_validate_json(home["study"]).at(Path(home["home"]))
-    with _dying_with(home["driver"]):
-        gc.disable()  # nothing that is imported is garbage, and looking for it takes a quarter of the time
+    with (
+        _dying_with(home["driver"]),
+        without_collection(),
+    ):  # nothing that is imported is garbage, and looking for it takes a quarter of the time
         failure = _warm(study)
-        gc.enable()
     _Server(control, study, home["driver"], time.monotonic() - began, failure).run()
 
 

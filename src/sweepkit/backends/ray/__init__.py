@@ -49,6 +49,7 @@ from sweepkit.backends.ray.tuning import SessionCallback, SessionSearcher, WarmS
 from sweepkit.backends.slots import Machine, Slot, plan
 from sweepkit.study.errors import InputError, StudyFailed
 from sweepkit.study.files import first_line, remove
+from sweepkit.study.garbage import without_collection
 from sweepkit.study.study import StudyData
 
 
@@ -227,10 +228,5 @@ def _references_released() -> Iterator[None]:
     An object released in another thread while Ray shuts down ends the process at once, with exit code 1.
     """
     gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
+    with without_collection():
         yield
-    finally:
-        if enabled:
-            gc.enable()
