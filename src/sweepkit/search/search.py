@@ -219,18 +219,17 @@ class Search:
             return replace(
                 ruling, answer="continue", why="else too few trials would be trained to their end to confirm"
             )
-        if ruling.answer == "pause":
-            chosen = self._strategy.ask(seen.with_paused(event.trial))
-            if chosen is not None and chosen.number == event.trial:
-                return replace(ruling, answer="continue", why=chosen.why)
+        chosen = self._strategy.ask(seen.with_paused(event.trial)) if ruling.answer == "pause" else None
+        if chosen is not None and chosen.number == event.trial:
+            return replace(ruling, answer="continue", why=chosen.why)
         return ruling
 
     def _seen(self, event: Evaluated | None = None) -> Seen:
         """Return the study as stored now, of the event's trial what it was at that evaluation."""
         courses = self._courses.read()
-        repeated = event is not None and courses[event.trial].evaluation > event.number
-        if event is not None and repeated:
-            courses = {**courses, event.trial: courses[event.trial].until(event.number)}
+        at = courses[event.trial].until(event.number) if event else None
+        if repeated := at is not None and at != courses[at.number]:
+            courses = {**courses, at.number: at}
         return Seen(
             courses=courses,
             room=self._room,
