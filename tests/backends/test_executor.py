@@ -114,6 +114,27 @@ def test_what_goes_wrong_is_the_trials_end_with_its_cause(
     assert finished(events[3]).ending == "complete"
 
 
+def test_where_memory_runs_out_beside_other_trials_one_fewer_runs_on_that_gpu(
+    executor: Executor, project: Path
+) -> None:
+    before, large = list(executor.free), {"task.out_of_memory_above": 4}
+    executor.free[:] = [Slot(("5",)), Slot(("7",)), Slot(("7",))]
+    for number, options in ((20, {}), (21, large), (22, large)):
+        executor.start(spec(project, number, options))
+    ends = {number: finished(events) for number, events in follow(executor).items()}
+    assert {n: (end.ending, end.neighbours) for n, end in ends.items()} == {
+        20: ("complete", 0),
+        21: ("infeasible", 1),
+        22: ("infeasible", 1),
+    }
+    assert sorted(slot.devices for slot in executor.free) == [("5",), ("7",)]
+    executor.free.sort(key=lambda slot: slot.devices, reverse=True)
+    executor.start(spec(project, 23, large))
+    (end,) = (finished(events) for events in follow(executor).values())
+    assert (end.ending, end.neighbours, len(executor.free)) == ("infeasible", 0, 2)
+    executor.free[:] = before
+
+
 def test_a_pruned_trial_says_nothing_more(executor: Executor, project: Path) -> None:
     executor.start(spec(project, 4))
     events = follow(executor, lambda event: "prune" if event.number == 2 else "continue")[4]

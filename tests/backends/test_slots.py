@@ -40,6 +40,12 @@ def test_memory_limits_what_runs_at_once() -> None:
     assert len(plan(BackendSpec(), LAPTOP, trial_memory_mb=50_000)) == 1
 
 
+def test_memory_of_a_gpu_is_not_taken_for_the_machine_s() -> None:
+    small = Machine(gpus=tuple("0123"), cores=16, memory_mb=64_000)
+    assert len(plan(BackendSpec(), small, trial_memory_mb=40_000)) == 4
+    assert len(plan(BackendSpec(gpus_per_trial=0), small, trial_memory_mb=40_000)) == 1
+
+
 @pytest.mark.parametrize(
     ("machine", "keys", "message"),
     [

@@ -155,6 +155,23 @@ def test_a_trial_whose_log_lost_what_the_storage_knows_starts_over(project: Path
     assert third.attempt == 2 or content is None
 
 
+def test_a_trial_that_ran_out_of_memory_beside_others_keeps_its_batch(project: Path) -> None:
+    notes = Notes()
+    session = session_of(project, watch=notes, retries={"out_of_memory": 1})
+    session._setup = Setup(gpus=0.5, slots=2, splits_batches=True)
+    ends = {"at": 0.0, "ending": Ending.infeasible, "reason": Reason.out_of_memory, "cause": "out of memory: CUDA"}
+    divisors = [started(session).micro_batch_divisor]
+    for neighbours in (1, 1, 0):
+        session.handle(Finished(trial=0, neighbours=neighbours, **ends))
+        spec = started(session)
+        assert spec.number == 0
+        divisors.append(spec.micro_batch_divisor)
+    assert divisors == [1, 1, 1, 2]
+    assert notes.said == ["trial 0 goes on with fewer trials beside it on its GPU: out of memory: CUDA"] * 2
+    session.handle(Finished(trial=0, **ends))
+    assert session._search.row(0).ending is Ending.infeasible
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"seconds": -1}', '{"seconds": NaN}', "\0\0", None])
 def test_time_spent_that_was_lost_is_the_time_in_which_trials_ran(project: Path, content: str | None) -> None:
     session = session_of(project)

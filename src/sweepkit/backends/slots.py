@@ -89,7 +89,8 @@ def _memory_mb() -> float:
 def plan(backend: BackendSpec, machine: Machine, *, trial_memory_mb: float = 0.0) -> list[Slot]:
     """Return the slots that trials run on, at least one.
 
-    ``trial_memory_mb``: what one trial was seen to need; 0 when unknown. Raises InputError for what can never fit.
+    ``trial_memory_mb``: what one trial was seen to need, of its GPU if it has one, else of the machine; 0 when unknown.
+    Raises InputError for what can never fit.
     """
     ranks, auto = backend.ranks_per_trial, backend.cpus_per_trial == "auto"
     cpus = 1 if backend.cpus_per_trial == "auto" else backend.cpus_per_trial
@@ -104,7 +105,7 @@ def plan(backend: BackendSpec, machine: Machine, *, trial_memory_mb: float = 0.0
     groups = _device_groups(machine.gpus, gpus)
     most = len(groups) or max(1, machine.cores // (ranks * cpus))
     if backend.parallel == "auto":
-        by_memory = int(0.8 * machine.memory_mb / trial_memory_mb) if trial_memory_mb else most
+        by_memory = int(0.8 * machine.memory_mb / trial_memory_mb) if trial_memory_mb and not groups else most
         count = max(1, min(most, by_memory))
     else:
         count = backend.parallel

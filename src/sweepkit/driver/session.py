@@ -36,7 +36,6 @@ SAME_FAILURES = 3
 LOSSES = 20
 """Restarts of a trial whose machine was lost; these do not count as the trial's own crashes."""
 
-
 ABANDONED = 5
 """Consecutive starts without progress, each ended by the driver's death, after which a trial fails.
 
@@ -375,6 +374,9 @@ class StudySession:
     def _retries_left(self, event: Finished, log: TrialLog) -> bool:
         """Whether the trial gets another attempt; a smaller micro-batch has to divide the batch size."""
         retries = self._study.retries
+        if event.ending == Ending.infeasible and event.neighbours:
+            self._watch.on_note(f"trial {event.trial} goes on with fewer trials beside it on its GPU: {event.cause}")
+            return True
         if event.ending == Ending.infeasible:
             name, searched = "per_device_train_batch_size", self._trials[event.trial].params
             batch = int(searched.get(name, self._study.training.get(name, 8)))

@@ -59,7 +59,7 @@ class Retries(Section):
     crash: int = Field(default=0, ge=0)
     """After an exception, an exit or a signal; the trial resumes from its last checkpoint."""
     out_of_memory: int = Field(default=1, ge=0)
-    """After running out of memory; each time with half the micro-batch and twice the gradient accumulation."""
+    """After running out of memory alone on its GPU; each time with half the micro-batch and twice the gradient accumulation."""
 
 
 class Confirm(Section):

@@ -152,7 +152,7 @@ class BackendSpec(Section):
 
     type: BackendName = Field(default="optuna", description=f"{meanings()}.")
     parallel: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """Trials that run at the same time; ``auto``: as many as the GPUs (without any, the cores) and the memory allow."""
+    """Trials that run at the same time; ``auto``: as many as the GPUs (without any, the cores and the memory) allow."""
     gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     """GPUs per trial: 0, a fraction such as 0.5, or a whole number; ``auto``: one for each rank if there is a GPU."""
     cpus_per_trial: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"

@@ -102,6 +102,8 @@ class Finished(Event):
     peak_memory_mb: float = 0.0
     values: tuple[float, ...] = ()
     """The objective's values by its rule (best, last or mean); empty without an evaluation."""
+    neighbours: int = 0
+    """Other trials that shared its GPU at a time, the most there were."""
 
 
 EVENTS: dict[str, type[Event]] = {

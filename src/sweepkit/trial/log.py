@@ -171,8 +171,8 @@ class TrialLog:
 
     @property
     def out_of_memory(self) -> int:
-        """How many attempts ran out of memory."""
-        return sum(event.ending == Ending.infeasible for event in self._all(Finished))
+        """How many attempts ran out of memory that they shared with no other trial."""
+        return sum(event.ending == Ending.infeasible and not event.neighbours for event in self._all(Finished))
 
     @property
     def seconds(self) -> float:

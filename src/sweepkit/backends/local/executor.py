@@ -117,6 +117,9 @@ class Executor:
         spec = replace(spec, devices=slot.devices, threads=slot.threads, ranks=slot.ranks)
         running = self._running[spec.number] = _Running(spec.number, slot, time.monotonic())
         running.deadline = running.began + self._seconds
+        sharing = [other for other in self._running.values() if {*other.slot.devices} & {*slot.devices}]
+        for other in sharing:
+            other.neighbours = max(other.neighbours, len(sharing) - 1)
         port = _free_port() if slot.ranks > 1 else 0
         for rank in range(slot.ranks):
             path = folder / rank_name(SPEC, rank)
@@ -249,8 +252,12 @@ class Executor:
         for child in running.ranks:
             self._forget(child)
         del self._running[running.number]
-        self.free.append(running.slot)
-        return running.verdict(time.monotonic() - running.began)
+        ended = replace(running.verdict(time.monotonic() - running.began), neighbours=running.neighbours)
+        slots = [*self.free, *(other.slot for other in self._running.values())]
+        crowded = ended.ending == Ending.infeasible and running.neighbours > 0
+        if not crowded or not any({*slot.devices} & {*running.slot.devices} for slot in slots):
+            self.free.append(running.slot)  # else one trial fewer runs there from now on
+        return ended
 
 
 @dataclass(eq=False)
@@ -264,6 +271,8 @@ class _Running:
     linger_until: float = math.inf
     """When the remaining ranks are killed; finite once a rank has exited or failed."""
     ranks: list[Child] = field(default_factory=list)
+    neighbours: int = 0
+    """Other trials on its GPU at a time, the most there were until now."""
     killed: tuple[Reason, str] | None = None
     """Reason and cause when the driver ended it (deadline, interruption)."""
 
