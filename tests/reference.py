@@ -1,10 +1,14 @@
-"""Writes the reference pages of ``studies/how-to/`` from the code: ``make reference``. A test holds the pages to the code."""
+"""Writes the reference pages of ``studies/how-to/`` and the schemas for editors from the code: ``make reference``.
+
+Tests hold them to the code.
+"""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import inspect
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -12,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import sweepkit
-from sweepkit.check.schema import Part, Row, parts
+from sweepkit.check.reference import Part, Row, parts
+from sweepkit.check.schema import recipe_schema, schema
 from sweepkit.study.errors import SweepError
 from sweepkit.tasks.kinds import KINDS
 
-FOLDER = Path(__file__).parents[1] / "studies" / "how-to"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "studies" / "how-to"
 WRITTEN = "<!-- Written by `make reference` from the docstrings; change those. -->"
 RESULTS = (
     ("report.watch", "Outcome", "what a run returns"),
@@ -153,6 +159,13 @@ def pages() -> dict[Path, str]:
     return {FOLDER / "keys.md": keys_page(), FOLDER / "api.md": api_page()}
 
 
+def schemas() -> dict[Path, dict[str, Any]]:
+    """Return the schemas that shipped studies and recipes name in their first lines, for the libraries of constraints.txt."""
+    return {ROOT / "studies" / "study.schema.json": schema(), ROOT / "sweeps" / "recipe.schema.json": recipe_schema()}
+
+
 if __name__ == "__main__":
     for path, text in pages().items():
         path.write_text(text)
+    for path, found in schemas().items():
+        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")

@@ -10,15 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from ruamel.yaml import YAML
 
 import toys
 from sweepkit.check import check, known_values
-from sweepkit.check.schema import explain, schema
+from sweepkit.check.reference import explain
 from sweepkit.check.study_file import load_study, read_study, same, to_yaml
 from sweepkit.check.yaml import key_text, read, split
 from sweepkit.study.errors import StudyFileError
@@ -440,34 +438,6 @@ def test_a_shipped_study_that_is_written_and_read_again_is_the_same(file: Path, 
 
 
 # Reference
-
-
-def test_the_schema_accepts_a_study_and_points_at_its_mistakes(home: Path) -> None:
-    validator = jsonschema.Draft202012Validator(schema())
-    validator.check_schema(schema())
-    plain = YAML(typ="safe").load(STUDY)
-    assert list(validator.iter_errors(plain)) == []
-    plain["budget"]["trails"] = 3
-    plain["training"]["bf16"] = "true"
-    plain["space"]["learning_rate"] = {"lwo": 3}
-    found = {"/".join(map(str, error.absolute_path)) for error in validator.iter_errors(plain)}
-    assert found == {"budget", "training/bf16", "space/learning_rate"}
-
-
-@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
-def test_recipes_keep_to_the_schema(file: Path) -> None:
-    plain = {**YAML(typ="safe").load(STUDY), **YAML(typ="safe").load(file.read_text())}
-    assert list(jsonschema.Draft202012Validator(schema()).iter_errors(plain)) == []
-
-
-def test_every_key_has_its_sentence_in_the_schema_and_in_the_reference() -> None:
-    found, text = schema(), explain()
-    sections = {"": found, **found["$defs"]}
-    for name, section in sections.items():
-        for key, entry in section["properties"].items():
-            if "." not in key:
-                assert entry.get("description"), f"{name}.{key}"
-                assert f"`{key}`" in text
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -54,7 +54,8 @@ def test_a_new_sampler_is_one_line() -> None:
         samplers.SAMPLERS["bruteforce"] = samplers.Sampler("optuna.samplers:BruteForceSampler")
 
         import optuna
-        from sweepkit.check.schema import explain, schema
+        from sweepkit.check.reference import explain
+        from sweepkit.check.schema import schema
         from sweepkit.check import find_problems
         from sweepkit.search.proposer import Proposer
         from sweepkit.search.search import Search

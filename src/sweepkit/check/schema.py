@@ -1,20 +1,31 @@
-"""The reference of study files from their fields' docstrings: a JSON schema for editors, and text for people."""
+"""The JSON schemas of study files and recipes, with which editors complete, explain and check them.
+
+Each fact comes from where the check has it: the study's models, the built-in kinds, the installed TrainingArguments, Optuna's
+classes.
+"""
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
-
-from pydantic import BaseModel
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 from sweepkit.check.fields import UNKNOWN, Field
-from sweepkit.check.fields.installed import peft_fields, read_installed
-from sweepkit.study.parameters import Choice, Expression, Float, Int
-from sweepkit.study.study import StudyData
-from sweepkit.tasks.arguments import why_owned
+from sweepkit.check.fields.arguments import REMOVED, RENAMED, UNTYPED, outdated
+from sweepkit.check.fields.describe import fields_of, prose
+from sweepkit.check.fields.installed import TRAINING_ARGUMENTS, peft_fields, read_installed
+from sweepkit.check.merging import RECIPE_KEYS
+from sweepkit.check.rules.population import OPTIONS
+from sweepkit.check.rules.pruning import pruner_options
+from sweepkit.check.rules.searching import sampler_options
+from sweepkit.study.samplers import PRUNERS, SAMPLERS
+from sweepkit.study.study import PrunerSpec, SamplerSpec, StudyData
+from sweepkit.tasks.adapters import DEFAULT
+from sweepkit.tasks.arguments import OWNED, SWEEPKIT_DEFAULTS, why_owned
 from sweepkit.tasks.kinds import KINDS, kind_class
 
+_Fields = Mapping[str, Field]
 _JSON = {
     "bool": "boolean",
     "int": "integer",
@@ -26,162 +37,214 @@ _JSON = {
 }
 
 
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of a study file (draft 2020-12); TrainingArguments and PEFT's methods are those installed."""
-    found = _open_unions(StudyData.model_json_schema(by_alias=True))
-    kinds = [{"$ref": f"#/$defs/{cls.__name__}"} for cls in (Float, Int, Choice, Expression)]
-    parameter, inside = {"anyOf": kinds}, {"anyOf": [*kinds, {"$ref": "#/$defs/Inside"}]}
-    found["$defs"]["Inside"] = {"type": "object", "properties": {}, "additionalProperties": inside, "minProperties": 1}
-    properties = found["properties"]
+def schema(kinds: Collection[str] = tuple(KINDS)) -> dict[str, Any]:
+    """Return the JSON schema of a study file (draft 2020-12), for the installed transformers, PEFT and Optuna.
+
+    ``kinds``: the built-in kinds whose Trainer's own arguments are looked up, which imports its library the first time.
+    """
+    found, plain = _study(), read_installed().training
+    own = {
+        cls.arguments_type: read_installed((), cls.arguments_type).training
+        for cls in (kind_class(kind) for kind in kinds)
+        if cls.arguments_type != TRAINING_ARGUMENTS
+    }
+    conditions = [_of_kind(kind, found["$defs"], plain, own) for kind in KINDS]
+    found["allOf"] = [_built_in(), *conditions]
+    return _titled("study", StudyData.__doc__ or "", found)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON schema of a recipe: the keys of a study that say how to search, none of them required."""
+    study = _study()
+    found = {
+        "type": "object",
+        "properties": {name: study["properties"][name] for name in RECIPE_KEYS},
+        "additionalProperties": False,
+    }
+    found["$defs"] = {name: study["$defs"][name] for name in sorted(_used(found, study["$defs"]))}
+    return _titled("recipe", "How to search, for any study that names it under sweep; the study's own keys win.", found)
+
+
+def _titled(what: str, meaning: str, found: dict[str, Any]) -> dict[str, Any]:
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"sweepkit {what}"}
+    return {**head, "description": meaning.strip(), **found}
+
+
+def _study() -> dict[str, Any]:
+    """Return what holds for every task."""
+    found: dict[str, Any] = _tidy(StudyData.model_json_schema(by_alias=True))
+    definitions, properties = found["$defs"], found["properties"]
     for name, field in StudyData.model_fields.items():
         # Where pydantic refers to a section's class, it leaves out the key's own description.
-        properties[field.alias or name].setdefault("description", field.description)
-    found["$defs"]["TaskSpec"]["properties"]["type"]["anyOf"][0]["enum"] = list(KINDS)
-    names = dict(_fields())
-    properties["training"]["properties"] = {name: _json(field) for name, field in names.items()}
-    properties["space"]["properties"] = {
-        name: inside if not field.kinds or "dict" in field.kinds else parameter for name, field in names.items()
+        properties[field.alias or name].setdefault("description", prose([field.description or ""]))
+    definitions |= {name: {"anyOf": list(map(_ref, classes))} for name, classes in _PARAMETERS.items()}
+    definitions["Inside"] = {
+        "type": "object",
+        "properties": {},
+        "additionalProperties": _ref("AnyParameter"),
+        "minProperties": 1,
     }
-    properties["space"]["additionalProperties"] = inside
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **found,
-        "title": "sweepkit study",
-        "description": (StudyData.__doc__ or "").strip(),
-    }
+    names = dict(_names())
+    gone = {name: _deprecated(outdated(name)) for name in (*RENAMED, *REMOVED) if name not in names}
+    others = gone | {name: {"description": f"Set by sweepkit: {why}.", **_NOTHING} for name, why in OWNED.items()}
+    values = {name: _value(field) for name, field in names.items()}
+    definitions["Values"] = {"type": "object", "properties": values | others}
+    definitions["Outdated"] = {"properties": dict.fromkeys(gone, _NOTHING)}
+    properties["training"] |= _ref("Values")
+    properties["baseline"]["anyOf"][0] = properties["enqueue"]["items"] = _ref("Values")
+    parameters = {name: _parameter(field) for name, field in names.items()}
+    properties["space"] |= {"properties": parameters | others, "additionalProperties": _ref("AnyParameter")}
+    task = definitions["TaskSpec"]
+    task["properties"]["type"]["anyOf"][0]["enum"] = list(KINDS)
+    task["allOf"] = [{"if": _chosen(kind), "then": _ref(kind)} for kind in KINDS]
+    for kind in KINDS:
+        definitions |= _options(kind)
+    samplers = {name: sampler_options(row) for name, row in SAMPLERS.items()}
+    pruners = {name: OPTIONS.get(name) or pruner_options(row) for name, row in PRUNERS.items()}
+    definitions["SamplerSpec"]["allOf"] = list(_by_type(SamplerSpec, samplers))
+    definitions["PrunerSpec"]["allOf"] = list(_by_type(PrunerSpec, pruners))
+    return found
 
 
-def _fields() -> Iterator[tuple[str, Field]]:
+def _names() -> Iterator[tuple[str, Field]]:
+    """Yield the names of every study, and what each takes: the plain Trainer's arguments, and PEFT's usual method."""
     found = read_installed()
-    yield from ((name, field) for name, field in found.training.items() if why_owned(name) is None)
-    peft = peft_fields(found.adapters, found.adapters) if found.adapters else {}
+    for name, field in found.training.items():
+        if why_owned(name) is None:
+            yield name, replace(field, default=SWEEPKIT_DEFAULTS.get(name, field.default))
+    peft = peft_fields(found.adapters, [DEFAULT]) if found.adapters else {}
     yield from ((f"peft.{name}", field) for name, field in peft.items())
 
 
-def _json(field: Field) -> dict[str, Any]:
-    result: dict[str, Any] = {"type": [_JSON[kind] for kind in sorted(field.kinds)]} if field.kinds else {}
-    if field.choices and field.kinds <= {"str", "none"}:
-        result["enum"] = [*field.choices, *([None] if "none" in field.kinds else [])]
-    if field.default is not UNKNOWN:
-        result["default"] = field.default
-    return result
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/$defs/{name}"}
 
 
-def _open_unions(node: Any) -> Any:
-    """Replace ``oneOf``, which pydantic writes for parameters: every parameter is also a valid constant."""
-    if isinstance(node, dict):
-        return {("anyOf" if key == "oneOf" else key): _open_unions(value) for key, value in node.items()}
-    return [_open_unions(each) for each in node] if isinstance(node, list) else node
+def _deprecated(text: str) -> dict[str, Any]:
+    return {"description": text, "deprecated": True, "deprecationMessage": text}  # the last one is VS Code's
 
 
-class Row(NamedTuple):
-    """A key of the study file, as the reference tells it."""
-
-    key: str
-    type: str
-    default: str
-    """``needed`` where there is none; empty where leaving it out means nothing is set."""
-    meaning: str
-
-
-class Part(NamedTuple):
-    """A section of the reference: its heading's level, its name, what it is, and its keys."""
-
-    level: int
-    title: str
-    meaning: str
-    rows: list[Row]
-
-
-def parts() -> Iterator[Part]:
-    """Yield the reference of the study file, section by section, in the order of the file."""
-    yield from _sections(StudyData)
-    yield Part(2, "space: parameters", "", [])
-    for parameter in (Float, Int, Choice, Expression):
-        yield _part(3, parameter.__name__, parameter)
-    yield Part(2, "task: options of the built-in kinds", "", [])
-    inner: dict[str, type[BaseModel]] = {}
-    for kind in KINDS:
-        task = kind_class(kind)
-        yield _part(3, kind, task)
-        for option, field in task.model_fields.items():
-            for each in _models(field.annotation):
-                inner[f"task.{field.alias or option}"] = each
-    for option, model in inner.items():
-        yield _part(3, option, model)
+def _value(field: Field) -> dict[str, Any]:
+    """Return what a field takes."""
+    found: dict[str, Any] = {"description": field.meaning} if field.meaning else {}
+    if field.meaning.startswith("Deprecated"):
+        found = _deprecated(field.meaning)
+    kinds = field.kinds | UNTYPED.get(field.name, frozenset()) if field.kinds else frozenset[str]()
+    closed = bool(field.choices) and "str" in kinds
+    types = [_JSON[kind] for kind in sorted(kinds - {"str"} if closed else kinds)]
+    if closed:
+        texts = {"enum": list(field.choices)}
+        found |= {"anyOf": [texts, {"type": types}]} if types else texts
+    elif types:
+        found["type"] = types if len(types) > 1 else types[0]
+    if field.default is not UNKNOWN and field.default is not None:
+        found["default"] = field.default
+    return found
 
 
-def explain() -> str:
-    """Return the reference of the study file as text: every key with its type, its default and its meaning."""
-    lines = []
-    for part in parts():
-        lines += [f"{'#' * part.level} {part.title}", "", *([part.meaning, ""] if part.meaning else [])]
-        for row in part.rows:
-            default = row.default if row.default in ("", "needed") else f"default {row.default}"
-            note = ", ".join(each for each in (row.type, default) if each)
-            lines.append(f"- `{row.key}` ({note}): {row.meaning}")
-        lines += [""] if part.rows else []
-    return "\n".join(lines).rstrip() + "\n"
+_NOTHING: dict[str, Any] = {"not": {}}
+_PARAMETERS = {
+    "Listed": ("Choice", "Expression"),
+    "Whole": ("Int", "Choice", "Expression"),
+    "Number": ("Float", "Int", "Choice", "Expression"),
+    "AnyParameter": ("Float", "Int", "Choice", "Expression", "Inside"),
+}
+"""What may stand in the space for a field: by the kinds of its values."""
 
 
-def _said(model: type[BaseModel]) -> str:
-    """Return what a class's docstring says to people who write studies: nothing about its methods, no examples."""
-    paragraphs = (" ".join(each.split()) for each in (model.__doc__ or "").split("\n\n"))
-    return " ".join(each for each in paragraphs if not each.startswith((">>>", "Its methods")))
+def _parameter(field: Field) -> dict[str, Any]:
+    """Return what may stand in the space for a field."""
+    form = "Number" if "float" in field.kinds else "Whole" if "int" in field.kinds else "Listed"
+    told = {"description": field.meaning} if field.meaning else {}
+    return {**told, **_ref("AnyParameter" if not field.kinds or "dict" in field.kinds else form)}
 
 
-def _part(level: int, title: str, model: type[BaseModel]) -> Part:
-    return Part(level, title, _said(model), list(_rows(model)))
+def _options(kind: str) -> dict[str, Any]:
+    """Return a definition of what ``task`` may have for a kind, by its name, and those that it refers to."""
+    found: dict[str, Any] = _tidy(kind_class(kind).model_json_schema(by_alias=True))
+    needed = found.pop("$defs", {})
+    del found["required"]  # an option may be searched instead: see _built_in
+    return {**needed, kind: {**found, "properties": {"type": True, **found["properties"]}}}
 
 
-def _sections(model: type[BaseModel], path: str = "") -> Iterator[Part]:
-    yield _part(2 if path else 1, path or "Study file", model)
-    for name, field in model.model_fields.items():
-        for inner in _models(field.annotation):
-            if inner not in (Float, Int, Choice, Expression):
-                yield from _sections(inner, f"{path}.{field.alias or name}".lstrip("."))
+def _chosen(kind: str) -> dict[str, Any]:
+    return {"properties": {"type": {"const": kind}}, "required": ["type"]}
 
 
-def _rows(model: type[BaseModel]) -> Iterator[Row]:
-    found = model.model_json_schema(by_alias=True)
-    types = found.get("properties") or found["$defs"][model.__name__]["properties"]  # a class that holds itself
-    for name, field in model.model_fields.items():
-        key = field.alias or name
-        default = field.get_default(call_default_factory=True) if not field.is_required() else "needed"
-        plain = isinstance(default, (bool, int, float, str))
-        told = str(default).lower() if isinstance(default, bool) else str(default) if plain else ""
-        yield Row(
-            key, " or ".join(dict.fromkeys(_types(types[key]))), told, " ".join((field.description or "").split())
-        )
+def _of_task(condition: dict[str, Any]) -> dict[str, Any]:
+    return {"properties": {"task": condition}, "required": ["task"]}
 
 
-_TYPES = {"object": "mapping", "array": "list", "string": "text"}
-_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+def _named(values: Any, space: Any) -> dict[str, Any]:
+    """Return what is demanded of every section that holds names of hyperparameters."""
+    return {"training": values, "baseline": values, "enqueue": {"items": values}, "space": space}
 
 
-def _types(entry: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a key's value may be, in words; null, which leaving the key out stands for, is left out."""
-    if alternatives := entry.get("anyOf") or entry.get("oneOf"):
-        for each in alternatives:
-            yield from _types(each)
-    elif "const" in entry:
-        yield str(entry["const"])
-    elif len(entry.get("enum", range(9))) <= 4:
-        yield from map(str, entry["enum"])
-    elif "type" not in entry:
-        yield "mapping" if "$ref" in entry else "any value"
-    elif entry["type"] != "null":
-        bounds = [f" {sign} {entry[name]:g}" for name, sign in _BOUNDS.items() if name in entry]
-        yield _TYPES.get(entry["type"], entry["type"]) + " and".join(bounds)
+def _built_in() -> dict[str, Any]:
+    """Return what holds for every built-in kind: names of older transformers are gone; a model and data are needed."""
+    needed = kind_class(next(iter(KINDS))).model_json_schema(by_alias=True)["required"]
+    searched = [{"properties": {"space": {"required": [f"task.{name}"]}}, "required": ["space"]} for name in needed]
+    return {
+        "if": _of_task({"properties": {"type": {"type": "string"}}, "required": ["type"]}),
+        "then": {
+            "properties": _named(_ref("Outdated"), _ref("Outdated")),
+            "if": {"not": {"anyOf": [{"required": ["sweep"]}, *searched]}},
+            "then": {"properties": {"task": {"required": needed}}},
+        },
+    }
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-        return
-    seen: list[type[BaseModel]] = []
-    for argument in typing.get_args(annotation):
-        for model in _models(argument):
-            if model not in seen:
-                seen.append(model)
-                yield model
+def _of_kind(kind: str, definitions: dict[str, Any], plain: _Fields, own: Mapping[str, _Fields]) -> dict[str, Any]:
+    """Return which names a study of a kind has beside those of every study, and which are all that ``training`` may have.
+
+    ``own``: the arguments of Trainers other than the plain one, by ``module:Class``, as far as they were looked up.
+    """
+    cls = kind_class(kind)
+    known = own.get(cls.arguments_type, plain)
+    names = {name: field for name, field in known.items() if why_owned(name) is None and name not in plain}
+    options = {f"task.{name}": field for name, field in fields_of(cls).items() if name != "data"}
+    names |= options
+    definitions[f"{kind}-values"] = {"properties": {name: _value(field) for name, field in names.items()}}
+    values, parameters = _ref(f"{kind}-values"), {name: _parameter(field) for name, field in names.items()}
+    fixed: dict[str, Any] = {"properties": dict.fromkeys(options, _NOTHING)}  # fixed options of a task stand under task
+    if cls.arguments_type in (TRAINING_ARGUMENTS, *own):
+        fixed["propertyNames"] = {"anyOf": [{"enum": list({**known, **RENAMED, **REMOVED})}, {"pattern": r"\."}]}
+    sections = {**_named(values, {"properties": parameters}), "training": {"allOf": [values, fixed]}}
+    return {"if": _of_task(_chosen(kind)), "then": {"properties": sections}}
+
+
+def _by_type(section: type[SamplerSpec | PrunerSpec], rows: Mapping[str, _Fields]) -> Iterator[Any]:
+    """Yield, for each type, that the section has its options and no others."""
+    for name, options in rows.items():
+        default = section.model_fields["type"].default == name
+        chosen = {"properties": {"type": {"const": name}}, "not": {"required": ["path"]}} if default else _chosen(name)
+        properties = {**dict.fromkeys(section.model_fields, True), **{each: _value(options[each]) for each in options}}
+        yield {"if": chosen, "then": {"properties": properties, "additionalProperties": False}}
+
+
+def _used(node: Any, definitions: Mapping[str, Any], seen: Iterable[str] = ()) -> set[str]:
+    """Return the names of the definitions that a schema refers to, directly or through others."""
+    found = set(seen)
+    for name in re.findall(r"#/\$defs/([\w-]+)", repr(node)):
+        if name not in found:
+            found = _used(definitions[name], definitions, {*found, name})
+    return found
+
+
+def _tidy(node: Any) -> Any:
+    """Return pydantic's schema without titles, with descriptions in one line and ``anyOf`` for parameters.
+
+    Every parameter is also a valid constant, so that ``oneOf`` would refuse what two of them take.
+    """
+    if isinstance(node, list):
+        return [_tidy(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    found = {("anyOf" if key == "oneOf" else key): _tidy(value) for key, value in node.items()}
+    if isinstance(found.get("title"), str):
+        del found["title"]
+    if isinstance(found.get("description"), str):
+        found["description"] = prose([found["description"]])
+    if found.get("default", ...) is None:
+        del found["default"]
+    return found

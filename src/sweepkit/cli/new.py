@@ -6,7 +6,7 @@ import json
 import keyword
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -59,7 +59,8 @@ def write(request: Request, metric: str = "") -> list[Path]:
         "low": template.learning_rate[0],
         "high": template.learning_rate[1],
     }
-    return _write(folder, {"study.yaml": _filled("new.yaml", values), "README.md": _filled("new.md", values)})
+    files = {"study.yaml": _filled("new.yaml", values), "README.md": _filled("new.md", values)}
+    return _write(folder, files, (found.kind,))
 
 
 def write_task(folder: Path) -> list[Path]:
@@ -75,9 +76,10 @@ def write_task(folder: Path) -> list[Path]:
     return _write(folder, {"study.yaml": _filled("task.yaml", values), "task.py": _filled("task.py.txt", values)})
 
 
-def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:
+def _write(folder: Path, files: Mapping[str, str], kinds: Collection[str] = ()) -> list[Path]:
+    """Write the files and a schema for editors, with the own arguments of these kinds' Trainers."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {**files, SCHEMA: json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"}
+    files = {**files, SCHEMA: json.dumps(schema(kinds), indent=1, ensure_ascii=False) + "\n"}
     for file, text in files.items():
         (folder / file).write_text(text, encoding="utf-8")
     return [folder / file for file in files]

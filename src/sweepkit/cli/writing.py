@@ -216,14 +216,23 @@ def schema(
         Path | None,
         typer.Option("--output", "-o", help="Write to this file instead of standard output.", show_default=False),
     ] = None,
+    recipe: Annotated[
+        bool, typer.Option("--recipe", help="Print the schema of recipes, the files of sweeps/.")
+    ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print the meaning of every key as text.")] = False,
 ) -> None:
-    """Print the JSON schema of study files, with which editors complete and check them."""
-    from sweepkit.check import schema as study_schema
+    """Print the JSON schema of study files, with which editors complete and check them.
 
-    text = study_schema.explain() if explain else json.dumps(study_schema.schema(), indent=2, ensure_ascii=False)
+    An editor finds it by the file's first line: # yaml-language-server: $schema=study.schema.json
+    """
+    from sweepkit.check import reference, schema
+
+    if explain and recipe:
+        raise InputError("--explain and --recipe exclude each other")
+    found = schema.recipe_schema if recipe else schema.schema
+    text = reference.explain() if explain else json.dumps(found(), indent=1, ensure_ascii=False)
     if output is None:
         typer.echo(text)
     else:
-        output.write_text(text.rstrip("\n") + "\n")
+        output.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
         typer.echo(f"wrote {output}")

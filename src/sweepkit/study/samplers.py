@@ -122,6 +122,8 @@ class Pruner:
     """Where a class of a person's own is looked for; None for Optuna's."""
     advice: str = ""
     """Options with which it prunes later: ``{step}`` is the evaluation to get past, ``{next}`` the one after it."""
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    """Option → what it means here, where Optuna's own words say something else, or little."""
     wraps: str = ""
     """Option for another pruner, written as its type or as a section of its own."""
     halves: bool = False
@@ -228,6 +230,11 @@ PRUNERS: Mapping[str, Pruner] = {
         "optuna.pruners:SuccessiveHalvingPruner",
         "successive halving",
         advice="{{min_resource: {next}}} or a smaller reduction_factor",
+        meanings={
+            "min_resource": "Evaluations before the first decision; auto: a tenth of a trial's, at least 1.",
+            "reduction_factor": "The best 1/reduction_factor of the trials at each rung continue.",
+            "min_early_stopping_rate": "Rungs that are left out at the beginning.",
+        },
         promotes=True,
         halves=True,
     ),

@@ -105,3 +105,10 @@ RATIOS = frozenset({"warmup_steps", "eval_steps", "logging_steps", "save_steps"}
 
 PEFT_OWNED = frozenset({"peft_type", "peft_version", "base_model_name_or_path", "inference_mode", "auto_mapping"})
 """Fields of PEFT's configurations that follow from the study and are not hyperparameters."""
+
+
+def outdated(name: str) -> str:
+    """Return what became of an argument of older transformers, or of a common shorthand; empty where it is neither."""
+    if name in RENAMED:
+        return f"transformers calls it {RENAMED[name]}"
+    return f"transformers has no such argument any more; {REMOVED[name]}" if name in REMOVED else ""

@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _configuration(model_type: str) -> dict[str, Any] | None:
             fields.setdefault(name, Field(name))
     for alias, name in getattr(cls, "attribute_map", {}).items():
         target = fields.get(name, Field(name))
-        fields.setdefault(alias, Field(alias, target.kinds, target.default, target.choices))
+        fields.setdefault(alias, replace(target, name=alias, required=False))
     return _plain(fields)
 
 

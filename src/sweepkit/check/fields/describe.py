@@ -1,10 +1,11 @@
-"""Describes the fields and parameters of classes: kinds, closed sets of texts, defaults."""
+"""Describes the fields and parameters of classes: kinds, closed sets of texts, defaults, and what they mean."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import json
+import re
 import sys
 import types
 import typing
@@ -48,17 +49,19 @@ class Field:
     choices: tuple[str, ...] = ()
     """The only texts it accepts; empty: any text."""
     required: bool = False
+    meaning: str = ""
+    """What its class's own documentation says, in a paragraph."""
 
     def plain(self) -> list[Any]:
         """Return the field as JSON-compatible data."""
         known = [] if self.default is UNKNOWN else [self.default]
-        return [sorted(self.kinds), list(self.choices), self.required, known]
+        return [sorted(self.kinds), list(self.choices), self.required, known, self.meaning]
 
     @classmethod
     def read(cls, name: str, plain: list[Any]) -> Field:
         """Return the field that :meth:`plain` wrote."""
-        kinds, choices, required, known = plain
-        return cls(name, frozenset(kinds), known[0] if known else UNKNOWN, tuple(choices), required)
+        kinds, choices, required, known, meaning = plain
+        return cls(name, frozenset(kinds), known[0] if known else UNKNOWN, tuple(choices), required, meaning)
 
 
 def fields_of(cls: type) -> dict[str, Field]:
@@ -71,16 +74,19 @@ def fields_of(cls: type) -> dict[str, Field]:
                 field.get_default(call_default_factory=True, validated_data={})
                 if not field.is_required()
                 else _MISSING,
+                meaning=field.description or "",
             )
             for name, field in cls.model_fields.items()
         }
     elif dataclasses.is_dataclass(cls):
+        documented = _documented(cls)
         found = {
             field.name: _field(
                 field.name,
                 _resolved(field.type, _home(cls, field.name)),
                 _default(field),
                 field.metadata.get("choices"),
+                documented.get(field.name) or _text(field.metadata.get("help")),
             )
             for field in dataclasses.fields(cls)
             if field.init
@@ -90,12 +96,71 @@ def fields_of(cls: type) -> dict[str, Field]:
     return {name: field for name, field in found.items() if not name.startswith("_")}
 
 
+_ARGUMENT = re.compile(r"( *)(\w+) ?(?:\(.*\))?: *(.*)")
+_MARKUP = (
+    (re.compile(r":\w+:`~?([^`]*)`"), r"`\1`"),  # :obj:`True`
+    (re.compile(r"\[`?([^]`]*)`?\]\([^)]*\)"), r"\1"),  # [text](address)
+    (re.compile(r"\[`([^]`]*)`\]"), r"`\1`"),  # [`Class`]
+    (re.compile(r"`([^`<]*) <[^>]*>`_+"), r"\1"),  # `text <address>`__
+    (re.compile(r"``"), "`"),
+)
+
+
+def _documented(cls: type) -> dict[str, str]:
+    """Return what the docstrings of a class and its bases say about each argument, in its first paragraph."""
+    found: dict[str, str] = {}
+    for text in (inspect.cleandoc(base.__doc__ or "") for base in cls.__mro__ if base is not object):
+        lines = text.splitlines()
+        for index, line in enumerate(lines):
+            if match := _ARGUMENT.fullmatch(line):
+                margin, name, said = match.groups()
+                found.setdefault(name, prose([said, *_deeper(lines[index + 1 :], len(margin))]))
+    return found
+
+
+def _deeper(lines: Iterable[str], margin: int) -> Iterator[str]:
+    """Yield the lines of a paragraph that is indented deeper."""
+    for line in lines:
+        if len(line) - len(line.lstrip()) <= margin or line.strip().startswith((".. ", "> [", ">>>")):
+            return
+        yield line
+
+
+def _beginning(text: str, most: int = 300) -> str:
+    """Return the first sentences of a text that fit into so many characters; at least one."""
+    first, *others = re.split(r"(?<=[.!?]) (?=[A-Z`])", text)
+    for sentence in others:
+        if len(first) + len(sentence) >= most:
+            break
+        first += f" {sentence}"
+    return first
+
+
+def _text(told: Any) -> str:
+    """Return a field's ``help``; PEFT has one that a stray comma made a tuple."""
+    return " ".join(map(str, told)) if isinstance(told, tuple) else str(told or "")
+
+
+def prose(lines: Iterable[str]) -> str:
+    """Return lines as one, without the markup of Sphinx and of links."""
+    text = " ".join(" ".join(lines).split())
+    for pattern, plain in _MARKUP:
+        text = pattern.sub(plain, text)
+    return text
+
+
 def parameters_of(function: Any) -> dict[str, Field]:
     """Return the named parameters of a class or function, without self."""
     written = inspect.unwrap(getattr(function, "__init__", function) if isinstance(function, type) else function)
     home = getattr(written, "__globals__", {})
+    documented = _documented(function) if isinstance(function, type) else {}
     return {
-        name: _field(name, _resolved(each.annotation, home), _MISSING if each.default is each.empty else each.default)
+        name: _field(
+            name,
+            _resolved(each.annotation, home),
+            _MISSING if each.default is each.empty else each.default,
+            meaning=documented.get(name, ""),
+        )
         for name, each in inspect.signature(function).parameters.items()
         if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD) and name != "self"
     }
@@ -126,11 +191,12 @@ def _resolved(annotation: Any, home: Mapping[str, Any]) -> Any:
         return Any
 
 
-def _field(name: str, annotation: Any, default: Any, listed: Any = None) -> Field:
+def _field(name: str, annotation: Any, default: Any, listed: Any = None, meaning: str = "") -> Field:
     kinds, choices = _accepted(annotation)
     if isinstance(listed, (list, tuple)):
         choices = tuple(text for text in listed if isinstance(text, str)) or choices
-    return Field(name, kinds, UNKNOWN if default is _MISSING else _plain(default), choices, default is _MISSING)
+    known = UNKNOWN if default is _MISSING else _plain(default)
+    return Field(name, kinds, known, choices, default is _MISSING, _beginning(prose([meaning])))
 
 
 def _plain(value: Any) -> Any:

@@ -23,19 +23,25 @@ PERTURBABLE = (
 BATCHES = ("per_device_train_batch_size", "gradient_accumulation_steps")
 """What it can change as well where its length and its evaluations are counted in steps."""
 
-_WHOLE, _NUMBER = frozenset({"int"}), frozenset({"int", "float"})
-_SHARED = {
-    "perturbation_interval": Field("perturbation_interval", _WHOLE, 1),
-    "quantile_fraction": Field("quantile_fraction", _NUMBER, 0.25),
-}
+_WHOLE, _NUMBER, _LIST = frozenset({"int"}), frozenset({"int", "float"}), frozenset({"list"})
+
+
+def _known(*options: tuple[str, frozenset[str], Any, str]) -> dict[str, Field]:
+    return {name: Field(name, kinds, default, meaning=meaning) for name, kinds, default, meaning in options}
+
+
+_SHARED = _known(
+    ("perturbation_interval", _WHOLE, 1, "Evaluations between decisions."),
+    ("quantile_fraction", _NUMBER, 0.25, "Fraction of the members that copy the weights of as many of the best."),
+)
 OPTIONS: Mapping[str, Mapping[str, Field]] = {
-    "pbt": {
-        **_SHARED,
-        "burn_in_period": Field("burn_in_period", _WHOLE, 0),
-        "resample_probability": Field("resample_probability", _NUMBER, 0.25),
-        "perturbation_factors": Field("perturbation_factors", frozenset({"list"}), [1.2, 0.8]),
-        "fixed": Field("fixed", frozenset({"list"}), []),
-    },
+    "pbt": _SHARED
+    | _known(
+        ("burn_in_period", _WHOLE, 0, "Evaluations before the first decision."),
+        ("resample_probability", _NUMBER, 0.25, "How often a value is drawn anew instead of being multiplied."),
+        ("perturbation_factors", _LIST, [1.2, 0.8], "What a value is multiplied by, one of the two at random."),
+        ("fixed", _LIST, [], "Names of the space that each member keeps as they were drawn."),
+    ),
     "pb2": _SHARED,
 }
 """Options of Ray Tune's schedulers, in evaluations, and ``fixed``: what each member keeps as it was sampled."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sweepkit.check.fields import Field
@@ -75,26 +75,42 @@ def _unread(study: StudyData) -> str:
     return ""
 
 
-def _options(path: str, kind: str, row: Pruner, given: Mapping[str, Any]) -> Iterator[Problem]:
-    known, given = options_of(row.cls()), dict(given)
-    if row.promotes and path == "pruner":
-        known = {**known, PROMOTE: Field(PROMOTE, frozenset({"bool"}), False)}
+WRAPPABLE = tuple(
+    name for name, row in PRUNERS.items() if not (row.population or row.pauses or row.wraps or name == "none")
+)
+"""Pruners that another one may wrap."""
+
+
+def pruner_options(row: Pruner, *, wrapped: bool = False) -> dict[str, Field]:
+    """Return the options of a pruner of Optuna's or your own. Raises InputError for one that cannot be imported."""
+    known = {
+        name: replace(field, meaning=row.meanings.get(name, field.meaning))
+        for name, field in options_of(row.cls()).items()
+    }
+    if row.promotes and not wrapped:
+        about = "Whether trials pause at rungs instead of being pruned, and the best of each rung go on."
+        known[PROMOTE] = Field(PROMOTE, frozenset({"bool"}), False, meaning=about)
     if row.wraps:
-        known = {row.wraps: Field(row.wraps, frozenset({"dict", "str", "none"}), None), **known}
+        about = "The pruner whose decision it delays: its type, or a section with its type and options."
+        known = {
+            row.wraps: Field(row.wraps, frozenset({"dict", "str", "none"}), None, WRAPPABLE, meaning=about),
+            **known,
+        }
+    return known
+
+
+def _options(path: str, kind: str, row: Pruner, given: Mapping[str, Any]) -> Iterator[Problem]:
+    known, given = pruner_options(row, wrapped=path != "pruner"), dict(given)
+    if row.wraps:
         inner = given.get(row.wraps)
         section = {"type": inner} if isinstance(inner, str) else inner
         if isinstance(section, Mapping):
-            others = [
-                name
-                for name, other in PRUNERS.items()
-                if not (other.population or other.pauses or other.wraps or name == "none")
-            ]
             wrapped = section.get("type")
-            if wrapped in others:
+            if wrapped in WRAPPABLE:
                 options = {name: value for name, value in section.items() if name != "type"}
                 wrong = list(_options(f"{path}.{row.wraps}", str(wrapped), PRUNERS[str(wrapped)], options))
             else:
-                wrong = [Problem(f"{path}.{row.wraps}", f"type is one of {', '.join(others)}, got {wrapped}")]
+                wrong = [Problem(f"{path}.{row.wraps}", f"type is one of {', '.join(WRAPPABLE)}, got {wrapped}")]
             yield from wrong
             given[row.wraps] = None if wrong else inner
     inside = {row.wraps: None} if row.wraps else {}

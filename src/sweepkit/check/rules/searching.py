@@ -13,7 +13,7 @@ from sweepkit.check.rules.values import mismatch
 from sweepkit.study.errors import InputError, Problem, nearest
 from sweepkit.study.parameters import Choice, Int
 from sweepkit.study.paths import STUDY
-from sweepkit.study.samplers import WINDOW, Together
+from sweepkit.study.samplers import WINDOW, Sampler, Together
 from sweepkit.study.space import dimensions
 from sweepkit.study.study import AUTO, MLFLOW, StudyData
 
@@ -41,6 +41,18 @@ def options_of(cls: type | None) -> dict[str, Field]:
         for name, field in (parameters_of(cls) if cls is not None else {}).items()
         if name not in _SET_BY_SWEEPKIT | _WITHOUT_EFFECT and field.kinds - {"none"}
     }
+
+
+def sampler_options(row: Sampler) -> dict[str, Field]:
+    """Return the options of a sampler with their defaults here. Raises InputError for a class that cannot be imported."""
+    known = {
+        name: replace(field, default=row.defaults.get(name, field.default))
+        for name, field in options_of(row.cls()).items()
+    }
+    if row.window:
+        about = "Trials that it sees beside the best ones, the newest."
+        known[WINDOW] = Field(WINDOW, frozenset({"int"}), row.window, meaning=about)
+    return known
 
 
 def option_problems(
@@ -92,7 +104,7 @@ def _sampler(study: StudyData) -> Iterator[Problem]:
     kind, given = study.sampler.title, study.sampler.options
     row, space = study.sampler.kind, dimensions(study.space).values()
     try:
-        cls = row.cls()
+        cls, known = row.cls(), sampler_options(row)
     except InputError as error:
         yield Problem("sampler.path", str(error))
         return
@@ -100,7 +112,6 @@ def _sampler(study: StudyData) -> Iterator[Problem]:
     def make(options: Mapping[str, Any]) -> object:
         return None if cls is None else replace(row, ignored=frozenset()).make(options, 0)
 
-    known = options_of(cls) | ({WINDOW: Field(WINDOW, frozenset({"int"}), row.window)} if row.window else {})
     problems = list(option_problems("sampler", kind, given, known, make))
     yield from problems
     if cls is not None and not problems and (refusal := _refusal_of_goals(study, make(given))):
