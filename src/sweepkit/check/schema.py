@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from sweepkit.check.fields import UNKNOWN, Field
-from sweepkit.check.fields.arguments import REMOVED, RENAMED, UNTYPED, outdated
+from sweepkit.check.fields.arguments import REMOVED, RENAMED, UNTYPED, what_became_of
 from sweepkit.check.fields.describe import fields_of, prose
 from sweepkit.check.fields.installed import TRAINING_ARGUMENTS, peft_fields, read_installed
 from sweepkit.check.merging import RECIPE_KEYS
@@ -85,7 +85,7 @@ def _study() -> dict[str, Any]:
         "minProperties": 1,
     }
     names = dict(_names())
-    gone = {name: _deprecated(outdated(name)) for name in (*RENAMED, *REMOVED) if name not in names}
+    gone = {name: _deprecated(what_became_of(name)) for name in (*RENAMED, *REMOVED) if name not in names}
     others = gone | {name: {"description": f"Set by sweepkit: {why}.", **_NOTHING} for name, why in OWNED.items()}
     values = {name: _value(field) for name, field in names.items()}
     definitions["Values"] = {"type": "object", "properties": values | others}

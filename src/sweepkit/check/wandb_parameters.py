@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from sweepkit.check import Consumers
-from sweepkit.check.fields.arguments import SHORTHANDS, outdated
+from sweepkit.check.fields.arguments import SHORTHANDS, what_became_of
 from sweepkit.study.errors import nearest
 from sweepkit.study.parameters import Choice, Float, Int
 from sweepkit.tasks.arguments import why_owned
@@ -68,7 +68,7 @@ def find_name(written: str, consumers: Consumers) -> tuple[str | None, str]:
     name, why = _consumed(leaf, consumers)
     if name is None and leaf in _NAMES:
         name, why = _consumed(_NAMES[leaf], consumers)
-    if name is None and not outdated(leaf) and why_owned(leaf) is None:
+    if name is None and not what_became_of(leaf) and why_owned(leaf) is None:
         elsewhere = [full for full in consumers.names() if full.partition(".")[2] == leaf]
         return (elsewhere[0], "") if elsewhere else (None, why)
     return name, why

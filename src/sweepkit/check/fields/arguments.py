@@ -107,7 +107,7 @@ PEFT_OWNED = frozenset({"peft_type", "peft_version", "base_model_name_or_path", 
 """Fields of PEFT's configurations that follow from the study and are not hyperparameters."""
 
 
-def outdated(name: str) -> str:
+def what_became_of(name: str) -> str:
     """Return what became of an argument of older transformers, or of a common shorthand; empty where it is neither."""
     if name in RENAMED:
         return f"transformers calls it {RENAMED[name]}"

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from sweepkit.check.fields import UNKNOWN, Field
-from sweepkit.check.fields.arguments import PEFT_OWNED, SHORTHANDS, outdated
+from sweepkit.check.fields.arguments import PEFT_OWNED, SHORTHANDS, what_became_of
 from sweepkit.check.fields.installed import Adapter, peft_fields, read_installed
 from sweepkit.check.fields.models import configuration, with_values
 from sweepkit.check.fields.tasks import TaskFacts, task_facts
@@ -68,7 +68,7 @@ class Consumers:
 
     def is_free(self, name: str) -> bool:
         """Whether nothing consumes a bare name, nor did in an older transformers: it may name a group."""
-        used = name in self.training or bool(outdated(name)) or why_owned(name) is not None
+        used = name in self.training or bool(what_became_of(name)) or why_owned(name) is not None
         return "." not in name and not used
 
     def resembles(self, name: str) -> str | None:
@@ -83,7 +83,7 @@ class Consumers:
             return self.training[name], ""
         if self.open:
             return Field(name), ""
-        if became := outdated(name):
+        if became := what_became_of(name):
             return None, became
         names = self.names()
         usual = [SHORTHANDS[name]] if SHORTHANDS.get(name) in names else []
