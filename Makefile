@@ -14,7 +14,7 @@ TWO       := -n 2 --dist loadfile --no-loadscope-reorder
 PYTHONS   := $(PYTHON) python3.11 python3.12 python3.13 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit test-all test-matrix bench bench-quick bench-search pictures reference lint format pins clean
+.PHONY: help quickstart test test-unit test-all test-matrix bench bench-quick bench-search pictures notebooks reference lint format pins clean
 # A clean must not race with what it cleans.
 .NOTPARALLEL:
 
@@ -55,6 +55,9 @@ bench-search: $(READY) ## how good the strategies' answers are at equal cost, on
 
 pictures: $(READY) ## make the README's pictures again, from a run of the quickstart (needs Chromium)
 	@$(BIN)/python tests/pictures
+
+notebooks: $(READY) ## execute the notebooks and keep their outputs, figures as small pictures (needs Chromium)
+	@$(BIN)/python tests/notebooks.py $(ARGS)
 
 reference: $(READY) ## write the reference pages of studies/how-to/ from the docstrings
 	@PYTHONPATH=tests $(BIN)/python tests/reference.py

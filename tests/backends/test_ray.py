@@ -16,6 +16,7 @@ from making import sweep, toy_study, wait_until
 from sweepkit.check.study_file import to_yaml
 from sweepkit.driver.run import run
 from sweepkit.report.watch import Outcome
+from sweepkit.study.errors import InputError
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Started
 from sweepkit.trial.log import TrialLog
@@ -65,6 +66,19 @@ def test_the_local_backend_works_where_ray_is_not_installed(project: Path, witho
 def test_ray_backend_without_ray_says_what_to_install(project: Path, without_ray: dict[str, str]) -> None:
     code, output = asked(project, without_ray, "--backend", "ray")
     assert (code, "pip install 'sweepkit[ray]'" in output) == (2, True), output
+
+
+def test_a_ray_that_does_not_start_is_one_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
+    from sweepkit.backends.ray import RayBackend
+
+    def time_out(**given: Any) -> None:
+        raise Exception(f"The current node timed out during startup. {[*given]}")
+
+    monkeypatch.setattr(ray, "init", time_out)
+    session: Any = None  # no trial is asked for before Ray has started
+    with pytest.raises(InputError, match="Ray did not start on this machine: The current node timed out"):
+        RayBackend(toy_study(project)).drive(session)
 
 
 def test_a_ray_that_is_started_here_is_closed_to_others(project: Path, tmp_path: Path) -> None:

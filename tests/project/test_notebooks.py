@@ -1,4 +1,4 @@
-"""The notebooks: every one runs from top to bottom in a kernel of its own, and is kept without outputs.
+"""The notebooks: every one runs from top to bottom in a kernel of its own, and is kept with its outputs.
 
 Each commit reads all of them and runs two shortened: fewer trials and epochs, the same cells. The long tests run all as
 they are.
@@ -8,29 +8,24 @@ from __future__ import annotations
 
 import ast
 import importlib
-import json
-import os
-import shutil
+import re
 import subprocess
-import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import notebooks
+from notebooks import FILES, Notebook, code, read
 from sweepkit import load_study
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
-
-ROOT = Path(__file__).parents[2]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TRIALS = {
     "01_first_study": {"first-study": 4},
-    "02_reading_the_results": {"reading-results": 14},
+    "02_reading_the_results": {"reading-results": 24},
     "03_notebook_to_yaml_and_back": {"to-and-fro": 4},
     "04_a_task_of_your_own": {"rare-digits": 8},
     "05_many_machines_with_ray": {"with-ray": 4},
@@ -46,19 +41,8 @@ SHORTER_TRIALS = {"01_first_study": {"first-study": 2}, "04_a_task_of_your_own":
 RUNS = [("shortened", name) for name in SHORTER] + [
     pytest.param("whole", name, marks=pytest.mark.slow) for name in TRIALS
 ]
-STRICT = 'import warnings\n\nwarnings.filterwarnings("error", module=r"(sweepkit|__main__)($|\\.)")\n'
-"""Run by every kernel as it starts: warnings are errors where they come from this package or a notebook's own cells."""
-
-Notebook = dict[str, Any]
-
-
-def read(file: Path) -> Notebook:
-    found: Notebook = json.loads(file.read_text())
-    return found
-
-
-def code(notebook: Notebook) -> list[Notebook]:
-    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+KILOBYTES_MOST = 150
+"""Of a notebook with its outputs."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +60,18 @@ class Executed:
         return [output for cell in cells for output in cell["outputs"]]
 
 
+def kinds(output: dict[str, Any]) -> str:
+    """Return what an output is: a figure, a page's part or plain text."""
+    data = output.get("data", {})
+    if notebooks.PLOTLY in data or "image/png" in data:
+        return "image/png"
+    return "text/html" if "text/html" in data else "text/plain"
+
+
+def shown(cell: Notebook) -> list[str]:
+    return [kinds(output) for output in cell["outputs"]]
+
+
 def shorten(file: Path) -> None:
     """Write the shortened form of a notebook in its place; each text that is replaced has to be there."""
     notebook = read(file)
@@ -86,7 +82,7 @@ def shorten(file: Path) -> None:
             found += text.count(old)
             cell["source"] = text.replace(old, new)
         assert found, f"{file.stem} no longer has {old}"
-    file.write_text(json.dumps(notebook))
+    notebooks.write(file, notebook)
 
 
 @pytest.fixture(scope="module")
@@ -106,41 +102,44 @@ def executed(
 
 
 def execute(form: str, clone: Path) -> Executed:
-    """Execute the notebooks in a folder as a clone has them, two at a time, with the command that people type."""
-    (clone / "pyproject.toml").touch()
-    for part in ("notebooks", "studies"):
-        shutil.copytree(ROOT / part, clone / part)
+    """Execute the notebooks that a form has in a copy of the repository's folders."""
+    folder = notebooks.copy(clone)
     trials = SHORTER_TRIALS if form == "shortened" else TRIALS
-    files = [clone / "notebooks" / f"{name}.ipynb" for name in trials]
+    files = [folder / f"{name}.ipynb" for name in trials]
     if form == "shortened":
         for file in files:
             shorten(file)
-    startup = clone / "ipython" / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    (startup / "00-strict.py").write_text(STRICT)
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "IPYTHONDIR": str(clone / "ipython")}
-
-    def run(file: Path) -> subprocess.CompletedProcess[str]:
-        command = ["jupyter", "execute", "--inplace", str(file)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-
-    with ThreadPoolExecutor(2) as pool:
-        done = {file.stem: done for file, done in zip(files, pool.map(run, files), strict=True)}
-    return Executed(clone, trials, done)
+    return Executed(clone, trials, notebooks.execute(files))
 
 
 def test_there_are_notebooks() -> None:
-    assert [file.stem for file in NOTEBOOKS] == list(TRIALS)
+    assert [file.stem for file in FILES] == list(TRIALS)
 
 
-@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
-def test_a_notebook_is_kept_without_outputs(file: Path) -> None:
-    assert [(cell["outputs"], cell["execution_count"]) for cell in code(read(file)) if cell["outputs"]] == []
-    assert {cell["execution_count"] for cell in code(read(file))} == {None}
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_notebook_is_kept_with_small_outputs_of_one_run(file: Path) -> None:
+    cells = code(read(file))
+    assert [cell["execution_count"] for cell in cells] == [*range(1, len(cells) + 1)], "make notebooks"
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} <= {"display_data", "execute_result", "stream"}
+    assert [output for output in outputs if output.get("name") == "stderr"] == []
+    assert not re.search(r"(/tmp|/home|/root|/work|/Users)/", file.read_text())
+    assert file.stat().st_size <= KILOBYTES_MOST * 1000
 
 
-@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_cell_is_kept_with_a_picture_of_every_figure(file: Path) -> None:
+    for cell in code(read(file)):
+        figures = len(re.findall(r"\.show\(\)|\.plot\.", "".join(cell["source"])))
+        assert [*map(kinds, cell["outputs"])].count("image/png") == figures
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_notebook_ends_with_what_to_try_next(file: Path) -> None:
+    assert "".join(read(file)["cells"][-1]["source"]).startswith("## What to try next\n")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_python_cell_imports_what_there_is(file: Path) -> None:
     sources = ["".join(cell["source"]) for cell in code(read(file))]
     for source in [source for source in sources if not source.startswith("%%bash")]:
@@ -157,6 +156,14 @@ def test_a_notebook_runs_from_top_to_bottom_without_warnings(name: str, executed
     studies = executed.trials[name]
     found = {study: len(load_study(executed.clone / "runs" / study, check=False).trials) for study in studies}
     assert found == studies
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRIALS)
+@pytest.mark.parametrize("executed", ["whole"], indirect=True)
+def test_what_a_cell_shows_is_of_the_kind_that_is_kept(name: str, executed: Executed) -> None:
+    kept, now = (code(read(folder / f"{name}.ipynb")) for folder in (FILES[0].parent, executed.clone / "notebooks"))
+    assert [shown(cell) for cell in now] == [shown(cell) for cell in kept]
 
 
 @pytest.mark.parametrize(("executed", "name"), RUNS, indirect=["executed"])

@@ -152,13 +152,17 @@ class RayBackend:
                     resources.enter_context(private.closed_to_others())
                     machine, temporary = Machine.here(), make_scratch()
                     resources.callback(remove, temporary)
-                    ray.init(
-                        num_cpus=machine.cores,
-                        num_gpus=len(machine.gpus),
-                        include_dashboard=False,
-                        _temp_dir=str(temporary / "r"),  # Ray opens its folder to every user
-                        **quiet,
-                    )
+                    try:
+                        ray.init(
+                            num_cpus=machine.cores,
+                            num_gpus=len(machine.gpus),
+                            include_dashboard=False,
+                            _temp_dir=str(temporary / "r"),  # Ray opens its folder to every user
+                            **quiet,
+                        )
+                    except Exception as error:  # a bare one, where a process of Ray does not come up within 30 s
+                        ray.shutdown()
+                        raise InputError(f"Ray did not start on this machine: {error}") from error
             try:
                 yield
             finally:

@@ -175,10 +175,11 @@ def _keep_the_end(pipe: int, said: bytearray) -> None:
 
 
 def _communicate(process: subprocess.Popen[bytes], questions: Sequence[Question]) -> bytes:
-    """Return the child's standard output; after a moment, say on standard error what takes so long."""
+    """Return the child's standard output; in a terminal, say after a moment what takes so long."""
     try:
         return process.communicate(json.dumps(questions).encode(), timeout=SILENT_SECONDS)[0]
     except subprocess.TimeoutExpired:
         names = ", ".join(str(question[1]) if len(question) > 1 else question[0] for question in questions)
-        sys.stderr.write(f"importing {names} to see what they accept; this is remembered until they change …\n")
+        if os.isatty(2):  # a notebook's sys.stderr says that it were one
+            sys.stderr.write(f"importing {names} to see what they accept; this is remembered until they change …\n")
         return process.communicate(timeout=DEADLINE_SECONDS - SILENT_SECONDS)[0]
