@@ -49,7 +49,7 @@ def test_the_studies_of_a_page_load_and_its_python_runs(page: Path, home: Path) 
     (home / "task.py").write_text(code)
     whole: dict[str, Any] = {}
     for text in blocks(page, "yaml"):
-        part = yaml.load(text)
+        part = yaml.load(text) or {}  # a comment alone
         whole = part if "name" in part else {**whole, **part}
         with (home / "study.yaml").open("w") as file:
             yaml.dump(whole, file)
