@@ -69,7 +69,7 @@ def test_a_checkpoint_that_is_not_as_it_was_written_is_set_aside_and_named(
         assert [record.getMessage().partition(" is not ")[0] for record in caplog.records] == [
             str(tmp_path / "runs/toy/trials/0000/last/checkpoint-8" / name)
         ]
-        assert "trial 0 goes on from step 4" in caplog.text
+        assert "trial 0 resumes from step 4" in caplog.text
         DAMAGE[how](path / name)
         assert there.resumable(0) == (None, 0) and "trial 0 starts over" in caplog.text
         there.end(0, keeps_best=False)

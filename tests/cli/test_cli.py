@@ -151,6 +151,7 @@ def test_the_readme_names_every_command(command: str) -> None:
 def test_every_command_explains_itself(command: str) -> None:
     shown = sweep(command, "--help")
     assert (shown.exit_code, "Usage" in shown.output) == (0, True)
+    assert not re.search(r"[{}]|\[bool\]|<bool>", shown.output)
 
 
 @pytest.mark.real
@@ -169,7 +170,7 @@ def test_the_version_is_the_packages(project: Path) -> None:
         (
             ["show", "nothing"],
             2,
-            "error: there is no file, folder or study nothing (no study of this project ran yet)\n",
+            "error: there is no file, folder or study nothing (no study of this project has run yet)\n",
         ),
         (["best", "nothing.yaml"], 2, "nothing.yaml: there is no such file\n"),
         (
@@ -672,7 +673,7 @@ def test_new_takes_the_metric_it_is_told(project: Path) -> None:
             ["--model", "m"],
             "DATA: there is no file or folder mystudy here, and on the hub: task.data: mystudy cannot be read: "
             "ConnectionError: Couldn't reach 'mystudy' on the Hub (OfflineModeIsEnabled); --kind writes the study without "
-            "looking at it",
+            "reading it",
         ),
     ],
 )

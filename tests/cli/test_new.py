@@ -145,7 +145,10 @@ UGLY = {
         table(TEXTS, MOODS, head="text,label") + "a,b,c\nd,e,f\n",
         "rows.csv:50: expected 2 fields, got 3",
     ),
-    "stray quote": (table(TEXTS, MOODS, head="text,label") + '"Warm" film,sweet\n', "goes on after its closing quote"),
+    "stray quote": (
+        table(TEXTS, MOODS, head="text,label") + '"Warm" film,sweet\n',
+        "continues after its closing quote",
+    ),
     "open quote": (table(TEXTS, MOODS, head="text,label") + '"never closed,sweet\n', "rows.csv:50: the quote is never"),
     "header twice": (table(TEXTS, MOODS, head="text,label") * 2, "rows.csv:50: the line with the column names again"),
     "row names": (table(MOODS, TEXTS, MOODS, head="text,label"), "expected 2 fields, got 3"),
@@ -234,7 +237,7 @@ def test_a_check_names_the_option_that_cures_a_missing_column(project: Path, hea
     )
 
 
-def test_the_scaffold_of_a_task_passes_its_check_and_writes_over_nothing(project: Path) -> None:
+def test_the_skeleton_of_a_task_passes_its_check_and_writes_over_nothing(project: Path) -> None:
     made = sweep("task", "my-words")
     assert made.exception is None and "to do" not in made.output
     assert find_study("my-words/study.yaml").study.task.path == "task.py:MyWords"
@@ -244,7 +247,7 @@ def test_the_scaffold_of_a_task_passes_its_check_and_writes_over_nothing(project
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_the_scaffold_of_a_task_trains_as_it_stands(project: Path) -> None:
+def test_the_skeleton_of_a_task_trains_as_it_stands(project: Path) -> None:
     sweep("task", "mine")
     command = [sys.executable, "-m", "sweepkit", "run", "mine/study.yaml", "--set", "budget.trials=2"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -208,5 +208,5 @@ def test_runs_of_an_experiment_are_taken_by_the_studys_metric(project: Path) -> 
     ):
         with pytest.raises(InputError, match=message):
             taken(project, name, tracking={"uri": "sqlite:///mlflow.db"})
-    with pytest.raises(InputError, match="recorded nowhere"):
+    with pytest.raises(InputError, match="is not tracked"):
         taken(project, "mlflow:old")

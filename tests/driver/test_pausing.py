@@ -154,7 +154,7 @@ def test_trials_pause_at_rungs_and_the_best_of_each_go_on(played: Play) -> None:
     assert [str(row.ending) for row in at[9]] == ["complete"] * len(at[9])
     for row in rows:
         if row not in at[9]:
-            assert (row.ending, row.cause) == (Ending.pruned, "did not go on: all trials of the budget are done")
+            assert (row.ending, row.cause) == (Ending.pruned, "was not continued: all trials of the budget are done")
             assert row.value == row.intermediate[max(row.intermediate)]
     assert any(first > 0 for _, first, _ in played.stints), "a paused one went on"
 

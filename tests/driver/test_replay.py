@@ -24,7 +24,7 @@ from sweepkit.trackers import tracker_of
 from sweepkit.trackers.courier import Courier
 from sweepkit.trial.trial import Ending, Reason, TrialSpec
 
-NOTHING = "Only configurations that the study tried have curves: what else it might have tried is not known."
+NOTHING = "Only configurations that the study tried have curves: what else it would have tried is unknown."
 ASHA = "pruner={type: asha, min_resource: 1, reduction_factor: 2}"
 
 
@@ -112,8 +112,8 @@ def test_what_lies_beyond_a_pruned_trials_curve_is_not_told(project: Path) -> No
 def test_what_curves_cannot_tell_is_refused(project: Path) -> None:
     study = ran(project, RATES[:2])
     for override, message in (
-        ("sampler.type=gp", "tell nothing of it"),
-        ("pruner.type=pbt", "makes new configurations"),
+        ("sampler.type=gp", "cannot show its effect"),
+        ("pruner.type=pbt", "proposes new configurations"),
     ):
         with pytest.raises(InputError, match=message):
             replay(study, [override])

@@ -92,7 +92,7 @@ def test_a_trial_at_which_driver_after_driver_dies_before_it_gets_further_fails(
     assert started(session).number == number + 1
     row = session._search.row(number)
     assert (row.ending, row.reason) == (Ending.failed, Reason.driver_lost)
-    assert row.cause == "its driver died 5 times while it ran, before it got any further"
+    assert row.cause == "its driver died 5 times while it ran, without any progress in between"
 
 
 def test_an_interruption_is_the_reason_whatever_else_ended_the_study(project: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_budget_that_is_used_up_starts_no_more_and_stops_running_trials_after_
     ("hours", "spent", "kept"),
     [
         (2.0, 4000.0, ""),
-        (2.0, 4500.0, "the last 50 min 00 s of 2 h are kept to confirm"),
+        (2.0, 4500.0, "the last 50 min 00 s of 2 h are reserved for confirmation"),
         (1.0, 1900.0, "the last 30 min 00 s"),
     ],
 )

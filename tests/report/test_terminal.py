@@ -266,7 +266,7 @@ def test_a_paused_trial_waits_beside_the_running_ones_and_goes_on_from_where_it_
     board.end(paused)
     assert (list(board.running), list(board.paused), board.done) == ([], [1], 0.5)
     assert "paused at 2" in text_of(terminal.trials(board.answer, [paused], endings=True))
-    why = {1: "4 of 9 after evaluation 2, of which 3 may go on"}
+    why = {1: "4 of 9 after evaluation 2, of which 3 may continue"}
     assert text_of(terminal.running(study, board.paused, why), 120).endswith(why[1])
     board.add(Started(trial=1, at=9, attempt=2, resumed=50))
     assert (board.running[1].history, board.paused) == ((0.7,), {})

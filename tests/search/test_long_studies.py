@@ -133,7 +133,7 @@ def promoted(seen: Seen, factor: int) -> tuple[int | None, dict[int, str]]:
         best = [number for number in ranked[: len(ranked) // factor] if worth[number] > -math.inf]
         going.update(c.number for c in paused if c.evaluation == rung and c.number in best)
         for place, number in enumerate(ranked, 1):
-            text = f"{place} of {len(ranked)} after evaluation {rung}, of which {len(best)} may go on"
+            text = f"{place} of {len(ranked)} after evaluation {rung}, of which {len(best)} may continue"
             places |= {number: text} if seen.courses[number].evaluation == rung else {}
     order = sorted(paused, key=lambda c: (-c.evaluation, -seen.key(c.values[c.evaluation]), c.number))
     assert [course.number for course in seen.paused] == [course.number for course in order]

@@ -38,7 +38,7 @@ def test_what_is_missing_is_told_by_the_check(project: Path, tiny_bert: Path, mo
         ("task.quantization", "needs bitsandbytes, which is not installed: pip install bitsandbytes"),
         (
             "task.quantization",
-            "weights in few bits are not trained themselves; add an adapter, for example peft.r: 16 in training",
+            "quantized weights are not trained themselves; add an adapter, for example peft.r: 16 in training",
         ),
     ]
 
@@ -47,7 +47,7 @@ def test_what_is_missing_is_told_by_the_check(project: Path, tiny_bert: Path, mo
     ("options", "message"),
     [
         ({"load_in_8bits": True}, "BitsAndBytesConfig has no field load_in_8bits; did you mean load_in_8bit?"),
-        ({"load_in_8bit": True}, "weights in few bits need a GPU, and a trial sees none; see backend.gpus_per_trial"),
+        ({"load_in_8bit": True}, "quantized weights need a GPU, and a trial sees none; see backend.gpus_per_trial"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused(

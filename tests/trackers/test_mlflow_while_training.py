@@ -117,7 +117,7 @@ def test_a_server_away_for_twenty_seconds_of_a_study_has_everything_once_in_the_
     go.touch()
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
-    assert said.count("training goes on and the rest is delivered later") == 1
+    assert said.count("training continues, and the rest is delivered later") == 1
     found = Counter(map(tuple, server.ask(QUESTION.format(study.name))))
     assert found == logged(study)
     assert found.total() >= 4 * 160 * 3 > there

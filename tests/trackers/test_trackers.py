@@ -644,7 +644,7 @@ def test_a_store_that_is_away_is_asked_again_and_warned_of_once() -> None:
     assert tracker.synced.wait(20)
     assert courier.close({"best": 4}) == ""
     assert said == [
-        "tracking: ConnectionError: postgresql://ann:***@db is away; training goes on and the rest is delivered later",
+        "tracking: ConnectionError: postgresql://ann:***@db is away; training continues, and the rest is delivered later",
         "tracking: delivering again",
     ]
     assert [word for word in tracker.done if word != "sync"] == ["open", "keep 4", "drop 2", "close {'best': 4}"]

@@ -130,7 +130,7 @@ class _Request:
             ]
         keys = {
             "name": self.asked.name or f"hyperparameter-search-{time.strftime('%Y%m%d-%H%M%S')}",
-            "question": "Which hyperparameters does this Trainer do best with?",
+            "question": "Which hyperparameters work best with this Trainer?",
             "task": {"pickle": TASK},
             "training": _training(self.trainer),
             "objective": objective,

@@ -86,7 +86,7 @@ class Checkpoints:
             torn.append(path / name)
             put_aside(path)
         for each in torn:
-            goes_on = f"goes on from step {whole[1]}" if whole[0] else "starts over"
+            goes_on = f"resumes from step {whole[1]}" if whole[0] else "starts over"
             note(f"{each} is not as it was written (kept in {each.parent.name}{TORN}); trial {number} {goes_on}")
         return whole
 

@@ -84,7 +84,7 @@ def _recorded(argument: str, overrides: Iterable[str], *, whole: bool = False) -
     if folder is None:
         known = study_names()
         listed = (
-            f"studies of this project that ran: {', '.join(known)}" if known else "no study of this project ran yet"
+            f"studies of this project that ran: {', '.join(known)}" if known else "no study of this project has run yet"
         )
         raise StudyNotFound(f"there is no file, folder or study {argument}{nearest(argument, known)} ({listed})")
     if list(overrides):
@@ -113,7 +113,7 @@ def stored_study(folder: Path, written: StudyData | None = None, *, whole: bool 
     place = Place(root, root, folder.name)
     found = Identity.of_trials(place)
     if found is None:
-        raise StudyNotFound(f"{folder} is the folder of a study that never ran")
+        raise StudyNotFound(f"{folder} is the folder of a study that has never run")
     home, plain = root / found.home, found.study
     known: dict[str, Any] = {}
     if any(lost(plain, known)) and (written := written or _written(home, folder.name)):

@@ -274,7 +274,7 @@ class _Import:
         if method not in SAMPLERS:
             self.refuse(("method",), f"expected one of {', '.join(SAMPLERS)}, got {method!r}")
         elif method == "bayes" and self.given.get("early_terminate"):
-            self.note(("method",), "bayes is tpe here: a Gaussian process learns nothing from trials that are stopped")
+            self.note(("method",), "bayes is tpe here: a Gaussian process learns nothing from trials that are pruned")
             return "tpe"
         elif method == "bayes":
             self.note(("method",), "bayes is a Gaussian process, gp here; tpe is the usual choice for long studies")

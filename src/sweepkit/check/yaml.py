@@ -147,7 +147,7 @@ def _invalid(error: MarkedYAMLError, text: str, file: str, line: bool) -> Proble
     elif not hint and row[mark.column : mark.column + 2] in (": ", ":"):
         hint = "; put text that contains a colon in quotes"
     elif not hint and row[: mark.column].isspace():
-        hint = "; look at the indentation of this line"
+        hint = "; check the indentation of this line"
     place = f" (column {mark.column + 1} of {row.strip()[:80]!r})" if row.strip() else ""
     return Problem("", f"{message}{place}{hint}", file, mark.line + 1 if line else None)
 
@@ -164,7 +164,7 @@ class _Reader:
     def plain(self, node: Node, keys: Keys) -> Any:
         self.values += 1
         if any(node is each for each in self.above):
-            self.complain(node, keys, "an alias leads back to itself")
+            self.complain(node, keys, "an alias refers to itself")
             return None
         if len(self.above) > _DEPTH:
             raise StudyFileError([self.problem(node, keys[:3], _TOO_DEEP)])

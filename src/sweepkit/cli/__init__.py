@@ -25,10 +25,13 @@ DEBUG = "SWEEPKIT_DEBUG"
 
 
 class _Command(TyperCommand):
-    """A command whose help shows no type beside flags."""
+    """A command whose help shows no type beside flags, and no braces around arguments."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types_of_flags(super().get_params(ctx))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
 
 class _Group(TyperGroup):
@@ -63,7 +66,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "schema": writing.schema,
         "try": running.try_,
     },
-    "Run it": {
+    "Run a study": {
         "tune": running.tune,
         "run": running.run,
         "enqueue": running.enqueue,
@@ -71,7 +74,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "retry": running.retry,
         "sync": running.sync,
     },
-    "Look at it": {
+    "See results": {
         "show": looking.show,
         "best": best.best,
         "replay": looking.replay,

@@ -28,7 +28,9 @@ def _file(option: str, text: str) -> Any:
 _Export = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", help="Write the model to this folder, with all it takes to train it again.", show_default=False
+        metavar="DIR",
+        help="Write the model to this folder, with everything needed to train it again.",
+        show_default=False,
     ),
 ]
 
@@ -43,7 +45,7 @@ def best(  # the options of a command
     ] = None,
     data: Annotated[
         Path | None,
-        _file("--data", "With --predict: the rows to predict, labelled or not, in place of the test split."),
+        _file("--data", "With --predict: rows to predict instead of the test split, labelled or not."),
     ] = None,
     push: Annotated[
         str | None,

@@ -23,7 +23,7 @@ def show(
 ) -> None:
     """Show a study's best trials, what is running, what failed, and where the hours went.
 
-    On a terminal, a running study is followed live; Ctrl-C leaves the view, and the study goes on.
+    On a terminal, a running study is followed live; Ctrl-C leaves the view, and the study keeps running.
     """
     from sweepkit.check.find import find_run
     from sweepkit.report.rows import read, to_json
@@ -43,9 +43,9 @@ def show(
 
 
 def replay(study: studies.Argument, overrides: studies.Overrides = None) -> None:
-    """Tell what a study would have come to under another pruner, from the curves it recorded; trains and writes nothing.
+    """Show how a study would have ended under another pruner, from the curves it recorded; trains and writes nothing.
 
-    The configurations that the study tried come in the same order. --set takes pruner.*, search, backend.parallel,
+    The configurations that the study tried are replayed in the same order. --set takes pruner.*, search, backend.parallel,
     budget.trials, budget.worth and confirm.top. For example: sweep replay reviews --set pruner.type=median
     """
     from sweepkit.check.find import find_run
@@ -109,10 +109,11 @@ def list_(as_json: studies.Json = False) -> None:
 def ui(
     study: studies.Argument,
     port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port to serve on; if it is taken, the next free one.")
+        int,
+        typer.Option(metavar="PORT", min=1, max=65535, help="Port to serve on; if it is taken, the next free one."),
     ] = 5000,
 ) -> None:
-    """Serve MLflow on this machine and print the link to the study's runs; Ctrl-C ends it."""
+    """Serve MLflow on this machine and print the link to the study's runs; Ctrl-C stops it."""
     from sweepkit.check.find import find_run
     from sweepkit.trackers import tracker_of
     from sweepkit.trackers.courier import answering
@@ -128,7 +129,7 @@ def ui(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server must not outlive this process
     try:
         with server.serving() as process:
-            typer.echo(f"{tracker.name} serves {data.name}; Ctrl-C ends it\n\n  {link}\n")
+            typer.echo(f"{tracker.name} serves {data.name}; Ctrl-C stops it\n\n  {link}\n")
             raise typer.Exit(process.wait())
     except KeyboardInterrupt:
         typer.echo("ended")

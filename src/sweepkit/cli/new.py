@@ -39,9 +39,7 @@ def write(request: Request, metric: str = "") -> list[Path]:
     found = Recognised(kind=kind, options={}, taken="") if kind and "name" in source else request.recognise(source)
     if not found.taken:
         check_kind(kind)
-        request.tell(
-            "kind", f"{kind}, as {request.data} was not looked at; name its columns with --set task.COLUMN=NAME"
-        )
+        request.tell("kind", f"{kind}, as {request.data} was not read; name its columns with --set task.COLUMN=NAME")
     model = str(request.sets.get("task.model") or request.model(found.kind))
     metric, direction, options = objective_of(found.kind, metric.removeprefix("eval_"))
     template = kind_class(found.kind).template

@@ -93,7 +93,7 @@ class Request:
         if kind:
             check_kind(kind)
             if not shapes(kind):
-                self.tell("kind", f"{kind}, which names no columns; the data was not looked at")
+                self.tell("kind", f"{kind}, which names no columns; the data was not read")
                 return Recognised(kind=kind, options={}, taken="")
         rows = self._rows(source)
         names = name_columns(rows["train"], source)
@@ -128,7 +128,7 @@ class Request:
             raise InputError("\n".join(wrong)) from None
         except InputError as error:
             if "name" in source:
-                hint = "; --kind writes the study without looking at it" if self.command == "new" else ""
+                hint = "; --kind writes the study without reading it" if self.command == "new" else ""
                 raise InputError(
                     f"{self.where}: there is no file or folder {self.data} here, and on the hub: {error}{hint}"
                 ) from None

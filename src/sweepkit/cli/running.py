@@ -82,12 +82,14 @@ def tune(
     ],
     model: studies.DefaultModel = "",
     minutes: Annotated[
-        float | None, typer.Option(help="Minutes that all of it may take, confirmation included.", show_default="30")
+        float | None, typer.Option(help="Minutes for everything, confirmation included.", show_default="30")
     ] = None,
     kind: studies.RecognisedKind = "",
     name: studies.Name = "",
     overrides: studies.Overrides = None,
-    no_run: Annotated[bool, typer.Option("--no-run", "--dry-run", help="Write the study, show its plan only.")] = False,
+    no_run: Annotated[
+        bool, typer.Option("--no-run", "--dry-run", help="Write the study and print the plan, but do not run it.")
+    ] = False,
 ) -> None:
     """Tune a model on your data without writing a study: it is planned, written to a folder, and run.
 
@@ -142,7 +144,8 @@ def try_(
     trial: Annotated[
         int | None,
         typer.Option(
-            help="Use this trial's hyperparameters; of a population's member, its whole schedule.", show_default=False
+            help="Use the hyperparameters of this trial; for a member of a population, its whole schedule.",
+            show_default=False,
         ),
     ] = None,
     overrides: studies.Overrides = None,
@@ -174,9 +177,7 @@ def enqueue(
     study: studies.Argument,
     values: Annotated[
         list[str],
-        typer.Argument(
-            metavar="NAME=VALUE…", help="The configuration; names left out are sampled.", show_default=False
-        ),
+        typer.Argument(metavar="NAME=VALUE", help="The configuration; omitted names are sampled.", show_default=False),
     ],
 ) -> None:
     """Queue a hand-picked configuration: it is the next that the study tries, now or when it runs again."""
@@ -224,11 +225,13 @@ def stop(study: studies.Argument) -> None:
 def retry(
     study: studies.Argument,
     failed: Annotated[
-        bool, typer.Option("--failed", help="Retry every failed trial that was not retried yet.")
+        bool, typer.Option("--failed", help="Retry every failed trial that has not been retried.")
     ] = False,
     trial: Annotated[
         list[int] | None,
-        typer.Option("--trial", help="Retry this trial, by number. May be repeated.", show_default=False),
+        typer.Option(
+            "--trial", metavar="NUMBER", help="Retry this trial, by number. May be repeated.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Queue trials again with the same hyperparameters, as new trials that refer to the old ones."""
@@ -265,7 +268,7 @@ def sync(study: studies.Argument) -> None:
 
     data = find_run(study)
     if not tracker_of(data).name:
-        typer.echo(f"{data.name} is recorded nowhere (tracking.uri: none); there is nothing to deliver")
+        typer.echo(f"{data.name} is not tracked (tracking.uri: none); there is nothing to deliver")
         return
     state = read_state(data, Reader(data).rows())  # before the lock, which a driver holds
     with StudyLock(data.place):

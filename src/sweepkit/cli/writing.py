@@ -51,7 +51,7 @@ def new(
     name: studies.Name = "",
     overrides: studies.Overrides = None,
 ) -> None:
-    """Write a study of your data, ready to run: kind and columns are recognised, and said.
+    """Write a study for your data, ready to run: the kind of task and the columns are recognised and printed.
 
     For example: sweep new reviews.csv --model bert-base-uncased
     """
@@ -76,7 +76,7 @@ def task(
         Path, typer.Argument(metavar="NAME", help="Folder to write; the study takes its name.", show_default=False)
     ],
 ) -> None:
-    """Write the scaffold of a Task of your own and the study that uses it, ready to run and to be changed.
+    """Write a skeleton of your own Task and a study that trains it; both run as they are.
 
     For example: sweep task mytask
     """

@@ -34,8 +34,8 @@ def predict(study: StudyData, row: Trial, output: Path, data: Path | None) -> di
     used = read_test(study.place) if data is None else None
     if used is not None and used.trial != row.number:
         raise InputError(
-            f"--predict: the test split was used on {used.at} for trial {used.trial}, and says nothing of trial {row.number} "
-            "that was not chosen by it; name other rows with --data"
+            f"--predict: the test split was used on {used.at} for trial {used.trial}, and is for one trial only; give trial "
+            f"{row.number} other rows with --data"
         )
     console = study.place.test_log
     best = (study.place.trial(row.number) / BEST).resolve()

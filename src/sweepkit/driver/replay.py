@@ -48,7 +48,7 @@ def replay(study: StudyData, overrides: Iterable[str]) -> Replay:
     for override in overrides:
         key = override.partition("=")[0].strip()
         if not any(key == known or key.startswith(f"{known}.") for known in REPLAYED):
-            raise InputError(f"--set {key}: recorded curves tell nothing of it; only of {', '.join(REPLAYED)}")
+            raise InputError(f"--set {key}: recorded curves cannot show its effect, only that of {', '.join(REPLAYED)}")
     if study.pruner.population:
         raise InputError(f"{study.name} trained a population: its curves are of weights that several trials share")
     recorded = _Recorded(study)
@@ -59,7 +59,7 @@ def replay(study: StudyData, overrides: Iterable[str]) -> Replay:
         file.write_text(to_yaml(study))
         other = read_study(file, overrides)
         if other.pruner.population:
-            raise InputError(f"--set pruner: {other.pruner.type} makes new configurations, which have no curves")
+            raise InputError(f"--set pruner: {other.pruner.type} proposes new configurations, which have no curves")
         longest = max(len(known.laps) for known in recorded.known.values() if known.ending["ending"] is Ending.complete)
         if problems := [problem for each in check_pruner(other, longest) for problem in each]:
             raise StudyFileError(problems)
@@ -100,13 +100,13 @@ class Replay:
             said.append(f"Not started: trial{'s' if len(missing) > 1 else ''} {words.join(list(map(str, missing)))}.")
         return [
             *said,
-            "Only configurations that the study tried have curves: what else it might have tried is not known.",
+            "Only configurations that the study tried have curves: what else it would have tried is unknown.",
         ]
 
     def _winner(self) -> str:
         best = self.recorded.best
         if best is None:
-            return "The study has no best trial to look for."
+            return "The study has no best trial."
         title = f"The best trial, {best.number} ({words.value(best.value)}),"
         number = self.numbers.get(best.number)
         if number is None:

@@ -202,7 +202,7 @@ class StudySession:
         """Prune what is still paused, as the study ends; not while another driver's trials may let some go on."""
         if not self._search.elsewhere:
             for number in self._search.paused_trials():
-                self._prune(number, f"did not go on: {self.reason}")
+                self._prune(number, f"was not continued: {self.reason}")
 
     def _crowded(self, event: Evaluated, *, pauses: bool) -> bool:
         """Prune paused trials for whose checkpoints there is no room; return whether it is this one's turn."""
@@ -241,7 +241,9 @@ class StudySession:
         if budget.hours is not None:
             kept = self._kept_to_confirm(budget.hours * 3600)
             if self._spent.seconds + kept >= budget.hours * 3600:
-                rest = f"the last {words.span(kept)} of {budget.hours:g} h are kept to confirm" if kept else ""
+                rest = (
+                    f"the last {words.span(kept)} of {budget.hours:g} h are reserved for confirmation" if kept else ""
+                )
                 return f"budget.hours: {rest or f'{budget.hours:g} h used up'}"
         if budget.gpu_hours is not None:
             seconds = self._ended_seconds + sum(log.seconds for log in self._logs.values())
@@ -279,7 +281,7 @@ class StudySession:
         log = self._log(trial.number)
         evaluations = log.evaluations
         if log.abandoned >= ABANDONED:
-            cause = f"its driver died {log.abandoned} times while it ran, before it got any further"
+            cause = f"its driver died {log.abandoned} times while it ran, without any progress in between"
             self._end(trial.number, Ending.failed, reason=Reason.driver_lost, cause=cause)
             return None
         if log.finished and log.finished.ending not in (Ending.stopped, Ending.paused):
@@ -307,10 +309,8 @@ class StudySession:
         hyperparameters = dict(trial.params)
         for change in self._population.schedule(trial.number):
             if change.step > step:
-                gone = (
-                    f"trial {trial.number}: the checkpoint that its schedule goes on from (step {change.step}) is gone"
-                )
-                raise StudyFailed(f"{gone}; a population cannot go on without it: start over with --fresh")
+                gone = f"trial {trial.number}: the checkpoint that its schedule continues from (step {change.step}) is gone"
+                raise StudyFailed(f"{gone}; a population cannot continue without it: start over with --fresh")
             hyperparameters |= change.hyperparameters
             if log.append(change):
                 self._watch.on_event(change)

@@ -134,7 +134,7 @@ def all_the_same(evidence: Evidence) -> Said:
 _WASTE = {
     Ending.failed: (
         "failed",
-        "Mend the cause that sweep show names, then sweep retry; sweep check --probe finds many before the run.",
+        "Fix the cause that sweep show names, then run sweep retry; sweep check --probe finds many of them before a run.",
     ),
     Ending.diverged: (
         "diverged",
@@ -225,7 +225,7 @@ def pruned_winner(evidence: Evidence) -> Said:
         f"{max(best.intermediate)}, at {words.value(best.intermediate[step])}."
     )
     if any(row.ending is Ending.pruned and len(row.intermediate) <= step for row in evidence.ended):
-        message += " Trials that start as slowly were pruned before it could be seen what becomes of them."
+        message += " Trials that start as slowly were pruned before their outcome was known."
     yield message, f"Prune later or less: {later}."
 
 

@@ -249,7 +249,7 @@ def _going(study: StudyData, rows: list[Trial]) -> RenderableType:
 def follow(study: StudyData) -> None:
     """Show a running study live until its driver ends or Ctrl-C is pressed, then its snapshot."""
     board, bar, runs = Board(study), progress_bar(), None
-    hint = Text("Ctrl-C leaves this view; the study goes on", style="dim")
+    hint = Text("Ctrl-C leaves this view; the study keeps running", style="dim")
     reader = Reader(study)
     confirmation = reader.beside(CONFIRM)
     board.update(reader.rows())

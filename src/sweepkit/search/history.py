@@ -117,7 +117,7 @@ class History:
         changed, seen, self._read = changes(self._read, trials), len(self._read), trials
         for trial in trials[seen:]:
             if not is_ours(trial) and not (trial.state == TrialState.WAITING and FIXED in trial.system_attrs):
-                self.foreign[trial.number] = "it was made by plain Optuna, so that nothing is known of what it trained"
+                self.foreign[trial.number] = "it was made by plain Optuna, so what it trained is unknown"
                 continue
             row = self._rows[trial.number] = row_of(trial)
             if row.origin == "baseline" or row.retry_of in self.baselines:

@@ -66,4 +66,4 @@ class Promotion(Strategy):
     def _rank(self, seen: Seen, evaluation: int, number: int) -> str:
         of = len(seen.standing.reached(evaluation))
         place = f"{self._place(seen, evaluation, number) + 1} of {of} after evaluation {evaluation}"
-        return f"{place}, of which {self._going(seen, evaluation)} may go on"
+        return f"{place}, of which {self._going(seen, evaluation)} may continue"

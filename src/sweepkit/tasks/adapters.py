@@ -10,9 +10,9 @@ from sweepkit.study.errors import InputError, nearest
 DEFAULT = "LORA"
 """The method where ``peft.type`` is not given."""
 REFUSED: Mapping[str, str] = {
-    "ADALORA": "it moves its ranks by what it has seen, which no checkpoint holds, so that no trial could be resumed; "
+    "ADALORA": "it reallocates ranks using state that checkpoints lack, so no trial could be resumed; "
     "LORA takes rank_pattern",
-    "XLORA": "it mixes adapters that are trained already",
+    "XLORA": "it combines adapters that are already trained",
 }
 """Method that a study cannot train → the reason."""
 

@@ -30,7 +30,7 @@ def configuration(options: Mapping[str, Any]) -> Any:
         raise InputError(f"task.quantization: {reason}")
     if not torch.cuda.is_available():
         raise InputError(
-            "task.quantization: weights in few bits need a GPU, and a trial sees none; see backend.gpus_per_trial"
+            "task.quantization: quantized weights need a GPU, and a trial sees none; see backend.gpus_per_trial"
         )
     try:
         return BitsAndBytesConfig(**options)

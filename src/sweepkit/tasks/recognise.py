@@ -281,7 +281,7 @@ def _to_type(table: Sequence[TableColumn], again: str) -> Iterator[str]:
     labels = [c for c in table if {"class", "number"} & c.holds and c not in texts[:1]]
     numbers = [c for c in table if "image" in c.holds]
     if not texts and not (numbers and labels):
-        yield "another kind is a Task of one's own: sweep task NAME writes its scaffold"
+        yield "any other kind is a Task of your own: sweep task NAME writes a skeleton of it"
         return
     yield "say what is what, for example:"
     if not texts:

@@ -98,7 +98,7 @@ class Separated:
                 cures = {"quotes: false": "read quotes as they are"}
                 if "end of data" in str(error):
                     raise Unreadable(f"{file}:{begun + 1}: the quote is never closed", cures) from error
-                what = f"{file}:{begun + 1}: a quoted field goes on after its closing quote"
+                what = f"{file}:{begun + 1}: a quoted field continues after its closing quote"
                 lines.refuse(Unreadable(what, {**cures, **SKIP}), reader.line_num - begun)
                 continue
             if any(map(str.strip, fields)):

@@ -115,7 +115,7 @@ class Tracker:
         raise self._unrecorded()
 
     def _unrecorded(self) -> InputError:
-        return InputError(f"{self._study.name} is recorded nowhere (tracking.uri: none), so there is nothing to show")
+        return InputError(f"{self._study.name} is not tracked (tracking.uri: none), so there is nothing to show")
 
 
 def tracker_of(study: StudyData, rows: Rows = list, *, place: Place | None = None, data: Path | None = None) -> Tracker:

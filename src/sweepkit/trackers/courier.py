@@ -136,7 +136,7 @@ class Courier:
             first = not self._trouble
             self._trouble = summary(error)
             if first and not self._stop.is_set():
-                self._warn(f"tracking: {self._trouble}; training goes on and the rest is delivered later")
+                self._warn(f"tracking: {self._trouble}; training continues, and the rest is delivered later")
             return False
         if self._trouble and not self._stop.is_set():
             self._warn("tracking: delivering again")

@@ -72,7 +72,7 @@ def _with_file(study: StudyData, options: Mapping[str, Any], known: Task, data: 
     if strange := unknown_classes(known.splits["train"], task.splits["train"]):
         raise InputError(f"--data: {data} has labels that the model does not know: {', '.join(strange[:8])}")
     if task.splits["train"].features != known.splits["train"].features:
-        raise InputError(f"--data: with {data}, the classes of the data are not those of the model in the same order")
+        raise InputError(f"--data: with {data}, its classes are not the model's, or not in the same order")
     return task, rows, labelled
 
 

@@ -58,8 +58,8 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "per_gpu_train_batch_size": "per_device_train_batch_size",
         "per_gpu_eval_batch_size": "per_device_eval_batch_size",
         "adafactor": "optim (adafactor)",
-        "fp16_backend": "fp16 or bf16 (there is one backend left)",
-        "half_precision_backend": "fp16 or bf16 (there is one backend left)",
+        "fp16_backend": "fp16 or bf16 (there is only one backend)",
+        "half_precision_backend": "fp16 or bf16 (there is only one backend)",
         "fp16_opt_level": "fp16 or bf16 (apex is gone)",
         "group_by_length": "train_sampling_strategy (group_by_length)",
         "include_inputs_for_metrics": "include_for_metrics ([inputs])",
@@ -81,14 +81,14 @@ REMOVED: Mapping[str, str] = MappingProxyType(
         "logging_dir": "a trial's directory holds its logs (TensorBoard's folder: TENSORBOARD_LOGGING_DIR)",
         "save_safetensors": "checkpoints are always safetensors",
         "overwrite_output_dir": "each trial has its own directory under runs/",
-        "tokenizer": "the task hands it over: see processing_class of Task",
-        "use_legacy_prediction_loop": "there is one evaluation loop left",
-        "past_index": "no model uses it any more",
+        "tokenizer": "the task provides it: see processing_class of Task",
+        "use_legacy_prediction_loop": "there is only one evaluation loop",
+        "past_index": "no model uses it",
         "jit_mode_eval": "use torch_compile",
-        "use_ipex": "torch has what it brought",
+        "use_ipex": "torch includes it",
         "mp_parameters": "SageMaker's model parallelism is gone",
         "ray_scope": "trials are the study's: see its backend section",
-        "tpu_num_cores": "the launcher decides it",
+        "tpu_num_cores": "the launcher sets it",
         "tpu_metrics_debug": "use debug",
         "push_to_hub_model_id": HUB,
         "push_to_hub_organization": HUB,
@@ -111,4 +111,4 @@ def what_became_of(name: str) -> str:
     """Return what became of an argument of older transformers, or of a common shorthand; empty where it is neither."""
     if name in RENAMED:
         return f"transformers calls it {RENAMED[name]}"
-    return f"transformers has no such argument any more; {REMOVED[name]}" if name in REMOVED else ""
+    return f"transformers no longer has this argument; {REMOVED[name]}" if name in REMOVED else ""

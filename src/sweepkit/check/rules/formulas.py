@@ -114,7 +114,7 @@ def _circle(derived: list[tuple[Occurrence, Formula]]) -> Problem | None:
     except CycleError as error:
         circle = error.args[1]
         path = next(place.path for place, _ in derived if place.name in circle)
-        return Problem(path, f"goes in a circle: {' needs '.join(reversed(circle))}")
+        return Problem(path, f"refers to itself: {' needs '.join(reversed(circle))}")
     return None
 
 

@@ -44,7 +44,7 @@ def check_pruner(study: StudyData, evaluations: int | None) -> tuple[list[Proble
         )
         problems.append(Problem("objective.prune_on" if goals.prune_on else "pruner.type", message))
     if study.pruner.pauses and study.checkpoints.every != "evaluation":
-        message = "trials that pause go on from checkpoints; expected evaluation, got never"
+        message = "paused trials resume from checkpoints; expected evaluation, got never"
         problems.append(Problem("checkpoints.every", message))
     if why := _unread(study):
         problems.append(Problem("pruner.type", why))
@@ -69,8 +69,8 @@ def _unread(study: StudyData) -> str:
         )
     if study.pruner.kind.halves and sampler.kind.complete_only and not sampler.options.get("consider_pruned_trials"):
         return (
-            f"{kind} leaves few trials complete, and {sampler.type} learns from complete ones alone: together no better "
-            "than random; take the sampler tpe, the pruner none, or search: auto in place of both"
+            f"{kind} leaves few trials complete, and {sampler.type} learns from complete ones alone: together they are no "
+            "better than random; use the sampler tpe, the pruner none, or search: auto in place of both"
         )
     return ""
 
@@ -136,7 +136,7 @@ def _without_pauses(study: StudyData, evaluations: int | None) -> Iterator[Probl
         path = blamed("min_early_stopping_rate", "min_resource", "reduction_factor")
         yield Problem(path, f"{message}; evaluate more often or pause sooner")
     elif trials is not None and FEW <= trials < needed:
-        message = f"no paused trial could ever go on: it takes {needed} trials at a rung, and there are {trials}"
+        message = f"no paused trial could ever resume: that takes {needed} trials at a rung, and there are {trials}"
         yield Problem(blamed(*("bootstrap_count",) * (needed > factor), "reduction_factor"), message)
 
 

@@ -43,7 +43,7 @@ def check_schedule(study: StudyData, known: Mapping[str, Any]) -> tuple[list[Pro
     most = None if None in counts else max(count for count in counts if count is not None)
     mean_of = study.objective.mean_of
     if most == 0:
-        return [*problems, Problem("training", "a trial would make no evaluation at all; look at eval_delay")], None
+        return [*problems, Problem("training", "a trial would never be evaluated; check eval_delay")], None
     if most is not None and mean_of is not None and mean_of > most:
         message = f"expected a mean of at most {most}, the evaluations of a trial, got mean({mean_of})"
         problems.append(Problem("objective.value", message))

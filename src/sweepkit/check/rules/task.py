@@ -115,7 +115,7 @@ def _needs(task: BuiltInTask, names: Collection[str]) -> Iterator[Problem]:
         yield Problem("task.quantization", reason)
     if not any(parts(name)[0] == "peft" for name in names):
         advice = "add an adapter, for example peft.r: 16 in training"
-        yield Problem("task.quantization", f"weights in few bits are not trained themselves; {advice}")
+        yield Problem("task.quantization", f"quantized weights are not trained themselves; {advice}")
 
 
 def _data(task: BuiltInTask, home: Path, searched: set[str]) -> Iterator[Problem]:
