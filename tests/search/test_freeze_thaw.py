@@ -237,3 +237,19 @@ def test_it_ends_when_nothing_more_is_worth_its_hours() -> None:
     assert ask(seen(history()), worth=1e6, least=3).number is not None
     unmeasured = [replace(each, seconds={}) for each in whole]
     assert not ask(seen(unmeasured), worth=1e6).ends, "nobody knows what an hour brings"
+
+
+def at_chance(digits: Random) -> Seen:
+    """Return trials most of which, the first ones too, are at one level but for the last digits."""
+    dice, courses = Random(5), []
+    for number in range(20):
+        level = 0.693 if number % 3 else 0.8 + dice.random()
+        evaluation = WHOLE if number == 1 else 3 if number % 3 else 1
+        values = {at: level + digits.uniform(-1e-4, 1e-4) for at in range(1, evaluation + 1)}
+        courses.append(replace(course(number, drawn(dice), evaluation), values=values))
+    return seen(courses)
+
+
+def test_where_most_trials_are_at_one_level_its_last_digits_decide_nothing() -> None:
+    decisions = [ask(at_chance(Random(seed))) for seed in range(4)]
+    assert len({(each.number, str(each.configuration)) for each in decisions}) == 1

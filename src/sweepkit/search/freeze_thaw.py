@@ -10,7 +10,7 @@ expected, so that several slots do not try the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
@@ -36,8 +36,11 @@ POINTS = 260
 """Evaluations that the model is given at most, as its time grows with their third power."""
 FIT_POINTS = 100
 """Evaluations that the hyperparameters are fitted to."""
-SAME = 0.005
-"""Difference that is taken for none, in parts of what the best of the first trials is ahead of their median at first."""
+SAME = 0.002
+"""Difference that is taken for none, in parts of what the best of the first trials is ahead of their worst quarter at first."""
+MARGIN = 0.1
+"""Improvement, in standard deviations of the scores, that does not count in what goes on: where many trials are at one level,
+such as chance, each would else be trained to its end for a difference that means nothing."""
 WORTH = 0.01
 """Expected improvement, in standard deviations of the scores, below which nothing is finished once no more trials start."""
 
@@ -109,19 +112,26 @@ class FreezeThaw(Strategy):
         return sum(each.ending in whole and not each.spared for each in seen.courses.values()) < self._least
 
 
+@dataclass(frozen=True)
 class _Rated:
     """A paused trial or a new configuration, and what is expected of it."""
 
-    def __init__(self, what: Course | Configuration, mean: float, deviation: float, gain: float, cost: float) -> None:
-        self._what, self._mean, self._deviation, self.gain, self.cost = what, mean, deviation, gain, cost
-        self.worth = gain - np.log(cost)
+    what: Course | Configuration
+    mean: float
+    deviation: float
+    cost: float
+    """Evaluations it still needs, a start included."""
+    gain: float
+    """Logarithm of the expected improvement."""
+    worth: float
+    """Logarithm of what is expected beyond the margin, for each evaluation."""
 
     def next(self, view: _View) -> Next:
         """Return the decision for it."""
-        expected = view.in_words(self._mean, self._deviation)
-        if isinstance(self._what, Course):
-            return Next(self._what.number, f"continued after evaluation {self._what.evaluation}: {expected}")
-        return Next(configuration=self._what, why=f"started: {expected}")
+        expected = view.in_words(self.mean, self.deviation)
+        if isinstance(self.what, Course):
+            return Next(self.what.number, f"continued after evaluation {self.what.evaluation}: {expected}")
+        return Next(configuration=self.what, why=f"started: {expected}")
 
 
 class _Cube:
@@ -166,7 +176,7 @@ class _View:
         self._start_cost = _start_cost(list(seen.courses.values()))
         rows = self._rows()
         self._values = np.array([value for _, _, value in rows])
-        self._scores = scores(np.round(self._values / self._resolution()))
+        self._scores = scores(np.round((self._values - self._values.max()) / self._resolution()))
         points = self._points([(course, evaluation) for course, evaluation, _ in rows])
         model = CurveModel(points, self._scores, cube.groups, fit_to=_spread(len(rows), FIT_POINTS))
         running = [course for course in seen.courses.values() if course.ending is Ending.running]
@@ -187,11 +197,8 @@ class _View:
         paused = self._seen.paused
         if not paused:
             return None
-        mean, deviation = self._model.predict(self._points([(course, self._whole) for course in paused]))
-        gain = log_expected_improvement(mean, deviation, self._best)
-        cost = np.array([self._whole - course.evaluation for course in paused]) + self._start_cost
-        first = int(np.argmax(gain - np.log(cost)))
-        return _Rated(paused[first], mean[first], deviation[first], gain[first], cost[first])
+        asked = self._points([(course, self._whole) for course in paused])
+        return self._rate(paused, asked, np.array([self._whole - course.evaluation for course in paused]))
 
     def rate_new(self) -> _Rated | None:
         """Return the best of the new configurations; None where everything was tried."""
@@ -199,10 +206,16 @@ class _View:
         if not drawn:
             return None
         asked = self._cube.points([each.params for each in drawn], np.ones(len(drawn)), -1 - np.arange(len(drawn)))
-        mean, deviation = self._model.predict(asked)
-        gain = log_expected_improvement(mean, deviation, self._best)
-        first = int(np.argmax(gain))
-        return _Rated(drawn[first], mean[first], deviation[first], gain[first], self._whole + self._start_cost)
+        return self._rate(drawn, asked, np.full(len(drawn), self._whole))
+
+    def _rate(self, each: Sequence[Course | Configuration], ends: Points, evaluations: NDArray[np.int64]) -> _Rated:
+        """Return the best of these by what is expected at their ends, where they still need so many evaluations."""
+        mean, deviation = self._model.predict(ends)
+        cost = evaluations + self._start_cost
+        worth = log_expected_improvement(mean, deviation, self._best + MARGIN) - np.log(cost)
+        first = int(np.argmax(worth))
+        gain = log_expected_improvement(mean, deviation, self._best)[first]
+        return _Rated(each[first], mean[first], deviation[first], cost[first], gain, worth[first])
 
     def per_hour(self, rated: _Rated) -> float:
         """Return the improvement expected of it, in the metric's own unit, per hour of its training; infinite if unknown.
@@ -250,7 +263,7 @@ class _View:
         """Return the difference between values that counts as none, lest a plateau's last digits be ranked."""
         first = [course.values[1] for course in list(self._seen.courses.values())[:RANDOM_TRIALS] if 1 in course.values]
         keys = [self._seen.key(value) for value in first if np.isfinite(value)]
-        return max(SAME * float(max(keys) - np.median(keys)), 1e-12) if keys else 1e-12
+        return max(SAME * float(max(keys) - np.quantile(keys, 0.25)), 1e-12) if keys else 1e-12
 
     def _points(self, rows: Sequence[tuple[Course, int]]) -> Points:
         progress = np.log1p([evaluation for _, evaluation in rows]) / np.log1p(self._whole)
