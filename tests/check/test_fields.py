@@ -159,7 +159,8 @@ def test_lora_fields_are_those_of_peft() -> None:
     assert adapters is not None and adapters["LORA"].label == "LoraConfig"
     found = adapters["LORA"].fields
     assert set(found) <= {each.name for each in dataclasses.fields(peft.LoraConfig)}
-    assert (found["r"], found["lora_alpha"].kinds) == (field("r", "int", 8), frozenset({"int"}))
+    assert (dataclasses.replace(found["r"], meaning=""), found["r"].meaning != "") == (field("r", "int", 8), True)
+    assert found["lora_alpha"].kinds == frozenset({"int"})
     assert found["bias"].choices == ("none", "all", "lora_only")
 
 
