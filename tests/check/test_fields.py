@@ -258,7 +258,9 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.real
 @pytest.mark.parametrize("path", FOUND)
 def test_arguments_are_found_by_every_path_they_can_be_imported_by(path: str, answers: dict[str, Any]) -> None:
-    found = {name: Field.read(name, plain) for name, plain in answers[path].items()}
+    read = {name: Field.read(name, plain) for name, plain in answers[path].items()}
+    assert read["beta"].meaning == "how far from the reference"
+    found = {name: dataclasses.replace(each, meaning="") for name, each in read.items()}
     assert found["beta"] == field("beta", "float", 0.1)
     assert found["loss_type"] == field("loss_type", "list", ["sigmoid"])
     assert found["learning_rate"] == field("learning_rate", "float", 1e-6)
