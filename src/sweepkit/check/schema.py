@@ -163,7 +163,7 @@ def _options(kind: str) -> dict[str, Any]:
     """Return a definition of what ``task`` may have for a kind, by its name, and those that it refers to."""
     found: dict[str, Any] = _tidy(kind_class(kind).model_json_schema(by_alias=True))
     needed = found.pop("$defs", {})
-    del found["required"]  # an option may be searched instead: see _built_in
+    found.pop("required", None)  # an option may be searched instead: see _built_in
     return {**needed, kind: {**found, "properties": {"type": True, **found["properties"]}}}
 
 

@@ -94,8 +94,7 @@ def tune(
     """Tune a model on your data without writing a study: it is planned, written to a folder, and run.
 
     Kind and columns follow from the data, length and number of trials from measured steps and --minutes; each decision is
-    said and written into the study file. The same command resumes the study, and so does sweep run. Exit codes are those of
-    sweep run.
+    said and written into the study file. The same command, or sweep run, resumes the study; exit codes are sweep run's.
 
     For example: sweep tune reviews.csv --model distilbert/distilbert-base-uncased --minutes 60
     """
@@ -123,10 +122,9 @@ def tune(
         typer.echo("interrupted; no study was written, and the same command plans it again", err=True)
         raise typer.Exit(EXIT_CODES["interrupted"]) from None
     checked = find_study(file)
-    if no_run:
-        terminal.show(plan(checked.study, file))
-        raise typer.Exit(0)
-    _run(checked)
+    if not no_run:
+        _run(checked)
+    terminal.show(plan(checked.study, file))
 
 
 def try_(
