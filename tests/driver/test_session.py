@@ -167,7 +167,7 @@ def test_a_trial_that_ran_out_of_memory_beside_others_keeps_its_batch(project: P
         assert spec.number == 0
         divisors.append(spec.micro_batch_divisor)
     assert divisors == [1, 1, 1, 2]
-    assert notes.said == ["trial 0 goes on with fewer trials beside it on its GPU: out of memory: CUDA"] * 2
+    assert notes.said == ["trial 0 is retried with fewer trials beside it on its GPU: out of memory: CUDA"] * 2
     session.handle(Finished(trial=0, **ends))
     assert session._search.row(0).ending is Ending.infeasible
 

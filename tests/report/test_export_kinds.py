@@ -7,6 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 from typer.testing import CliRunner
 
@@ -62,11 +63,23 @@ def test_a_kind_goes_from_new_to_the_exported_script(
     assert f"pipeline_tag: {PIPELINES[kind]}\n" in (project / "out" / "README.md").read_text()
 
 
-def test_the_schema_and_the_help_know_a_new_kind() -> None:
-    assert (
-        "line"
-        in json.loads(CliRunner().invoke(app, ["schema"]).output)["$defs"]["TaskSpec"]["properties"]["type"]["anyOf"][
-            0
-        ]["enum"]
-    )
+def test_the_schema_and_the_help_know_a_new_kind_and_what_it_needs() -> None:
+    schema = json.loads(CliRunner().invoke(app, ["schema"]).output)
+    study = {
+        "name": "mine",
+        "objective": {"metric": "mse", "direction": "minimize"},
+        "space": {"learning_rate": {"choices": [1e-3, 1e-2]}},
+    }
+    wrong = {
+        kind: [
+            error.message
+            for error in jsonschema.Draft202012Validator(schema).iter_errors({**study, "task": {"type": kind}})
+        ]
+        for kind in ("line", "seq2seq")
+    }
+    assert wrong["line"] == []
+    assert [name for name in ("model", "data") if f"'{name}' is a required property" in wrong["seq2seq"]] == [
+        "model",
+        "data",
+    ]
     assert "### line" in CliRunner().invoke(app, ["schema", "--explain"]).output

@@ -163,7 +163,7 @@ def _options(kind: str) -> dict[str, Any]:
     """Return a definition of what ``task`` may have for a kind, by its name, and those that it refers to."""
     found: dict[str, Any] = _tidy(kind_class(kind).model_json_schema(by_alias=True))
     needed = found.pop("$defs", {})
-    found.pop("required", None)  # an option may be searched instead: see _built_in
+    found.pop("required", None)  # an option may be searched instead: see _needed
     return {**needed, kind: {**found, "properties": {"type": True, **found["properties"]}}}
 
 
@@ -181,16 +181,20 @@ def _named(values: Any, space: Any) -> dict[str, Any]:
 
 
 def _built_in() -> dict[str, Any]:
-    """Return what holds for every built-in kind: names of older transformers are gone; a model and data are needed."""
-    needed = kind_class(next(iter(KINDS))).model_json_schema(by_alias=True)["required"]
-    searched = [{"properties": {"space": {"required": [f"task.{name}"]}}, "required": ["space"]} for name in needed]
+    """Return what holds for every built-in kind: names of older transformers are gone."""
     return {
         "if": _of_task({"properties": {"type": {"type": "string"}}, "required": ["type"]}),
-        "then": {
-            "properties": _named(_ref("Outdated"), _ref("Outdated")),
-            "if": {"not": {"anyOf": [{"required": ["sweep"]}, *searched]}},
-            "then": {"properties": {"task": {"required": needed}}},
-        },
+        "then": {"properties": _named(_ref("Outdated"), _ref("Outdated"))},
+    }
+
+
+def _needed(kind: str) -> dict[str, Any]:
+    """Return which options a study of a kind has to have: fixed, searched, or taken from a recipe."""
+    names = kind_class(kind).model_json_schema(by_alias=True).get("required", [])
+    searched = [{"properties": {"space": {"required": [f"task.{name}"]}}, "required": ["space"]} for name in names]
+    return {
+        "if": {"not": {"anyOf": [{"required": ["sweep"]}, *searched]}},
+        "then": {"properties": {"task": {"required": names}}},
     }
 
 
@@ -210,7 +214,7 @@ def _of_kind(kind: str, definitions: dict[str, Any], plain: _Fields, own: Mappin
     if cls.arguments_type in (TRAINING_ARGUMENTS, *own):
         fixed["propertyNames"] = {"anyOf": [{"enum": list({**known, **RENAMED, **REMOVED})}, {"pattern": r"\."}]}
     sections = {**_named(values, {"properties": parameters}), "training": {"allOf": [values, fixed]}}
-    return {"if": _of_task(_chosen(kind)), "then": {"properties": sections}}
+    return {"if": _of_task(_chosen(kind)), "then": {"properties": sections, **_needed(kind)}}
 
 
 def _by_type(section: type[SamplerSpec | PrunerSpec], rows: Mapping[str, _Fields]) -> Iterator[Any]:

@@ -375,7 +375,7 @@ class StudySession:
         """Whether the trial gets another attempt; a smaller micro-batch has to divide the batch size."""
         retries = self._study.retries
         if event.ending == Ending.infeasible and event.neighbours:
-            self._watch.on_note(f"trial {event.trial} goes on with fewer trials beside it on its GPU: {event.cause}")
+            self._watch.on_note(f"trial {event.trial} is retried with fewer trials beside it on its GPU: {event.cause}")
             return True
         if event.ending == Ending.infeasible:
             name, searched = "per_device_train_batch_size", self._trials[event.trial].params
