@@ -35,6 +35,12 @@ def check_sharding(study: StudyData) -> Iterator[Problem]:
     for path, value in _values(study, "fsdp_config.state_dict_type"):
         if str(value).upper() != "FULL_STATE_DICT":
             yield Problem(path, f"best/ is one whole model, which needs state_dict_type FULL_STATE_DICT, got {value}")
+    if 1 in (version for _, version in _values(study, _VERSION)):
+        for path, value in _values(study, "fsdp_config.reshard_after_forward"):
+            if str(value).upper() not in ("FULL_SHARD", "1"):
+                yield Problem(
+                    path, f"FSDP 1 always gets FULL_SHARD from accelerate, expected that, got {value}; or use version 2"
+                )
     gathered = [value for _, value in _values(study, _GATHERED)]
     for path, stage in _values(study, _STAGE):
         if stage == 3 and not (gathered and all(gathered)):
