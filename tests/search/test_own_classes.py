@@ -98,6 +98,58 @@ def test_a_file_may_import_what_lies_beside_it(project: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == "", "standard output is the command's, for --json"
 
 
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages of OptunaHub that were downloaded before, at ``main`` and at a tag."""
+    monkeypatch.setenv("OPTUNAHUB_CACHE_HOME", str(tmp_path / "hub"))
+    samplers = tmp_path / "hub/github.com/optuna/optunahub-registry"
+    for package, public in {"main/package/samplers/low": ["Low"], "v1/package/samplers/low": ["Low", "High"]}.items():
+        (samplers / package).mkdir(parents=True)
+        (samplers / package / "mine.py").write_text(MINE + "class High(Low):\n    pass\n")
+        text = f"from .mine import Low, High\nprint('read')\n__all__ = {[*public, 'MINE']}\nMINE = 1\n"
+        (samplers / package / "__init__.py").write_text(text)
+    (samplers / "main/package/samplers/broken").mkdir()
+    (samplers / "main/package/samplers/broken/__init__.py").write_text("import no_such_library\n")
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_sampler_of_optunahub_proposes_the_same_after_a_kill(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = study_of(project, sampler={"path": "optunahub:samplers/low", "part": 0.1}, pruner={"type": "none"})
+    assert check(study).study.sampler.title == "optunahub:samplers/low"
+    whole = opened(study)
+    at_once = [ran(whole)[0] for _ in range(3)]
+    assert all(0 <= value <= 0.1 for params in at_once for value in params.values())
+    again = study_of(
+        project, name="again", sampler=study.sampler.model_dump(exclude_none=True), pruner={"type": "none"}
+    )
+    assert [ran(opened(again))[0] for _ in range(3)] == at_once
+    assert capsys.readouterr().out == "", "standard output is the command's, for --json"
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("optunahub:samplers/low@v1", "expected optunahub:samplers/low:CLASS; the package has Low, High"),
+        ("optunahub:samplers/low:Hi", "expected optunahub:samplers/low:CLASS; the package has Low"),
+        ("optunahub:samplers/broken", "cannot be loaded: .*no_such_library"),
+    ],
+)
+def test_a_package_of_optunahub_that_has_no_such_sampler_is_refused(project: Path, path: str, said: str) -> None:
+    with pytest.raises(StudyFileError, match=rf"sampler\.path: {path}.*{said}"):
+        check(study_of(project, sampler={"path": path}))
+    chosen = study_of(project, sampler={"path": "optunahub:samplers/low@v1:High"}).sampler.kind.cls()
+    assert chosen is not None and chosen.__name__ == "High"
+
+
+def test_without_optunahub_its_extra_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweepkit.study.samplers.find_spec", lambda name: None)
+    with pytest.raises(StudyFileError, match=r"optunahub:samplers/gone needs an extra .* 'sweepkit\[optunahub\]'"):
+        check(study_of(project, sampler={"path": "optunahub:samplers/gone"}))
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import signature
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 
+HUB = "optunahub:"
+"""How the path of a sampler or pruner of OptunaHub begins."""
+
+
 class Together(Enum):
     """Which dimensions a sampler draws jointly; it draws the others one by one."""
 
@@ -38,7 +43,12 @@ class Together(Enum):
 
 
 def class_at(path: str, home: Path, base: str) -> type[Any]:
-    """Return the class at ``file.py:Class``, relative to ``home``, or ``package.module:Class``. Raises InputError."""
+    """Return the class at ``file.py:Class``, relative to ``home``, at ``package.module:Class``, or of a package of OptunaHub.
+
+    Raises InputError.
+    """
+    if path.startswith(HUB):
+        return _hub_class(path, base)
     where, _, name = path.rpartition(":")
     if not where:
         raise InputError(f"expected file.py:Class or package.module:Class, got {path}")
@@ -56,6 +66,29 @@ def class_at(path: str, home: Path, base: str) -> type[Any]:
     if not (isinstance(found, type) and issubclass(found, resolve_name(base))):
         raise InputError(f"{path} is not a subclass of {base.replace(':', '.')}")
     return found
+
+
+@cache
+def _hub_class(path: str, base: str) -> type[Any]:
+    """Return the class of ``optunahub:samplers/NAME``, which is downloaded once; ``NAME@REF`` is a branch, tag or commit.
+
+    Where a package has several, ``:Class`` after it says which.
+    """
+    package, _, name = path.removeprefix(HUB).partition(":")
+    package, _, ref = package.partition("@")
+    if find_spec("optunahub") is None:
+        raise MissingExtra(path, "optunahub")
+    try:
+        with redirect_stdout(sys.stderr):
+            module = import_module("optunahub").load_module(package, **({"ref": ref} if ref else {}))
+    except FOREIGN as error:
+        raise InputError(f"{path} cannot be loaded: {first_line(describe(error))}") from error
+    public = {each: getattr(module, each, None) for each in getattr(module, "__all__", ())}
+    kinds = {each: cls for each, cls in public.items() if isinstance(cls, type) and issubclass(cls, resolve_name(base))}
+    if name in kinds or (len(kinds) == 1 and not name):
+        return kinds[name] if name else next(iter(kinds.values()))
+    offered = ", ".join(kinds) or f"no subclass of {base.replace(':', '.')}"
+    raise InputError(f"{path}: expected {HUB}{package}:CLASS; the package has {offered}")
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,9 @@ class _Chosen(_Open):
 
     path: str | None = None
     """``file.py:Class``, relative to the study file, or ``package.module:Class``, in place of type: your own subclass of
-    Optuna's BaseSampler or BasePruner. Each trial's sampler and each decision's pruner are made anew, so that a study that was
-    killed goes on as if it had not been: a sampler's ``seed``, if it takes one, follows from the study's and the trial's
-    number, and what the class keeps in itself is gone."""
+    Optuna's BaseSampler or BasePruner; or ``optunahub:samplers/NAME``, OptunaHub's. Each trial's sampler and each decision's
+    pruner are made anew, so that a study that was killed goes on as if it had not been: a sampler's ``seed``, if it takes one,
+    follows from the study's and the trial's number, and what the class keeps in itself is gone."""
     _home: Path = PrivateAttr(default_factory=Path.cwd)
 
     def __eq__(self, other: object) -> bool:
