@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,11 +148,13 @@ def test_the_readme_names_every_command(command: str) -> None:
     assert re.search(rf"\bsweep {command}\b", README.read_text())
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str) -> None:
-    shown = sweep(command, "--help")
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_explains_itself_in_its_users_words(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = sweep(*command.split(), "--help")
     assert (shown.exit_code, "Usage" in shown.output) == (0, True)
-    assert not re.search(r"[{}]|\[bool\]|<bool>", shown.output)
+    assert not re.search(r"[{}]|\[bool\]|<[a-z]|None|[A-Z]{2,}\s+(TEXT|PATH|INTEGER|FLOAT)\b", shown.output)
+    assert max(map(len, shown.output.splitlines())) <= 80
 
 
 @pytest.mark.real
@@ -536,6 +539,23 @@ def test_try_refuses_names_and_values_that_nothing_takes(study: StudyData) -> No
 def test_sync_and_ui_of_a_study_recorded_nowhere_say_so(ran: StudyData) -> None:
     assert "there is nothing to deliver" in sweep("sync", "toy").output
     assert "there is nothing to show" in str(sweep("ui", "toy").exception)
+
+
+def test_ui_without_a_study_needs_one_store_with_something_in_it(ran: StudyData) -> None:
+    assert "no study of " in (nothing := str(sweep("ui").exception)) and "is recorded yet" in nothing
+    for name, uri in (("toy", "sqlite:///a.db"), ("other", "https://ann:s3cret@mlflow.example.com")):
+        folder = ran.place.runs / name
+        if not folder.exists():
+            shutil.copytree(ran.place.folder, folder)
+        stored = json.loads((folder / "study.json").read_text())
+        stored["study"] |= {"name": name, "tracking": {"uri": uri}}
+        (folder / "study.json").write_text(json.dumps(stored))
+        (folder / "mlflow.json").write_text(json.dumps({"study_id": "", "trials": {}, "parent_run_id": "1"}))
+    root = ran.place.root
+    assert str(sweep("ui").exception) == (
+        "the studies here are recorded in 2 places: other in https://mlflow.example.com; "
+        f"toy in sqlite:///{root}/a.db; name a study: sweep ui STUDY"
+    )
 
 
 def test_check_tells_what_a_study_will_do(study: StudyData) -> None:

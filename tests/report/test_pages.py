@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import psutil
 import pytest
@@ -108,11 +108,20 @@ def test_the_report_is_drawn_without_a_network_and_without_an_error(study: Study
 
 
 @pytest.mark.slow
-def test_the_server_ends_with_a_sweep_ui_that_is_killed(study: StudyData) -> None:
+def test_sweep_ui_serves_the_projects_store_and_its_server_ends_with_it_when_killed(study: StudyData) -> None:
     port = free_port()
-    served = sweep("ui", "toy", "--port", str(port), cwd=study.place.root)
+    served = sweep("ui", "--port", str(port), cwd=study.place.root)
     assert served.stdout is not None
-    assert any("http://" in line for line in iter(served.stdout.readline, ""))
+    said = [line.strip() for line, _ in zip(iter(served.stdout.readline, ""), range(3), strict=False)]
+    assert said == [
+        f"MLflow serves sqlite:///{study.place.root}/mlflow.db; Ctrl-C stops it",
+        "",
+        f"http://127.0.0.1:{port}",
+    ]
+    asked = json.dumps({"max_results": 10}).encode()
+    request = Request(f"{said[-1]}/api/2.0/mlflow/experiments/search", asked, {"Content-Type": "application/json"})
+    with urlopen(request, timeout=30) as answered:
+        assert "toy" in {each["name"] for each in json.load(answered)["experiments"]}
     serving = psutil.Process(served.pid).children(recursive=True)
     assert serving
     served.kill()

@@ -25,10 +25,10 @@ DEBUG = "SWEEPKIT_DEBUG"
 
 
 class _Command(TyperCommand):
-    """A command whose help shows no type beside flags, and no braces around arguments."""
+    """A command whose help names values as a person types them, without types, and no braces around arguments."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _without_types_of_flags(super().get_params(ctx))
+        return _named(super().get_params(ctx))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
@@ -38,13 +38,18 @@ class _Group(TyperGroup):
     """The same for ``sweep`` itself."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _without_types_of_flags(super().get_params(ctx))
+        return _named(super().get_params(ctx))
 
 
-def _without_types_of_flags(parameters: list[Any]) -> list[Any]:
+def _named(parameters: list[Any]) -> list[Any]:
+    """Show beside an option its metavar, by default its own name, and nothing beside a flag or an argument."""
     for parameter in parameters:
-        if getattr(parameter, "is_bool_flag", False):
+        if parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: ""
+        elif parameter.is_bool_flag:
             parameter.metavar = ""
+        elif parameter.metavar is None:
+            parameter.metavar = max(parameter.opts, key=len).lstrip("-").upper()
     return parameters
 
 

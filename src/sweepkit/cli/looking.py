@@ -6,13 +6,16 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sweepkit.cli import studies
-from sweepkit.study.errors import SweepError
+from sweepkit.study.errors import InputError, StudyNotFound, SweepError
 from sweepkit.study.paths import project_root
+
+if TYPE_CHECKING:
+    from sweepkit.study.study import StudyData
 
 
 def show(
@@ -58,7 +61,10 @@ def replay(study: studies.Argument, overrides: studies.Overrides = None) -> None
 def report(
     study: studies.Argument,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; by default report.html in the study's folder.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="File to write; by default report.html in the study's folder."
+        ),
     ] = None,
 ) -> None:
     """Write the report as one HTML page that needs no network: figures, findings, and what to do next.
@@ -107,29 +113,61 @@ def list_(as_json: studies.Json = False) -> None:
 
 
 def ui(
-    study: studies.Argument,
+    study: studies.Argument = "",
     port: Annotated[
         int,
-        typer.Option(metavar="PORT", min=1, max=65535, help="Port to serve on; if it is taken, the next free one."),
+        typer.Option(min=1, max=65535, help="Port to serve on; if it is taken, the next free one."),
     ] = 5000,
 ) -> None:
-    """Serve MLflow on this machine and print the link to the study's runs; Ctrl-C stops it."""
+    """Serve MLflow on this machine and print the link to the study's runs; Ctrl-C stops it.
+
+    Without STUDY, the link leads to everything in the store that this project's studies are recorded in.
+    """
     from sweepkit.check.find import find_run
     from sweepkit.trackers import tracker_of
     from sweepkit.trackers.courier import answering
 
-    data = find_run(study)
+    data = find_run(study) if study else _recorded(port)
     tracker = tracker_of(data)
     server = tracker.open_ui(port)
     with answering(tracker, "the view of the study"):
         link = tracker.link(server.address)
+    link, shown = (link, data.name) if study else (server.address, server.store)
     if not server.command:
         typer.echo(link)
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server must not outlive this process
     try:
         with server.serving() as process:
-            typer.echo(f"{tracker.name} serves {data.name}; Ctrl-C stops it\n\n  {link}\n")
+            typer.echo(f"{tracker.name} serves {shown}; Ctrl-C stops it\n\n  {link}\n")
             raise typer.Exit(process.wait())
     except KeyboardInterrupt:
         typer.echo("ended")
+
+
+def _recorded(port: int) -> StudyData:
+    """Return a study of this project that is recorded. Raises StudyNotFound without one, InputError for several stores."""
+    from sweepkit.check.find import stored_study, study_folders
+    from sweepkit.report import terminal
+    from sweepkit.trackers import tracker_of
+
+    stores: dict[str, list[StudyData]] = {}
+    for folder in study_folders():
+        try:
+            data = stored_study(folder)
+            tracker = tracker_of(data)
+            store = tracker.open_ui(port).store if tracker.name else ""
+        except SweepError as error:  # the password of its store, for example, which is never recorded
+            typer.echo(f"{folder.name}: {error}", err=True)
+            continue
+        if tracker.page():
+            stores.setdefault(store, []).append(data)
+    if not stores:
+        root = terminal.short_path(project_root(Path.cwd()))
+        raise StudyNotFound(f"no study of {root} is recorded yet; sweep run records one, unless tracking.uri is none")
+    if len(stores) > 1:
+        listed = "; ".join(f"{', '.join(data.name for data in found)} in {store}" for store, found in stores.items())
+        raise InputError(
+            f"the studies here are recorded in {len(stores)} places: {listed}; name a study: sweep ui STUDY"
+        )
+    return next(iter(stores.values()))[-1]

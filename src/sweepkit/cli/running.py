@@ -45,6 +45,8 @@ def run(
 
     Exit codes: 0 done, 1 failed (the study, or a trial that no retry mended), 2 bad input, 3 done, but the tracker has not
     received everything, 130 interrupted.
+
+    For example: sweep run study.yaml --set budget.trials=10 --parallel 2
     """
     _say_at_once(study)
     from sweepkit.check.find import find_study
@@ -151,6 +153,8 @@ def try_(
     """Train one trial in this process, where a debugger works; nothing is recorded.
 
     Hyperparameters come from --param, then --trial, then the baseline; the rest are their consumer's defaults.
+
+    For example: sweep try study.yaml -p learning_rate=3e-5
     """
     _say_at_once(study)
     from sweepkit.backends.inline import try_one
@@ -178,7 +182,10 @@ def enqueue(
         typer.Argument(metavar="NAME=VALUE", help="The configuration; omitted names are sampled.", show_default=False),
     ],
 ) -> None:
-    """Queue a hand-picked configuration: it is the next that the study tries, now or when it runs again."""
+    """Queue a hand-picked configuration: it is the next that the study tries, now or when it runs again.
+
+    For example: sweep enqueue reviews learning_rate=3e-5 per_device_train_batch_size=16
+    """
     from sweepkit.check.find import find_study
     from sweepkit.report.rows import read
     from sweepkit.study import words

@@ -111,7 +111,8 @@ def _next(file: str, to_do: Sequence[str] = ()) -> None:
 def import_(
     sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="A W&B sweep file.", show_default=False)],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Study file to write; an existing one is not overwritten.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="Study file to write; an existing one is not overwritten."),
     ] = Path("study.yaml"),
     kind: Kind = FIRST_KIND,
     data: Data = "",
@@ -214,7 +215,9 @@ def run_probe(checked: Checked) -> Forecast:
 def schema(
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write to this file instead of standard output.", show_default=False),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write to this file instead of standard output.", show_default=False
+        ),
     ] = None,
     recipe: Annotated[
         bool, typer.Option("--recipe", help="Print the schema of recipes, the files of sweeps/.")

@@ -30,6 +30,8 @@ class Ui:
     """A server that shows the record: one that runs already, or one to be started with ``command``."""
 
     address: str
+    store: str
+    """Where the records are, without a password."""
     command: tuple[str, ...] = ()
     """Empty for a server that runs already."""
     environment: Mapping[str, str] = field(default_factory=dict)

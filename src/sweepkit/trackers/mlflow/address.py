@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from sweepkit.study.errors import InputError
 from sweepkit.study.identity import missing_secret
-from sweepkit.study.secrets import HIDDEN
+from sweepkit.study.secrets import HIDDEN, scrub_url
 from sweepkit.study.study import StudyData
 from sweepkit.trackers.ui import LOOPBACK, Ui, free_port
 
@@ -102,11 +102,12 @@ def ui_of(study: StudyData, port: int) -> Ui:
     """
     uri = tracking_uri(study)
     if is_server(uri):
-        return Ui(re.sub(r"(?<=://)[^/]*@", "", uri))
+        address = re.sub(r"(?<=://)[^/]*@", "", uri)
+        return Ui(address, address)
     port = free_port(port)
     files = artifact_root(uri, study.place.root)
     command = [sys.executable, "-m", "mlflow", "ui", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", str(files)] if files else []
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment = {**quiet, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
-    return Ui(f"http://{LOOPBACK}:{port}", tuple(command), environment, study.place.ui_log)
+    return Ui(f"http://{LOOPBACK}:{port}", scrub_url(uri), tuple(command), environment, study.place.ui_log)
