@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import re
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import IPython.display
 import pytest
+from rich.console import Console
 
 from sweepkit import Study
 from sweepkit.api.picture import LivePicture
-from sweepkit.report.watch import Outcome
+from sweepkit.report.progress import picture
+from sweepkit.report.watch import Outcome, confirming
 from sweepkit.trial.events import Evaluated, Started
 from sweepkit.trial.trial import Ending, Trial
 
@@ -66,7 +71,7 @@ def test_the_last_picture_has_the_best_the_curves_and_the_outcome(project: Path,
     html, text = shown[-1]["text/html"], shown[-1]["text/plain"]
     assert text == "toy  done  2/6  best 0.7500 (trial 1)"
     assert "<b>done</b>: all trials of the budget are done" in html
-    assert "2 of 6 trials · 2 complete · 1 min 01 s" in html
+    assert "2/6 · 2 complete · 1 min 01 s" in html
     cells = ["1", "0.7500", "+0.2500", "1.0 s", "0", "0.5000", "baseline", "1.0 s"]
     assert re.findall(r"<td class='n'>(.*?)</td>", html) == cells
     assert "<tr class=first><td class='n'>1</td>" in html
@@ -80,10 +85,40 @@ def test_a_running_trial_is_shown_with_its_curve_and_its_share(project: Path, sh
         view.on_event(Started(trial=0, at=0))
         view.on_event(evaluated(0, 1, 0.4))
         view.show()
-    html = shown[-1]["text/html"]
+        html = shown[-1]["text/html"]
     assert "<h4>training now</h4>" in html
     assert re.findall(r"width:([\d.]+)%", html) == ["5.6", "33.3"]  # of six trials, of three epochs
     assert polylines(html) == {"0": "1.5"}
+
+
+def test_the_confirmation_has_its_bar_its_count_and_the_time_left_as_on_a_terminal(
+    project: Path, shown: list[dict[str, str]]
+) -> None:
+    study = study_of(project)
+    runs = confirming(study, replace(study.place, name="toy/confirm"), 4, [])
+    with LivePicture() as view:
+        view.on_open(study, [ended(number, 0.5) for number in range(6)])
+        runs.began = time.time() - 30
+        runs.seconds_left()  # begins to look
+        runs.add(Started(trial=0, at=0))
+        runs.end(ended(0, 0.5))
+        runs.add(Started(trial=1, at=0))
+        view.on_confirmation(runs)
+        view.show()
+        html = shown[-1]["text/html"]
+        assert shown[-1]["text/plain"] == "toy  running  6/6  1/4 confirmed  best 0.5000 (trial 0)"
+        assert re.findall(r"width:([\d.]+)%", html) == ["100.0", "25.0", "0.0"]
+        assert view._board is not None
+        with (terminal := Console(file=io.StringIO())).capture() as printed:
+            terminal.print(picture(view._board))
+        said = printed.get()
+        for fact in ("6/6", "1/4 confirmed", "30 s, about 1 s left", "1 complete, 1 running"):
+            assert fact in html and fact in said
+        view.on_close(Outcome("done", [], None, None, "all trials of the budget are done", 61.0))
+    assert (
+        "</b>: all trials of the budget are done<span class=soft> · 6/6 · 1/4 confirmed · 6 complete · 1 min 01 s"
+        in (shown[-1]["text/html"])
+    )
 
 
 @pytest.mark.parametrize(("resumed", "points"), [(0, 1), (2, 3)])

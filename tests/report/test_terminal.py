@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from dataclasses import replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +115,7 @@ def test_the_picture_shows_bar_running_trials_and_the_best(project: Path) -> Non
     board.add(evaluated(3, 1, 0.7))
     board.add(evaluated(3, 2, 0.65))
     board.add(started(study, 4, learning_rate=3e-5))
-    bar = progress.progress_bar()
-    progress.start_bar(bar, board)
-    shown = text_of(progress.picture(board, bar))
+    shown = text_of(progress.picture(board))
     # The time spent and left depends on the clock.
     assert re.sub(r"3/6 .*", "3/6", shown).splitlines() == [
         "toy  eval_f1 ↑ · tpe + asha",
@@ -139,9 +137,7 @@ def test_the_picture_fits_a_narrow_terminal(project: Path) -> None:
     board = Board(study)
     board.update([trial(0, 0.5, origin="baseline")])
     board.add(started(study, 1, learning_rate=2e-5, **{f"model.parameter_{n}": 0.5 for n in range(6)}))
-    bar = progress.progress_bar()
-    progress.start_bar(bar, board)
-    assert max(map(len, text_of(progress.picture(board, bar), width=60).splitlines())) <= 60
+    assert max(map(len, text_of(progress.picture(board), width=60).splitlines())) <= 60
 
 
 def test_where_there_is_no_room_the_parameters_of_running_trials_give_way_and_nothing_else(project: Path) -> None:
@@ -174,12 +170,12 @@ def test_the_confirmation_has_a_bar_of_its_own(project: Path) -> None:
     runs = confirming(study, replace(study.place, name="toy/confirm"), 6, [trial(0, 0.5), trial(1, 0.6)])
     runs.add(started(runs.study, 2, learning_rate=2e-5))
     runs.add(evaluated(2, 2, 0.65))
-    bar = progress.progress_bar()
-    progress.start_bar(bar, board)
-    shown = text_of(progress.picture(board, bar, runs)).splitlines()
-    assert [re.sub(r" +0 s$", "", line) for line in shown[1:4]] == [
-        "━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 6/6",
-        "━━━━━━━━━━━━━╺━━━━━━━━━━━━━━━━━━ 2/6 confirmed",
+    board.began, runs.began = time.time() - 150, time.time() - 30
+    board.confirmation = runs
+    shown = text_of(progress.picture(board)).splitlines()
+    assert shown[1:4] == [
+        "━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 6/6           2 min 00 s",
+        "━━━━━━━━━━━━━╺━━━━━━━━━━━━━━━━━━ 2/6 confirmed 30 s",
         "2 complete, 1 running",
     ]
     assert (runs.done, runs.seconds_left()) == (2.5, None), (
@@ -212,10 +208,8 @@ def test_a_snapshot_names_the_pruned_trials_in_one_line(project: Path) -> None:
 
 
 def test_the_bar_of_a_study_that_runs_elsewhere_counts_from_its_beginning(project: Path) -> None:
-    study = study_of(project)
-    bar = progress.progress_bar()
-    progress.start_bar(bar, Board(study), since=datetime.now() - timedelta(seconds=150))
-    assert "2 min 30 s" in text_of(bar.get_renderable())
+    board = Board(study_of(project), began=time.time() - 150)
+    assert "0/6 2 min 30 s" in text_of(progress.picture(board))
 
 
 def test_with_several_goals_a_running_trial_shows_all_its_values_and_no_best(project: Path) -> None:

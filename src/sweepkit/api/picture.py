@@ -18,7 +18,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from sweepkit.report import terminal
-from sweepkit.report.rows import endings
 from sweepkit.report.style import ACCENT, ENDINGS, window
 from sweepkit.report.watch import Board, Outcome, Watcher
 from sweepkit.study import words
@@ -68,7 +67,6 @@ class LivePicture(Watcher):
         self._id = f"sweepkit-{uuid.uuid4().hex}"
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._start = time.monotonic()
         self._board: Board | None = None
         self._curves: dict[int, list[tuple[float, float]]] = {}
         self._notes: list[str] = []
@@ -84,6 +82,8 @@ class LivePicture(Watcher):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._over.set()
         self._ticker.join()
+        if self._board is not None:
+            self._board.running.clear()
         if error is not None:
             self._error = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         self._publish(update=True)
@@ -136,6 +136,12 @@ class LivePicture(Watcher):
             if self._board is not None:
                 self._board.end(row)
 
+    def on_confirmation(self, board: Board) -> None:
+        """Show the confirmation below the search."""
+        with self._lock:
+            if self._board is not None:
+                self._board.confirmation = board
+
     def on_close(self, outcome: Outcome) -> None:
         """Show the outcome."""
         with self._lock:
@@ -146,9 +152,9 @@ class LivePicture(Watcher):
         board = self._board
         if board is None:
             return self._error or "starting"
-        done = f"{len(board.ended)}/{board.total}" if board.total else words.plural(len(board.ended), "trial")
         status = self._error or (self._outcome.status if self._outcome else "running")
-        return "  ".join(fact for fact in (board.study.name, status, done, board.best()) if fact)
+        counts = [stage.count() for stage in board.stages]
+        return "  ".join(fact for fact in (board.study.name, status, *counts, board.best()) if fact)
 
     def _html(self) -> str:
         board = self._board
@@ -161,39 +167,46 @@ class LivePicture(Watcher):
             searching = board.study.sampler.title + ("" if pruner == "none" else f" + {pruner}")
             about = f"{escape(terminal.goals(board.study))} · {escape(searching)}"
             parts = [f"<b>{escape(board.study.name)}</b> <span class=soft>{about}</span>"]
-            parts += [_bar(board.done / board.total)] if board.total else []
+            for stage in board.stages:
+                parts += [_bar(stage.done / stage.total)] if stage.total else []
+                parts += [f"<div>{stage.count()}{_soft(stage.clock())}</div>"] if self._goes_on else []
             parts += [self._state(board), f"<div class=parts>{self._tables(board)}{_curves(board, self._curves)}</div>"]
             parts += [*_failures(board), *(notes if self._outcome is None else [])]
         return f"{STYLE}<div class=sweepkit>{''.join(parts)}</div>"
 
+    @property
+    def _goes_on(self) -> bool:
+        return self._outcome is None and not self._error
+
     def _state(self, board: Board) -> str:
-        outcome = self._outcome
-        if self._error:
+        outcome, going = self._outcome, board.stages[-1]
+        if self._goes_on:
+            return f"<div class=soft>{going.counts() or 'starting'}</div>"
+        if outcome is None or self._error:
             state = f"<span class=wrong>ended with an error: {escape(self._error)}</span>"
-        elif outcome is None:
-            state = "running" if board.running else "at work"
         elif outcome.status == "interrupted":
             state = "<b>interrupted</b>: nothing finished is lost; run the cell again to resume"
         elif outcome.status == "failed":
             state = f"<span class=wrong><b>failed</b>: {escape(outcome.reason)}</span>"
         else:
             state = f"<b>done</b>: {escape(outcome.reason)}"
-        seconds = outcome.seconds if outcome else time.monotonic() - self._start
-        count = f"{len(board.ended)} of {board.total} trials" if board.total else f"{len(board.ended)} trials"
-        paused = f"{len(board.paused)} paused" if board.paused else ""
-        facts = [count, endings(board.answer.rows), paused, words.span(int(seconds))]
-        return f"<div>{state} <span class=soft>· {escape(' · '.join(fact for fact in facts if fact))}</span></div>"
+        seconds = outcome.seconds if outcome else time.time() - board.began
+        counts = [stage.count() for stage in board.stages]
+        return f"<div>{state}{_soft(*counts, board.counts(), words.span(int(seconds)))}</div>"
 
     def _tables(self, board: Board) -> str:
-        tables = []
+        tables, going = [], board.stages[-1]
         if top := board.top:
             title = "Pareto front" if len(board.study.objective.goals) > 1 else "best"
             best = terminal.trials(board.answer, top)
             tables.append(f"<h4>{title}</h4>{_html(best)}")
-        if board.running and self._outcome is None:
-            moments = dict(sorted(board.running.items()))
-            tables.append(f"<h4>training now</h4>{_html(terminal.running(board.study, moments))}")
+        if self._goes_on and (moments := dict(sorted(going.running.items()))):
+            tables.append(f"<h4>training now</h4>{_html(terminal.running(going.study, moments))}")
         return f"<div>{''.join(tables)}</div>" if tables else ""
+
+
+def _soft(*facts: str) -> str:
+    return f"<span class=soft> · {escape(' · '.join(filter(None, facts)))}</span>" if any(facts) else ""
 
 
 def _bar(share: float) -> str:

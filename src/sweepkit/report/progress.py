@@ -14,8 +14,9 @@ from typing import Self
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
+from rich.table import Column, Table
 from rich.text import Text
 
 from sweepkit.report import terminal
@@ -92,7 +93,7 @@ class Lines(Watcher):
             return
         self._board.end(row)
         left = self._board.seconds_left()
-        count = f"{_count(self._board)} ({self._board.counts()})"
+        count = f"{self._board.count()} ({self._board.counts()})"
         facts = [_ending(self._board.study, row), self._board.best(), count, words.time_left(left) if left else ""]
         self._print(" · ".join(filter(None, facts)))
 
@@ -103,8 +104,6 @@ class Picture(Watcher):
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or terminal.console()
         self._board: Board | None = None
-        self._confirmation: Board | None = None
-        self._bar = progress_bar()
         self._spinner = Spinner("dots", Text("starting", style="dim"))
         self._live = Live(
             console=self._console,
@@ -121,13 +120,11 @@ class Picture(Watcher):
         self._live.stop()
 
     def _render(self) -> RenderableType:
-        return self._spinner if self._board is None else picture(self._board, self._bar, self._confirmation)
+        return self._spinner if self._board is None else picture(self._board)
 
     def on_open(self, study: StudyData, rows: list[Trial]) -> None:
         """Replace the spinner by the picture."""
-        board = Board.at_start(study, rows)
-        start_bar(self._bar, board)
-        self._board = board
+        self._board = Board.at_start(study, rows)
 
     def on_note(self, text: str) -> None:
         """Print the note above the picture."""
@@ -148,51 +145,23 @@ class Picture(Watcher):
 
     def on_confirmation(self, board: Board) -> None:
         """Show the confirmation below the search."""
-        self._confirmation = board
+        if self._board is not None:
+            self._board.confirmation = board
 
     def on_close(self, outcome: Outcome) -> None:
         """Remove the picture: the summary follows."""
         self._live.stop()
 
 
-class _TimeLeft(ProgressColumn):
-    """The time spent and, once the speed is known, the time left."""
-
-    max_refresh = 0.5
-
-    def render(self, task: Task) -> Text:
-        """Return the column for one task."""
-        left = task.fields["left"]
-        return Text(words.span(int(task.elapsed or 0)) + (f", {words.time_left(left)}" if left else ""), style="dim")
-
-
-def progress_bar() -> Progress:
-    """Return a study's bar, not started yet."""
-    return Progress(
-        BarColumn(bar_width=32, complete_style="green", finished_style="green", pulse_style="green"),
-        TextColumn("{task.fields[count]}"),
-        _TimeLeft(),
-        auto_refresh=False,
-    )
-
-
-def start_bar(bar: Progress, board: Board, *, since: datetime | None = None) -> None:
-    """Start the study's bar, now or as of ``since``."""
-    task = bar.add_task(board.study.name, total=board.total, count="", left=None)
-    if since is not None:
-        bar.tasks[task].start_time = bar.get_time() - (datetime.now() - since).total_seconds()
-
-
-def picture(board: Board, bar: Progress, confirmation: Board | None = None) -> RenderableType:
+def picture(board: Board) -> RenderableType:
     """Return the live picture at this moment: the bars of search and confirmation, the running trials, the best."""
-    if confirmation is not None and len(bar.tasks) == 1:
-        bar.stop_task(bar.tasks[0].id)
-        start_bar(bar, confirmation)
-    for task, each in zip(bar.tasks, filter(None, [board, confirmation]), strict=True):
-        count = _count(each) + ("" if each is board else " confirmed")
-        bar.update(task.id, completed=each.done, count=count, left=each.seconds_left())
-    parts: list[RenderableType] = [terminal.heading(board.study), bar.get_renderable()]
-    going = confirmation or board
+    bars = Table.grid(*(Column(no_wrap=True) for _ in range(3)), padding=(0, 1))
+    green = dict.fromkeys(("complete_style", "finished_style", "pulse_style"), "green")
+    for stage in board.stages:
+        bar = ProgressBar(stage.total, stage.done, width=32, **green)
+        bars.add_row(bar, Text(stage.count()), Text(stage.clock(), style="dim"))
+    parts: list[RenderableType] = [terminal.heading(board.study), bars]
+    going = board.stages[-1]
     if counts := going.counts():
         parts.append(Text(counts, style="dim"))
     if moments := dict(sorted(going.running.items())):
@@ -248,24 +217,30 @@ def _going(study: StudyData, rows: list[Trial]) -> RenderableType:
 
 def follow(study: StudyData) -> None:
     """Show a running study live until its driver ends or Ctrl-C is pressed, then its snapshot."""
-    board, bar, runs = Board(study), progress_bar(), None
     hint = Text("Ctrl-C leaves this view; the study keeps running", style="dim")
     reader = Reader(study)
     confirmation = reader.beside(CONFIRM)
-    board.update(reader.rows())
-    start_bar(bar, board, since=lock_since(study.place))
+    since = lock_since(study.place)
+    board = Board(study, began=since.timestamp()) if since else Board(study)
     with Live(console=terminal.console(), auto_refresh=False, transient=True) as live:
         try:
             while lock_owner(study.place):
                 board.update(reader.rows())
-                if confirmations := confirmation.rows():
-                    runs = runs or confirming(study, confirmation.place, len(confirmations), confirmations)
-                    runs.update(confirmations)
-                live.update(Group(picture(board, bar, runs), Text(), hint), refresh=True)
+                if runs := confirmation.rows():
+                    if board.confirmation is None:
+                        board.confirmation = confirming(study, confirmation.place, len(runs), runs)
+                        board.confirmation.began = max(board.began, _first_start(runs))
+                    board.confirmation.update(runs)
+                live.update(Group(picture(board), Text(), hint), refresh=True)
                 time.sleep(SECONDS_BETWEEN_READS)
         except KeyboardInterrupt:
             pass
     terminal.show(snapshot(study))
+
+
+def _first_start(rows: Iterable[Trial]) -> float:
+    started = [datetime.fromisoformat(row.started).timestamp() for row in rows if row.started]
+    return min(started, default=time.time())
 
 
 def _metrics(study: StudyData, values: Iterable[float]) -> list[str]:
@@ -279,11 +254,6 @@ def _ending(study: StudyData, row: Trial) -> str:
     )
     facts = ", ".join(part for part in (values, first_line(row.cause)) if part)
     return f"trial {row.number} {row.ending}{time}" + (f": {facts}" if facts else "")
-
-
-def _count(board: Board) -> str:
-    done = len(board.ended)
-    return f"{done}/{board.total}" if board.total is not None else words.plural(done, "trial")
 
 
 def _section(title: str, content: RenderableType) -> list[RenderableType]:

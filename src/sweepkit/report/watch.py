@@ -187,6 +187,12 @@ class Board:
     ended: dict[int, Trial] = field(default_factory=dict)
     running: dict[int, Moment] = field(default_factory=dict)
     paused: dict[int, Moment] = field(default_factory=dict)
+    confirmation: Board | None = None
+    """The confirmation's runs as trials, once it has begun."""
+    began: float = field(default_factory=time.time)
+    """When the run began, in seconds since the epoch."""
+    _counted: str = ""
+    """What is said after the count of those done."""
     _from: tuple[float, float, float] | None = None
     """When the board began to look, what was done then, and the seconds that ``budget.hours`` left."""
 
@@ -247,10 +253,25 @@ class Board:
             return None
         return max(0.0, min((now - began) * (self.total - done) / (done - before), limit - (now - began)))
 
+    @property
+    def stages(self) -> list[Board]:
+        """The search and, once it has begun, the confirmation."""
+        return [self, self.confirmation] if self.confirmation else [self]
+
+    def count(self) -> str:
+        """Return how many are done, for example ``3/8`` or ``2/6 confirmed``."""
+        done = len(self.ended)
+        return (words.plural(done, "trial") if self.total is None else f"{done}/{self.total}") + self._counted
+
+    def clock(self) -> str:
+        """Return the time spent and, while it goes on and its speed is known, the time left."""
+        over, left = (self.confirmation.began, None) if self.confirmation else (time.time(), self.seconds_left())
+        return words.span(int(over - self.began)) + (f", {words.time_left(left)}" if left else "")
+
     def counts(self) -> str:
         """Return how trials ended and how many have not, for example ``8 complete, 3 pruned, 2 running``."""
         going = {Ending.running: len(self.running), Ending.paused: len(self.paused)}
-        said = [endings(self.ended.values()), *(f"{count} {ending}" for ending, count in going.items() if count)]
+        said = [endings(self.answer.rows), *(f"{count} {ending}" for ending, count in going.items() if count)]
         return ", ".join(filter(None, said))
 
     @property
@@ -276,7 +297,9 @@ def confirming(study: StudyData, place: Place, total: int, rows: Iterable[Trial]
     """Return the board of a study's confirmation, whose ``total`` runs lie at ``place``."""
     budget = study.budget.model_copy(update={"trials": total})
     runs = study.model_copy(update={"name": place.name, "budget": budget}).at(study.home)
-    return Board.at_start(runs, rows)
+    board = Board.at_start(runs, rows)
+    board._counted = " confirmed"
+    return board
 
 
 def _hyperparameters(place: Place, number: int) -> dict[str, Any]:
