@@ -138,7 +138,7 @@ def test_a_verdict_in_words() -> None:
         "Trial 4 is better than the baseline (trial 0) by 0.0900 (95 % interval 0.0788 to 0.1012, p < 0.0001).",
         "Of the 0.8300 that trial 7 reached in the search, 0.0300 was luck (95 % interval 0.0231 to 0.0375).",
         "In the search it gained +0.1300 over the baseline; over new seeds it is +0.1000.",
-        "As the best of 3 means, that of trial 7 is likely too good: expect 0.7998 of further seeds.",
+        "As the best of 3 means, trial 7's is probably too good: expect 0.7998 from further seeds.",
         "Test: Dunnett's test of each against the baseline; among the others Welch's t-test, with Holm's correction; "
         "two-sided, at 5 %.",
     ]
@@ -168,7 +168,7 @@ def test_a_conclusion_says_what_to_do_and_never_more_than_was_shown() -> None:
     )
     assert (
         conclusion(better)
-        == "Trial 1 has 0.6000 ± 0.0100 over 3 new seeds; no other configuration was judged that it could be compared with."
+        == "Trial 1 has 0.6000 ± 0.0100 over 3 new seeds; there is no other configuration to compare it with."
     )
     assert conclusion(better, same) == "Take trial 1: over new seeds it is better than every other one that was judged."
     third = Candidate(number=4, values=near(0.599))

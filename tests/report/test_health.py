@@ -139,7 +139,8 @@ def test_only_trials_that_were_trained_to_their_end_are_counted_as_not_better(pr
     crashed = [trial(n, ending=Ending.failed, cause="x") for n in (1, 2, 3)]
     rows = [trial(0, 0.9, origin="baseline"), *crashed, trial(4, 0.5), trial(5, 0.6)]
     assert (
-        messages(project, rows)["no_gain"] == "None of the 2 other complete trials beat the baseline; 3 failed besides."
+        messages(project, rows)["no_gain"]
+        == "None of the 2 other complete trials beat the baseline; incomplete: 3 failed."
     )
     assert "no_gain" not in messages(project, [*rows[:4], replace(crashed[0], number=4)]), (
         "no other was trained to its end"
@@ -203,11 +204,14 @@ HOUR = 3600.0
 @pytest.mark.parametrize(
     ("wasted", "says"),
     [
-        ({"ending": Ending.failed}, "2 h 00 min of 6 h 00 min on slots led to no result: failed 2 h 00 min."),
-        ({"ending": Ending.stopped}, "2 h 00 min of 6 h 00 min on slots led to no result: interrupted 2 h 00 min."),
+        ({"ending": Ending.failed}, "2 h 00 min of 6 h 00 min of slot time produced no result: failed 2 h 00 min."),
+        (
+            {"ending": Ending.stopped},
+            "2 h 00 min of 6 h 00 min of slot time produced no result: interrupted 2 h 00 min.",
+        ),
         (
             {"ending": Ending.pruned, "curve": (0.1, 0.1, 0.1)},
-            "2 h 00 min of 6 h 00 min on slots led to no result: pruned after 75% of the evaluations or more 2 h 00 min.",
+            "2 h 00 min of 6 h 00 min of slot time produced no result: pruned after 75% of the evaluations or more 2 h 00 min.",
         ),
         ({"ending": Ending.pruned, "curve": (0.1, 0.1)}, ""),
         ({"ending": Ending.complete}, ""),
@@ -229,7 +233,7 @@ def test_attempts_that_started_over_are_wasted_hours(project: Path, resumed: int
     study = toy_study(project, space=RATE, budget={"trials": 3})
     found = findings(Evidence(study, rows, courses={n: Course(stints=stints) for n in range(3)}))
     said = [finding.message for finding in found if finding.check == "wasted_hours"]
-    text = "3 h 00 min of 6 h 00 min on slots led to no result: attempts that started over 3 h 00 min."
+    text = "3 h 00 min of 6 h 00 min of slot time produced no result: attempts that started over 3 h 00 min."
     assert said == [text] * there
 
 

@@ -86,7 +86,7 @@ def test_a_best_value_at_the_edge_of_the_space_is_said_and_only_then(project: Pa
         check="at_an_edge",
         message=f"The best learning_rate, {words.setting(best.params['learning_rate'])}, lies at the upper edge of its range "
         "(1e-4 to 0.01); the optimum may lie outside.",
-        advice="Widen the range and run the same command; the trials so far stay: learning_rate: {high: 0.1}.",
+        advice="Widen the range and run the same command; the trials so far are kept: learning_rate: {high: 0.1}.",
     )
     assert [finding for finding in report.findings(study) if finding.check == "at_an_edge"] == [said] * best_at_edge
     assert (said.message in report.write(study).read_text()) == best_at_edge

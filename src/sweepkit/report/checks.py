@@ -114,7 +114,7 @@ def no_gain(evidence: Evidence) -> Said:
     complete = sum(row.ending.ranks for row in others)
     rest = endings(row for row in others if not row.ending.ranks)
     message = f"None of the {complete} other complete trials beat the baseline" + (
-        f"; {rest} besides." if rest else "."
+        f"; incomplete: {rest}." if rest else "."
     )
     if best.number != baseline.number:
         message = f"Trial {best.number} led in the search, but over new seeds the baseline has the best mean."
@@ -127,7 +127,7 @@ def all_the_same(evidence: Evidence) -> Said:
     if len(evidence.tied) + 1 == len(evidence.ranked):
         yield (
             evidence.ties(),
-            "Nothing can be learned from it: check that the metric depends on the model, and that trials learn at all.",
+            "Nothing can be learned from that: check that the metric depends on the model, and that the trials learn anything.",
         )
 
 
@@ -173,7 +173,7 @@ def wasted_hours(evidence: Evidence) -> Said:
     if spent > WASTED * total:
         parts = sorted(((seconds, *kind) for kind, seconds in lost.items() if seconds > 0), reverse=True)
         details = ", ".join(f"{name} {words.span(seconds)}" for seconds, name, _ in parts)
-        yield f"{words.span(spent)} of {words.span(total)} on slots led to no result: {details}.", parts[0][2]
+        yield f"{words.span(spent)} of {words.span(total)} of slot time produced no result: {details}.", parts[0][2]
 
 
 def _started_over(evidence: Evidence, row: Trial) -> float:
@@ -226,7 +226,7 @@ def pruned_winner(evidence: Evidence) -> Said:
     )
     if any(row.ending is Ending.pruned and len(row.intermediate) <= step for row in evidence.ended):
         message += " Trials that start as slowly were pruned before their outcome was known."
-    yield message, f"Prune later or less: {later}."
+    yield message, f"Prune later, or less: {later}."
 
 
 def at_an_edge(evidence: Evidence) -> Said:
@@ -249,10 +249,10 @@ def at_an_edge(evidence: Evidence) -> Said:
             f"({words.setting(parameter.low)} to {words.setting(parameter.high)}); the optimum may lie outside."
         )
         wider = f"{name}: {{{end}: {words.setting(_wider(parameter, upper))}}}"
-        advice = f"Widen the range and run the same command; the trials so far stay: {wider}."
+        advice = f"Widen the range and run the same command; the trials so far are kept: {wider}."
         if not upper and parameter.low <= 0:
             bound = words.setting(parameter.low)
-            advice = f"If {bound} is the lowest possible value, fix {name} under training; else lower low."
+            advice = f"If {bound} is the lowest possible value, fix {name} under training; otherwise lower low."
         yield message, advice
 
 
@@ -306,7 +306,7 @@ def search_still_improving(evidence: Evidence) -> Said:
         f"The search was still improving when it ended: its last {len(late)} trials took {evidence.goal.metric} "
         f"from {words.value(before.values[0])} to {words.value(best.values[0])}."
     )
-    yield message, f"Continue with the same command and {more}; the trials so far stay."
+    yield message, f"Continue with the same command and {more}; the trials so far are kept."
 
 
 def no_effect(evidence: Evidence) -> Said:

@@ -156,9 +156,10 @@ class Picture(Watcher):
 def picture(board: Board) -> RenderableType:
     """Return the live picture at this moment: the bars of search and confirmation, the running trials, the best."""
     bars = Table.grid(*(Column(no_wrap=True) for _ in range(3)), padding=(0, 1))
-    green = dict.fromkeys(("complete_style", "finished_style", "pulse_style"), "green")
     for stage in board.stages:
-        bar = ProgressBar(stage.total, stage.done, width=32, **green)
+        bar = ProgressBar(
+            stage.total, stage.done, width=32, complete_style="green", finished_style="green", pulse_style="green"
+        )
         bars.add_row(bar, Text(stage.count()), Text(stage.clock(), style="dim"))
     parts: list[RenderableType] = [terminal.heading(board.study), bars]
     going = board.stages[-1]

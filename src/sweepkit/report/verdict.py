@@ -151,7 +151,7 @@ class Verdict:
         first, baseline = self.estimates[0], next((e for e in self.estimates if e.baseline), None)
         more = f"compare with more seeds, for example confirm: {{seeds: {2 * len(first.values)}}}"
         if len(self.estimates) == 1:
-            return f"Trial {first.number} has {first.text}; no other configuration was judged that it could be compared with."
+            return f"Trial {first.number} has {first.text}; there is no other configuration to compare it with."
         if first is baseline:
             return f"Keep the baseline (trial {first.number}): no other configuration has a better mean over new seeds."
         if baseline is not None:
@@ -188,13 +188,14 @@ class Verdict:
             if each.collapsed:
                 values = words.join([words.value(value) for value in each.collapsed])
                 seeds = words.plural(len(each.collapsed), "seed")
-                yield f"{seeds} of trial {each.number} collapsed, to {values}: left out of its mean, and a risk of its own."
+                collapsed = f"{seeds} of trial {each.number} collapsed, to {values}"
+                yield f"{collapsed}: left out of the mean; count such a collapse as a risk."
         first = self.estimates[0]
         if self.expected is not None and words.value(self.expected) != words.value(first.mean):
             count = len(self.estimates)
             yield (
-                f"As the best of {count} means, that of trial {first.number} is likely too good: expect "
-                f"{words.value(self.expected)} of further seeds."
+                f"As the best of {count} means, trial {first.number}'s is probably too good: expect "
+                f"{words.value(self.expected)} from further seeds."
             )
 
     def _luck_in_words(self) -> list[str]:
