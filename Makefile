@@ -14,7 +14,7 @@ TWO       := -n 2 --dist loadfile --no-loadscope-reorder
 PYTHONS   := $(PYTHON) python3.11 python3.12 python3.13 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit test-all test-matrix bench bench-quick bench-search pictures notebooks reference lint format pins clean
+.PHONY: help quickstart test test-unit test-all test-matrix bench bench-quick bench-search gpu pictures notebooks reference lint format pins clean
 # A clean must not race with what it cleans.
 .NOTPARALLEL:
 
@@ -52,6 +52,9 @@ bench-quick: $(READY) ## the same, shorter (under 3 minutes)
 
 bench-search: $(READY) ## how good the strategies' answers are at equal cost, on measured learning curves (tests/quality/)
 	@PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m quality $(ARGS)
+
+gpu: $(READY) ## measure trials on one GPU, alone and together (under 8 minutes; ARGS=--dry: the same path on a CPU)
+	@PYTHONPATH=tests $(BIN)/python -m gpu $(ARGS)
 
 pictures: $(READY) ## make the README's pictures again, from a run of the quickstart (needs Chromium)
 	@$(BIN)/python tests/pictures

@@ -12,7 +12,13 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-collect_ignore = ["benchmarks", "matrix.py", "pictures"]  # run by `make bench` and the like; no tests
+collect_ignore = [
+    "benchmarks",
+    "gpu/capped.py",
+    "gpu/plain.py",
+    "matrix.py",
+    "pictures",
+]  # no tests
 CACHE = Path(tempfile.mkdtemp(prefix="sweepkit-tests-"))
 MODEL_TYPES = ("bert", "vit")
 """The types of model that studies under test search."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweepkit.backends import Session
 from sweepkit.backends.local.executor import Executor
-from sweepkit.backends.slots import Slot
+from sweepkit.backends.slots import Need, Slot
 from sweepkit.study.study import StudyData
 
 
@@ -15,7 +15,7 @@ class OneAtATime:
     gpus = 0.0
     description = "one at a time"
 
-    def __init__(self, study: StudyData, executor: Executor, *, trial_memory_mb: float = 0.0) -> None:
+    def __init__(self, study: StudyData, executor: Executor, need: Need | None = None) -> None:
         self._executor = executor
         executor.free.append(Slot())
 

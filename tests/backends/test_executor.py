@@ -15,7 +15,7 @@ from sweepkit.backends.local.executor import Executor
 from sweepkit.backends.slots import Slot
 from sweepkit.study.errors import StudyFailed
 from sweepkit.trial.events import Checkpointed, Evaluated, Logged, Started
-from sweepkit.trial.trial import Reason
+from sweepkit.trial.trial import Reason, read_spec
 from sweepkit.trial.worker import SPARE
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("new_processes")]
@@ -133,6 +133,18 @@ def test_where_memory_runs_out_beside_other_trials_one_fewer_runs_on_that_gpu(
     (end,) = (finished(events) for events in follow(executor).values())
     assert (end.ending, end.neighbours, len(executor.free)) == ("infeasible", 0, 2)
     executor.free[:] = before
+
+
+def test_where_a_trial_took_more_than_planned_one_fewer_runs_on_that_gpu(executor: Executor, project: Path) -> None:
+    before = list(executor.free)
+    executor.free[:], executor.room = [Slot(("5",)), Slot(("7",)), Slot(("7",))], {"5": 1.0, "7": 1.0}
+    for number in (24, 25):
+        executor.start(spec(project, number))
+    assert all(finished(events).ending == "complete" for events in follow(executor).values())
+    assert sorted(slot.devices for slot in executor.free) == [("5",), ("7",)], "the one on its own stays"
+    shares = [read_spec(project / f"runs/toy/trials/{number:04d}") for number in (24, 25)]
+    assert [spec.gpus for spec in shares if spec] == [1.0, 0.5]
+    executor.free[:], executor.room = before, {}
 
 
 def test_a_pruned_trial_says_nothing_more(executor: Executor, project: Path) -> None:

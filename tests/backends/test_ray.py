@@ -138,6 +138,21 @@ def test_what_a_trial_gets_is_what_tune_reserves(
     assert (found, backend._bundle(slot)) == (count, bundle)
 
 
+@pytest.mark.parametrize(("gpus", "count"), [((2, 2), 2), ((3, 1), 1), ((4, 3, 0), 3), ((1, 1), 0), ((1, 0), 0)])
+def test_a_trials_gpus_are_on_one_node(
+    project: Path, monkeypatch: pytest.MonkeyPatch, gpus: tuple[int, ...], count: int
+) -> None:
+    from sweepkit.backends import ray
+
+    monkeypatch.setattr(ray, "_nodes", lambda: [{"Resources": {"CPU": 8.0, "GPU": float(each)}} for each in gpus])
+    backend = ray.RayBackend(toy_study(project, backend={"type": "ray", "gpus_per_trial": 2}))
+    if count:
+        assert backend._slots()[1] == count
+    else:
+        with pytest.raises(InputError, match=r"backend\.gpus_per_trial: 2 asked for, "):
+            backend._slots()
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_gpus")
 def test_both_ranks_of_a_gang_train_the_same(project: Path) -> None:

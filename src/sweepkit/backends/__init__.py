@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
+from sweepkit.backends.slots import Need
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Event
 from sweepkit.trial.trial import TrialSpec, Turn
@@ -39,7 +40,7 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
-    """Where trials run. The class is called with the study, its executor (if any) and ``trial_memory_mb``."""
+    """Where trials run. The class is called with the study, its executor (if any) and ``need``."""
 
     slots: int
     """Trials at a time; 0 where slots come and go (a cluster)."""
@@ -63,12 +64,13 @@ class Scheduler(Protocol):
         """
 
 
-def backend_of(study: StudyData, executor: Executor | None, *, trial_memory_mb: float = 0.0) -> Backend:
+def backend_of(study: StudyData, executor: Executor | None, need: Need) -> Backend:
     """Return the backend that ``backend.type`` names.
 
-    ``executor`` is the study's own, without slots, for backends on this machine. Raises MissingExtra.
+    ``executor`` is the study's own, without slots, for backends on this machine; ``need`` is what a trial was seen to take.
+    Raises MissingExtra, and InputError for what can never fit.
     """
-    return cast("Backend", study.backend.kind.cls()(study, executor, trial_memory_mb=trial_memory_mb))
+    return cast("Backend", study.backend.kind.cls()(study, executor, need))
 
 
 def scheduler_of(study: StudyData) -> Scheduler | None:

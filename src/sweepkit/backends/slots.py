@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweepkit.study import words
-from sweepkit.study.backends import gpus_here
 from sweepkit.study.errors import InputError
+from sweepkit.study.gpus import Gpu, gpu_order, gpus_here, look, mps_runs
 from sweepkit.study.study import BackendSpec
+
+FILLED = 0.9
+"""Part of a GPU's free memory that trials are planned into; the rest is for what the allocator cannot use."""
+CONTEXT_MB = 600.0
+"""Taken for what CUDA and its libraries hold for each process; a trial's peak is what torch allocates beside it."""
+OVERLAP = 2.0
+"""How many times the trials that fill a GPU's time are taken to fill it under MPS, where their kernels run side by side."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +39,11 @@ class Slot:
         if self.ranks > 1 and len(devices) >= self.ranks:
             share = len(devices) // self.ranks
             devices = devices[rank * share : (rank + 1) * share]
-        result = {"CUDA_VISIBLE_DEVICES": ",".join(devices), "OMP_NUM_THREADS": str(self.threads)}
+        result = {"CUDA_VISIBLE_DEVICES": ",".join(devices), "OMP_NUM_THREADS": str(self.threads), **gpu_order()}
         if self.ranks > 1:
             result |= {
                 "RANK": str(rank),
-                "LOCAL_RANK": str(0 if len(devices) < len(self.devices) else rank),
+                "LOCAL_RANK": str(0 if len(devices) < len(self.devices) else rank % (len(devices) or self.ranks)),
                 "WORLD_SIZE": str(self.ranks),
                 "LOCAL_WORLD_SIZE": str(self.ranks),
                 "MASTER_ADDR": "127.0.0.1",
@@ -48,17 +56,34 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Need:
+    """What one trial was seen to take."""
+
+    memory_mb: float = 0.0
+    """Peak, of its GPU if it has one, else of the machine; 0 when unknown."""
+    busy: float | None = None
+    """Part of the time in which it kept its GPU busy; None when unknown."""
+    alone: str = ""
+    """Why it has its GPU for itself, whatever it takes; else empty."""
+
+
+@dataclass(frozen=True)
 class Machine:
     """What there is to share out."""
 
     gpus: tuple[str, ...]
     cores: int
     memory_mb: float
+    known: Mapping[str, Gpu] = field(default_factory=dict)
+    """GPU → what is known of it; those of which nothing is known are left out."""
+    mps: bool = False
+    """Whether NVIDIA's MPS daemon runs."""
 
     @classmethod
     def here(cls) -> Machine:
         """Return this machine's GPUs, usable cores and available memory, within its control group's limits."""
-        return cls(gpus_here(), _cores(), _memory_mb())
+        gpus = gpus_here()
+        return cls(gpus, _cores(), _memory_mb(), look(gpus) if gpus else {}, bool(gpus) and mps_runs())
 
 
 def _cores() -> int:
@@ -86,46 +111,128 @@ def _memory_mb() -> float:
     return available / 1e6
 
 
-def plan(backend: BackendSpec, machine: Machine, *, trial_memory_mb: float = 0.0) -> list[Slot]:
-    """Return the slots that trials run on, at least one.
+def plan(backend: BackendSpec, machine: Machine, need: Need | None = None) -> list[Slot]:
+    """Return the slots that trials run on, at least one; ``need``: None where no trial was looked at yet.
 
-    ``trial_memory_mb``: what one trial was seen to need, of its GPU if it has one, else of the machine; 0 when unknown.
     Raises InputError for what can never fit.
     """
-    ranks, auto = backend.ranks_per_trial, backend.cpus_per_trial == "auto"
-    cpus = 1 if backend.cpus_per_trial == "auto" else backend.cpus_per_trial
+    _refuse(backend, machine)
+    ranks, shares = backend.ranks_per_trial, _shares(backend, machine, need or Need())
     gpus = backend.gpus(found=bool(machine.gpus))
+    groups = _device_groups(machine.gpus, gpus, {gpu: count for gpu, (count, _) in shares.items()})
+    if gpus and not groups:
+        raise InputError(f"no GPU has room for a trial: {explain(backend, machine, need or Need())}")
+    most = len(groups) or max(1, machine.cores // (ranks * _cpus(backend)))
+    count = _count(backend, machine, need, most)
+    threads = max(1, machine.cores // (count * ranks)) if backend.cpus_per_trial == "auto" else backend.cpus_per_trial
+    return [Slot(groups[i % most] if groups else (), threads, ranks) for i in range(count)]
+
+
+def _count(backend: BackendSpec, machine: Machine, need: Need | None, most: int) -> int:
+    """Return how many trials run at a time, of the most that GPUs, or else cores, hold. Raises InputError for more."""
+    gpus, shares = backend.gpus(found=bool(machine.gpus)), _shares(backend, machine, need or Need())
+    if backend.parallel == "auto":
+        memory = need.memory_mb if need and not gpus else 0.0
+        return max(1, min(most, int(0.8 * machine.memory_mb / memory))) if memory else most
+    if backend.parallel <= most or (shares and need is None):
+        return backend.parallel
+    if gpus:
+        each = f"; {explain(backend, machine, need or Need())}" if shares else f" of {gpus:g} GPU"
+        there = f"{len(machine.gpus)} GPU(s) hold {most} trials{each}"
+        raise InputError(f"backend.parallel: {backend.parallel} asked for, {there}")
+    if backend.cpus_per_trial != "auto":
+        raise InputError(f"backend.parallel: {backend.parallel} asked for, {machine.cores} cores hold {most} trials")
+    return backend.parallel
+
+
+def _refuse(backend: BackendSpec, machine: Machine) -> None:
+    """Refuse what this machine does not have, whatever a trial takes, and to share a GPU that lets one process in."""
+    gpus, ranks, cpus = backend.gpus(found=bool(machine.gpus)), backend.ranks_per_trial, _cpus(backend)
     if gpus > len(machine.gpus):
         raise InputError(f"backend.gpus_per_trial: {gpus:g} asked for, this machine has {len(machine.gpus)}")
     if gpus > 1 and gpus != int(gpus):
         raise InputError(f"backend.gpus_per_trial: a fraction below 1 or a whole number, got {gpus:g}")
-    if not auto and cpus * ranks > machine.cores:
+    if backend.cpus_per_trial != "auto" and cpus * ranks > machine.cores:
         asked = f"{cpus} × {ranks} rank(s)"
         raise InputError(f"backend.cpus_per_trial: {asked} asked for, this machine has {machine.cores} cores")
-    groups = _device_groups(machine.gpus, gpus)
-    most = len(groups) or max(1, machine.cores // (ranks * cpus))
-    if backend.parallel == "auto":
-        by_memory = int(0.8 * machine.memory_mb / trial_memory_mb) if trial_memory_mb and not groups else most
-        count = max(1, min(most, by_memory))
-    else:
-        count = backend.parallel
-        if groups and count > most:
-            there = f"{len(machine.gpus)} GPU(s) hold {most} trials of {gpus:g} GPU"
-            raise InputError(f"backend.parallel: {count} asked for, {there}")
-        if not auto and count > most:
-            raise InputError(f"backend.parallel: {count} asked for, {machine.cores} cores hold {most} trials")
-    threads = max(1, machine.cores // (count * ranks)) if auto else cpus
-    return [Slot(groups[i] if groups else (), threads, ranks) for i in range(count)]
+    exclusive = [gpu for gpu in machine.gpus if (known := machine.known.get(gpu)) and known.exclusive]
+    if exclusive and not machine.mps and 0 < gpus < 1:
+        where = f"GPU {exclusive[0]} takes one process at a time (compute mode Exclusive_Process)"
+        raise InputError(f"backend.gpus_per_trial: {where}; start the MPS daemon, or set 1")
 
 
-def _device_groups(gpus: tuple[str, ...], per_trial: float) -> list[tuple[str, ...]]:
-    """Split GPUs into groups of ``per_trial``; below 1, each GPU appears as often as the fraction fits, in turns."""
+def _cpus(backend: BackendSpec) -> int:
+    """Return the threads that a process of a trial gets at least."""
+    return 1 if backend.cpus_per_trial == "auto" else backend.cpus_per_trial
+
+
+def _device_groups(gpus: tuple[str, ...], per_trial: float, counts: Mapping[str, int]) -> list[tuple[str, ...]]:
+    """Split GPUs into groups of ``per_trial``; below 1, each GPU appears as often as the fraction fits, in turns.
+
+    ``counts`` says for each GPU how often it appears, where that was worked out.
+    """
     if per_trial == 0:
         return []
-    if per_trial < 1:
-        return [(gpu,) for _ in range(math.floor(1 / per_trial + 1e-9)) for gpu in gpus]
+    if per_trial < 1 or counts:
+        counts = counts or dict.fromkeys(gpus, math.floor(1 / per_trial + 1e-9))
+        return [(gpu,) for turn in range(max(counts.values())) for gpu in gpus if turn < counts[gpu]]
     size = int(per_trial)
     return [gpus[i : i + size] for i in range(0, len(gpus) - size + 1, size)]
+
+
+def _shares(backend: BackendSpec, machine: Machine, need: Need) -> dict[str, tuple[int, str]]:
+    """Return GPU → how many trials share it and why, where the study leaves that open; else nothing.
+
+    Trials of several ranks do not share: NCCL's operations of two trials may wait for each other.
+    """
+    if backend.gpus_per_trial != "auto" or backend.ranks_per_trial > 1:
+        return {}
+    cores = max(1, machine.cores // (max(1, len(machine.gpus)) * _cpus(backend)))
+    return {gpu: _share(machine.known.get(gpu), need, cores, mps=machine.mps) for gpu in machine.gpus}
+
+
+def fit(free_mb: float, trial_mb: float) -> int:
+    """Return how many trials of this peak fit into a GPU's free memory."""
+    return int(FILLED * free_mb / (trial_mb + CONTEXT_MB))
+
+
+def _share(gpu: Gpu | None, need: Need, cores: int, *, mps: bool) -> tuple[int, str]:
+    """Return how many trials share a GPU, and why: what was not measured lets it have one."""
+    takes = f"a trial takes up to {words.size(1e6 * need.memory_mb)}"
+    if gpu is None or not need.memory_mb:
+        what = "its memory" if gpu is None else "a trial's memory"
+        return 1, need.alone or f"{what} is not known"
+    free = f"{words.size(1e6 * gpu.free_mb)} of {words.size(1e6 * gpu.total_mb)} are free"
+    by_memory = fit(gpu.free_mb, need.memory_mb)
+    if not by_memory and fit(gpu.total_mb, need.memory_mb):
+        return 0, f"{free}, {takes}"
+    if need.alone or need.busy is None:
+        return 1, need.alone or "how much of its time a trial takes is not known"
+    if gpu.exclusive and not mps:
+        return 1, "it takes one process at a time (compute mode Exclusive_Process)"
+    by_compute = max(1, round((OVERLAP if mps else 1.0) / max(need.busy, 0.01)))
+    kept = f"one kept it busy {100 * need.busy:.0f} % of the time{', MPS runs' if mps else ''}"
+    why = f"memory for {by_memory} ({takes}, {free}), compute for {by_compute} ({kept}), cores for {cores}"
+    return max(1, min(by_memory, by_compute, cores)), why
+
+
+def explain(backend: BackendSpec, machine: Machine, need: Need) -> str:
+    """Return how many trials share each GPU and why, GPUs that are alike together; empty where the study says it."""
+    alike: dict[tuple[int, str], list[str]] = {}
+    for gpu, found in _shares(backend, machine, need).items():
+        alike.setdefault(found, []).append(gpu)
+    return "; ".join(
+        f"{words.plural(count, 'trial') if count else 'no trial'} on "
+        f"{'each GPU' if len(alike) == 1 < len(gpus) else 'GPU ' + ', '.join(gpus)}: {why}"
+        for (count, why), gpus in alike.items()
+    )
+
+
+def roomiest(slots: Sequence[Slot], machine: Machine) -> Slot:
+    """Return the first of the slots whose GPUs have most memory free."""
+    return max(
+        slots, key=lambda slot: min((machine.known[g].free_mb for g in slot.devices if g in machine.known), default=0.0)
+    )
 
 
 def gpus_of(slots: Sequence[Slot]) -> float:
@@ -137,10 +244,11 @@ def gpus_of(slots: Sequence[Slot]) -> float:
 def describe(slots: Sequence[Slot]) -> str:
     """Return how many trials run at a time and on what.
 
-    >>> describe([Slot(threads=1), Slot(threads=1)])
-    '2 trials at a time, 1 thread each'
+    >>> describe([Slot(threads=1), Slot(threads=1)]), describe([Slot(("0",)), Slot(("0",))])
+    ('2 trials at a time, 1 thread each', '2 trials at a time, 2 to a GPU')
     """
-    slot = slots[0]
+    slot, most = slots[0], max(Counter(device for slot in slots for device in slot.devices).values(), default=0)
     share = words.plural(len(slot.devices), "GPU") if slot.devices else words.plural(slot.threads, "thread")
     ranks = f" for {slot.ranks} ranks" if slot.ranks > 1 else ""
-    return f"{words.plural(len(slots), 'trial')} at a time, {share} each{ranks}"
+    shared = f"{'' if len({*Counter(s.devices for s in slots).values()}) == 1 else 'up to '}{most} to a GPU"
+    return f"{words.plural(len(slots), 'trial')} at a time, {shared if most > 1 else f'{share} each{ranks}'}"

@@ -12,11 +12,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sweepkit.backends import slots
 from sweepkit.backends.checkpoints import RESUMABLE_PER_MODEL
 from sweepkit.check.fields.models import locate
 from sweepkit.driver.forecast import Forecast
 from sweepkit.report import terminal
 from sweepkit.study import words
+from sweepkit.study.errors import InputError
 from sweepkit.study.parameters import Choice, Expression, Float, Int
 from sweepkit.study.secrets import hide, scrub_url
 from sweepkit.study.study import StudyData
@@ -40,6 +42,8 @@ def plan(study: StudyData, argument: str, forecast: Forecast | None = None) -> R
     table.add_row(Text("budget", style="dim"), Text(budget(study)))
     if forecast is None:
         table.add_row(Text("disk", style="dim"), Text(disk(study)))
+    if shared := gpus(study):
+        table.add_row(Text("GPUs", style="dim"), Text(shared))
     tracker = tracker_of(study).name
     record = [f"{tracker} {scrub_url(study.tracking.uri)}"] if tracker else []
     table.add_row(Text("results", style="dim"), Text(", ".join([terminal.short_path(study.place.folder), *record])))
@@ -64,6 +68,19 @@ def budget(study: StudyData) -> str:
         f"{spent.disk_gb:g} GB of checkpoints" if spent.disk_gb is not None else "",
     ]
     return ", ".join(part for part in parts if part) or "no limit: runs until stopped"
+
+
+def gpus(study: StudyData) -> str:
+    """Return how trials are shared out among this machine's GPUs; empty where there are none, or trials run elsewhere."""
+    machine = slots.Machine.here()
+    if not study.backend.kind.here or not machine.gpus:
+        return ""
+    try:
+        text = slots.describe(slots.plan(study.backend, machine))
+    except InputError as error:
+        return str(error)
+    left_open = slots.explain(study.backend, machine, slots.Need())
+    return f"{text}; whether more share a GPU is measured before trial 0" if left_open and machine.known else text
 
 
 def disk(study: StudyData) -> str:
@@ -124,6 +141,8 @@ def _memory(forecast: Forecast) -> Iterator[tuple[str, str]]:
     where = f" ({words.settings(largest.hyperparameters)})" if largest.hyperparameters else ""
     gpu = host.free_memory_mb == math.inf
     yield "GPU memory" if gpu else "memory", f"{peak}{where}, typically {words.size(peaks[len(peaks) // 2])}"
+    if host.sharing:
+        yield "", host.sharing
     if not gpu:
         together = f"{words.plural(host.slots, 'trial')} at a time take up to {words.size(1e6 * forecast.memory_mb)}"
         yield "", f"{together}; {words.size(1e6 * host.free_memory_mb)} are free"

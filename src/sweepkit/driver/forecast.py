@@ -31,6 +31,8 @@ class Largest:
     peak_memory_mb: float
     out_of_memory: str = ""
     """How it ran out of memory; empty where it fits."""
+    busy: float | None = None
+    """Part of the time in which it kept its GPU busy; None when unknown."""
     fits: int = 0
     """Where it does not fit: a micro-batch that does; 0 where none was found."""
 
@@ -48,6 +50,8 @@ class Host:
     """Memory for trials and what they share; infinite where they train in the memory of GPUs."""
     shared_memory_mb: float = 0.0
     """Part of each trial's peak that exists once: the libraries and data of the warm process."""
+    sharing: str = ""
+    """How many trials share a GPU, and why, in words; empty where the study says it."""
 
 
 @dataclass(frozen=True, kw_only=True)

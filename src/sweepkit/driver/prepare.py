@@ -16,13 +16,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sweepkit.backends.local.executor import Executor
-from sweepkit.backends.slots import Machine
 from sweepkit.check.fields.facts import recall, remember
 from sweepkit.report.watch import Watcher
 from sweepkit.study.configurations import Configurations
 from sweepkit.study.errors import InputError, Problem, StudyFailed, StudyFileError
 from sweepkit.study.files import write_whole
 from sweepkit.study.formulas import derive
+from sweepkit.study.gpus import gpus_here
 from sweepkit.study.identity import FREE, plain_study
 from sweepkit.study.paths import SPEC
 from sweepkit.study.space import draw
@@ -87,7 +87,7 @@ def _inspect(
     """
     values, since, by_value = _lowest(study, known), time.time_ns(), study.place.task.exists()
     plain = {key: value for key, value in plain_study(study).items() if key not in UNSEEN}
-    devices = [socket.gethostname(), os.environ.get("CUDA_VISIBLE_DEVICES"), len(Machine.here().gpus)]
+    devices = [socket.gethostname(), os.environ.get("CUDA_VISIBLE_DEVICES"), len(gpus_here())]
     question = ("inspection", str(study.home), plain, values, prepared["folder"], devices)
     answer = None if by_value else recall(question)
     if answer is None:

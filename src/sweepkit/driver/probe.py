@@ -19,10 +19,10 @@ from typing import Any
 import psutil
 
 from sweepkit.backends.local.executor import Executor
-from sweepkit.backends.slots import Machine, plan
+from sweepkit.backends.slots import Machine, Need, explain, plan, roomiest
 from sweepkit.check import Checked
 from sweepkit.driver.forecast import Forecast, Host, Largest, forecast, trials_of
-from sweepkit.driver.prepare import prepare
+from sweepkit.driver.prepare import Prepared, prepare
 from sweepkit.report.watch import Watcher
 from sweepkit.study import words
 from sweepkit.study.configurations import Configurations
@@ -59,11 +59,11 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
         machine = Machine.here()
         with TemporaryDirectory(dir=study.place.scratch) as scratch:
             bench = _Bench(study, executor, Path(scratch))
-            executor.free.extend(plan(study.backend, machine, trial_memory_mb=prepared.peak_memory_mb)[:1])
+            executor.free.append(roomiest(plan(study.backend, machine, Need(prepared.peak_memory_mb)), machine))
             largest = bench.measure_largest(known)
             watch.on_note(f"largest configuration: {words.settings(largest.hyperparameters) or 'all are alike'}")
-            memory = max(largest.peak_memory_mb, prepared.peak_memory_mb)
-            executor.free[:] = slots = plan(study.backend, machine, trial_memory_mb=memory)
+            need = _need(study, largest, prepared)
+            executor.free[:] = slots = plan(study.backend, machine, need)
             shared = 0.0 if machine.gpus else psutil.Process(executor.warm_pid).memory_info().rss / 1e6
             chosen = spread(study, known, _count(study, len(slots)))
             count = f"{words.plural(len(chosen), 'configuration')}, {len(slots)} at a time"
@@ -79,8 +79,32 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
         data_bytes=_data_bytes(study, known, {prepared.data, *bench.data}),
         free_memory_mb=math.inf if machine.gpus else machine.memory_mb + shared,
         shared_memory_mb=shared,
+        sharing=explain(study.backend, machine, need),
     )
     return forecast(study, replace(largest, peak_memory_mb=peak), measured, host)
+
+
+def look(study: StudyData, known: Mapping[str, Any], executor: Executor, prepared: Prepared) -> Need:
+    """Return what a trial needs. Where trials may share GPUs, train the first steps of the largest configuration for it."""
+    machine, need = Machine.here(), Need(prepared.peak_memory_mb)
+    if not study.backend.kind.here or not machine.known or not explain(study.backend, machine, need):
+        return need
+    if any(goal.metric == "train_runtime" for goal in study.objective.goals):
+        return replace(need, alone="train_runtime is a goal, and trials that share a GPU slow each other down")
+    study.place.scratch.mkdir(exist_ok=True)
+    executor.free.append(roomiest(plan(study.backend, machine, need), machine))
+    try:
+        with TemporaryDirectory(dir=study.place.scratch) as scratch:
+            return _need(study, _Bench(study, executor, Path(scratch)).measure_largest(known), prepared)
+    except StudyFailed as error:
+        return replace(need, alone=f"what a trial takes is not known, for {error}")
+    finally:
+        executor.free.clear()
+
+
+def _need(study: StudyData, largest: Largest, prepared: Prepared) -> Need:
+    memory = max(largest.peak_memory_mb, prepared.peak_memory_mb)
+    return Need(memory, largest.busy, "the largest configuration runs out of memory" if largest.out_of_memory else "")
 
 
 def largest_of(study: StudyData, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,7 +211,7 @@ class _Bench:
         """Return the configuration as the largest; where it ran out of memory, look for a micro-batch that fits."""
         sizes = {dimension.name for dimension in dimensions(self._study.space).values() if _takes_memory(dimension)}
         shown = {name: value for name, value in hyperparameters.items() if name in sizes}
-        largest = Largest(hyperparameters=shown, peak_memory_mb=end.peak_memory_mb)
+        largest = Largest(hyperparameters=shown, peak_memory_mb=end.peak_memory_mb, busy=self._busy(end.trial))
         if end.ending != Ending.infeasible:
             return largest
         batch = int(hyperparameters.get("per_device_train_batch_size", known["per_device_train_batch_size"]))
@@ -195,6 +219,10 @@ class _Bench:
             if self._first_steps(hyperparameters, divisor).ending != Ending.infeasible:
                 return replace(largest, out_of_memory=end.cause, fits=batch // divisor)
         return replace(largest, out_of_memory=end.cause)
+
+    def _busy(self, number: int) -> float | None:
+        file = self._folder(number) / MEASURED
+        return Measured(**json.loads(file.read_text())).busy if file.exists() else None
 
     def measure(self, configurations: Sequence[Mapping[str, Any]]) -> list[Measured]:
         """Measure configurations, as many at a time as there are slots. Raises StudyFailed where none could be.

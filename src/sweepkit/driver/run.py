@@ -19,11 +19,12 @@ from optuna.pruners import BasePruner
 from sweepkit import report
 from sweepkit.backends import Backend, Session, backend_of, scheduler_of
 from sweepkit.backends.local.executor import Executor
-from sweepkit.backends.slots import Machine, plan
+from sweepkit.backends.slots import Machine, Need, plan
 from sweepkit.check import Checked, check
 from sweepkit.driver.confirm import Confirmation, evaluate_once
 from sweepkit.driver.earlier import earlier
 from sweepkit.driver.prepare import Prepared, prepare
+from sweepkit.driver.probe import look
 from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.answer import Answer, read_test
 from sweepkit.report.rows import read
@@ -95,7 +96,7 @@ class _Run:
         self._instead = instead
         self._began = time.monotonic()
         self._executor: Executor | None = None
-        self._prepared = Prepared()
+        self._prepared, self._need = Prepared(), Need()
         self._spent = ""
         """Why there is nothing left to train, where an earlier run of this very study said so; else empty."""
 
@@ -160,13 +161,15 @@ class _Run:
         tracker_of(self._study).prepare()  # in a thread, while the warm process imports
         if self._executor is not None:
             self._prepared = prepare(self._study, self._known, self._executor, self._watch)
+            self._need = look(self._study, self._known, self._executor, self._prepared)
 
     def _open(self, fresh: bool) -> None:
         """Open the storage, the backend and the tracker; from here on the study is recorded."""
         study, place = self._study, self._study.place
-        look = cache(partial(earlier, study, self._known, self._watch.on_note))
+        find = cache(partial(earlier, study, self._known, self._watch.on_note))
         if study.start_from and (fresh or not place.study_json.exists()):
-            look()  # what cannot be found is refused before anything is recorded
+            find()  # what cannot be found is refused before anything is recorded
+        self._backend, self._setup = self._open_backend()  # slots that cannot be had are refused before, too
         identify(place, study)
         write_state(place, State("running"))
         self._storage = open_storage(place, study, repair=True)
@@ -176,12 +179,11 @@ class _Run:
         self._proposer = self._instead.proposer or Proposer(study, self._known)
         self._search = Search(study, self._storage, self._proposer, pruner=self._instead.pruner)
         if study.start_from:
-            taken = self._search.start_from(look)
+            taken = self._search.start_from(find)
             if taken is None or list(taken.asked) != study.start_from:
                 self._watch.on_note(
                     "start_from has no effect now: what a study starts from is decided at its first start"
                 )
-        self._backend, self._setup = self._open_backend()
         self._courier = Courier(self._tracker(self._search), warn=self._watch.on_note)
         self._courier.open()
         self._watch.on_open(study, result_rows(study, self._search))
@@ -198,7 +200,7 @@ class _Run:
         else:
             if not study.backend.kind.here:
                 self._resources.close()  # this machine's warm process is not needed any more
-            backend = backend_of(study, self._executor, trial_memory_mb=prepared.peak_memory_mb)
+            backend = backend_of(study, self._executor, self._need)
         if backend.description:
             self._watch.on_note(backend.description)
         setup = Setup(

@@ -5,8 +5,6 @@ A backend's class is imported when a study that uses it runs.
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -62,15 +60,3 @@ def meanings() -> str:
 def backends_with(feature: str) -> str:
     """Return the backends whose row has this field set, for example ``ray`` or ``ray or slurm``."""
     return " or ".join(name for name, kind in BACKENDS.items() if getattr(kind, feature))
-
-
-def gpus_here() -> tuple[str, ...]:
-    """Return the ids of this machine's GPUs, as CUDA_VISIBLE_DEVICES takes them; touches no CUDA."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return tuple(part.strip() for part in visible.split(",") if part.strip() and part.strip() != "-1")
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(str(i) for i, line in enumerate(done.stdout.splitlines()) if line.startswith("GPU "))

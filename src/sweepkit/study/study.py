@@ -154,7 +154,8 @@ class BackendSpec(Section):
     parallel: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Trials that run at the same time; ``auto``: as many as the GPUs (without any, the cores and the memory) allow."""
     gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
-    """GPUs per trial: 0, a fraction such as 0.5, or a whole number; ``auto``: one for each rank if there is a GPU."""
+    """GPUs per trial: 0, a fraction such as 0.5, or a whole number; ``auto``: one for each rank if there is a GPU, which
+    trials of one rank share where it has the memory and the time, as measured before trial 0."""
     cpus_per_trial: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """CPU threads per trial; ``auto``: the cores divided among the parallel trials."""
     ranks_per_trial: int = Field(default=1, ge=1)

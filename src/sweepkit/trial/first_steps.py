@@ -52,6 +52,8 @@ class Measured:
     log_bytes: float = 0.0
     """Size of a whole trial's log."""
     peak_memory_mb: float = 0.0
+    busy: float | None = None
+    """Part of the time in which its GPU was busy; None when unknown."""
 
     @property
     def seconds(self) -> float:

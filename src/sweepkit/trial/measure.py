@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import RandomSampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sweepkit.study.gpus import Busy
 from sweepkit.study.paths import MEASURED
 from sweepkit.study.schedule import evaluations
 from sweepkit.study.study import StudyData
@@ -35,6 +36,8 @@ FEWEST = 3
 """Measured steps at least."""
 GOLDEN = 0.6180339887498949
 """Any number of consecutive multiples, modulo 1, is spread evenly over a range (Weyl's sequence)."""
+WATCHED_SECONDS = 3.0
+"""How long a GPU is watched under the largest batches: ``nvidia-smi`` counts over up to a second."""
 EVALUATED = 16
 """Batches of the measured evaluation; its time is scaled to all rows."""
 
@@ -43,7 +46,7 @@ def measure(study: StudyData, spec: TrialSpec, line: Line, *, worst: bool = Fals
     """Train, evaluate and save once, and write a Measured to ``measured.json`` in the trial's folder.
 
     ``worst`` finds the peak memory: two steps and an evaluation of two batches on the longest rows. The second step is
-    the first to hold its activations beside the optimizer's state.
+    the first to hold its activations beside the optimizer's state. On a GPU more steps follow, which show how busy it is.
     """
     course = _Course(worst=worst, adaptive=spec.ranks == 1, seed=spec.number)
     finished = run_trial(study, spec, course, before=course.attach)
@@ -60,6 +63,9 @@ class _Course(TrainerCallback):
         self._adaptive = adaptive
         self._dice = random.Random(seed)
         self._warm_up, self._steps = (0, 2) if worst else (WARM_UP, FEWEST)
+        self._seconds = SECONDS
+        self._watched: Busy | None = None
+        self._busy: float | None = None
         self._step_ends: list[float] = []
         self._times: dict[str, float] = {}
         self._sizes = {"best": 0, "last": 0}
@@ -88,6 +94,7 @@ class _Course(TrainerCallback):
             best_bytes=self._sizes["best"],
             last_bytes=self._sizes["last"],
             log_bytes=per_step * self._whole["steps"] + self._logged["evaluation"] * self._whole["evaluations"],
+            busy=self._busy,
         )
 
     # The trial's line.
@@ -137,6 +144,8 @@ class _Course(TrainerCallback):
         """Record the length of the whole trial."""
         counted = evaluations(vars(args), steps=state.max_steps, epochs=state.num_train_epochs)
         self._whole = {"steps": state.max_steps, "evaluations": max(1, counted or 0) + bool(args.eval_on_start)}
+        if self._worst and self._adaptive and args.device.type == "cuda":
+            self._warm_up, self._seconds = WARM_UP, WATCHED_SECONDS
         self._warm_up = min(self._warm_up, state.max_steps - 1)
         self._steps = min(self._steps, state.max_steps - self._warm_up)
 
@@ -144,8 +153,12 @@ class _Course(TrainerCallback):
         """After the warm-up choose how many steps to measure; after those, evaluate."""
         if self._adaptive and self._warm_up and state.global_step == self._warm_up:
             last = self._step_ends[-1] - (self._step_ends[-2] if len(self._step_ends) > 1 else self._times["begin"])
-            wanted = max(FEWEST, int(SECONDS / max(last, 1e-6)))
+            wanted = max(FEWEST, int(self._seconds / max(last, 1e-6)))
             self._steps = min(wanted, state.max_steps - self._warm_up)
+            if self._worst:
+                self._watched = Busy(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+        elif self._watched and state.global_step == self._warm_up + self._steps:
+            self._busy = self._watched.share()
         control.should_evaluate = state.global_step == self._warm_up + self._steps
         control.should_save = False
 

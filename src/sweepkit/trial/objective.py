@@ -27,6 +27,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 from sweepkit.study.errors import FOREIGN, FULL_DISK, InputError, TrialFailed, TrialInterrupted
 from sweepkit.study.files import describe, first_line, text_of
+from sweepkit.study.gpus import gpus_here
 from sweepkit.study.paths import LAST_NEW
 from sweepkit.study.secrets import hide
 from sweepkit.study.study import StudyData, Values
@@ -55,6 +56,8 @@ def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingA
     """Return the trial's TrainingArguments, with the micro-batch divided as the spec says; one process shards nothing."""
     own = {"output_dir": str(Path(spec.directory) / LAST_NEW), "report_to": "none"}
     arguments = {**DEFAULTS, **values.training, **own}
+    if not arguments.get("use_cpu"):
+        _find_gpus()
     if spec.ranks == 1:
         arguments = {name: value for name, value in arguments.items() if name not in SHARDS}
     elif not torch.accelerator.is_available():
@@ -68,6 +71,14 @@ def training_arguments(task: Task, spec: TrialSpec, values: Values) -> TrainingA
         # accelerate looks for FSDP on accelerators only, by this word; sharding itself is torch's, which also knows gloo.
         training.distributed_state.distributed_type = DistributedType.MULTI_GPU
     return training
+
+
+def _find_gpus() -> None:
+    """Refuse to train on the CPU, or on fewer GPUs, what was given GPUs that torch does not find."""
+    given = gpus_here() if "CUDA_VISIBLE_DEVICES" in os.environ else ()
+    if len(given) > (found := torch.cuda.device_count()):
+        missing = f"CUDA_VISIBLE_DEVICES is {','.join(given)} here, and torch {torch.__version__} finds {found} GPU(s)"
+        raise InputError(f"{missing}; name GPUs that are there, or set backend.gpus_per_trial: 0 to train on CPUs")
 
 
 def build_model(task: Task, values: Values) -> Any:

@@ -84,6 +84,8 @@ class TrialSpec:
     """Replaces ``training.seed`` (confirmation runs, ``seed_per_trial``)."""
     devices: tuple[str, ...] = ()
     """GPU ids for CUDA_VISIBLE_DEVICES; empty for none."""
+    gpus: float = 0.0
+    """How many these are, one that is shared by its share."""
     threads: int = 1
     rank: int = 0
     ranks: int = 1

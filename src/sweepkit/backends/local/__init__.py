@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweepkit.backends import Session
 from sweepkit.backends.local.executor import Executor
-from sweepkit.backends.slots import Machine, describe, gpus_of, plan
+from sweepkit.backends.slots import Machine, Need, describe, explain, gpus_of, plan
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Reason
 
@@ -12,13 +12,17 @@ from sweepkit.trial.trial import Reason
 class LocalBackend:
     """Runs a session's trials on an executor; one without slots gets those that this machine has room for."""
 
-    def __init__(self, study: StudyData, executor: Executor, *, trial_memory_mb: float = 0.0) -> None:
+    def __init__(self, study: StudyData, executor: Executor, need: Need | None = None) -> None:
         self._executor = executor
+        need, why = need or Need(), ""
         if not executor.free:
-            executor.free.extend(plan(study.backend, Machine.here(), trial_memory_mb=trial_memory_mb))
+            machine = Machine.here()
+            executor.free.extend(plan(study.backend, machine, need))
+            why = explain(study.backend, machine, need)
+            executor.room = {gpu: known.free_mb for gpu, known in machine.known.items()} if why else {}
         self.slots = len(executor.free)
         self.gpus = gpus_of(executor.free)
-        self.description = describe(executor.free)
+        self.description = describe(executor.free) + (f" ({why})" if why else "")
 
     def drive(self, session: Session) -> None:
         """Run trials until there is nothing left to start and nothing running."""

@@ -9,15 +9,17 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sweepkit.backends.local.warm import PEACEFUL, START_SECONDS, Child, WarmProcess, lost
-from sweepkit.backends.slots import Slot
+from sweepkit.backends.slots import Slot, fit
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.files import write_whole
+from sweepkit.study.gpus import gpu_order, gpus_here, look
 from sweepkit.study.paths import CONSOLE, SPEC, rank_name
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Event, Finished, from_json
@@ -39,6 +41,8 @@ class Executor:
     def __init__(self, study: StudyData, slots: Sequence[Slot] = (), *, log: Path | None = None) -> None:
         self._study = study
         self.free = list(slots)
+        self.room: Mapping[str, float] = {}
+        """GPU → megabytes that its trials may share, where these were planned by what they need."""
         self._log = log or study.place.warm_log
         self._seconds = (study.budget.trial_hours or math.inf) * 3600
         self._running: dict[int, _Running] = {}
@@ -94,13 +98,23 @@ class Executor:
         self.wait_ready()
         # As many as cores, where each counts twice: a thread too many spins while it waits.
         threads = max(1, (os.cpu_count() or 1) // 2)
-        child = self._do({"job": job, "console": str(console), "threads": threads, **request})
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(self._devices), **gpu_order()}
+        base = {"job": job, "console": str(console), "threads": threads, "environment": environment}
+        child = self._do({**base, **request})
         while child.exit is None:
             self._turn(1.0)
         self._forget(child)
         if child.answer is None:
             raise StudyFailed(f"{job} ended with {lost(-1, child, 0.0).cause} (log: {console})")
         return child.answer
+
+    @cached_property
+    def _devices(self) -> Sequence[str]:
+        """GPUs of a job: as many as a process of a trial gets, those with most memory free."""
+        backend, gpus = self._study.backend, gpus_here()
+        known = look(gpus) if gpus else {}
+        gpus = tuple(sorted(gpus, key=lambda gpu: -known[gpu].free_mb if gpu in known else 0.0))
+        return gpus[: math.ceil(backend.gpus(found=bool(gpus)) / backend.ranks_per_trial)]
 
     def preload(self, modules: list[str]) -> None:
         """Let the warm process import modules that a child turned out to need."""
@@ -114,7 +128,9 @@ class Executor:
         slot = self.free.pop(0)
         folder = Path(spec.directory)
         folder.mkdir(parents=True, exist_ok=True)
-        spec = replace(spec, devices=slot.devices, threads=slot.threads, ranks=slot.ranks)
+        slots = [slot, *self.free, *(other.slot for other in self._running.values())]
+        gpus = sum(1 / sum(device in other.devices for other in slots) for device in slot.devices)
+        spec = replace(spec, devices=slot.devices, gpus=gpus, threads=slot.threads, ranks=slot.ranks)
         running = self._running[spec.number] = _Running(spec.number, slot, time.monotonic())
         running.deadline = running.began + self._seconds
         sharing = [other for other in self._running.values() if {*other.slot.devices} & {*slot.devices}]
@@ -253,9 +269,11 @@ class Executor:
             self._forget(child)
         del self._running[running.number]
         ended = replace(running.verdict(time.monotonic() - running.began), neighbours=running.neighbours)
-        slots = [*self.free, *(other.slot for other in self._running.values())]
-        crowded = ended.ending == Ending.infeasible and running.neighbours > 0
-        if not crowded or not any({*slot.devices} & {*running.slot.devices} for slot in slots):
+        here, slots = {*running.slot.devices}, [*self.free, *(other.slot for other in self._running.values())]
+        others = sum(bool(here & {*slot.devices}) for slot in slots)
+        fits = min((fit(self.room[gpu], ended.peak_memory_mb) for gpu in here & self.room.keys()), default=math.inf)
+        crowded = others >= fits or (ended.ending == Ending.infeasible and running.neighbours > 0)
+        if not (others and crowded):
             self.free.append(running.slot)  # else one trial fewer runs there from now on
         return ended
 

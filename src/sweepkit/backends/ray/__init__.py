@@ -46,7 +46,7 @@ from sweepkit.backends.ray import private
 from sweepkit.backends.ray.actor import Actor, Mailbox
 from sweepkit.backends.ray.files import DriverFiles, make_scratch
 from sweepkit.backends.ray.tuning import SessionCallback, SessionSearcher, WarmScheduler
-from sweepkit.backends.slots import Machine, Slot, plan
+from sweepkit.backends.slots import Machine, Need, Slot, plan
 from sweepkit.study.errors import InputError, StudyFailed
 from sweepkit.study.files import first_line, remove
 from sweepkit.study.garbage import without_collection
@@ -59,11 +59,11 @@ class RayBackend:
     slots = 0
     description = ""
 
-    def __init__(self, study: StudyData, executor: Executor | None = None, *, trial_memory_mb: float = 0.0) -> None:
+    def __init__(self, study: StudyData, executor: Executor | None = None, need: Need | None = None) -> None:
         """``executor`` is of no use here: each actor has a warm process of its own."""
         self._study = study
         self.gpus = study.backend.gpus(found=True)
-        self._memory_mb = trial_memory_mb
+        self._need = need or Need()
 
     def drive(self, session: Session) -> None:
         """Run trials until there is nothing left to start and nothing running.
@@ -192,9 +192,15 @@ class RayBackend:
         """Return what one trial gets and how many run at once on the whole cluster."""
         resources = [node["Resources"] for node in _nodes()]
         cores = [int(there.get("CPU", 0)) for there in resources]
-        gpus = tuple(str(index) for index in range(sum(int(there.get("GPU", 0)) for there in resources)))
+        each = [int(there.get("GPU", 0)) for there in resources]
+        size = max(1, int(self._study.backend.gpus(found=any(each))))
+        if sum(each) >= size > max(each):
+            raise InputError(
+                f"backend.gpus_per_trial: {size} asked for, no node of the cluster has more than {max(each)}"
+            )
+        gpus = tuple(str(index) for index in range(sum(there - there % size for there in each)))
         memory = sum(float(there.get("memory", 0)) for there in resources) / 1e6
-        slots = plan(self._study.backend, Machine(gpus, max(1, sum(cores)), memory), trial_memory_mb=self._memory_mb)
+        slots = plan(self._study.backend, Machine(gpus, max(1, sum(cores)), memory), self._need)
         slot = slots[0]
         fits = max(1, min((count for count in cores if count), default=1) // slot.ranks)
         return Slot(slot.devices, min(slot.threads, fits), slot.ranks), len(slots)

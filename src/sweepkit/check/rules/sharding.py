@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sweepkit.study.backends import gpus_here
 from sweepkit.study.errors import Problem
+from sweepkit.study.gpus import gpus_here
 from sweepkit.study.parameters import Choice
 from sweepkit.study.space import visit
 from sweepkit.study.study import StudyData

@@ -17,9 +17,10 @@ from sweepkit.check.rules.names import Consumers, models_of
 from sweepkit.check.rules.sharding import check_sharding, find_unsharded
 from sweepkit.check.rules.values import mismatch
 from sweepkit.study import messages
-from sweepkit.study.backends import backends_with, gpus_here
+from sweepkit.study.backends import backends_with
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
 from sweepkit.study.files import exists
+from sweepkit.study.gpus import gpus_here
 from sweepkit.study.names import parts
 from sweepkit.study.paths import project_root
 from sweepkit.study.space import visit

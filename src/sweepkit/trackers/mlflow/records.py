@@ -190,7 +190,7 @@ def gpus(study: StudyData, folder: Path, device: str) -> float:
     if isinstance(share, float) and 0 < share < 1:
         return share
     spec = read_spec(folder)
-    return float(len(spec.devices) or 1) if spec else 0.0
+    return spec.gpus or float(len(spec.devices) or 1) if spec else 0.0
 
 
 def milliseconds(seconds: float) -> int:

@@ -1,0 +1,117 @@
+"""What a trial needs of a GPU is looked at before the first one starts, where that decides how many share it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from making import toy_study
+from sweepkit.backends import slots
+from sweepkit.backends.slots import Machine, Need, Slot
+from sweepkit.cli.plan import gpus
+from sweepkit.driver import probe
+from sweepkit.driver.forecast import Largest
+from sweepkit.driver.prepare import Prepared
+from sweepkit.study.errors import StudyFailed
+from sweepkit.study.gpus import Gpu
+
+KNOWN = {"0": Gpu(24e3, 2e3), "1": Gpu(24e3, 24e3)}
+TWO = Machine(("0", "1"), 8, 64e3, KNOWN)
+PREPARED = Prepared(peak_memory_mb=300.0)
+SLOW = "train_runtime is a goal, and trials that share a GPU slow each other down"
+
+
+class Idle:
+    """An executor that starts nothing."""
+
+    def __init__(self) -> None:
+        self.free: list[Slot] = []
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Return on which GPUs the largest configuration was measured: a stand-in finds 900 MB and a busy quarter of the time."""
+    asked: list[tuple[str, ...]] = []
+
+    def measure(bench: Any, known: Any) -> Largest:
+        asked.append(bench._executor.free[0].devices)
+        return Largest(hyperparameters={}, peak_memory_mb=900.0, busy=0.25)
+
+    monkeypatch.setattr(probe._Bench, "measure_largest", measure)
+    return asked
+
+
+def look(project: Path, monkeypatch: pytest.MonkeyPatch, machine: Machine = TWO, **keys: Any) -> Need:
+    study, executor = toy_study(project, **keys), Idle()
+    study.place.folder.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(Machine, "here", lambda: machine)
+    need = probe.look(study, {}, executor, PREPARED)  # type: ignore[arg-type]  # it stands for an executor
+    assert executor.free == []
+    return need
+
+
+def test_the_largest_configuration_is_measured_on_the_gpu_with_most_room(
+    project: Path, monkeypatch: pytest.MonkeyPatch, measured: list[tuple[str, ...]]
+) -> None:
+    assert look(project, monkeypatch) == Need(900.0, 0.25)
+    assert measured == [("1",)]
+
+
+@pytest.mark.parametrize(
+    ("machine", "keys", "need"),
+    [
+        (Machine((), 8, 64e3), {}, Need(300.0)),
+        (Machine(("MIG-1",), 8, 64e3), {}, Need(300.0)),
+        (TWO, {"backend": {"gpus_per_trial": 0.5}}, Need(300.0)),
+        (TWO, {"backend": {"gpus_per_trial": 0}}, Need(300.0)),
+        (TWO, {"backend": {"ranks_per_trial": 2}}, Need(300.0)),
+        (
+            TWO,
+            {"objective": {"metrics": [{"metric": "train_runtime"}, {"metric": "eval_loss", "direction": "minimize"}]}},
+            Need(300.0, None, SLOW),
+        ),
+    ],
+)
+def test_nothing_is_measured_where_it_decides_nothing(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    measured: list[tuple[str, ...]],
+    machine: Machine,
+    keys: dict[str, Any],
+    need: Need,
+) -> None:
+    assert look(project, monkeypatch, machine, **keys) == need
+    assert measured == []
+
+
+def test_a_configuration_that_cannot_be_measured_lets_each_trial_have_its_gpu(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(bench: Any, known: Any) -> Largest:
+        raise StudyFailed("the first steps ended as failed: RuntimeError: no")
+
+    monkeypatch.setattr(probe._Bench, "measure_largest", fail)
+    need = look(project, monkeypatch)
+    assert need.alone == "what a trial takes is not known, for the first steps ended as failed: RuntimeError: no"
+    largest = Largest(hyperparameters={}, peak_memory_mb=23e3, out_of_memory="out of memory: CUDA")
+    monkeypatch.setattr(probe._Bench, "measure_largest", lambda bench, known: largest)
+    assert look(project, monkeypatch) == Need(23e3, None, "the largest configuration runs out of memory")
+
+
+@pytest.mark.parametrize(
+    ("machine", "keys", "text"),
+    [
+        (Machine((), 8, 64e3), {}, ""),
+        (TWO, {}, "2 trials at a time, 1 GPU each; whether more share a GPU is measured before trial 0"),
+        (TWO, {"gpus_per_trial": 0.5}, "4 trials at a time, 2 to a GPU"),
+        (TWO, {"gpus_per_trial": 3}, "backend.gpus_per_trial: 3 asked for, this machine has 2"),
+        (Machine(("MIG-1",), 8, 64e3), {}, "1 trial at a time, 1 GPU each"),
+    ],
+)
+def test_check_says_what_a_trial_gets(
+    project: Path, monkeypatch: pytest.MonkeyPatch, machine: Machine, keys: dict[str, Any], text: str
+) -> None:
+    monkeypatch.setattr(slots.Machine, "here", lambda: machine)
+    assert gpus(toy_study(project, backend=keys)) == text
