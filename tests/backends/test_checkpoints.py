@@ -8,6 +8,7 @@ import pytest
 
 from sweepkit.backends.checkpoints import Checkpoints
 from sweepkit.study.damage import note, seal
+from sweepkit.study.errors import StudyFailed
 from sweepkit.study.paths import SEAL, Place
 
 MODEL = 1000
@@ -37,7 +38,14 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
 
 
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
 DAMAGE = {
+    "a bit": flip,
     "gone": Path.unlink,
     "empty": lambda file: file.write_bytes(b""),
     "cut": cut,
@@ -47,8 +55,15 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("how", DAMAGE)
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json", SEAL])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        (name, how)
+        for name in ("model.safetensors", "optimizer.pt", "trainer_state.json", SEAL)
+        for how in DAMAGE
+        if (name, how) != (SEAL, "a bit")  # of one of the others' checksums
+    ],
+)
 def test_a_checkpoint_that_is_not_as_it_was_written_is_set_aside_and_named(
     tmp_path: Path, name: str, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -88,6 +103,16 @@ def test_a_trial_goes_on_from_what_another_wrote_once_on_disk_and_stays_when_tha
         assert (path / "model.safetensors").samefile(donated)
     there.end(0, keeps_best=False)
     assert (path / "model.safetensors").stat().st_size == MODEL
+
+
+def test_a_damaged_checkpoint_is_not_handed_over(tmp_path: Path) -> None:
+    donated, own = (write(tmp_path, number, "last/checkpoint-8") for number in (0, 1))
+    seal(donated)
+    flip(donated / "model.safetensors")
+    there = checkpoints(tmp_path)
+    with pytest.raises(StudyFailed, match=r"^trial 0 has no checkpoint that trial 1 could continue from; run the same"):
+        there.adopt(1, 0)
+    assert there.resumable(1) == (own, 8)
 
 
 @pytest.mark.parametrize("part", ["last.new", "last"])

@@ -232,7 +232,7 @@ def test_a_pareto_optimal_checkpoint_that_the_disk_has_no_room_for_is_said_to_go
     study = toy_study(
         project,
         objective={"metrics": goals},
-        budget={"trials": 3, "disk_gb": 1e-6},
+        budget={"trials": 3, "disk_gb": 1e-7},
         checkpoints={"every": "never"},
         backend={"parallel": 1},
     )
@@ -245,7 +245,7 @@ def test_a_pareto_optimal_checkpoint_that_the_disk_has_no_room_for_is_said_to_go
 
     outcome = run(study, watch=Lines())
     gone = sorted(row.number for row in outcome.rows if row.checkpoint is None)
-    said = [f"dropped the checkpoint of Pareto-optimal trial {n}: budget.disk_gb is 1e-06" for n in gone]
+    said = [f"dropped the checkpoint of Pareto-optimal trial {n}: budget.disk_gb is 1e-07" for n in gone]
     assert len(gone) == 2
     assert sorted(set(Lines.heard) & set(said)) == said
 
@@ -296,7 +296,7 @@ def test_a_warm_process_that_still_imports_dies_with_its_driver(project: Path, t
     process = sweep("run", str(file), cwd=tmp_path, env={**os.environ, "SWEEPKIT_TEST_MARK": str(tmp_path)})
     driver = psutil.Process(process.pid)
     # torch is mapped some way into the imports, which take seconds more.
-    importing = lambda: [child for child in driver.children() if _maps(child, "libtorch")]  # noqa: E731
+    importing = lambda: [child for child in driver.children(recursive=True) if _maps(child, "libtorch")]  # noqa: E731
     wait_until(importing, 180, "the warm process imports torch")
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)

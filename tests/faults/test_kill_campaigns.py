@@ -40,7 +40,7 @@ EMPTY_SECONDS = 3.0
 """The first kill of a campaign in an empty folder comes within so many seconds."""
 START_SECONDS = 12.0
 """About how long a driver takes to its first trial."""
-NAMES = {"sweep trial": "trial", "sweep spare": "spare"}
+NAMES = {"sweep trial": "trial", "sweep spare": "spare", "sweep keeper": "keeper"}
 
 
 class Campaign:
@@ -109,7 +109,8 @@ class Campaign:
             return "driver"
         if role := NAMES.get(process.name()):
             return role
-        return "warm" if process.ppid() == self._driver.pid and "serve(" in " ".join(process.cmdline()) else "other"
+        above = process.parent()
+        return "warm" if above is not None and NAMES.get(above.name()) == "keeper" else "other"
 
     def wait_for_trial(self) -> None:
         """Return when a trial runs, or the driver has ended."""
@@ -134,7 +135,7 @@ class Campaign:
         self._last = role
         if role == "server":
             self._server_due = time.monotonic() + self._dice.uniform(0, 5)
-        if role in ("driver", "warm"):
+        if role in ("driver", "keeper", "warm"):
             self.wait(expected=-9 if role == "driver" else 1)
 
     def wait(self, expected: int) -> str:

@@ -131,26 +131,32 @@ def driver(project: Path, note: Path) -> tuple[psutil.Process, psutil.Process]:
         return process, psutil.Process(int(said.readline()))
 
 
-def test_nothing_of_a_trial_outlives_the_driver(project: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", ["driver", "driver and warm process"])
+def test_nothing_of_a_trial_outlives_the_driver(project: Path, tmp_path: Path, killed: str) -> None:
     driving, warm = driver(project, tmp_path / "left")
+    if killed != "driver":
+        warm.suspend()
+        warm.kill()
     driving.kill()
     driving.wait()
     wait_until(lambda: not left(tmp_path / "left") and not warm.is_running(), 5, "everything is gone")
 
 
-def test_what_a_killed_warm_process_left_is_ended_by_its_driver_or_by_the_next_one(
+def test_what_is_left_where_every_process_of_a_driver_was_killed_is_ended_by_the_next_one(
     project: Path, tmp_path: Path
 ) -> None:
     """Only what the trial started with an empty environment cannot be told from other people's processes."""
-    driving, warm = driver(project, tmp_path / "both")
-    warm.suspend()
-    for process in (driving, warm):
+    driving, warm = driver(project, tmp_path / "all")
+    keeper = warm.parent()
+    for process in (driving, warm, keeper):
+        process.suspend()
+    for process in (driving, warm, keeper):
         process.kill()
     driving.wait()
     wait_until(lambda: not warm.is_running())
-    assert len(left(tmp_path / "both")) >= 3
+    assert len(left(tmp_path / "all")) >= 3
     with Executor(toy_study(project), [Slot()]) as executor:
-        [bare] = left(tmp_path / "both")
+        [bare] = left(tmp_path / "all")
         bare.kill()
         note = tmp_path / "warm"
         executor.start(spec(project, 31, {"task.leaves": str(note), "task.hang": True}))
@@ -159,8 +165,7 @@ def test_what_a_killed_warm_process_left_is_ended_by_its_driver_or_by_the_next_o
         psutil.Process(executor.warm_pid).kill()
         with pytest.raises(StudyFailed, match="the warm process ended with status -9"):
             follow(executor)
-        [bare] = left(note)
-        bare.kill()
+        assert left(note) == []
 
 
 def test_a_check_that_is_killed_takes_the_process_that_imports_the_task_with_it(tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ SECRETS = [
     f"postgresql://ann:{S}@db/x",
     f"curl -u ann:{S} https://x",
     f"AccountKey={S}==;EndpointSuffix",
+    f"Endpoint=sb://x/;SharedAccessKey={S}=",
+    f"https://maps.googleapis.com/x?q=a&key={S}",
+    f"https://discord.com/api/webhooks/123456/{S}",
+    f"https://org.webhook.office.com/webhookb2/{S}@11111111/IncomingWebhook/{S}/x",
     f"client_secret={S}",
     f"Bearer {S}",
 ]
@@ -45,6 +49,7 @@ HARMLESS = [
     "https://huggingface.co/bert-base-uncased/resolve/main/config.json",
     "/home/ann/secret-project/data.csv",
     "tokens per second: 12345, --num-tokens 512, per_token_loss: 0.5",
+    "second_pass=forward first_pass: backward https://x.y/z?key=label&sort=1",
     "the token type ids are missing; tokenizer=bert-base",
     "git@github.com:org/repo.git at 3f2a9c1b7d8e9f0a1b2c3d4e5f60718293a4b5c6",
 ]
@@ -55,6 +60,20 @@ def test_a_secret_is_hidden_wherever_it_stands(text: str) -> None:
     hidden = scrub(text)
     assert S not in hidden and HIDDEN in hidden
     assert scrub(hidden) == hidden
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("SMTP_PASS", S), ("SSHPASS", S), ("KAGGLE_KEY", S), ("POSTGRES_PASSWORD", S), ("MYSQL_PWD", S)),
+        *(("DATABASE_URL", f"postgresql://db/x?user=ann&password={S}"), ("FEED", f"https://x.y/z?token={S}#top")),
+    ],
+)
+def test_a_variables_secret_is_hidden_where_it_stands_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert scrub(f"refused: {S}, sorry") == f"refused: {HIDDEN}, sorry"
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -18,7 +18,7 @@ from sweepkit.study.errors import DamagedFile, InputError
 from sweepkit.study.study import TaskSpec
 from sweepkit.tasks import by_value
 from sweepkit.tasks.load import load_task
-from sweepkit.tasks.prepared import about, digest, hold, load_prepared, mend, prepare
+from sweepkit.tasks.prepared import about, digest, hold, load_prepared, prepare
 from sweepkit.tasks.task import Task
 
 OWN_TASK = """
@@ -237,15 +237,16 @@ def test_damaged_data_is_named_and_prepared_again_and_whole_data_is_not(
     data = tmp_path / "data"
     whole, broken = (prepare(own(tmp_path, rows=rows), data) for rows in (4, 5))
     arrow = next((broken / "train").glob("*.arrow"))
-    arrow.write_bytes(arrow.read_bytes()[:-1])
-    files = {path.name for path in data.iterdir()}
-    mend(data)
+    content = bytearray(arrow.read_bytes())
+    content[len(content) // 2] ^= 1
+    arrow.write_bytes(content)
+    files, made = {path.name for path in data.iterdir()}, calls(tmp_path)
+    hold(own(tmp_path, rows=5), data)
+    assert [len(load_prepared(prepare(own(tmp_path, rows=rows), data))["train"]) for rows in (4, 5)] == [4, 5]
     assert [record.getMessage() for record in caplog.records] == [
         f"{arrow} is not as it was written; the data is prepared again"
     ]
-    assert {path.name for path in data.iterdir()} == files - {broken.name} | {f"{broken.name}.torn"}
-    made = calls(tmp_path)
-    assert [len(load_prepared(prepare(own(tmp_path, rows=rows), data))["train"]) for rows in (4, 5)] == [4, 5]
+    assert {path.name for path in data.iterdir()} == files | {f"{broken.name}.torn"}
     assert calls(tmp_path) == made + 1
     shutil.rmtree(whole / "train")
     with pytest.raises(DamagedFile, match="remove the folder, and the data is prepared again"):

@@ -95,12 +95,15 @@ class Checkpoints:
         remove(self.folder(number) / LAST)
 
     def adopt(self, number: int, donor: int) -> None:
-        """Replace a trial's resumable checkpoint by the donor's, stored once for both; the donor must have one.
+        """Replace a trial's resumable checkpoint by the donor's, stored once for both. Raises StudyFailed without one.
 
         Calling it again changes nothing, or completes a call that was cut off.
         """
         checkpoint, _ = self.resumable(donor)
-        assert checkpoint is not None
+        if checkpoint is None:
+            raise StudyFailed(
+                f"trial {donor} has no checkpoint that trial {number} could continue from; run the same command"
+            )
         last = self._place.trial(number) / LAST
         found = last / f"from-{donor}-{checkpoint.name}"
         if not found.exists():

@@ -59,6 +59,8 @@ def prepare(study: StudyData, known: Mapping[str, Any], executor: Executor, watc
     prepared = executor.job("prepare", console=console)
     if "error" in prepared:
         raise InputError(f"task: the data cannot be prepared: {prepared['error']} (log: {console})")
+    for note in prepared["notes"]:
+        watch.on_note(note)
     write_whole(study.place.data_json, json.dumps(prepared["about"]))
     splits = prepared["about"]["rows"]
     if study.confirm is not None and study.confirm.test == "once" and "test" not in splits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import signal
 import threading
@@ -34,13 +33,12 @@ from sweepkit.report.watch import Outcome, State, Status, Switch, Watcher, read_
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, set_aside
-from sweepkit.study.damage import LOG, name_files, note, put_aside
+from sweepkit.study.damage import name_files, note, noting, put_aside
 from sweepkit.study.errors import FULL_DISK, DamagedFile, StudyFailed
 from sweepkit.study.files import remove
 from sweepkit.study.identity import Identity, archive, identify, recorded_study, refuse_changed
 from sweepkit.study.locks import StudyLock, lock_owners
 from sweepkit.study.study import StudyData
-from sweepkit.tasks.prepared import mend
 from sweepkit.tasks.task import Task
 from sweepkit.trackers import Tracker, tracker_of
 from sweepkit.trackers.courier import Courier, prompt
@@ -106,7 +104,7 @@ class _Run:
         if study.backend.kind.here:
             plan(study.backend, Machine.here())  # raises for what this machine can never hold
         lock = StudyLock(study.place, shared=study.several_drivers)
-        with name_files(), _noting(self._watch), lock, ExitStack() as self._resources:
+        with name_files(), noting(self._watch.on_note), lock, ExitStack() as self._resources:
             self._claim(fresh)
             self._spent = self._left_nothing()
             if not self._spent:
@@ -127,7 +125,6 @@ class _Run:
         refuse_changed(place, self._study)  # identify() asks again; here, before a warm process is waited for
         if len(lock_owners(place)) == 1:
             remove(place.scratch)
-        mend(place.data)
         if self._study.confirm is not None and self._study.confirm.test == "once":
             read_test(place)  # a damaged record is refused now, not after the confirmation
         try:
@@ -307,27 +304,6 @@ class _Idle:
     def drive(self, session: Session) -> None:
         """Let the session find that there is nothing left, and say why."""
         session.next()
-
-
-class _Noting(logging.Handler):
-    def __init__(self, watch: Watcher) -> None:
-        super().__init__(logging.WARNING)
-        self._watch = watch
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._watch.on_note(record.getMessage())
-
-
-@contextmanager
-def _noting(watch: Watcher) -> Iterator[None]:
-    """Show what is said of damaged files among the run's own notes."""
-    note.cache_clear()
-    handler = _Noting(watch)
-    LOG.addHandler(handler)
-    try:
-        yield
-    finally:
-        LOG.removeHandler(handler)
 
 
 @contextmanager

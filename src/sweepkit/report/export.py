@@ -24,10 +24,11 @@ import jinja2
 from sweepkit.report.answer import Answer
 from sweepkit.report.rows import endings
 from sweepkit.study import words
+from sweepkit.study.damage import refuse_damaged
 from sweepkit.study.errors import InputError, StudyNotFound
 from sweepkit.study.files import jsonable
 from sweepkit.study.objective import COSTS, Goal
-from sweepkit.study.paths import ARGUMENTS, BEST, TASK
+from sweepkit.study.paths import ARGUMENTS, BEST, SEAL, TASK
 from sweepkit.study.secrets import hide, lost, scrub
 from sweepkit.study.study import StudyData, Values
 from sweepkit.tasks.arguments import SWEEPKIT_DEFAULTS
@@ -62,7 +63,7 @@ def export(study: StudyData, rows: Sequence[Trial], row: Trial, folder: Path) ->
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        shutil.copytree(best.resolve(), scratch / "model", ignore=shutil.ignore_patterns(ARGUMENTS))
+        _copy_model(best, scratch / "model")
         written = [scratch / "model", *_write(_Exported(study, rows, row), scratch)]
         scratch.chmod(0o755)
         if folder.exists():
@@ -85,9 +86,14 @@ def publishable(study: StudyData, rows: Sequence[Trial], row: Trial, folder: Pat
     """Write what the Hub shows of a trial's model, called ``name`` there: its files, the card and the hyperparameters."""
     _refuse_schedule("--push", study, row)
     exported = _Exported(study, rows, row)
-    shutil.copytree(study.place.trial(row.number) / BEST, folder, ignore=shutil.ignore_patterns(ARGUMENTS))
+    _copy_model(study.place.trial(row.number) / BEST, folder)
     (folder / "README.md").write_text(scrub(_card(exported, hub=name)))
     (folder / "hyperparameters.yaml").write_text(scrub(_hyperparameters(exported)))
+
+
+def _copy_model(best: Path, folder: Path) -> None:
+    refuse_damaged(best)
+    shutil.copytree(best.resolve(), folder, ignore=shutil.ignore_patterns(ARGUMENTS, SEAL))
 
 
 @dataclass(frozen=True)

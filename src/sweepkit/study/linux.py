@@ -21,7 +21,7 @@ def adopt_orphans(adopt: bool = True) -> None:
 
 
 def die_with_parent(by: int = signal.SIGKILL) -> None:
-    """Have this process get a signal when its parent ends, even after an exec; 0 undoes it."""
+    """Have this process get a signal when its parent ends, even after an exec."""
     _prctl(_PR_SET_PDEATHSIG, by)
 
 

@@ -42,7 +42,7 @@ BEST_NEW, BEST_OLD, LAST_NEW = f"{BEST}.new", f"{BEST}.old", f"{LAST}.new"
 CHECKPOINTS = (BEST, BEST_NEW, BEST_OLD, LAST, LAST_NEW)
 """Every folder of checkpoints that a trial's folder may hold."""
 SEAL = "seal.json"
-"""In a resumable checkpoint and in prepared data: the size and checksum of every file."""
+"""In a checkpoint and in prepared data: the checksum of every file."""
 TORN = ".torn"
 """Suffix of a folder or file that was damaged and set aside; a log's is ``.damaged-`` and the time."""
 MEASURED = "measured.json"

@@ -25,7 +25,7 @@ ADDRESSES = ("storage", "uri")
 _NAME = (
     r"(?:[\w.-]*[_.-])?(?:(?:pg|my|db)?(?:password|passwd|passphrase|pwd)"
     r"|(?:access|auth|client|refresh|api|hub|hf)?(?:token|secret)"
-    r"|(?:api|access|secret|private|account|auth)[_-]?key|credentials?|authorization)(?:[_-](?:id|key|value))?"
+    r"|(?:api|(?:shared[_-]?)?access|secret|private|account|auth)[_-]?key|credentials?|authorization)(?:[_-](?:id|key|value))?"
 )
 _HARMLESS = re.compile(
     r"(?i)(?:pad|eos|bos|unk|sep|cls|mask|sot|start|end|stop|special|image|audio|video|decoder_start|forced)[_-]token"
@@ -48,18 +48,22 @@ _URL_TOKEN = re.compile(
 )
 _ADDRESS = re.compile(r"(?P<start>://[^/@:]*):(?P<password>.*)@")
 _URL_SIGNATURE = re.compile(
-    r"(?i)(?P<start>[?&](?:sig|signature|x-(?:amz|goog)-(?:signature|credential|security-token))=)[^\s&\"']+"
+    r"(?i)(?P<start>[?&](?:sig|signature|x-(?:amz|goog)-(?:signature|credential|security-token)|key(?==[^\s&\"']{16,}))=)[^\s&\"']+"
 )
+_URL_QUERY = re.compile(r"[?&]([\w.-]+)=([^\s&\"'#]+)")
 _KNOWN = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|gh[opusr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|sk-[\w-]{16,}|A[KS]IA[0-9A-Z]{16}"
     r"|[rs]k_(?:live|test)_\w{16,}|npm_\w{20,}|r8_\w{20,}|dckr_pat_[\w-]{16,}|SG\.[\w-]{16,}\.[\w-]{16,}|ya29\.[\w-]{20,}"
     r"|AIza[\w-]{30,}|xox[abprs]-[\w-]{10,}|xapp-[\w-]{10,}|(?<=hooks\.slack\.com/services/)[\w/-]{10,}"
+    r"|(?<=/api/webhooks/)\d+/[\w-]{10,}|(?<=office\.com/webhookb2/)[\w@/-]{10,}"
     r"|dapi[0-9a-f]{32}|pypi-[\w-]{16,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{5,})"
 )
 """Keys that a service makes in a format of its own; the prefixes are those that the services document."""
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{12,}")
 _BLOCK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _VARIABLE = re.compile(rf"(?i)\A{_NAME}\Z")
+_VARIABLE_ALONE = re.compile(r"(?i)(?:_|\bssh|\bdb)pass\Z")
+"""Of the environment alone: in a text, ``second_pass=`` is no password."""
 
 
 _learned: dict[str, str] = {}
@@ -194,7 +198,8 @@ def secret_name(name: str) -> bool:
 def of_url(text: str) -> set[str]:
     """Return the passwords and tokens in the URLs of a text, as written and percent-decoded."""
     found = {match["password"] for match in _URL_PASSWORD.finditer(text)}
-    return _words(found | {match["token"] for match in _URL_TOKEN.finditer(text)})
+    queried = {value for name, value in _URL_QUERY.findall(text) if secret_name(name)}
+    return _words(found | queried | {match["token"] for match in _URL_TOKEN.finditer(text)})
 
 
 def _words(secrets: Iterable[str]) -> set[str]:
@@ -218,7 +223,7 @@ def of_environment(environment: Mapping[str, str]) -> dict[str, str]:
         value: name
         for name, value in environment.items()
         if name != "PWD"  # the shell's current folder
-        and (secret_name(name) or (name.upper().endswith("_KEY") and len(value) >= 16))
+        and (secret_name(name) or _VARIABLE_ALONE.search(name) or (name.upper().endswith("_KEY") and len(value) >= 16))
     }
     return {secret: name for secret, name in found.items() if not _plain(secret)}
 

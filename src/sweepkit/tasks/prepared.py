@@ -20,7 +20,7 @@ from sweepkit.study import modules
 from sweepkit.study.damage import find_damage, note, put_aside, read_json, seal
 from sweepkit.study.errors import DamagedFile, InputError, SweepError
 from sweepkit.study.files import describe
-from sweepkit.study.paths import ABOUT, TORN
+from sweepkit.study.paths import ABOUT
 from sweepkit.tasks import by_value
 from sweepkit.tasks.private import temporary_files_in
 from sweepkit.tasks.task import Task
@@ -37,16 +37,19 @@ def prepare(task: Task, folder: Path) -> Path:
     """Return the folder of the task's prepared splits, running ``data()`` if it does not exist, and open them.
 
     Its name in ``folder`` is the task's :func:`digest`. One process prepares while others wait for it; a killed one
-    leaves nothing that a later one would take for prepared data. Streamed training rows are not stored: ``data()`` then
-    runs once more, for them. Raises InputError.
+    leaves nothing that a later one would take for prepared data, and what is not as it was written is set aside. Streamed
+    training rows are not stored: ``data()`` then runs once more, for them. Raises InputError.
     """
     from filelock import FileLock
 
     place = folder / digest(task)
-    if not place.is_dir():
+    if place not in _held and not _is_whole(place):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(place.with_name(f"{place.name}.lock")):
-            if not place.is_dir():
+            if not _is_whole(place):
+                if name := place.is_dir() and find_damage(place):
+                    note(f"{place / name} is not as it was written; the data is prepared again")
+                    put_aside(place)
                 for scratch in folder.glob(f".{place.name}-*"):
                     shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed in the middle
                 _write(task, place)
@@ -63,14 +66,6 @@ def prepare_apart(task: Task) -> None:
         task._splits = _stored(task)
 
 
-def mend(folder: Path) -> None:
-    """Set aside what is damaged of the prepared data in ``folder``, so that it is prepared again."""
-    for place in sorted(folder.glob("[!.]*")):
-        if place.is_dir() and not place.name.endswith(TORN) and (name := find_damage(place)):
-            note(f"{place / name} is not as it was written; the data is prepared again")
-            put_aside(place)
-
-
 _held: dict[Path, DatasetDict] = {}
 """Open splits, shared with all processes forked from this one."""
 
@@ -78,8 +73,12 @@ _held: dict[Path, DatasetDict] = {}
 def hold(task: Task, folder: Path) -> None:
     """Open the task's splits, if they are prepared, for all processes forked from this one."""
     place = folder / digest(task)
-    if place.is_dir():
+    if _is_whole(place):
         _held[place] = load_prepared(place)
+
+
+def _is_whole(place: Path) -> bool:
+    return place.is_dir() and not find_damage(place)
 
 
 def load_prepared(path: Path) -> DatasetDict:

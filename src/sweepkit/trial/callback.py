@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sweepkit.study.damage import seal, settle
+from sweepkit.study.damage import seal
 from sweepkit.study.errors import TrialFailed, TrialInterrupted
 from sweepkit.study.files import make_own, remove
 from sweepkit.study.objective import COSTS
-from sweepkit.study.paths import BEST, BEST_NEW, BEST_OLD, LAST
+from sweepkit.study.paths import ARGUMENTS, BEST, BEST_NEW, BEST_OLD, LAST
 from sweepkit.study.study import StudyData
 from sweepkit.trial.costs import Costs
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Logged
@@ -220,7 +220,8 @@ class TrialCallback(TrainerCallback):
         sharded = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
         if sharded and not any(new.glob("*.safetensors")):
             raise TrialFailed("the sharded model was not saved whole: best/ would have no weights")
-        settle(new)
+        (new / ARGUMENTS).unlink(missing_ok=True)
+        seal(new)
         remove(old)
         if os.path.lexists(best):
             os.rename(best, old)

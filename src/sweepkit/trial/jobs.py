@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sweepkit.study.damage import noting
 from sweepkit.study.errors import FOREIGN
 from sweepkit.study.files import describe
 from sweepkit.study.study import StudyData
@@ -104,15 +105,17 @@ def _measure(study: StudyData, request: Mapping[str, Any], sock: socket.socket) 
 
 
 def _prepare(study: StudyData, request: Mapping[str, Any], sock: socket.socket) -> None:
-    """Prepare the data for task ``options``; the answer is one JSON line with ``folder`` and ``about``, or ``error``."""
+    """Prepare the data for task ``options``; the JSON line in answer has ``folder``, ``about`` and ``notes``, or ``error``."""
     from sweepkit.tasks.load import task_of
     from sweepkit.tasks.prepared import about, prepare
 
     def answer() -> dict[str, Any]:
         options = request.get("options", {})
         task = task_of(study, options)
-        folder = prepare(task, study.place.data)
-        return {"folder": str(folder), "about": about(folder)}
+        notes: list[str] = []
+        with noting(notes.append):
+            folder = prepare(task, study.place.data)
+        return {"folder": str(folder), "about": about(folder), "notes": notes}
 
     _answer(sock, answer)
 

@@ -25,6 +25,7 @@ from accelerate import DistributedType
 from safetensors import safe_open
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from sweepkit.study.damage import refuse_damaged
 from sweepkit.study.errors import FOREIGN, FULL_DISK, InputError, TrialFailed, TrialInterrupted
 from sweepkit.study.files import describe, first_line, text_of
 from sweepkit.study.gpus import gpus_here
@@ -262,11 +263,17 @@ def evaluate_on_test(study: StudyData, spec: TrialSpec, model: str) -> dict[str,
     data = task.splits
     if "test" not in data:
         raise InputError(f"the data has no test split, only {', '.join(data)}")
-    load_weights(trainer, model)
+    load_best(trainer, Path(model))
     reported = trainer.evaluate(data["test"], metric_key_prefix="test")
     numbers = read(reported, ()).numbers.items()
     # TRL's Trainers begin what they add with eval_, whatever is evaluated.
     return {"metrics": {re.sub("^eval_", "test_", name): value for name, value in numbers}, "rows": len(data["test"])}
+
+
+def load_best(trainer: Trainer, folder: Path) -> None:
+    """Load the weights in a trial's ``best/`` folder. Raises DamagedFile where it is not as it was written."""
+    refuse_damaged(folder)
+    load_weights(trainer, str(folder))
 
 
 def load_best_model(study: StudyData, trial: Trial, checkpoint: Path) -> Any:
@@ -276,7 +283,7 @@ def load_best_model(study: StudyData, trial: Trial, checkpoint: Path) -> Any:
     with TemporaryDirectory(prefix="sweepkit-") as folder, _quiet():
         spec = TrialSpec(number=trial.number, hyperparameters=trial.params, directory=folder, drawn=trial.drawn)
         trainer = build_trainer(study, spec, task, values, None)
-        load_weights(trainer, str(checkpoint))
+        load_best(trainer, checkpoint)
     assert trainer.model is not None
     return trainer.model.eval()
 

@@ -19,8 +19,7 @@ from sweepkit.tasks.load import task_of
 from sweepkit.tasks.predictions import LABEL, test_on, unknown_classes
 from sweepkit.tasks.prepared import prepare, prepare_apart
 from sweepkit.tasks.task import Task
-from sweepkit.trial.objective import build_trainer
-from sweepkit.trial.private import load_weights
+from sweepkit.trial.objective import build_trainer, load_best
 from sweepkit.trial.reading import read as read_metrics
 from sweepkit.trial.trial import TrialSpec
 
@@ -43,7 +42,7 @@ def predict(study: StudyData, spec: TrialSpec, model: Path, output: Path, data: 
     else:
         task, rows, labelled = _with_file(study, values.task, task, data)
     trainer = build_trainer(study, spec, task, values, None)
-    load_weights(trainer, str(model))
+    load_best(trainer, model)
     columns, reported = task.predict(trainer, task.splits["test"])
     numbers = read_metrics(reported, ()).numbers if labelled else {}
     metrics = {re.sub("^eval_", "test_", name): value for name, value in numbers.items()}

@@ -22,8 +22,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,36 +72,56 @@ STACK = (
 SPARE = "sweep spare"
 """Name in ``top`` of a child without a job; with one it is ``sweep trial`` or the like."""
 
+KEEPER = "sweep keeper"
+"""Name in ``top`` of the warm process's parent."""
+
 
 def serve(fd: int) -> None:
     """Run the warm process until its driver ends or closes the control socket; then kill all it and its children started."""
     scrub_output()  # before any library keeps a stream of its own
-    linux.adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=fd)
     control.set_inheritable(False)
     began = time.monotonic()
     with control.makefile("rb", buffering=0) as lines:
         home = json.loads(lines.readline())
+    _leave_keeper(home["driver"], control)
     study = StudyData.model_validate_json(home["study"]).at(Path(home["home"]))
-    with (
-        _dying_with(home["driver"]),
-        without_collection(),
-    ):  # nothing that is imported is garbage, and looking for it takes a quarter of the time
+    with without_collection():  # nothing that is imported is garbage, and looking for it takes a quarter of the time
         failure = _warm(study)
-    _Server(control, study, home["driver"], time.monotonic() - began, failure).run()
+    _Server(control, study, time.monotonic() - began, failure).run()
 
 
-@contextmanager
-def _dying_with(driver: int) -> Iterator[None]:
-    """Let the kernel kill this process with its driver while it imports and cannot read the socket."""
-    linux.die_with_parent()
+def _leave_keeper(driver: int, control: socket.socket) -> None:
+    """Go on as a child of this process, which waits for its end or the driver's, ends all that is left and exits like it.
+
+    What a trial started, in whatever session and environment, is by then a child of the process that waits, also where the
+    driver and the warm process were killed together.
+    """
+    linux.adopt_orphans()
+    keeper, warm = os.getpid(), os.fork()
+    if warm == 0:
+        os.setsid()  # what is sent to its group spares the keeper
+        linux.adopt_orphans()
+        linux.die_with_parent()
+        if os.getppid() != keeper:
+            os._exit(1)
+        return
+    control.close()
+    linux.set_process(comm=KEEPER)
+    ends = [*linux.end_of(driver), *linux.end_of(warm)]
+    if ends and os.getppid() == driver:
+        _readable(*ends)
     if os.getppid() != driver:
-        os._exit(1)
-    try:
-        yield
-    finally:
-        linux.die_with_parent(0)
+        _kill({warm})
+    _, status = os.waitpid(warm, 0)
+    _end_children()
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        with suppress(OSError):  # SIGKILL has no handler
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
 
 
 def _warm(study: StudyData) -> str:
@@ -154,11 +174,9 @@ def _freeze() -> None:
 class _Server:
     """The loop of the warm process: one thread, never blocked by a child."""
 
-    def __init__(self, control: socket.socket, study: StudyData, driver: int, seconds: float, failure: str) -> None:
+    def __init__(self, control: socket.socket, study: StudyData, seconds: float, failure: str) -> None:
         self._control = control
         self._study = study
-        self._driver = driver
-        self._driver_ended = linux.end_of(driver)
         self._children: dict[int, tuple[int, Console]] = {}
         self._own = linux.children()
         self._oom_kills = linux.OomKills()
@@ -173,26 +191,21 @@ class _Server:
         self._send({"ready": seconds, "failure": failure, "pid": os.getpid()})
 
     def run(self) -> None:
-        """Fork on request, keep what children print and report exits until the driver ends or closes the socket."""
+        """Fork on request, keep what children print and report exits until the driver closes the socket."""
         while True:
             consoles = [console for _, console in self._children.values() if console.open]
-            readable = _readable(self._control, self._wakeup, *self._driver_ended, *consoles)
+            readable = _readable(self._control, self._wakeup, *consoles)
             for console in consoles:
                 if console in readable:
                     console.read()
             if self._wakeup in readable:
                 self._wakeup.recv(4096)
                 self._reap()
-            if (self._control in readable and not self._read()) or readable.intersection(self._driver_ended):
+            if self._control in readable and not self._read():
                 break
-        refused: set[int] = set()
-        while left := {*self._children, *linux.children()} - refused:
-            refused |= _kill(left)
-            for pid in left - refused:
-                with suppress(ChildProcessError):
-                    os.waitpid(pid, 0)
-                if pid in self._children:
-                    self._children.pop(pid)[1].close()
+        _end_children(self._children)
+        for _, console in self._children.values():
+            console.close()
         os._exit(0)
 
     def _read(self) -> bool:
@@ -216,14 +229,13 @@ class _Server:
 
     def _import(self, names: list[str]) -> None:
         before = linux.children()
-        with _dying_with(self._driver):
-            for name in names:
-                if name.partition(".")[0] in WARM_PACKAGES and name not in sys.modules:
-                    try:
-                        importlib.import_module(name)
-                    except Exception as error:  # noqa: BLE001  # the children import it themselves, as before
-                        sys.stderr.write(f"not preloaded: {name}: {error}\n")
-            _hold(self._study)
+        for name in names:
+            if name.partition(".")[0] in WARM_PACKAGES and name not in sys.modules:
+                try:
+                    importlib.import_module(name)
+                except Exception as error:  # noqa: BLE001  # the children import it themselves, as before
+                    sys.stderr.write(f"not preloaded: {name}: {error}\n")
+        _hold(self._study)
         self._own |= linux.children() - before
         _freeze()
 
@@ -306,6 +318,17 @@ def _kill(processes: set[int]) -> set[int]:
         except PermissionError:
             refused.add(pid)
     return refused
+
+
+def _end_children(known: Iterable[int] = ()) -> None:
+    """Kill this process's children, those it adopts meanwhile and those ``known`` included, until none is left."""
+    refused: set[int] = set()
+    while left := {*known, *linux.children()} - refused:
+        known = ()
+        refused |= _kill(left)
+        for pid in left - refused:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
 
 
 def _kill_group(pid: int) -> None:

@@ -74,7 +74,9 @@ class Executor:
     @property
     def warm_pid(self) -> int:
         """Process id of the warm process."""
-        return self._warm.process.pid
+        self.wait_ready()
+        assert self._ready is not None
+        return int(self._ready["pid"])
 
     def wait_ready(self) -> float:
         """Wait until the warm process has imported everything; return the seconds it took.
