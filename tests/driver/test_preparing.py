@@ -35,7 +35,7 @@ class _Built:
     def job(self, job: str, **_: Any) -> dict[str, Any]:
         self.asked.append(job)
         if job == "prepare":
-            return {"folder": self.data, "about": {"rows": {"train": 8, "validation": 8}}}
+            return {"folder": self.data, "about": {"rows": {"train": 8, "validation": 8}}, "notes": []}
         task = self._study.home / "task.py"
         return {
             "problems": self.problems,

@@ -459,6 +459,13 @@ def test_files_that_are_not_there_are_missed_before_anything_is_read(
         mine.data()
 
 
+def test_a_file_whose_name_looks_like_a_pattern_is_read(tmp_path: Path, tiny_bert: Path) -> None:
+    toys.tiny_csv(tmp_path / "messages[1]*.csv", 12)
+    toys.tiny_csv(tmp_path / "messages1.csv", 20)
+    splits = text_task(tmp_path, tiny_bert, data={"path": "messages[1]*.csv"}).data()
+    assert sum(map(len, splits.values())) == 12
+
+
 def test_a_model_field_that_does_not_exist_is_refused_with_the_nearest(tmp_path: Path, tiny_bert: Path) -> None:
     mine = classification(tmp_path, tiny_bert)
     assert mine.model_init(hidden_dropout_prob=0.3).config.hidden_dropout_prob == 0.3

@@ -18,7 +18,7 @@ from sweepkit.study.damage import find_damage
 from sweepkit.study.errors import TrialFailed
 from sweepkit.study.paths import SEAL
 from sweepkit.trial.callback import Diverged, TrialCallback
-from sweepkit.trial.events import Evaluated, Event
+from sweepkit.trial.events import Evaluated, Event, Logged
 from sweepkit.trial.reading import read
 from sweepkit.trial.trial import TrialSpec
 
@@ -126,6 +126,16 @@ def test_a_resumable_checkpoint_is_sealed_and_a_link_in_its_place_leads_nowhere(
     assert find_damage(path) == "optimizer.pt"
     assert [each.name for each in (tmp_path / "last").iterdir()] == ["checkpoint-8"]
     assert (elsewhere / "precious").is_dir()
+
+
+def test_a_metric_has_a_name_that_every_file_and_terminal_takes(tmp_path: Path) -> None:
+    name, sent = "eval_\ud800\x1b[31m\u202e", list[Event]()
+    assert list(read({name: 0.5}, ()).numbers) == ["eval_??[31m?"]
+    callback = made(tmp_path, "eval_loss", "eval_f1")
+    callback._line = SimpleNamespace(send=sent.append)  # type: ignore[assignment]  # all that logging needs
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    callback.on_log(arguments, TrainerState(), TrainerControl(), {"\ud800": 1.0})
+    assert [list(event.metrics) for event in sent if isinstance(event, Logged)] == [["?"]]
 
 
 def test_an_evaluation_has_one_reading() -> None:

@@ -19,6 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from sweepkit.cli import best, looking, running, writing
 from sweepkit.study.errors import StudyFileError, SweepError
+from sweepkit.study.files import printable
 from sweepkit.study.streams import scrub_output
 
 DEBUG = "SWEEPKIT_DEBUG"
@@ -149,4 +150,4 @@ def _print_error(error: Exception, text: str) -> None:
     if os.environ.get(DEBUG):
         traceback.print_exception(error)
     else:
-        typer.echo(text, err=True)
+        typer.echo("\n".join(map(printable, text.splitlines())), err=True)

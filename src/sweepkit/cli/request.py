@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from sweepkit.cli.studies import assignments
 from sweepkit.study import messages, words
 from sweepkit.study.errors import InputError, nearest
+from sweepkit.study.files import printable
 from sweepkit.study.paths import LONGEST_NAME, NAMING, is_name
 from sweepkit.tasks import references
 from sweepkit.tasks.data import SPLITS, DataSpec, count_skipped
@@ -66,7 +67,7 @@ class Request:
     def tell(self, what: str, text: str) -> None:
         """Say a decision, and keep it."""
         self.why[what] = text
-        self.say(f"{what:10}  {text}")
+        self.say(printable(f"{what:10}  {text}"))
 
     def source(self) -> dict[str, Any]:
         """Return ``task.data`` as the study file says it. Raises InputError."""

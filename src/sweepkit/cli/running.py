@@ -11,6 +11,7 @@ import typer
 from sweepkit.cli import studies
 from sweepkit.study.backends import BACKENDS, meanings
 from sweepkit.study.errors import InputError
+from sweepkit.study.files import printable
 
 if TYPE_CHECKING:
     from sweepkit.check import Checked
@@ -58,7 +59,7 @@ def run(
 
 def _say_at_once(what: str) -> None:
     """Print the first line before the slow imports."""
-    typer.echo(f"checking {what} …")
+    typer.echo(f"checking {printable(what)} …")
 
 
 def _run(checked: Checked, *, fresh: bool = False) -> NoReturn:

@@ -32,7 +32,7 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = PRIVATE, durabl
     draft = path.with_name(f"{path.name}.new")
     try:
         with os.fdopen(open_own(draft, os.O_WRONLY | os.O_TRUNC, mode), "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content.encode(errors="replace") if isinstance(content, str) else content)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
@@ -108,8 +108,13 @@ def first_line(message: str | BaseException) -> str:
     """
     text = text_of(message) if isinstance(message, BaseException) else message
     text = _ESCAPES.sub("", text.lstrip()[:_LOOKED_AT])
-    lines = ("".join(c if c.isprintable() else " " if c.isspace() else "?" for c in line) for line in text.splitlines())
+    lines = map(printable, text.splitlines())
     return scrub(next((line.strip() for line in lines if line.strip()), ""))[:500]
+
+
+def printable(text: str) -> str:
+    """Return the text with a space or ``?`` in the place of what a terminal or a file could not take as a character."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
 
 def cause_kind(cause: str) -> str:

@@ -49,11 +49,14 @@ def find(text: str, home: Path) -> Path:
 
 
 def find_all(texts: list[str], home: Path) -> list[Path]:
-    """Return the files behind paths and ``*`` patterns, each pattern's sorted by name. Raises InputError."""
+    """Return the files behind paths and ``*`` patterns, each pattern's sorted by name; a file's own name is no pattern.
+
+    Raises InputError.
+    """
     found: list[Path] = []
     for text in texts:
-        if any(mark in text for mark in "*?[") and not text.startswith(PACKAGE):
-            path = Path(text).expanduser()
+        path = Path(text).expanduser()
+        if any(mark in text for mark in "*?[") and not text.startswith(PACKAGE) and not exists(home / path):
             root = Path(path.anchor) if path.anchor else home
             pattern = path.relative_to(path.anchor) if path.anchor else path
             try:

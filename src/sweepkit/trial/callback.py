@@ -14,7 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from sweepkit.study.damage import seal
 from sweepkit.study.errors import TrialFailed, TrialInterrupted
-from sweepkit.study.files import make_own, remove
+from sweepkit.study.files import make_own, printable, remove
 from sweepkit.study.objective import COSTS
 from sweepkit.study.paths import ARGUMENTS, BEST, BEST_NEW, BEST_OLD, LAST
 from sweepkit.study.study import StudyData
@@ -241,5 +241,5 @@ class TrialCallback(TrainerCallback):
 
 def _training_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers among what the Trainer logs, without the epoch and evaluations."""
-    numbers = {name: as_number(value) for name, value in logs.items() if name not in NOT_METRICS}
+    numbers = {printable(name): as_number(value) for name, value in logs.items() if name not in NOT_METRICS}
     return {k: v for k, v in numbers.items() if v is not None and not k.startswith("eval_")}

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 from sweepkit.study.damage import refuse_damaged
 from sweepkit.study.errors import FOREIGN, FULL_DISK, InputError, TrialFailed, TrialInterrupted
-from sweepkit.study.files import describe, first_line, text_of
+from sweepkit.study.files import describe, first_line, printable, text_of
 from sweepkit.study.gpus import gpus_here
 from sweepkit.study.paths import LAST_NEW
 from sweepkit.study.secrets import hide
@@ -338,7 +338,7 @@ def _started(spec: TrialSpec, values: Values, trainer: Trainer, proved: list[str
         at=time.time(),
         attempt=spec.attempt,
         pid=os.getpid(),
-        host=socket.gethostname(),
+        host=printable(socket.gethostname()),
         device=",".join(spec.devices) or str(trainer.args.device),
         resumed=trainer.state.global_step,
         effective=hide(effective),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweepkit.study.errors import nearest
+from sweepkit.study.files import printable
 
 NOT_METRICS = frozenset({"epoch"})
 """What the Trainer adds to an evaluation that is not a metric."""
@@ -44,8 +45,8 @@ def read(metrics: Mapping[str, Any], goals: Iterable[str], costs: Mapping[str, A
     numbers: dict[str, float] = {}
     others: dict[str, str] = {}
     weighed = {name: value for name, value in (costs or {}).items() if name in wanted}
-    for name, value in {**metrics, **weighed}.items():
-        if name in NOT_METRICS:
+    for given, value in {**metrics, **weighed}.items():
+        if (name := printable(given)) in NOT_METRICS:
             continue
         number = as_number(value)
         if number is None:

@@ -164,12 +164,13 @@ class Store:
 
 
 def key(name: str) -> str:
-    """Return a name that MLflow accepts for a metric, a parameter or a tag.
+    """Return a name that MLflow accepts for a metric, a parameter or a tag; it takes none that a path would resolve otherwise.
 
-    >>> key("eval_f1@5//x")
-    'eval_f1_5/x'
+    >>> key("eval_f1@5//x"), key("a/../b/."), key("..")
+    ('eval_f1_5/x', 'a/b', '_')
     """
-    return re.sub(r"/+", "/", re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)).strip("/.")[:MAX_ENTITY_KEY_LENGTH]
+    parts = re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII).split("/")
+    return "/".join(part for part in parts if part.strip("."))[:MAX_ENTITY_KEY_LENGTH].strip("/.") or "_"
 
 
 def plain(name: str) -> str:
