@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweepkit.backends.slots import Machine, Need, Slot, describe, explain, gpus_of, plan, roomiest
+from sweepkit.backends.slots import Machine, Need, Slot, describe, explain, gpus_of, plan, roomiest, shares_gpus
 from sweepkit.study.errors import InputError
 from sweepkit.study.gpus import Gpu
 from sweepkit.study.study import BackendSpec
@@ -64,6 +64,12 @@ def test_memory_of_a_gpu_is_not_taken_for_the_machine_s() -> None:
     ("machine", "keys", "message"),
     [
         (LAPTOP, {"gpus_per_trial": 1}, "backend.gpus_per_trial: 1 asked for, this machine has 0"),
+        (
+            EIGHT,
+            {"ranks_per_trial": 9},
+            "backend.ranks_per_trial: 9 ranks have a GPU each, and this machine has 8; gpus_per_trial: 0 trains on CPUs",
+        ),
+        (Machine(("5",), 4, 16e3, wrong="GPU 5 is not there"), {}, "GPU 5 is not there"),
         (EIGHT, {"gpus_per_trial": 9}, "backend.gpus_per_trial: 9 asked for, this machine has 8"),
         (EIGHT, {"gpus_per_trial": 1.5}, "backend.gpus_per_trial: a fraction below 1 or a whole number, got 1.5"),
         (EIGHT, {"parallel": 9, "gpus_per_trial": 1}, "backend.parallel: 9 asked for, 8 GPU(s) hold 8 trials of 1 GPU"),
@@ -142,8 +148,11 @@ def test_a_gpu_is_shared_by_as_many_as_memory_compute_and_cores_allow(
 
 @pytest.mark.parametrize("keys", [{"gpus_per_trial": 1}, {"gpus_per_trial": 0.5}, {"ranks_per_trial": 2}])
 def test_what_the_study_says_and_trials_of_several_ranks_are_left_as_they_are(keys: dict[str, Any]) -> None:
-    assert plan(BackendSpec(**keys), gpus(24, 1), SMALL) == plan(BackendSpec(**keys), gpus(-1, -1), SMALL)
-    assert explain(BackendSpec(**keys), gpus(24, 1), SMALL) == ""
+    backend = BackendSpec(**keys)
+    assert plan(backend, gpus(24, 1), SMALL) == plan(backend, gpus(-1, -1), SMALL)
+    assert explain(backend, gpus(24, 24), SMALL) == ""
+    assert explain(backend, gpus(24, 1), SMALL) == "GPU 1: 1.0 GB of 24.0 GB are free", "others have the rest"
+    assert not shares_gpus(backend, gpus(24, 1)) and shares_gpus(BackendSpec(), gpus(24, 1))
 
 
 def test_trials_asked_for_are_spread_over_the_gpus_that_have_room() -> None:

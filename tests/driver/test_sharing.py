@@ -104,10 +104,14 @@ def test_a_configuration_that_cannot_be_measured_lets_each_trial_have_its_gpu(
     ("machine", "keys", "text"),
     [
         (Machine((), 8, 64e3), {}, ""),
-        (TWO, {}, "2 trials at a time, 1 GPU each; whether more share a GPU is measured before trial 0"),
-        (TWO, {"gpus_per_trial": 0.5}, "4 trials at a time, 2 to a GPU"),
+        (TWO, {}, "2 trials at a time, 1 GPU each; for how many a GPU has room is measured before trial 0"),
+        (TWO, {"gpus_per_trial": 0.5}, "4 trials at a time, 2 to a GPU; GPU 0: 2.0 GB of 24.0 GB are free"),
         (TWO, {"gpus_per_trial": 3}, "backend.gpus_per_trial: 3 asked for, this machine has 2"),
-        (Machine(("MIG-1",), 8, 64e3), {}, "1 trial at a time, 1 GPU each"),
+        (
+            Machine(("MIG-1",), 8, 64e3),
+            {},
+            "1 trial at a time, 1 GPU each; 1 trial on GPU MIG-1: its memory is not known",
+        ),
     ],
 )
 def test_check_says_what_a_trial_gets(

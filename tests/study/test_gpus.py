@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from making import wait_until
-from sweepkit.study.gpus import MIB, Busy, Gpu, gpu_order, gpus_here, look, mps_runs
+from sweepkit.study.gpus import MIB, Busy, Gpu, gpu_order, gpus_here, look, mps_runs, wrong_gpus
 
 Machine = Callable[..., None]
 
@@ -35,8 +35,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 LISTED = "GPU 0: NVIDIA A100 (UUID: GPU-aaaa)\nGPU 1: NVIDIA A100 (UUID: GPU-bbbb)\n"
 PARTITIONED = LISTED + "  MIG 1g.5gb Device 0: (UUID: MIG-1111)\n  MIG 2g.10gb Device 1: (UUID: MIG-2222)\n"
-EQUAL = "0, GPU-aaaa, A100, 40000, 39000, Default\n1, GPU-bbbb, A100, 40000, 1000, Exclusive_Process\n"
-UNEQUAL = "0, GPU-aaaa, T4, 16000, 15000, Default\n1, GPU-bbbb, A100, 40000, 39000, Default\n"
+EQUAL = "0, GPU-aaaa, A100, 40000, 39000, Default, Disabled\n1, GPU-bbbb, A100, 40000, 1000, Exclusive_Process, [N/A]\n"
+UNEQUAL = "0, GPU-aaaa, T4, 16000, 15000, Default, [N/A]\n1, GPU-bbbb, A100, 40000, 39000, Default, Disabled\n"
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,29 @@ def test_without_them_all_there_are_by_their_bus_and_a_partitioned_one_as_its_pa
     assert (gpus_here(), gpu_order()) == (ids, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
 
 
+@pytest.mark.parametrize(
+    ("visible", "listed", "wrong"),
+    [
+        ("1,0", LISTED, ""),
+        ("GPU-aa,MIG-2222,MIG-GPU-cccc/1/2", PARTITIONED, ""),
+        ("0,2", LISTED, "CUDA_VISIBLE_DEVICES: 2 is none of this machine's GPUs; nvidia-smi -L lists them"),
+        ("GPU-cccc", LISTED, "CUDA_VISIBLE_DEVICES: GPU-cccc is none of this machine's GPUs; nvidia-smi -L lists them"),
+        ("", LISTED, ""),
+        (None, LISTED, ""),
+        (None, "No devices\n", "nvidia-smi is installed, but finds no GPU"),
+        ("", "", ""),
+        ("5", "", ""),
+    ],
+)
+def test_gpus_that_are_not_there_are_named(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, visible: str | None, listed: str, wrong: str
+) -> None:
+    machine(listed)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert wrong_gpus() == wrong
+
+
 def test_memory_is_known_of_a_gpu_by_its_number_or_its_uuid(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(rows=EQUAL)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
@@ -75,8 +98,10 @@ def test_memory_is_known_of_a_gpu_by_its_number_or_its_uuid(machine: Machine, mo
     assert look(("1", "0")) == {"1": second, "0": first}
     assert look(("GPU-bb", "GPU-aaaa")) == {"GPU-bb": second, "GPU-aaaa": first}
     assert look(("MIG-1111", "GPU-", "7")) == {}
-    machine(rows="0, GPU-aaaa, GB10, [N/A], [N/A], Default\nwarning: something\n")
+    machine(rows="0, GPU-aaaa, GB10, [N/A], [N/A], Default, [N/A]\nwarning: something\n")
     assert look(("0",)) == {}
+    machine(rows="0, GPU-aaaa, A100, 40000, 39000, Default, Enabled\n")
+    assert look(("0",)) == {}, "a process gets a partition of it"
 
 
 def test_of_different_gpus_a_number_means_what_cuda_takes_it_for(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sweepkit.study import words
 from sweepkit.study.errors import InputError
-from sweepkit.study.gpus import Gpu, gpu_order, gpus_here, look, mps_runs
+from sweepkit.study.gpus import Gpu, gpu_order, gpus_here, look, mps_runs, wrong_gpus
 from sweepkit.study.study import BackendSpec
 
 FILLED = 0.9
@@ -78,12 +78,15 @@ class Machine:
     """GPU → what is known of it; those of which nothing is known are left out."""
     mps: bool = False
     """Whether NVIDIA's MPS daemon runs."""
+    wrong: str = ""
+    """What is wrong with the GPUs' ids; else empty."""
 
     @classmethod
     def here(cls) -> Machine:
         """Return this machine's GPUs, usable cores and available memory, within its control group's limits."""
-        gpus = gpus_here()
-        return cls(gpus, _cores(), _memory_mb(), look(gpus) if gpus else {}, bool(gpus) and mps_runs())
+        if not (gpus := gpus_here()):
+            return cls((), _cores(), _memory_mb())
+        return cls(gpus, _cores(), _memory_mb(), look(gpus), mps_runs(), wrong_gpus())
 
 
 def _cores() -> int:
@@ -145,9 +148,21 @@ def _count(backend: BackendSpec, machine: Machine, need: Need | None, most: int)
     return backend.parallel
 
 
+def shares_gpus(backend: BackendSpec, machine: Machine) -> bool:
+    """Whether what a trial takes decides how many share a GPU."""
+    return bool(_shares(backend, machine, Need()) and machine.known)
+
+
 def _refuse(backend: BackendSpec, machine: Machine) -> None:
     """Refuse what this machine does not have, whatever a trial takes, and to share a GPU that lets one process in."""
     gpus, ranks, cpus = backend.gpus(found=bool(machine.gpus)), backend.ranks_per_trial, _cpus(backend)
+    if gpus and machine.wrong:
+        raise InputError(machine.wrong)
+    if gpus > len(machine.gpus) and backend.gpus_per_trial == "auto":
+        there = (
+            f"{ranks} ranks have a GPU each, and this machine has {len(machine.gpus)}; gpus_per_trial: 0 trains on CPUs"
+        )
+        raise InputError(f"backend.ranks_per_trial: {there}")
     if gpus > len(machine.gpus):
         raise InputError(f"backend.gpus_per_trial: {gpus:g} asked for, this machine has {len(machine.gpus)}")
     if gpus > 1 and gpus != int(gpus):
@@ -202,7 +217,7 @@ def _share(gpu: Gpu | None, need: Need, cores: int, *, mps: bool) -> tuple[int, 
     if gpu is None or not need.memory_mb:
         what = "its memory" if gpu is None else "a trial's memory"
         return 1, need.alone or f"{what} is not known"
-    free = f"{words.size(1e6 * gpu.free_mb)} of {words.size(1e6 * gpu.total_mb)} are free"
+    free = _free(gpu)
     by_memory = fit(gpu.free_mb, need.memory_mb)
     if not by_memory and fit(gpu.total_mb, need.memory_mb):
         return 0, f"{free}, {takes}"
@@ -216,10 +231,21 @@ def _share(gpu: Gpu | None, need: Need, cores: int, *, mps: bool) -> tuple[int, 
     return max(1, min(by_memory, by_compute, cores)), why
 
 
+def _free(gpu: Gpu) -> str:
+    return f"{words.size(1e6 * gpu.free_mb)} of {words.size(1e6 * gpu.total_mb)} are free"
+
+
 def explain(backend: BackendSpec, machine: Machine, need: Need) -> str:
-    """Return how many trials share each GPU and why, GPUs that are alike together; empty where the study says it."""
+    """Return how many trials share each GPU and why, GPUs that are alike together.
+
+    Where the study says how many, name the GPUs of which others have taken most of the memory; empty where there are none.
+    """
     alike: dict[tuple[int, str], list[str]] = {}
-    for gpu, found in _shares(backend, machine, need).items():
+    shares = _shares(backend, machine, need)
+    if not shares and backend.gpus(found=True):
+        taken = {gpu: known for gpu, known in machine.known.items() if known.free_mb < known.total_mb / 2}
+        return "; ".join(f"GPU {gpu}: {_free(known)}" for gpu, known in taken.items())
+    for gpu, found in shares.items():
         alike.setdefault(found, []).append(gpu)
     return "; ".join(
         f"{words.plural(count, 'trial') if count else 'no trial'} on "

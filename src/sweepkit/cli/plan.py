@@ -79,8 +79,9 @@ def gpus(study: StudyData) -> str:
         text = slots.describe(slots.plan(study.backend, machine))
     except InputError as error:
         return str(error)
-    left_open = slots.explain(study.backend, machine, slots.Need())
-    return f"{text}; whether more share a GPU is measured before trial 0" if left_open and machine.known else text
+    if slots.shares_gpus(study.backend, machine):
+        return f"{text}; for how many a GPU has room is measured before trial 0"
+    return "; ".join(filter(None, [text, slots.explain(study.backend, machine, slots.Need())]))
 
 
 def disk(study: StudyData) -> str:

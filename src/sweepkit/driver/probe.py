@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from sweepkit.backends.local.executor import Executor
-from sweepkit.backends.slots import Machine, Need, explain, plan, roomiest
+from sweepkit.backends.slots import Machine, Need, explain, plan, roomiest, shares_gpus
 from sweepkit.check import Checked
 from sweepkit.driver.forecast import Forecast, Host, Largest, forecast, trials_of
 from sweepkit.driver.prepare import Prepared, prepare
@@ -64,7 +64,7 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
             watch.on_note(f"largest configuration: {words.settings(largest.hyperparameters) or 'all are alike'}")
             need = _need(study, largest, prepared)
             executor.free[:] = slots = plan(study.backend, machine, need)
-            shared = 0.0 if machine.gpus else psutil.Process(executor.warm_pid).memory_info().rss / 1e6
+            shared = 0.0 if slots[0].devices else psutil.Process(executor.warm_pid).memory_info().rss / 1e6
             chosen = spread(study, known, _count(study, len(slots)))
             count = f"{words.plural(len(chosen), 'configuration')}, {len(slots)} at a time"
             watch.on_note(f"measuring {count}: a few steps and an evaluation each …")
@@ -77,7 +77,7 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
         slots=len(slots),
         start_seconds=started,
         data_bytes=_data_bytes(study, known, {prepared.data, *bench.data}),
-        free_memory_mb=math.inf if machine.gpus else machine.memory_mb + shared,
+        free_memory_mb=math.inf if slots[0].devices else machine.memory_mb + shared,
         shared_memory_mb=shared,
         sharing=explain(study.backend, machine, need),
     )
@@ -87,7 +87,7 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
 def look(study: StudyData, known: Mapping[str, Any], executor: Executor, prepared: Prepared) -> Need:
     """Return what a trial needs. Where trials may share GPUs, train the first steps of the largest configuration for it."""
     machine, need = Machine.here(), Need(prepared.peak_memory_mb)
-    if not study.backend.kind.here or not machine.known or not explain(study.backend, machine, need):
+    if not study.backend.kind.here or not shares_gpus(study.backend, machine):
         return need
     if any(goal.metric == "train_runtime" for goal in study.objective.goals):
         return replace(need, alone="train_runtime is a goal, and trials that share a GPU slow each other down")

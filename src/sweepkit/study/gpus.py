@@ -36,7 +36,23 @@ def gpus_here() -> tuple[str, ...]:
     if visible is not None:
         ids = (part.strip() for part in visible.split(","))
         return tuple(dict.fromkeys(takewhile(re.compile(r"\d+|(GPU|MIG)-\S+").fullmatch, ids)))
-    return _listed(which("nvidia-smi"))
+    listed = _listed(which("nvidia-smi"))
+    return tuple(device for gpu, (_, *partitions) in listed.items() for device in partitions or [gpu])
+
+
+def wrong_gpus() -> str:
+    """Return what is wrong with the ids of :func:`gpus_here`, or why there are none where there should be; else empty.
+
+    What ``nvidia-smi`` does not list, CUDA ignores together with all after it.
+    """
+    listed = _listed(which("nvidia-smi"))
+    for gpu in gpus_here() if listed else ():
+        known = any(each.startswith(gpu) for uuids in listed.values() for each in uuids)
+        if gpu not in listed and not known and not gpu.startswith("MIG-GPU-"):
+            return f"CUDA_VISIBLE_DEVICES: {gpu} is none of this machine's GPUs; nvidia-smi -L lists them"
+    if which("nvidia-smi") and not listed and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        return "nvidia-smi is installed, but finds no GPU"
+    return ""
 
 
 def gpu_order() -> dict[str, str]:
@@ -45,13 +61,13 @@ def gpu_order() -> dict[str, str]:
 
 
 def look(ids: Iterable[str]) -> dict[str, Gpu]:
-    """Return id → GPU, without those of which nothing is known: a MIG device, or an index that may mean another GPU.
+    """Return id → GPU, without those of which nothing is known: a partitioned one, or an index that may mean another GPU.
 
     CUDA numbers different models by their speed unless CUDA_DEVICE_ORDER says otherwise, ``nvidia-smi`` by their bus.
     """
-    asked = "index,uuid,name,memory.total,memory.free,compute_mode"
+    asked = "index,uuid,name,memory.total,memory.free,compute_mode,mig.mode.current"
     rows = [line.split(", ") for line in _smi(f"--query-gpu={asked}", "--format=csv,noheader,nounits")]
-    rows = [row for row in rows if len(row) == 6]
+    rows = [row for row in rows if len(row) == 7]
     order = gpu_order().get("CUDA_DEVICE_ORDER", os.environ.get("CUDA_DEVICE_ORDER"))
     same_order = order == "PCI_BUS_ID" or len({row[2] for row in rows}) == 1
     found: dict[str, Gpu] = {}
@@ -59,8 +75,8 @@ def look(ids: Iterable[str]) -> dict[str, Gpu]:
         named = [
             row for row in rows if (same_order and row[0] == each) or (each[:4] == "GPU-" and row[1].startswith(each))
         ]
-        if len(named) == 1:
-            _, _, _, total, free, mode = named[0]
+        if len(named) == 1 and named[0][-1] != "Enabled":
+            total, free, mode = named[0][3:6]
             with suppress(ValueError):  # [N/A], where memory is shared with the machine
                 found[each] = Gpu(float(total) * MIB, float(free) * MIB, mode == "Exclusive_Process")
     return found
@@ -103,14 +119,16 @@ class Busy:
 
 
 @cache
-def _listed(program: str | None) -> tuple[str, ...]:
+def _listed(program: str | None) -> dict[str, list[str]]:
+    """Return number → UUIDs of the GPU and of its partitions."""
     found: dict[str, list[str]] = {}
     for line in _smi("-L") if program else ():
-        if line.startswith("GPU "):
-            found[line.removeprefix("GPU ").partition(":")[0]] = []
-        elif found and (partition := re.search(r"\(UUID: (MIG-\S+)\)", line)):
-            list(found.values())[-1].append(partition[1])
-    return tuple(device for gpu, partitions in found.items() for device in partitions or [gpu])
+        uuid = re.search(r"\(UUID: (\S+)\)", line)
+        if uuid and line.startswith("GPU "):
+            found[line.removeprefix("GPU ").partition(":")[0]] = [uuid[1]]
+        elif uuid and found:
+            list(found.values())[-1].append(uuid[1])
+    return found
 
 
 def _smi(*arguments: str) -> list[str]:

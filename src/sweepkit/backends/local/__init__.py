@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweepkit.backends import Session
 from sweepkit.backends.local.executor import Executor
-from sweepkit.backends.slots import Machine, Need, describe, explain, gpus_of, plan
+from sweepkit.backends.slots import Machine, Need, describe, explain, gpus_of, plan, shares_gpus
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Reason
 
@@ -19,7 +19,8 @@ class LocalBackend:
             machine = Machine.here()
             executor.free.extend(plan(study.backend, machine, need))
             why = explain(study.backend, machine, need)
-            executor.room = {gpu: known.free_mb for gpu, known in machine.known.items()} if why else {}
+            if shares_gpus(study.backend, machine):
+                executor.room = {gpu: known.free_mb for gpu, known in machine.known.items()}
         self.slots = len(executor.free)
         self.gpus = gpus_of(executor.free)
         self.description = describe(executor.free) + (f" ({why})" if why else "")

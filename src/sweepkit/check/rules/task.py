@@ -20,7 +20,7 @@ from sweepkit.study import messages
 from sweepkit.study.backends import backends_with
 from sweepkit.study.errors import InputError, MissingExtra, Problem, nearest
 from sweepkit.study.files import exists
-from sweepkit.study.gpus import gpus_here
+from sweepkit.study.gpus import gpus_here, wrong_gpus
 from sweepkit.study.names import parts
 from sweepkit.study.paths import project_root
 from sweepkit.study.space import visit
@@ -235,9 +235,13 @@ def find_shortages(study: StudyData) -> list[Problem]:
     if not study.backend.kind.here:
         return []
     gpus, here, found = study.backend.gpus_per_trial, gpus_here(), list[Problem]()
-    if isinstance(gpus, (int, float)) and gpus > len(here):
-        message = f"a trial needs {gpus:g}, this machine has {len(here) or 'no GPU'}; sweep run refuses the study here"
-        found.append(Problem("backend.gpus_per_trial", message))
+    if gpus != 0 and not study.training.get("use_cpu") and (wrong := wrong_gpus()):
+        found.append(
+            Problem("backend.gpus_per_trial", f"{wrong}; {'sweep run refuses it' if here else 'trials use CPUs'}")
+        )
+    if (needed := study.backend.gpus(found=bool(here))) > len(here):
+        there = f"this machine has {len(here) or 'no GPU'}; sweep run refuses the study here"
+        found.append(Problem("backend.gpus_per_trial", f"a trial needs {needed:g}, {there}"))
     found += find_unsharded(study)
     return found
 

@@ -186,11 +186,12 @@ def gpus(study: StudyData, folder: Path, device: str) -> float:
     """Return how many GPUs the trial held, a fraction where trials share one; 0 also where that is not known."""
     if not device or device.startswith("cpu"):
         return 0.0
-    share = study.backend.gpus_per_trial
+    share, spec = study.backend.gpus_per_trial, read_spec(folder)
+    if spec and spec.gpus and study.backend.kind.here:
+        return spec.gpus
     if isinstance(share, float) and 0 < share < 1:
         return share
-    spec = read_spec(folder)
-    return spec.gpus or float(len(spec.devices) or 1) if spec else 0.0
+    return float(len(spec.devices) or 1) if spec else 0.0
 
 
 def milliseconds(seconds: float) -> int:
