@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import toys
 from making import spec, toy_study
 from sweepkit.check.study_file import load_study
+from sweepkit.trial.first_steps import Inspected
 from sweepkit.trial.inspect import MULTIPLIED, inspect
 from trained import study_file, written
 
@@ -57,3 +61,49 @@ def test_a_loss_that_several_ranks_would_multiply_is_said(
     found = inspect(load_study(file).study, spec(project, 0))
     assert found.problems == ()
     assert (MULTIPLIED.format(ranks=ranks) in found.facts) is said
+
+
+FOREIGN = "λόγος πρὸς θεόν"
+UNREAD: dict[str, tuple[Callable[[Path], Path], Callable[[str, int], dict[str, Any]]]] = {
+    "text-classification": (toys.tiny_bert, lambda text, n: {"text": text, "label": n % 2}),
+    "text-regression": (toys.tiny_bert, lambda text, n: {"text": text, "label": float(n)}),
+    "token-classification": (
+        toys.tiny_bert,
+        lambda text, n: {"words": text.split(), "tags": [f"T{n % 2}"] * len(text.split())},
+    ),
+    "seq2seq": (toys.tiny_t5, lambda text, n: {"source": text, "target": "call now"}),
+    "question-answering": (
+        toys.tiny_bert,
+        lambda text, n: {"question": text, "context": text, "answers": {"text": [text], "answer_start": [0]}},
+    ),
+    "sentence-similarity": (toys.tiny_bert, lambda text, n: {"sentence1": text, "sentence2": text, "score": n % 2}),
+}
+
+
+def looked_at(project: Path, kind: str, foreign: int) -> Inspected:
+    """What the inspection says of 20 rows of which so many are of another script than the tokenizer's."""
+    model, row = UNREAD[kind]
+    rows = [row(FOREIGN if n < foreign else "free prize now", n) for n in range(20)]
+    written(project, dict.fromkeys(SPLITS, rows))
+    return inspect(load_study(study_file(project, kind, model(project / "model"))).study, spec(project, 0))
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+def test_texts_that_the_tokenizer_does_not_know_end_the_study(project: Path, kind: str) -> None:
+    [(where, said)] = looked_at(project, kind, foreign=19).problems
+    assert where == "task" and re.match(r"9\d% of the tokens of the training rows are (\[UNK\]|<unk>): ", said)
+
+
+def test_a_part_that_the_tokenizer_does_not_know_is_said_and_a_word_is_not(project: Path) -> None:
+    some = looked_at(project, "text-classification", foreign=4)
+    assert some.problems == () and any(fact.startswith("20% of the tokens") for fact in some.facts)
+    few = looked_at(project, "text-classification", foreign=0)
+    assert few.problems == () and not any("of the tokens" in fact for fact in few.facts)
+
+
+def test_a_tokenizer_of_bytes_knows_every_text(project: Path) -> None:
+    rows = [{"text": FOREIGN}] * 20
+    written(project, dict.fromkeys(SPLITS, rows))
+    file = study_file(project, "causal-lm", toys.tiny_gpt2(project / "gpt2"), task={"block_size": 16})
+    found = inspect(load_study(file).study, spec(project, 0))
+    assert found.problems == () and not any("of the tokens" in fact for fact in found.facts)

@@ -33,6 +33,12 @@ from sweepkit.trial.trial import TrialSpec
 
 ROWS = 32
 """Rows that are evaluated: enough to see which metrics are reported."""
+TOKENIZED = 1000
+"""Training rows whose tokens are counted."""
+TOKENS = ("input_ids", "prompt_ids", "chosen_ids", "rejected_ids")
+"""How the columns that hold a row's tokens end."""
+UNKNOWN, TOO_UNKNOWN = 0.05, 0.5
+"""Parts of the tokens that stand for text that the tokenizer does not know: to be said, and to be refused."""
 SHORT = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 2}
 """One step without an evaluation. ``eval_strategy: no`` would be shorter, but early-stopping callbacks refuse it."""
 MULTIPLIED = (
@@ -57,9 +63,11 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
         return Inspected(problems=(("task", f"a trial cannot be built: {cause}"),))
     assert trainer.model is not None
     size = sum(p.numel() * p.element_size() for p in trainer.model.parameters()) / 1e6
+    unknown, said = _unknown_tokens(task, trainer)
+    problems = (*_unknown_configuration(study, task, trainer), *_endless(study, spec, trainer))
     found = Inspected(
-        problems=(*_unknown_configuration(study, task, trainer), *_endless(study, spec, trainer)),
-        facts=facts,
+        problems=(*problems, ("task", said)) if unknown >= TOO_UNKNOWN else problems,
+        facts=(*facts, said) if UNKNOWN <= unknown < TOO_UNKNOWN else facts,
         model_mb=size,
         model_folder=str(getattr(getattr(trainer.model, "config", None), "name_or_path", "")),
         micro_batch_matters=task.micro_batch_matters or any(each.name == "task.loss" for each in visit(study.space)),
@@ -159,6 +167,32 @@ def _endless(study: StudyData, spec: TrialSpec, trainer: Trainer) -> Iterator[tu
     """Yield a problem for streamed training rows, whose number is unknown, without a length in steps."""
     if not has_length(trainer.train_dataset) and {**study.training, **spec.hyperparameters}.get("max_steps", -1) <= 0:
         yield "training.max_steps", "needed, for data() streams the training rows: the length of a trial in steps"
+
+
+def _unknown_tokens(task: Task, trainer: Trainer) -> tuple[float, str]:
+    """Return what part of the training rows' tokens the tokenizer does not know, and a sentence about it.
+
+    0 where that cannot be told: without a tokenizer that has such a token, with streamed rows, and where a Task of one's own
+    tokenises them later.
+    """
+    rows: Any = trainer.train_dataset
+    tokenizer: Any = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
+    unknown, special = getattr(tokenizer, "unk_token_id", None), getattr(tokenizer, "special_tokens_map", {})
+    if unknown is None or not hasattr(rows, "select") or list(special.values()).count(tokenizer.unk_token) != 1:
+        return 0.0, ""  # a tokenizer of bytes knows every text; its unknown token is also that of the end
+    few = rows.select(range(min(TOKENIZED, len(rows))))
+    lists = [ids for name in few.column_names if name.endswith(TOKENS) for ids in few[name]]
+    if not lists and type(task).__module__.startswith("sweepkit."):
+        texts = [name for name, kind in few.features.items() if getattr(kind, "dtype", "") == "string"]
+        lists = [ids for name in texts for ids in tokenizer(list(few[name]))["input_ids"]]
+    others = set(tokenizer.all_special_ids) - {unknown}
+    ids = [token for row in lists for token in row if token not in others]
+    part = ids.count(unknown) / max(1, len(ids))
+    return part, (
+        f"{part:.0%} of the tokens of the training rows are {tokenizer.unk_token}: {type(tokenizer).__name__} does not know "
+        "what they stand for, and such rows look alike; take a model made for these texts, or write a Task whose "
+        "processing_class() reads them"
+    )
 
 
 def _unknown_configuration(study: StudyData, task: Task, trainer: Trainer) -> list[tuple[str, str]]:
