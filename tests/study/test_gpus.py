@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from making import wait_until
+from sweepkit.study import gpus
 from sweepkit.study.gpus import MIB, Busy, Gpu, gpu_order, gpus_here, look, mps_runs, wrong_gpus
 
 Machine = Callable[..., None]
@@ -135,10 +136,13 @@ def test_the_mps_daemon_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("said", "share"), [("12\n97\n40\n", 0.97), ("[N/A]\n", None), ("", None)])
+@pytest.mark.parametrize(
+    ("said", "least", "share"), [("12\n97\n40\n", 0, 0.97), ("12\n97\n", 60, None), ("[N/A]\n", 0, None), ("", 0, None)]
+)
 def test_how_busy_a_gpu_is_is_the_most_that_was_seen(
-    machine: Machine, tmp_path: Path, said: str, share: float | None
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, least: float, share: float | None
 ) -> None:
+    monkeypatch.setattr(gpus, "LEAST_SECONDS", least)
     machine(busy=said)
     watched = Busy("GPU-aaaa")
     wait_until((tmp_path / "said").exists)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from shutil import which
 
 MIB = 2**20 / 1e6
 """Megabytes in the unit of ``nvidia-smi``."""
+LEAST_SECONDS = 2.0
+"""How long a GPU has to be watched: ``nvidia-smi`` looks back for up to a second, into what was before."""
 
 
 @dataclass(frozen=True)
@@ -105,17 +108,19 @@ class Busy:
             "-lms",
             "200",
         ]
+        self._since = time.monotonic()
         self._process: subprocess.Popen[str] | None = None
         with suppress(OSError):
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
     def share(self) -> float | None:
-        """Return the largest share seen, from 0 to 1; None where nothing could be seen."""
+        """Return the largest share seen, from 0 to 1; None where nothing could be seen, or not for long enough."""
         if self._process is None:
             return None
+        watched = time.monotonic() - self._since
         self._process.terminate()
-        said = self._process.communicate()[0].split()
-        return max((int(word) / 100 for word in said if word.isdigit()), default=None)
+        said = [int(word) / 100 for word in self._process.communicate()[0].split() if word.isdigit()]
+        return max(said) if said and watched >= LEAST_SECONDS else None
 
 
 @cache

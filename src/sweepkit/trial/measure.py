@@ -37,7 +37,7 @@ FEWEST = 3
 GOLDEN = 0.6180339887498949
 """Any number of consecutive multiples, modulo 1, is spread evenly over a range (Weyl's sequence)."""
 WATCHED_SECONDS = 3.0
-"""How long a GPU is watched under the largest batches: ``nvidia-smi`` counts over up to a second."""
+"""How long a GPU is watched under the largest batches."""
 EVALUATED = 16
 """Batches of the measured evaluation; its time is scaled to all rows."""
 
