@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from making import toy_study
+from sweepkit.report.classes import Labels
 from sweepkit.report.evidence import Course, Evidence, Stint
 from sweepkit.report.health import UNCHECKED, checks_without_data, findings
 from sweepkit.report.verdict import Candidate, Verdict, judge
@@ -129,10 +130,10 @@ def test_nothing_better_than_the_baseline_is_said(project: Path, best: float, th
     assert ("no_gain" in said(project, rows)) == there
 
 
-def messages(project: Path, rows: Sequence[Trial], *, classes: Sequence[int] = (), **keys: Any) -> dict[str, str]:
+def messages(project: Path, rows: Sequence[Trial], *, labels: Labels | None = None, **keys: Any) -> dict[str, str]:
     """Return check → what was found, of a study with these trials."""
     study = toy_study(project, **{"space": RATE, "budget": {"trials": len(rows)}, **keys})
-    return {found.check: found.message for found in findings(Evidence(study, rows, classes=classes))}
+    return {found.check: found.message for found in findings(Evidence(study, rows, labels=labels or Labels()))}
 
 
 def test_only_trials_that_were_trained_to_their_end_are_counted_as_not_better(project: Path) -> None:
@@ -170,26 +171,54 @@ def test_the_baselines_retry_is_the_baseline(project: Path) -> None:
         ("eval_loss", 0.0, ""),
     ],
 )
-def test_a_model_that_predicts_one_class_only_is_found(project: Path, metric: str, value: float, why: str) -> None:
+def test_a_model_that_predicts_the_same_only_is_found(project: Path, metric: str, value: float, why: str) -> None:
     rows = [
         trial(0, 0.5, origin="baseline", metrics={metric: value}),
         *(trial(n, 0.5 + n / 100, rate=n / 1e4, metrics={metric: 0.9}) for n in range(1, 6)),
     ]
-    found = messages(project, rows, classes=[10, 30]).get("predicts_one_class", "")
+    found = messages(project, rows, labels=Labels([10, 30])).get("predicts_the_same", "")
     assert found == (f"Trial 0 seems to predict one class only: {why}." if why else "")
     others = [replace(row, origin="sampled") for row in rows]
-    again = messages(project, [*others, replace(others[0], number=6)], classes=[10, 30]).get("predicts_one_class", "")
+    again = messages(project, [*others, replace(others[0], number=6)], labels=Labels([10, 30])).get(
+        "predicts_the_same", ""
+    )
     assert again == (f"Trials 0 and 6 seem to predict one class only: {why} in trial 0." if why else "")
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "shown"),
+    [
+        ("eval_rmse", 3.0, "3.0000"),
+        ("eval_mse", 9.05, "9.0000"),
+        ("eval_rmse", 2.9, ""),
+        ("eval_rmse", 9.0, ""),
+        ("eval_mse", 3.0, ""),
+        ("eval_loss", 9.0, ""),
+    ],
+)
+def test_a_model_that_knows_no_more_than_the_labels_mean_is_found(
+    project: Path, metric: str, value: float, shown: str
+) -> None:
+    rows = [trial(n, 0.5 + n / 100, rate=n / 1e4, metrics={metric: value if n == 2 else 0.1}) for n in range(5)]
+    found = messages(project, rows, labels=Labels(deviation=3.0)).get("predicts_the_same", "")
+    why = f"{metric} is {value:.4f}, and {shown} with their mean for every row"
+    assert found == (f"Trial 2 seems to know no more of the labels than their mean: {why}." if shown else "")
+    assert (
+        "models that predict the same for every row (the labels of the validation rows)" in lacking(project, rows)
+        or metric == "eval_loss"
+    )
 
 
 def test_accuracy_alone_shows_nothing_where_the_classes_are_not_known(project: Path) -> None:
     goal = {"metric": "eval_accuracy", "direction": "maximize"}
     rows = [trial(n, 0.75 + n / 100) for n in range(4)]
-    assert "models that predict one class only (the classes of the validation rows)" in lacking(
+    assert "models that predict the same for every row (the labels of the validation rows)" in lacking(
         project, rows, objective=goal
     )
-    assert messages(project, rows, objective=goal, classes=[1, 3])["predicts_one_class"].startswith("Trial 0 seems")
-    assert "predict one class" not in " ".join(lacking(project, rows)), "eval_score is no metric of classes"
+    assert messages(project, rows, objective=goal, labels=Labels([1, 3]))["predicts_the_same"].startswith(
+        "Trial 0 seems"
+    )
+    assert "predict the same" not in " ".join(lacking(project, rows)), "eval_score is no metric of classes"
 
 
 def test_equal_values_are_called_equal(project: Path) -> None:

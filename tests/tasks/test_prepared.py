@@ -105,6 +105,7 @@ def test_what_is_known_of_the_data_lies_beside_it(tmp_path: Path) -> None:
     known = about(place)
     assert known.pop("task").endswith(":Counted")
     assert known.pop("classes") == {"train": [], "validation": []}, "the labels are no whole numbers"
+    assert known.pop("deviations") == {"train": 0.0, "validation": 0.0}
     assert known == {"digest": place.name, "rows": {"train": 3, "validation": 3}, "columns": ["x", "labels"]}
 
 
@@ -119,6 +120,7 @@ def test_how_many_rows_each_class_has_is_known_of_the_data(tmp_path: Path, label
     (tmp_path / "task.py").write_text(text)
     place = prepare(own(tmp_path, rows=5), tmp_path / "data")
     assert about(place)["classes"] == {"train": [1, 1, 3], "validation": [1, 1, 3]}
+    assert about(place)["deviations"] == {"train": None, "validation": None}, "the labels are no numbers"
 
 
 def test_loading_is_quick_and_maps_memory(tmp_path: Path) -> None:

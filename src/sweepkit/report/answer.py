@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
-from sweepkit.report.classes import class_rows, one_class
+from sweepkit.report.classes import Labels, same_for_all, validation_labels
 from sweepkit.report.verdict import Estimate, Verdict, read_verdict
 from sweepkit.study import words
 from sweepkit.study.damage import read_json, read_or_note
@@ -60,14 +60,14 @@ class Answer:
     """The last confirmation; it counts while :attr:`verdict` has it."""
     test: FinalTest | None = None
     """The one evaluation on the test split."""
-    classes: Sequence[int] = ()
-    """How many rows of the validation split each class has; empty where that is not known."""
+    labels: Labels = field(default_factory=Labels)
+    """What is known of the labels of the validation split."""
 
     @classmethod
     def read(cls, study: StudyData, rows: Sequence[Trial], **more: Any) -> Self:
-        """Return the answer with what the study's folder records: the confirmation, the test, the classes."""
+        """Return the answer with what the study's folder records: the confirmation, the test, the labels."""
         test = read_or_note(study.place.test_json, FinalTest, "its result is not shown")
-        return cls(study, rows, read_verdict(study.place), test, class_rows(study.place), **more)
+        return cls(study, rows, read_verdict(study.place), test, validation_labels(study.place), **more)
 
     @property
     def goal(self) -> Goal:
@@ -242,10 +242,12 @@ class Answer:
     def notes(self) -> list[str]:
         """Return what must be known about the answer: ties in the search, a baseline or a best trial that learned nothing."""
         said = [] if self.verdict else [self.ties()]
-        if self.reference and (why := one_class(self.study, self.reference, self.classes)):
-            said.append(f"The baseline seems to predict one class only ({why}); a gain over it says little.")
-        elif self.chosen and (why := one_class(self.study, self.chosen, self.classes)):
-            said.append(f"Trial {self.chosen.number} seems to predict one class only ({why}).")
+        if self.reference and (same := same_for_all(self.study, self.reference, self.labels)):
+            what, why = same
+            said.append(f"The baseline seems to {what} ({why}); a gain over it says little.")
+        elif self.chosen and (same := same_for_all(self.study, self.chosen, self.labels)):
+            what, why = same
+            said.append(f"Trial {self.chosen.number} seems to {what} ({why}).")
         return [sentence for sentence in (*said, self.started_from()) if sentence]
 
     def started_from(self) -> str:

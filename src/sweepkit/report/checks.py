@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from sweepkit.report import style
 from sweepkit.report.answer import PAST, list_trials
-from sweepkit.report.classes import one_class
+from sweepkit.report.classes import ONE_CLASS, same_for_all
 from sweepkit.report.evidence import Evidence, configuration
 from sweepkit.report.mirror import importances, pruned_at
 from sweepkit.report.rows import endings
@@ -91,15 +91,18 @@ def _region(evidence: Evidence, wrong: Sequence[Trial]) -> tuple[str, str] | Non
     return (text, advice) if spared >= SPARED else None
 
 
-def predicts_one_class(evidence: Evidence) -> Said:
-    """Trials whose metrics are those of a model that always predicts the same class."""
+def predicts_the_same(evidence: Evidence) -> Said:
+    """Trials whose metrics are those of a model that predicts the same for every row."""
     judged = sorted(evidence.ranked, key=lambda row: row.number)
-    reasons = [(row, why) for row in judged if (why := one_class(evidence.study, row, evidence.classes))]
+    reasons = [(row, same) for row in judged if (same := same_for_all(evidence.study, row, evidence.labels))]
     if not reasons:
         return
-    blind, why = [row for row, _ in reasons], reasons[0][1]
-    text = f"{list_trials(blind).capitalize()} {'seem' if len(blind) > 1 else 'seems'} to predict one class only: {why}"
-    advice = "Such a model has learned nothing about the classes: raise the learning rate, train longer or weight the classes."
+    blind, (what, why) = [row for row, _ in reasons], reasons[0][1]
+    text = f"{list_trials(blind).capitalize()} {'seem' if len(blind) > 1 else 'seems'} to {what}: {why}"
+    cure = (
+        "train longer or weight the classes" if what == ONE_CLASS else "train longer, or look at what the model reads"
+    )
+    advice = f"Such a model has learned nothing: raise the learning rate, {cure}."
     if evidence.baseline in blind:
         advice = f"A gain over such a baseline says little; choose a baseline that learns. {advice}"
     yield text + (f" in trial {blind[0].number}." if len(blind) > 1 else "."), advice

@@ -1,4 +1,4 @@
-"""Trials that seem to predict one class only, by what their metrics show."""
+"""Trials that seem to predict the same for every row, by what their metrics show."""
 
 from __future__ import annotations
 
@@ -13,34 +13,58 @@ from sweepkit.study.paths import Place
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Trial
 
+ONE_CLASS, ONE_NUMBER = "predict one class only", "know no more of the labels than their mean"
 _ZERO = r"(^|_)(f1|precision|recall|matthews(_correlation)?|mcc|(cohen_)?kappa)(_(binary|macro|weighted))?$"
 """Metrics that are 0 where one class is predicted (macro averages: where that class is not in the data)."""
 _SHARE = r"(^|_)accuracy$"
+_ERROR = r"(^|_)r?mse$"
+"""Metrics that are the labels' deviation, or its square, where their mean is predicted for every row."""
+_CLOSE = 0.01
+"""How far such a metric may be from that error, as the mean of the training rows is not quite that of validation."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is known of the labels of the validation split."""
+
+    classes: Sequence[int] = ()
+    """How many rows each class has; empty where that is not known."""
+    deviation: float = math.nan
+    """Standard deviation of labels that are numbers, in the units of the data; NaN where that is not known."""
 
 
 @dataclass(frozen=True)
 class _About:
     classes: Mapping[str, list[int]] = field(default_factory=dict)
+    deviations: Mapping[str, float | None] = field(default_factory=dict)
 
 
-def class_rows(place: Place) -> list[int]:
-    """Return how many rows of the validation split each class has; empty where that is not known."""
-    about: _About = read_or_note(place.data_json, _About, "the rows of each class are not known") or _About()
-    return about.classes.get("validation", [])
+def validation_labels(place: Place) -> Labels:
+    """Return what is known of the validation split's labels."""
+    about: _About = read_or_note(place.data_json, _About, "the labels of validation are not known") or _About()
+    deviation = about.deviations.get("validation")
+    return Labels(about.classes.get("validation", []), math.nan if deviation is None else deviation)
 
 
-def judges(metric: str, rows: Sequence[int]) -> bool:
-    """Whether a metric can show that one class is predicted; accuracy does where the classes' rows are known."""
-    return bool(re.search(_ZERO, metric)) or (bool(rows) and bool(re.search(_SHARE, metric)))
+def judges(metric: str, labels: Labels) -> bool:
+    """Whether a metric can show that the same is predicted for every row, with what is known of the labels."""
+    shown = ((_ZERO, True), (_SHARE, bool(labels.classes)), (_ERROR, not math.isnan(labels.deviation)))
+    return any(known and re.search(pattern, metric) for pattern, known in shown)
 
 
-def one_class(study: StudyData, row: Trial, rows: Sequence[int]) -> str:
-    """Return what shows that a trial seems to predict one class only; empty where nothing does."""
-    share = max(rows) / sum(rows) if rows else math.nan
+def same_for_all(study: StudyData, row: Trial, labels: Labels) -> tuple[str, str] | None:
+    """Return what a trial seems to do, where that is to predict the same for every row, and what shows it."""
+    share = max(labels.classes) / sum(labels.classes) if labels.classes else math.nan
     goals = zip((goal.metric for goal in study.objective.goals), row.values, strict=False)
     for name, value in {**dict(goals), **row.metrics}.items():
         if re.search(_ZERO, name) and value == 0:
-            return f"{name} is 0"
+            return ONE_CLASS, f"{name} is 0"
         if re.search(_SHARE, name) and math.isclose(value, share, abs_tol=1e-9):
-            return f"{name} is {words.value(value)}, the share of the most frequent class"
-    return ""
+            return ONE_CLASS, f"{name} is {words.value(value)}, the share of the most frequent class"
+        of_mean = labels.deviation ** (2 if name.endswith("_mse") or name == "mse" else 1)
+        if re.search(_ERROR, name) and value > 0 and math.isclose(value, of_mean, rel_tol=_CLOSE):
+            return (
+                ONE_NUMBER,
+                f"{name} is {words.value(value)}, and {words.value(of_mean)} with their mean for every row",
+            )
+    return None

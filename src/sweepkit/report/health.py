@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sweepkit.report import checks
 from sweepkit.report.checks import FEWEST, Said
-from sweepkit.report.classes import judges
+from sweepkit.report.classes import Labels, judges
 from sweepkit.report.evidence import Evidence
 from sweepkit.study import words
 
@@ -85,14 +85,14 @@ def _complete(count: int) -> Need:
     return _need(words.plural(count, "complete trial"), lambda e: len(e.ranked) >= count)
 
 
-def _judged(evidence: Evidence, rows: Sequence[int]) -> bool:
-    """Whether a goal, or a metric that trials report, shows when one class is predicted, given the classes' rows."""
+def _judged(evidence: Evidence, labels: Labels) -> bool:
+    """Whether a goal, or a metric that trials report, shows when the same is predicted for every row, given the labels."""
     names = {goal.metric for goal in evidence.study.objective.goals}.union(*(row.metrics for row in evidence.ranked))
-    return any(judges(name, rows) for name in names)
+    return any(judges(name, labels) for name in names)
 
 
 _BASELINE = _need("a baseline that was trained to its end", lambda e: e.reference is not None)
-_CLASSES = _need("the classes of the validation rows", lambda e: _judged(e, e.classes))
+_LABELS = _need("the labels of the validation rows", lambda e: _judged(e, e.labels))
 _CURVES = _need(f"{FEWEST} evaluations per trial", lambda e: len(e.curve(e.ranked[0])) >= FEWEST)
 _END = _need("the end of the run", lambda e: e.state.status != "running")
 _SEEDS = _need("confirm or seed_per_trial", lambda e: e.seed_spread is not None)
@@ -101,11 +101,11 @@ _TIMES = _need("recorded times", lambda e: any(row.seconds for row in e.rows))
 CHECKS = (
     _Check("trials that go wrong", checks.went_wrong, [_ended(FEWEST)], several=True),
     _Check(
-        "models that predict one class only",
-        checks.predicts_one_class,
-        [_complete(1), _CLASSES],
+        "models that predict the same for every row",
+        checks.predicts_the_same,
+        [_complete(1), _LABELS],
         several=True,
-        applies=lambda e: _judged(e, [1]),
+        applies=lambda e: _judged(e, Labels([1], 1.0)),
     ),
     _Check("gain over the baseline", checks.no_gain, [_BASELINE, _ended(EXPECTED), _complete(2)]),
     _Check("differences between trials", checks.all_the_same, [_complete(FEWEST)]),

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import statistics
 import sys
 import tempfile
 from collections import Counter
@@ -159,6 +160,7 @@ def _write(task: Task, place: Path) -> None:
             "columns": next(iter(splits.values())).column_names,
             **({} if "train" in splits else {"streamed": ["train"]}),
             "classes": {split: _classes(part) for split, part in splits.items()},
+            "deviations": {split: _deviation(part) for split, part in splits.items()},
         }
         (whole / ABOUT).write_text(json.dumps(known, indent=2) + "\n")
         seal(whole)
@@ -172,6 +174,13 @@ def _classes(part: Dataset) -> list[int]:
     kinds = {name: getattr(part.features.get(name), "dtype", "") for name in ("labels", "label")}
     column = next((name for name, kind in kinds.items() if kind.startswith(("int", "uint"))), None)
     return sorted(Counter(part[column]).values()) if column else []
+
+
+def _deviation(part: Dataset) -> float | None:
+    """Return the standard deviation of labels that are numbers, in the units of the data; None of other labels."""
+    kinds = {name: getattr(part.features.get(name), "dtype", "") for name in ("target", "labels", "label")}
+    column = next((name for name, kind in kinds.items() if kind.startswith("float")), None)
+    return statistics.pstdev(part[column]) if column and len(part) else None
 
 
 def _data(task: Task) -> dict[str, Any]:
