@@ -19,6 +19,8 @@ class Words(Task):
 
     large: bool = False
     """Whether the model has 25 million weights, so that its memory shows."""
+    weighed: bool = True
+    """Whether a trial stays at its third step to be weighed."""
 
     def data(self) -> DatasetDict:
         """Return tokenised rows: 64 tokens each; the file ``tokenised`` of the project gets a line."""
@@ -40,9 +42,10 @@ class Words(Task):
         return GPT2LMHeadModel(GPT2Config(**{**shape, **config}))
 
     def trainer(self, **kwargs: Any) -> Trainer:
-        """Return a Trainer that says when its third step has ended."""
+        """Return a Trainer that says when its third step has ended, where it is weighed then."""
         trainer = Trainer(**kwargs)
-        trainer.add_callback(ThirdStep(Path(kwargs["args"].output_dir).parent / "third-step"))
+        if self.weighed:
+            trainer.add_callback(ThirdStep(Path(kwargs["args"].output_dir).parent / "third-step"))
         return trainer
 
     def reported(self) -> frozenset[str]:
