@@ -197,7 +197,7 @@ def test_separators_are_found_also_without_a_suffix(project: Path, name: str, ma
 def test_json_is_read_however_it_holds_its_rows(project: Path, name: str, content: str) -> None:
     (project / name).write_text(content)
     made = sweep("new", name, "--name", "st", "--model", str(model_folder(project / "tiny", KIND)))
-    assert made.exception is None and f"{COUNT} of train" in made.output and "label as label (2" in made.output
+    assert made.exception is None and f": {COUNT} rows\n" in made.output and "label as label (2" in made.output
 
 
 def test_files_of_other_splits_beside_a_training_file_are_taken(project: Path) -> None:

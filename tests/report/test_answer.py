@@ -301,6 +301,8 @@ def test_show_ends_with_the_verdict_and_counts_the_confirmation_runs_hours(ran: 
     shown = console.export_text()
     verdict = json.loads((ran.study.place.verdict_json).read_text())
     assert all(sentence in shown for sentence in verdict["sentences"])
+    assert "(trial 0: " not in shown, "the gain over the baseline is the verdict's"
+    assert "on the test split" in shown and "evaluated once on 48 rows: test_" in shown
     assert "9 of 9 confirmation runs" in shown
     runs = [row.seconds or 0.0 for row in Reader(ran.study, suffix="/confirm").rows()]
     assert f"confirmation {span(sum(runs))}" in shown

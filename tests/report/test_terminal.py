@@ -406,10 +406,16 @@ def test_a_table_with_too_much_for_a_line_cuts_parameters_and_never_a_trials_num
     assert line.split()[:6] == ["7", "0.9000", "1e4", "3", "min", "20"]
 
 
-def test_outside_the_project_the_commands_name_the_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_the_project_the_commands_name_the_folder_unless_the_name_is_enough(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = study_of(project)
     monkeypatch.chdir(project.parent)
     assert terminal.argument(study.place) == "project/runs/toy"
+    for folder, typed in ((study.place.folder, "toy"), (project.parent / "other/runs/toy", "project/runs/toy")):
+        folder.mkdir(parents=True)
+        (folder / "study.json").touch()
+        assert terminal.argument(study.place) == typed
 
 
 def test_a_pipe_gets_no_trailing_blanks(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

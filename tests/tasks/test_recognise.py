@@ -36,6 +36,7 @@ VALUES: dict[str, list[Any]] = {
     "LISTS": [["a", "warm", "note"]] * COUNT,
     "TAGS": [["O", "B-X", "O"]] * COUNT,
     "NUMBERS": [[0, 1, 0]] * COUNT,
+    "INSIDE": [[{"text": "a film", "label": "good"}]] * COUNT,
     "ANSWERS": [{"text": ["film"], "answer_start": [4]}] * COUNT,
     "PIXELS": [[n] * 64 for n in range(COUNT)],
     "TALK": [[{"role": "user", "content": "hi"}, {"role": "assistant", "content": f"hello {n}"}] for n in range(COUNT)],
@@ -153,6 +154,7 @@ REFUSED = {
     "tweet_id=ID mood=CLASS airline=CLASS text=TEXT": "--set 'task.label=airline'",
     "PassengerId=ID Name=TEXT Survived=FLAG Age=FLOAT": "--set 'task.label=Age'",
     "a=FLOAT b=PRICE": "no kind of task fits",
+    "version=SAME data.items=INSIDE": "if data.items holds the rows, make a file of them: jq '.data.items' FILE > rows.json",
 }
 
 

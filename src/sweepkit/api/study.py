@@ -90,7 +90,8 @@ class Study(StudyData):
         answer = self._answer()
         facts = [endings(answer.rows) or "no trial yet", answer.says() if answer.winners else ""]
         names = ", ".join(dict.fromkeys(each.name for each in visit(self.space)))
-        lines = [f"<b>{escape(self.name)}</b> {escape(self.question)}", escape(repr(self)), f"varies: {escape(names)}"]
+        about = repr(self).partition(": ")[2].removesuffix(">")
+        lines = [f"<b>{escape(self.name)}</b> {escape(self.question)}", escape(about), f"varies: {escape(names)}"]
         return "<br>".join([*lines, escape(" · ".join(filter(None, facts)))])
 
     def __dir__(self) -> list[str]:

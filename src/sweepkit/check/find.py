@@ -102,6 +102,17 @@ def _ran(argument: str) -> Path | None:
     return next(iter(found), None)
 
 
+def is_found_by_name(place: Place) -> bool:
+    """Whether a study's name is enough to find it from the current folder."""
+    if _file(place.name) and Path(place.name).resolve() != place.home:
+        return False
+    try:
+        found = _ran(place.name)
+    except StudyNotFound:
+        return False
+    return found is not None and found.resolve() == place.folder.resolve()
+
+
 def stored_study(folder: Path, written: StudyData | None = None, *, whole: bool = False) -> StudyData:
     """Return the study as it last ran, from its folder under ``runs/``.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -101,7 +102,8 @@ class Request:
         if names:
             source["columns"] = names
             rows = self._rows(source)
-        counts = ", ".join(f"{len(part)} of {split}" for split, part in rows.items())
+        splits = [f"{words.plural(len(part), 'row')} of {split}" for split, part in rows.items()]
+        counts = ", ".join(splits) if len(splits) > 1 else splits[0].removesuffix(" of train")
         files = [name for split in SPLITS for name in _listed(source.get(split))]
         beside = f" ({', '.join(Path(file).name for file in files)})" if len(files) > 1 else ""
         self.tell("data", f"{self.data}: {counts}{beside}")
@@ -250,9 +252,13 @@ def _unreachable(model: str) -> str:
     if variable := references.offline():
         return f"is not in the cache while {variable} is set"
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of each retry
     try:
         hf_hub_download(model, "config.json")
+    except LocalEntryNotFoundError:
+        return "is not in the cache, and the hub does not answer"
     except Exception as error:  # noqa: BLE001  # the network and the hub each fail in their own way
         return f"cannot be downloaded ({type(error).__name__})"
     return ""

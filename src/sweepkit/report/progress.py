@@ -185,7 +185,8 @@ def snapshot(study: StudyData, *, every: bool = False) -> RenderableType:
         parts += _section("every trial", terminal.trials(answer, rows, endings=True))
     elif top := answer.top(BEST_SHOWN):
         title = "Pareto front" if answer.several else "best in the search" if answer.verdict else "best"
-        said = [f"trial {answer.chosen.number}: {answer.versus()}."] if answer.chosen and answer.versus() else []
+        told = answer.chosen and answer.versus() and not answer.verdict  # the verdict says it of the means
+        said = [f"trial {answer.chosen.number}: {answer.versus()}."] if answer.chosen and told else []
         parts += _section(title, Group(terminal.trials(answer, top), *map(Text, [*said, *answer.notes()])))
     for ending in () if every else (Ending.running, Ending.paused):
         if going := sorted((row for row in rows if row.ending is ending), key=lambda row: -len(row.intermediate)):
@@ -194,6 +195,9 @@ def snapshot(study: StudyData, *, every: bool = False) -> RenderableType:
         parts += _section("pruned", Text(pruned))
     if answer.verdict:
         parts += _section("over new seeds", Group(*map(Text, answer.verdict.sentences())))
+    if answer.test:
+        reached = f"evaluated once on {answer.test.rows} rows: {words.metrics(answer.test.metrics)}"
+        parts += _section("on the test split", Text(f"trial {answer.test.trial}, {reached}"))
     if (wrong := terminal.failures(study, rows)) is not None:
         parts += _section("went wrong", wrong)
     if rows:

@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweepkit.check.find import is_found_by_name
 from sweepkit.report.answer import Answer
 from sweepkit.report.rows import endings as counted
 from sweepkit.report.rows import open_failures
@@ -87,8 +88,9 @@ def short_path(path: Path, here: Path | None = None) -> str:
 
 
 def argument(place: Place) -> str:
-    """Return the argument STUDY as typed here: the name within the project, the folder elsewhere."""
-    return place.name if project_root(Path.cwd()) == place.root else quote(short_path(place.folder))
+    """Return the argument STUDY as typed here: the name where it is found by it, the folder elsewhere."""
+    near = project_root(Path.cwd()) == place.root or is_found_by_name(place)
+    return place.name if near else quote(short_path(place.folder))
 
 
 def trials(answer: Answer, rows: Sequence[Trial], *, endings: bool = False) -> Table:

@@ -46,7 +46,8 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else (self.file or "")
-        return f"{where} {self.path}: {self.message}".strip() if self.path else f"{where}: {self.message}"
+        named = not self.path or where == f"--set {self.path}"
+        return f"{where}: {self.message}" if named else f"{where} {self.path}: {self.message}".strip()
 
 
 class SweepError(Exception):

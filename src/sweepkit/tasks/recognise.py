@@ -16,7 +16,7 @@ from sweepkit.study.errors import InputError, nearest
 from sweepkit.tasks.columns import ColumnsTask
 from sweepkit.tasks.kinds import KINDS, kind_class
 from sweepkit.tasks.shapes import CLASS, Role, Shape
-from sweepkit.tasks.tables import TableColumn, sure_column, table_column
+from sweepkit.tasks.tables import LISTS, TableColumn, sure_column, table_column
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -265,10 +265,13 @@ def _nothing(table: Sequence[TableColumn], kinds: Sequence[str], again: str) -> 
     looked = "\n".join(f"  {kind}: {kind_class(kind).template.data}" for kind in kinds if kind_class(kind).template)  # type: ignore[union-attr]  # asked before
     alone = [column.name for column in table if column.alone and CLASS.depth(column.name) is not None]
     classes = [f"{alone[0]} is the same in every row; at least two classes are needed"] if alone else []
+    lists = [column.name for column in table if column.about == LISTS]
+    inside = [f"if {lists[0]} holds the rows, make a file of them: jq '.{lists[0]}' FILE > rows.json"] if lists else []
     return "\n".join(
         [
             f"no kind of task fits the data as it is; {_listed(table)}",
             *classes,
+            *inside,
             f"looked for:\n{looked}",
             *_to_type(table, again),
         ]

@@ -20,6 +20,7 @@ SAMPLE = 5_000
 CLASSES = 20
 """Whole numbers are classes up to so many different ones, and beyond that numbers."""
 SHOWN = 5
+LISTS = "lists of mappings"
 IDS = re.compile(
     r"(?!(label|class|target|category)_)(.*_)?(id|ids|idx|index|uuid|guid|hash|key)|unnamed.*|row|rowid|line|number|no|"
 )
@@ -92,11 +93,7 @@ def _nested(name: str, values: Sequence[Any]) -> TableColumn:
         )
     inner = [each for value in values[:500] for each in value]
     if inner and all(isinstance(each, dict) for each in inner):
-        return (
-            sure_column(name, "conversations", "messages")
-            if "role" in inner[0]
-            else TableColumn(name, "lists of mappings")
-        )
+        return sure_column(name, "conversations", "messages") if "role" in inner[0] else TableColumn(name, LISTS)
     kinds = {type(each) for each in inner}
     if kinds == {str}:
         holds = frozenset({"words", "tags", "labels"})
