@@ -72,13 +72,17 @@ def test_a_ray_that_does_not_start_is_one_sentence(project: Path, monkeypatch: p
     ray = pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
     from sweepkit.backends.ray import RayBackend
 
+    attempts: list[str] = []
+
     def time_out(**given: Any) -> None:
-        raise Exception(f"The current node timed out during startup. {[*given]}")
+        attempts.append(given["_temp_dir"])
+        raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", time_out)
     session: Any = None  # no trial is asked for before Ray has started
     with pytest.raises(InputError, match="Ray did not start on this machine: The current node timed out"):
         RayBackend(toy_study(project)).drive(session)
+    assert len(set(attempts)) == 2
 
 
 def test_a_ray_that_is_started_here_is_closed_to_others(project: Path, tmp_path: Path) -> None:

@@ -52,6 +52,28 @@ from sweepkit.study.files import first_line, remove
 from sweepkit.study.garbage import without_collection
 from sweepkit.study.study import StudyData
 
+STARTS = 2
+"""Attempts to start Ray here: on a busy machine the first one may take longer than the 30 s that Ray waits."""
+
+
+def _start(temporary: Path, **quiet: Any) -> None:
+    """Start Ray on this machine, with its files in this folder. Raises InputError."""
+    machine = Machine.here()
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(
+                num_cpus=machine.cores,
+                num_gpus=len(machine.gpus),
+                include_dashboard=False,
+                _temp_dir=str(temporary / f"r{attempt}"),  # Ray opens its folder to every user
+                **quiet,
+            )
+            return
+        except Exception as error:  # a bare one, where a process of Ray does not come up in time
+            ray.shutdown()
+            if attempt == STARTS:
+                raise InputError(f"Ray did not start on this machine: {error}") from error
+
 
 class RayBackend:
     """Runs a session's trials on a Ray cluster, or on a Ray that it starts on this machine."""
@@ -150,19 +172,9 @@ class RayBackend:
                         raise InputError(f"backend.address: no Ray cluster answers at {address}: {error}") from error
                 else:
                     resources.enter_context(private.closed_to_others())
-                    machine, temporary = Machine.here(), make_scratch()
+                    temporary = make_scratch()
                     resources.callback(remove, temporary)
-                    try:
-                        ray.init(
-                            num_cpus=machine.cores,
-                            num_gpus=len(machine.gpus),
-                            include_dashboard=False,
-                            _temp_dir=str(temporary / "r"),  # Ray opens its folder to every user
-                            **quiet,
-                        )
-                    except Exception as error:  # a bare one, where a process of Ray does not come up within 30 s
-                        ray.shutdown()
-                        raise InputError(f"Ray did not start on this machine: {error}") from error
+                    _start(temporary, **quiet)
             try:
                 yield
             finally:
