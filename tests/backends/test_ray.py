@@ -129,6 +129,7 @@ def two_gpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         ({"gpus_per_trial": 2, "ranks_per_trial": 2}, 1, {"CPU": 4.0, "GPU": 2.0}),
         ({"gpus_per_trial": 0, "parallel": 2}, 2, {"CPU": 2.0}),
         ({}, 2, {"CPU": 2.0, "GPU": 1.0}),
+        ({"use_cpu": True}, 4, {"CPU": 1.0}),
     ],
 )
 @pytest.mark.usefixtures("two_gpus")
@@ -137,7 +138,8 @@ def test_what_a_trial_gets_is_what_tune_reserves(
 ) -> None:
     from sweepkit.backends.ray import RayBackend
 
-    backend = RayBackend(toy_study(project, backend={"type": "ray", **asked_for}))
+    training = {"use_cpu": asked_for.pop("use_cpu", False)}
+    backend = RayBackend(toy_study(project, training=training, backend={"type": "ray", **asked_for}))
     slot, found = backend._slots()
     assert (found, backend._bundle(slot)) == (count, bundle)
 

@@ -44,7 +44,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
 
 def look(project: Path, monkeypatch: pytest.MonkeyPatch, machine: Machine = TWO, **keys: Any) -> Need:
-    study, executor = toy_study(project, **keys), Idle()
+    study, executor = toy_study(project, **{"training": {"use_cpu": False}, **keys}), Idle()
     study.place.folder.mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(Machine, "here", lambda: machine)
     need = probe.look(study, {}, executor, PREPARED)  # type: ignore[arg-type]  # it stands for an executor
@@ -66,6 +66,7 @@ def test_the_largest_configuration_is_measured_on_the_gpu_with_most_room(
         (Machine(("MIG-1",), 8, 64e3), {}, Need(300.0)),
         (TWO, {"backend": {"gpus_per_trial": 0.5}}, Need(300.0)),
         (TWO, {"backend": {"gpus_per_trial": 0}}, Need(300.0)),
+        (TWO, {"training": {"use_cpu": True}}, Need(300.0)),
         (TWO, {"backend": {"ranks_per_trial": 2}}, Need(300.0)),
         (
             TWO,
@@ -106,6 +107,12 @@ def test_a_configuration_that_cannot_be_measured_lets_each_trial_have_its_gpu(
         (Machine((), 8, 64e3), {}, ""),
         (TWO, {}, "2 trials at a time, 1 GPU each; for how many a GPU has room is measured before trial 0"),
         (TWO, {"gpus_per_trial": 0.5}, "4 trials at a time, 2 to a GPU; GPU 0: 2.0 GB of 24.0 GB are free"),
+        (TWO, {"use_cpu": True}, "8 trials at a time, 1 thread each"),
+        (
+            TWO,
+            {"use_cpu": True, "gpus_per_trial": 1},
+            "2 trials at a time, 1 GPU each; GPU 0: 2.0 GB of 24.0 GB are free",
+        ),
         (TWO, {"gpus_per_trial": 3}, "backend.gpus_per_trial: 3 asked for, this machine has 2"),
         (
             Machine(("MIG-1",), 8, 64e3),
@@ -118,4 +125,5 @@ def test_check_says_what_a_trial_gets(
     project: Path, monkeypatch: pytest.MonkeyPatch, machine: Machine, keys: dict[str, Any], text: str
 ) -> None:
     monkeypatch.setattr(slots.Machine, "here", lambda: machine)
-    assert gpus(toy_study(project, backend=keys)) == text
+    use_cpu = keys.pop("use_cpu", False)
+    assert gpus(toy_study(project, training={"use_cpu": use_cpu}, backend=keys)) == text

@@ -12,6 +12,7 @@ from typing import Any
 
 from sweepkit.backends import Session
 from sweepkit.study.files import remove
+from sweepkit.study.gpus import gpus_here
 from sweepkit.study.study import StudyData
 from sweepkit.tasks.task import Task
 from sweepkit.trial.events import Checkpointed, Evaluated, Event, Finished
@@ -28,7 +29,7 @@ class InlineBackend:
     def __init__(self, study: StudyData, kind: type[Task]) -> None:
         self._study = study
         self._kind = kind
-        self.gpus = study.backend.gpus(found=True)
+        self.gpus = study.resources.gpus(found=bool(gpus_here()))
 
     def drive(self, session: Session) -> None:
         """Run trials until there is nothing left to start."""

@@ -76,12 +76,12 @@ def gpus(study: StudyData) -> str:
     if not study.backend.kind.here or not machine.gpus:
         return ""
     try:
-        text = slots.describe(slots.plan(study.backend, machine))
+        text = slots.describe(slots.plan(study.resources, machine))
     except InputError as error:
         return str(error)
-    if slots.shares_gpus(study.backend, machine):
+    if slots.shares_gpus(study.resources, machine):
         return f"{text}; for how many a GPU has room is measured before trial 0"
-    return "; ".join(filter(None, [text, slots.explain(study.backend, machine, slots.Need())]))
+    return "; ".join(filter(None, [text, slots.explain(study.resources, machine, slots.Need())]))
 
 
 def disk(study: StudyData) -> str:

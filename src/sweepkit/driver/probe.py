@@ -59,11 +59,11 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
         machine = Machine.here()
         with TemporaryDirectory(dir=study.place.scratch) as scratch:
             bench = _Bench(study, executor, Path(scratch))
-            executor.free.append(roomiest(plan(study.backend, machine, Need(prepared.peak_memory_mb)), machine))
+            executor.free.append(roomiest(plan(study.resources, machine, Need(prepared.peak_memory_mb)), machine))
             largest = bench.measure_largest(known)
             watch.on_note(f"largest configuration: {words.settings(largest.hyperparameters) or 'all are alike'}")
             need = _need(study, largest, prepared)
-            executor.free[:] = slots = plan(study.backend, machine, need)
+            executor.free[:] = slots = plan(study.resources, machine, need)
             shared = 0.0 if slots[0].devices else psutil.Process(executor.warm_pid).memory_info().rss / 1e6
             chosen = spread(study, known, _count(study, len(slots)))
             count = f"{words.plural(len(chosen), 'configuration')}, {len(slots)} at a time"
@@ -79,7 +79,7 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
         data_bytes=_data_bytes(study, known, {prepared.data, *bench.data}),
         free_memory_mb=math.inf if slots[0].devices else machine.memory_mb + shared,
         shared_memory_mb=shared,
-        sharing=explain(study.backend, machine, need),
+        sharing=explain(study.resources, machine, need),
     )
     return forecast(study, replace(largest, peak_memory_mb=peak), measured, host)
 
@@ -87,12 +87,12 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
 def look(study: StudyData, known: Mapping[str, Any], executor: Executor, prepared: Prepared) -> Need:
     """Return what a trial needs. Where trials may share GPUs, train the first steps of the largest configuration for it."""
     machine, need = Machine.here(), Need(prepared.peak_memory_mb)
-    if not study.backend.kind.here or not shares_gpus(study.backend, machine):
+    if not study.backend.kind.here or not shares_gpus(study.resources, machine):
         return need
     if any(goal.metric == "train_runtime" for goal in study.objective.goals):
         return replace(need, alone="train_runtime is a goal, and trials that share a GPU slow each other down")
     study.place.scratch.mkdir(exist_ok=True)
-    executor.free.append(roomiest(plan(study.backend, machine, need), machine))
+    executor.free.append(roomiest(plan(study.resources, machine, need), machine))
     try:
         with TemporaryDirectory(dir=study.place.scratch) as scratch:
             return _need(study, _Bench(study, executor, Path(scratch)).measure_largest(known), prepared)

@@ -102,7 +102,7 @@ class _Run:
         """Take every step from the lock to the outcome."""
         study = self._study
         if study.backend.kind.here:
-            plan(study.backend, Machine.here())  # raises for what this machine can never hold
+            plan(study.resources, Machine.here())  # raises for what this machine can never hold
         lock = StudyLock(study.place, shared=study.several_drivers)
         with name_files(), noting(self._watch.on_note), lock, ExitStack() as self._resources:
             self._claim(fresh)

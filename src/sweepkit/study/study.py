@@ -288,6 +288,12 @@ class StudyData(Section):
         """Every fixed value by its full name, the task's options included."""
         return {**self.training, **{f"task.{name}": value for name, value in self.task.options.items()}}
 
+    @property
+    def resources(self) -> BackendSpec:
+        """Where trials run, as it comes out: those that train on CPUs by ``use_cpu`` have no GPU unless the study says so."""
+        on_cpu = bool(self.training.get("use_cpu")) and self.backend.gpus_per_trial == "auto"
+        return self.backend.model_copy(update={"gpus_per_trial": 0.0}) if on_cpu else self.backend
+
     def by_consumer(self, hyperparameters: Mapping[str, Any]) -> Values:
         """Return a trial's fixed and searched values by their consumer.
 

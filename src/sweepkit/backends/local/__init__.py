@@ -17,9 +17,9 @@ class LocalBackend:
         need, why = need or Need(), ""
         if not executor.free:
             machine = Machine.here()
-            executor.free.extend(plan(study.backend, machine, need))
-            why = explain(study.backend, machine, need)
-            if shares_gpus(study.backend, machine):
+            executor.free.extend(plan(study.resources, machine, need))
+            why = explain(study.resources, machine, need)
+            if shares_gpus(study.resources, machine):
                 executor.room = {gpu: known.free_mb for gpu, known in machine.known.items()}
         self.slots = len(executor.free)
         self.gpus = gpus_of(executor.free)

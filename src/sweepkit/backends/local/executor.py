@@ -113,7 +113,7 @@ class Executor:
     @cached_property
     def _devices(self) -> Sequence[str]:
         """GPUs of a job: as many as a process of a trial gets, those with most memory free."""
-        backend, gpus = self._study.backend, gpus_here()
+        backend, gpus = self._study.resources, gpus_here()
         known = look(gpus) if gpus else {}
         gpus = tuple(sorted(gpus, key=lambda gpu: -known[gpu].free_mb if gpu in known else 0.0))
         return gpus[: math.ceil(backend.gpus(found=bool(gpus)) / backend.ranks_per_trial)]

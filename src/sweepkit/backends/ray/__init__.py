@@ -50,6 +50,7 @@ from sweepkit.backends.slots import Machine, Need, Slot, plan
 from sweepkit.study.errors import InputError, StudyFailed
 from sweepkit.study.files import first_line, remove
 from sweepkit.study.garbage import without_collection
+from sweepkit.study.gpus import gpus_here
 from sweepkit.study.study import StudyData
 
 STARTS = 2
@@ -84,7 +85,8 @@ class RayBackend:
     def __init__(self, study: StudyData, executor: Executor | None = None, need: Need | None = None) -> None:
         """``executor`` is of no use here: each actor has a warm process of its own."""
         self._study = study
-        self.gpus = study.backend.gpus(found=True)
+        # Those of a cluster are not known yet.
+        self.gpus = study.resources.gpus(found=bool(study.backend.address or gpus_here()))
         self._need = need or Need()
 
     def drive(self, session: Session) -> None:
@@ -151,7 +153,7 @@ class RayBackend:
                 raise callback.failure
 
     def _bundle(self, slot: Slot) -> dict[str, float]:
-        gpus = self._study.backend.gpus(found=bool(slot.devices))
+        gpus = self._study.resources.gpus(found=bool(slot.devices))
         return {"CPU": float(slot.threads * slot.ranks), **({"GPU": gpus} if gpus else {})}
 
     @contextmanager
@@ -205,14 +207,14 @@ class RayBackend:
         resources = [node["Resources"] for node in _nodes()]
         cores = [int(there.get("CPU", 0)) for there in resources]
         each = [int(there.get("GPU", 0)) for there in resources]
-        size = max(1, int(self._study.backend.gpus(found=any(each))))
+        size = max(1, int(self._study.resources.gpus(found=any(each))))
         if sum(each) >= size > max(each):
             raise InputError(
                 f"backend.gpus_per_trial: {size} asked for, no node of the cluster has more than {max(each)}"
             )
         gpus = tuple(str(index) for index in range(sum(there - there % size for there in each)))
         memory = sum(float(there.get("memory", 0)) for there in resources) / 1e6
-        slots = plan(self._study.backend, Machine(gpus, max(1, sum(cores)), memory), self._need)
+        slots = plan(self._study.resources, Machine(gpus, max(1, sum(cores)), memory), self._need)
         slot = slots[0]
         fits = max(1, min((count for count in cores if count), default=1) // slot.ranks)
         return Slot(slot.devices, min(slot.threads, fits), slot.ranks), len(slots)

@@ -234,12 +234,12 @@ def find_shortages(study: StudyData) -> list[Problem]:
     """Return what the study needs and this machine lacks: warnings, for it may run on another one."""
     if not study.backend.kind.here:
         return []
-    gpus, here, found = study.backend.gpus_per_trial, gpus_here(), list[Problem]()
-    if gpus != 0 and not study.training.get("use_cpu") and (wrong := wrong_gpus()):
+    gpus, here, found = study.resources.gpus_per_trial, gpus_here(), list[Problem]()
+    if gpus != 0 and (wrong := wrong_gpus()):
         found.append(
             Problem("backend.gpus_per_trial", f"{wrong}; {'sweep run refuses it' if here else 'trials use CPUs'}")
         )
-    if (needed := study.backend.gpus(found=bool(here))) > len(here):
+    if (needed := study.resources.gpus(found=bool(here))) > len(here):
         there = f"this machine has {len(here) or 'no GPU'}; sweep run refuses the study here"
         found.append(Problem("backend.gpus_per_trial", f"a trial needs {needed:g}, {there}"))
     found += find_unsharded(study)
