@@ -24,6 +24,7 @@ class _Built:
         self.problems: list[tuple[str, str]] = []
         self.notes: list[str] = []
         self.data = "data-1"
+        self.files = True
         self._study, self._model = study, model
 
     def wait_ready(self) -> float:
@@ -46,7 +47,7 @@ class _Built:
             "model_folder": str(self._model),
             "micro_batch_matters": False,
             "imported": ["torch.optim"],
-            "files": {str(task): [task.stat().st_mtime_ns, task.stat().st_size]},
+            "files": {str(task): [task.stat().st_mtime_ns, task.stat().st_size]} if self.files else {},
         }
 
 
@@ -98,6 +99,11 @@ def test_a_trial_is_built_again_only_after_a_change(
     changed = CHANGES[change](study, built, monkeypatch) or study
     assert ask(changed, built) == 1
     assert ask(changed, built) == (1 if change == "a task by value" else 0)
+
+
+def test_a_trial_that_depends_on_no_file_is_not_built_again_either(study: StudyData, built: _Built) -> None:
+    built.files, built._model = False, study.home / "none"
+    assert [ask(study, built), ask(study, built)] == [1, 0]
 
 
 def test_what_went_wrong_is_not_remembered(study: StudyData, built: _Built) -> None:

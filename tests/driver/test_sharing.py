@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from sweepkit.backends.slots import Machine, Need, Slot
 from sweepkit.cli.plan import gpus
 from sweepkit.driver import probe
 from sweepkit.driver.forecast import Largest
-from sweepkit.driver.prepare import Prepared
+from sweepkit.driver.prepare import Kept, Prepared
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.gpus import Gpu
 
@@ -57,6 +59,26 @@ def test_the_largest_configuration_is_measured_on_the_gpu_with_most_room(
 ) -> None:
     assert look(project, monkeypatch) == Need(900.0, 0.25)
     assert measured == [("1",)]
+
+
+def test_it_is_not_measured_again_until_something_changes(
+    project: Path, monkeypatch: pytest.MonkeyPatch, measured: list[tuple[str, ...]]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(project / "cache"))
+    code = project / "task.py"
+    code.write_text("")
+    stamp = [code.stat().st_mtime_ns, code.stat().st_size]
+    found = Kept(("a study",), {str(code): stamp}, time.time_ns())
+    for kept, times in ((found, 1), (Kept(("a study",)), 1), (Kept(("another",)), 2), (Kept(), 3)):
+        monkeypatch.setattr(sys.modules[__name__], "PREPARED", Prepared(peak_memory_mb=300.0, kept=kept))
+        assert look(project, monkeypatch) == Need(900.0, 0.25)
+        assert len(measured) == times
+    code.write_text("x = 1")
+    monkeypatch.setattr(sys.modules[__name__], "PREPARED", Prepared(kept=Kept(("a study",))))
+    look(project, monkeypatch)
+    assert len(measured) == 4
+    look(project, monkeypatch, Machine(("0",), 8, 64e3, {"0": Gpu(80e3, 80e3)}))
+    assert len(measured) == 5, "another GPU"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,6 +34,27 @@ UNSEEN = (FREE | {"name", "sampler", "pruner", "storage"}) - {"backend", "trust_
 """Keys of the study file that a trial's first step does not depend on."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What first steps have shown, kept until the study, its code, data or model, or an installed package changes."""
+
+    question: tuple[Any, ...] = ()
+    """What it depends on besides files; empty where nothing is kept."""
+    files: Mapping[str, list[int]] | None = None
+    """Files it depends on → modification time (ns) and size; None unless they were read in this run."""
+    since: int = 0
+    """Time (ns) before they were read."""
+
+    def recall(self, what: str) -> Any:
+        """Return what was kept; None where there is nothing, or something changed."""
+        return recall((what, *self.question)) if self.question else None
+
+    def keep(self, what: str, facts: Any) -> None:
+        """Keep facts, where it is known what they depend on."""
+        if self.question and self.files is not None:
+            remember((what, *self.question), facts, self.files, since=self.since)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """What is known of a study's trials before the first one starts."""
@@ -46,6 +67,7 @@ class Prepared:
     """Size of the model on disk; 0 when unknown."""
     splits_batches: bool = False
     """Whether a trial that ran out of memory may be retried with a smaller micro-batch."""
+    kept: Kept = Kept()
 
 
 def prepare(study: StudyData, known: Mapping[str, Any], executor: Executor, watch: Watcher) -> Prepared:
@@ -68,7 +90,7 @@ def prepare(study: StudyData, known: Mapping[str, Any], executor: Executor, watc
     rows = ", ".join(f"{name} {count}" for name, count in splits.items())
     streamed = "; the training rows are streamed" if prepared["about"].get("streamed") else ""
     watch.on_note(f"data prepared: {rows} rows{streamed}")
-    inspected = _inspect(study, known, executor, console, prepared)
+    inspected, kept = _inspect(study, known, executor, console, prepared)
     for fact in inspected.facts:
         watch.on_note(fact)
     for note in inspected.notes:
@@ -78,25 +100,28 @@ def prepare(study: StudyData, known: Mapping[str, Any], executor: Executor, watc
         peak_memory_mb=inspected.peak_memory_mb,
         model_bytes=inspected.model_mb * 1e6,
         splits_batches=not inspected.micro_batch_matters,
+        kept=kept,
     )
 
 
 def _inspect(
     study: StudyData, known: Mapping[str, Any], executor: Executor, console: Path, prepared: Mapping[str, Any]
-) -> Inspected:
+) -> tuple[Inspected, Kept]:
     """Train a trial's first step in a child of the warm process, unless nothing was wrong with it the last time and nothing
     it depends on has changed since. Raises StudyFileError for the problems it showed.
     """
-    values, since, by_value = _lowest(study, known), time.time_ns(), study.place.task.exists()
+    values, since = _lowest(study, known), time.time_ns()
     plain = {key: value for key, value in plain_study(study).items() if key not in UNSEEN}
     devices = [socket.gethostname(), os.environ.get("CUDA_VISIBLE_DEVICES"), len(gpus_here())]
-    question = ("inspection", str(study.home), plain, values, prepared["folder"], devices)
-    answer = None if by_value else recall(question)
+    question = (str(study.home), plain, values, prepared["folder"], devices)
+    kept = Kept(() if study.place.task.exists() else question)  # a task by value is in no file
+    answer = kept.recall("inspection")
     if answer is None:
         answer = _asked(study, values, executor, console)
         files = answer.pop("files")
-        if not by_value and not answer["problems"] and not answer["notes"]:
-            remember(question, answer, files | _stamps(answer["model_folder"]), since=since)
+        if not answer["problems"] and not answer["notes"]:
+            kept = replace(kept, files=files | _stamps(answer["model_folder"]), since=since)
+            kept.keep("inspection", answer)
     executor.preload(answer.pop("imported"))
     inspected = Inspected(**answer)
     if inspected.problems:
@@ -104,7 +129,7 @@ def _inspect(
             Problem(where, f"{message} (log: {console})" if where == "task" else message)
             for where, message in inspected.problems
         )
-    return inspected
+    return inspected, kept
 
 
 def _asked(study: StudyData, values: Mapping[str, Any], executor: Executor, console: Path) -> dict[str, Any]:

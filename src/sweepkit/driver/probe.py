@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -62,7 +62,7 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
             executor.free.append(roomiest(plan(study.resources, machine, Need(prepared.peak_memory_mb)), machine))
             largest = bench.measure_largest(known)
             watch.on_note(f"largest configuration: {words.settings(largest.hyperparameters) or 'all are alike'}")
-            need = _need(study, largest, prepared)
+            need = _need(largest, prepared)
             executor.free[:] = slots = plan(study.resources, machine, need)
             shared = 0.0 if slots[0].devices else psutil.Process(executor.warm_pid).memory_info().rss / 1e6
             chosen = spread(study, known, _count(study, len(slots)))
@@ -84,25 +84,37 @@ def probe(checked: Checked, watch: Watcher | None = None) -> Forecast:
     return forecast(study, replace(largest, peak_memory_mb=peak), measured, host)
 
 
-def look(study: StudyData, known: Mapping[str, Any], executor: Executor, prepared: Prepared) -> Need:
-    """Return what a trial needs. Where trials may share GPUs, train the first steps of the largest configuration for it."""
+def look(
+    study: StudyData, known: Mapping[str, Any], executor: Executor, prepared: Prepared, watch: Watcher | None = None
+) -> Need:
+    """Return what a trial needs. Where trials may share GPUs, train the first steps of the largest configuration for it,
+    unless that was done before and nothing has changed that it depends on.
+    """
     machine, need = Machine.here(), Need(prepared.peak_memory_mb)
     if not study.backend.kind.here or not shares_gpus(study.resources, machine):
         return need
     if any(goal.metric == "train_runtime" for goal in study.objective.goals):
         return replace(need, alone="train_runtime is a goal, and trials that share a GPU slow each other down")
+    what = f"largest on {sorted(gpu.total_mb for gpu in machine.known.values())}"
+    if seen := prepared.kept.recall(what):
+        return Need(**seen)
+    if watch is not None:
+        watch.on_note("measuring what the largest configuration takes of a GPU …")
     study.place.scratch.mkdir(exist_ok=True)
     executor.free.append(roomiest(plan(study.resources, machine, need), machine))
     try:
         with TemporaryDirectory(dir=study.place.scratch) as scratch:
-            return _need(study, _Bench(study, executor, Path(scratch)).measure_largest(known), prepared)
+            need = _need(_Bench(study, executor, Path(scratch)).measure_largest(known), prepared)
+        if not need.alone and need.busy is not None:
+            prepared.kept.keep(what, asdict(need))
+        return need
     except StudyFailed as error:
         return replace(need, alone=f"what a trial takes is not known, for {error}")
     finally:
         executor.free.clear()
 
 
-def _need(study: StudyData, largest: Largest, prepared: Prepared) -> Need:
+def _need(largest: Largest, prepared: Prepared) -> Need:
     memory = max(largest.peak_memory_mb, prepared.peak_memory_mb)
     return Need(memory, largest.busy, "the largest configuration runs out of memory" if largest.out_of_memory else "")
 

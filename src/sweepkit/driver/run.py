@@ -158,7 +158,7 @@ class _Run:
         tracker_of(self._study).prepare()  # in a thread, while the warm process imports
         if self._executor is not None:
             self._prepared = prepare(self._study, self._known, self._executor, self._watch)
-            self._need = look(self._study, self._known, self._executor, self._prepared)
+            self._need = look(self._study, self._known, self._executor, self._prepared, self._watch)
 
     def _open(self, fresh: bool) -> None:
         """Open the storage, the backend and the tracker; from here on the study is recorded."""
