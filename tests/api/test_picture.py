@@ -95,7 +95,8 @@ def test_the_confirmation_has_its_bar_its_count_and_the_time_left_as_on_a_termin
     project: Path, shown: list[dict[str, str]]
 ) -> None:
     study = study_of(project)
-    runs = confirming(study, replace(study.place, name="toy/confirm"), 4, [])
+    waiting = [Trial(number=number, ending=Ending.waiting, confirm_of=5 - number % 2) for number in range(4)]
+    runs = confirming(study, replace(study.place, name="toy/confirm"), 4, waiting)
     with LivePicture() as view:
         view.on_open(study, [ended(number, 0.5) for number in range(6)])
         runs.began = time.time() - 30
@@ -114,7 +115,9 @@ def test_the_confirmation_has_its_bar_its_count_and_the_time_left_as_on_a_termin
         said = printed.get()
         for fact in ("6/6", "1/4 confirmed", "30 s, about 1 s left", "1 complete, 1 running"):
             assert fact in html and fact in said
-        view.on_close(Outcome("done", [], None, None, "all trials of the budget are done", 61.0))
+        assert re.findall(r"<td class='n'>(.)</td><td class=''></td>", html) == ["4"], "the trial that run 1 repeats"
+        assert "<h4>best in the search</h4>" in html
+        view.on_close(Outcome("done", [ended(0, 0.5)], None, None, "all trials of the budget are done", 61.0))
     assert (
         "</b>: all trials of the budget are done<span class=soft> · 6/6 · 1/4 confirmed · 6 complete · 1 min 01 s"
         in (shown[-1]["text/html"])

@@ -98,6 +98,8 @@ def test_the_report_is_drawn_without_a_network_and_without_an_error(study: Study
             "return [...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)"
         )
         assert offered and not [title for title in offered if "Share" in title or "Edit" in title]
+        icon = "return getComputedStyle(document.querySelector('.modebar-btn path')).fill"
+        assert driver.execute_script(icon) not in ("rgb(255, 255, 255)", "rgba(255, 255, 255, 0.3)")
         driver.save_screenshot(str(page.with_suffix(".png")))
         times = driver.execute_script(
             "const table = document.querySelector('table.sortable'); table.querySelectorAll('th button')[3].click();"
@@ -113,13 +115,11 @@ def test_sweep_ui_serves_the_projects_store_and_its_server_ends_with_it_when_kil
     served = sweep("ui", "--port", str(port), cwd=study.place.root)
     assert served.stdout is not None
     said = [line.strip() for line, _ in zip(iter(served.stdout.readline, ""), range(3), strict=False)]
-    assert said == [
-        f"MLflow serves sqlite:///{study.place.root}/mlflow.db; Ctrl-C stops it",
-        "",
-        f"http://127.0.0.1:{port}",
-    ]
+    base = f"http://127.0.0.1:{port}"
+    front = f"{base}/#/experiments?workflowType=machine_learning"
+    assert said == [f"MLflow serves sqlite:///{study.place.root}/mlflow.db; Ctrl-C stops it", "", front]
     asked = json.dumps({"max_results": 10}).encode()
-    request = Request(f"{said[-1]}/api/2.0/mlflow/experiments/search", asked, {"Content-Type": "application/json"})
+    request = Request(f"{base}/api/2.0/mlflow/experiments/search", asked, {"Content-Type": "application/json"})
     with urlopen(request, timeout=30) as answered:
         assert "toy" in {each["name"] for each in json.load(answered)["experiments"]}
     serving = psutil.Process(served.pid).children(recursive=True)

@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from sweepkit.report import terminal
+from sweepkit.report.answer import Answer
 from sweepkit.report.style import ACCENT, ENDINGS, window
 from sweepkit.report.watch import Board, Outcome, Watcher
 from sweepkit.study import words
@@ -71,6 +72,7 @@ class LivePicture(Watcher):
         self._curves: dict[int, list[tuple[float, float]]] = {}
         self._notes: list[str] = []
         self._outcome: Outcome | None = None
+        self._answer = ""
         self._error = ""
         self._ticker = threading.Thread(target=self._tick, name="sweepkit view", daemon=True)
 
@@ -146,6 +148,8 @@ class LivePicture(Watcher):
         """Show the outcome."""
         with self._lock:
             self._outcome = outcome
+            if self._board is not None:
+                self._answer = Answer.read(self._board.study, outcome.rows).says()
 
     def _text(self) -> str:
         """Return the picture as one line, for frontends without HTML."""
@@ -192,12 +196,13 @@ class LivePicture(Watcher):
             state = f"<b>done</b>: {escape(outcome.reason)}"
         seconds = outcome.seconds if outcome else time.time() - board.began
         counts = [stage.count() for stage in board.stages]
-        return f"<div>{state}{_soft(*counts, board.counts(), words.span(int(seconds)))}</div>"
+        said = f"<div>{escape(self._answer)}</div>" if self._answer else ""
+        return f"<div>{state}{_soft(*counts, board.counts(), words.span(int(seconds)))}</div>{said}"
 
     def _tables(self, board: Board) -> str:
         tables, going = [], board.stages[-1]
         if top := board.top:
-            title = "Pareto front" if len(board.study.objective.goals) > 1 else "best"
+            title = "Pareto front" if board.answer.several else "best in the search" if board.confirmation else "best"
             best = terminal.trials(board.answer, top)
             tables.append(f"<h4>{title}</h4>{_html(best)}")
         if self._goes_on and (moments := dict(sorted(going.running.items()))):

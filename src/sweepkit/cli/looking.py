@@ -132,7 +132,7 @@ def ui(
     server = tracker.open_ui(port)
     with answering(tracker, "the view of the study"):
         link = tracker.link(server.address)
-    link, shown = (link, data.name) if study else (server.address, server.store)
+    link, shown = (link, data.name) if study else (server.front, server.store)
     if not server.command:
         typer.echo(link)
         return

@@ -68,6 +68,8 @@ TEMPLATE = go.layout.Template(
         "hovermode": "closest",
         "modebar": {
             "bgcolor": "rgba(0,0,0,0)",
+            "color": SOFT,  # else what stands out from the background, which counts as black here
+            "activecolor": INK,
             "remove": ["sendChartToCloud", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
         },
         "bargap": 0.35,

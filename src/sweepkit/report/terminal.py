@@ -162,7 +162,7 @@ def gain(answer: Answer, row: Trial) -> str:
 def running(study: StudyData, moments: Mapping[int, Moment], why: Mapping[int, str] | None = None) -> Table:
     """Return a table of running or paused trials: number, parameters, progress, time, last and best value, and why they are.
 
-    The time is that of the present attempt.
+    The time is that of the present attempt. A confirmation run has the number of the trial that it repeats.
     """
     table = Table.grid(padding=(0, 2, 0, 0))
     for column in range(7 if why else 6):
@@ -174,7 +174,7 @@ def running(study: StudyData, moments: Mapping[int, Moment], why: Mapping[int, s
         spent = f" in {words.span(int(time.time() - moment.since))}" if moment.since else ""
         several = len(moment.history) > 1 and len(study.objective.goals) == 1  # several goals have no best evaluation
         table.add_row(
-            Text(str(number), style="cyan"),
+            Text(str(number if moment.confirm_of is None else moment.confirm_of), style="cyan"),
             _Whole(_settings(moment.params)),
             Text() if done is None else ProgressBar(1.0, done, width=12, complete_style="cyan", finished_style="cyan"),
             Text(f"step {moment.step} epoch {moment.epoch:.3g}{spent}" if moment.step else "starting", style="dim"),

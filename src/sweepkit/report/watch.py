@@ -133,6 +133,8 @@ class Moment:
     """How far a running trial has got, according to its events."""
 
     params: Mapping[str, Any]
+    confirm_of: int | None = None
+    """The trial that it repeats, of a confirmation run."""
     step: int = 0
     epoch: float = 0.0
     evaluation: int = 0
@@ -146,7 +148,7 @@ class Moment:
     def after(self, event: Event) -> Moment:
         """Return the moment after one more event."""
         if isinstance(event, Started):
-            whole = self if event.resumed else Moment(params=self.params)
+            whole = self if event.resumed else Moment(params=self.params, confirm_of=self.confirm_of)
             return replace(whole, since=event.at, step=event.resumed)
         if isinstance(event, Logged):
             return replace(self, step=event.step, epoch=event.epoch)
@@ -164,7 +166,7 @@ class Moment:
 
 def read_moment(place: Place, trial: Trial) -> Moment:
     """Return how far a running trial has got, read from its event log."""
-    moment = Moment(params=trial.params)
+    moment = Moment(params=trial.params, confirm_of=trial.confirm_of)
     for event in TrialLog(place.trial(trial.number)).events()[0]:
         moment = moment.after(event)
     return moment
@@ -191,8 +193,8 @@ class Board:
     """The confirmation's runs as trials, once it has begun."""
     began: float = field(default_factory=time.time)
     """When the run began, in seconds since the epoch."""
-    _counted: str = ""
-    """What is said after the count of those done."""
+    _confirms: dict[int, int | None] = field(default_factory=dict)
+    """Of a confirmation: run → the trial that it repeats."""
     _from: tuple[float, float, float] | None = None
     """When the board began to look, what was done then, and the seconds that ``budget.hours`` left."""
 
@@ -216,7 +218,8 @@ class Board:
     def add(self, event: Event) -> None:
         """Move the event's trial on."""
         if isinstance(event, Started) and event.trial not in self.running:
-            new = Moment(params=_hyperparameters(self.study.place, event.trial))
+            params, of = _hyperparameters(self.study.place, event.trial), self._confirms.get(event.trial)
+            new = Moment(params=params, confirm_of=of)
             self.running[event.trial] = self.paused.pop(event.trial, new)
         if event.trial in self.running:
             self.running[event.trial] = self.running[event.trial].after(event)
@@ -261,7 +264,9 @@ class Board:
     def count(self) -> str:
         """Return how many are done, for example ``3/8`` or ``2/6 confirmed``."""
         done = len(self.ended)
-        return (words.plural(done, "trial") if self.total is None else f"{done}/{self.total}") + self._counted
+        return (words.plural(done, "trial") if self.total is None else f"{done}/{self.total}") + (
+            " confirmed" * bool(self._confirms)
+        )
 
     def clock(self) -> str:
         """Return the time spent and, while it goes on and its speed is known, the time left."""
@@ -293,12 +298,12 @@ class Board:
         return f"best {words.value(best[0].value)} (trial {best[0].number})" if best else ""
 
 
-def confirming(study: StudyData, place: Place, total: int, rows: Iterable[Trial]) -> Board:
+def confirming(study: StudyData, place: Place, total: int, rows: Sequence[Trial]) -> Board:
     """Return the board of a study's confirmation, whose ``total`` runs lie at ``place``."""
     budget = study.budget.model_copy(update={"trials": total})
     runs = study.model_copy(update={"name": place.name, "budget": budget}).at(study.home)
     board = Board.at_start(runs, rows)
-    board._counted = " confirmed"
+    board._confirms = {row.number: row.confirm_of for row in rows}
     return board
 
 

@@ -30,6 +30,8 @@ class Ui:
     """A server that shows the record: one that runs already, or one to be started with ``command``."""
 
     address: str
+    front: str
+    """The address of its page that lists everything."""
     store: str
     """Where the records are, without a password."""
     command: tuple[str, ...] = ()

@@ -103,11 +103,16 @@ def ui_of(study: StudyData, port: int) -> Ui:
     uri = tracking_uri(study)
     if is_server(uri):
         address = re.sub(r"(?<=://)[^/]*@", "", uri)
-        return Ui(address, address)
+        return Ui(address, _front(address), address)
     port = free_port(port)
     files = artifact_root(uri, study.place.root)
     command = [sys.executable, "-m", "mlflow", "ui", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", str(files)] if files else []
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment = {**quiet, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
-    return Ui(f"http://{LOOPBACK}:{port}", scrub_url(uri), tuple(command), environment, study.place.ui_log)
+    address = f"http://{LOOPBACK}:{port}"
+    return Ui(address, _front(address), scrub_url(uri), tuple(command), environment, study.place.ui_log)
+
+
+def _front(address: str) -> str:
+    return f"{address.rstrip('/')}/#/experiments?workflowType=machine_learning"
