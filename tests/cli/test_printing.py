@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from making import toy_study
 from sweepkit import cli
+from sweepkit.check.study_file import to_yaml
 
 
 @pytest.mark.parametrize(
@@ -23,3 +27,18 @@ def test_nothing_is_printed_that_a_terminal_would_obey(
     said = capsys.readouterr()
     assert ended.value.code == 2 and "no??.yaml" in said.err
     assert not {"\x07", "\u202e"} & set(said.out + said.err)
+
+
+@pytest.mark.real
+def test_an_ascii_terminal_and_a_folder_whose_name_is_no_text_end_no_command(tmp_path: Path) -> None:
+    home = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9 \xff"))
+    home.mkdir()
+    (home / "pyproject.toml").touch()
+    study = toy_study(home).model_copy(update={"question": "Größe … 大小?"})
+    (home / "toy.yaml").write_text(to_yaml(study.model_copy(update={"tracking": type(study.tracking)()})))
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for command, code in ((["check", "toy.yaml"], 0), (["check", "größe.yaml"], 2), (["list"], 0)):
+        done = subprocess.run(
+            [sys.executable, "-m", "sweepkit", *command], cwd=home, env=environment, capture_output=True, check=False
+        )
+        assert (done.returncode, b"Traceback" in done.stderr or b"Unicode" in done.stderr) == (code, False), done

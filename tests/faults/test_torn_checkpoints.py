@@ -100,6 +100,7 @@ def test_a_trial_goes_on_from_a_whole_checkpoint_alone(
     assert [str(checkpoint / name) in note and "trial 0 starts over" in note for note in notes] == [True] * (not whole)
     if whole:
         model = study.place.trial(0) / "best" / name
+        assert not (model.parent / "training_args.bin").exists()
         load_best_model(study, row, model.parent)
         assert {file.name for file in export(study, [row], row, tmp_path / "out")[0].iterdir()} >= {name}
         flip(model)

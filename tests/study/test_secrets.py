@@ -7,8 +7,9 @@ from io import StringIO
 
 import pytest
 
+from sweepkit.study import secrets
 from sweepkit.study.files import first_line
-from sweepkit.study.secrets import HIDDEN, hide, lost, reveal, scrub
+from sweepkit.study.secrets import HIDDEN, hide, learn, lost, reveal, scrub
 from sweepkit.study.streams import scrub_output
 
 S = "Zq8vK2mX7tRw4Yb1"
@@ -55,7 +56,7 @@ HARMLESS = [
 ]
 
 
-@pytest.mark.parametrize("text", SECRETS)
+@pytest.mark.parametrize("text", SECRETS, ids=range(len(SECRETS)))  # pytest puts ids into the environment
 def test_a_secret_is_hidden_wherever_it_stands(text: str) -> None:
     hidden = scrub(text)
     assert S not in hidden and HIDDEN in hidden
@@ -107,6 +108,12 @@ def test_the_shorter_a_value_the_more_must_show_that_it_is_meant(
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", value)
     assert scrub(text) == scrubbed
+
+
+def test_what_a_study_calls_secret_is_hidden_where_it_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "_learned", {})
+    learn({"task": {"api_key": S, "size": 3}, "storage": "postgresql://ann:p/w@rd-5f6c@db/x"})
+    assert scrub(f"refused: {S} or p/w@rd-5f6c, size 3") == f"refused: {HIDDEN} or {HIDDEN}, size 3"
 
 
 def test_what_a_study_calls_secret_is_hidden_and_comes_back_from_the_same_study() -> None:

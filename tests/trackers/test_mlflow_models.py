@@ -157,7 +157,8 @@ class TestAKeptCheckpoint:
         assert version.description == "toy, trial 1. Trial 1 is best."
         assert client.get_registered_model("toy-model").description == "Which learning rate?"
 
-    def test_no_pickle_of_training_arguments_is_in_it(self, home: Path) -> None:
+    def test_no_pickle_of_training_arguments_is_in_it(self, home: Path, study: StudyData) -> None:
+        assert weights(home) and models(study)
         assert list(home.rglob("training_args.bin")) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -136,6 +137,37 @@ def test_a_metric_has_a_name_that_every_file_and_terminal_takes(tmp_path: Path) 
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
     callback.on_log(arguments, TrainerState(), TrainerControl(), {"\ud800": 1.0})
     assert [list(event.metrics) for event in sent if isinstance(event, Logged)] == [["?"]]
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: set[int] = set()
+    missing: list[str] = []
+    rename, fsync = os.rename, os.fsync
+
+    def noting(file: int) -> None:
+        settled.add(os.fstat(file).st_ino)
+        fsync(file)
+
+    def looking(source: Path, target: Path) -> None:
+        inside = [source, *source.rglob("*")]
+        missing.extend(str(path) for path in inside if path.stat().st_ino not in settled)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    monkeypatch.setattr(os, "rename", looking)
+    callback, written = made(tmp_path, "eval_loss", "eval_f1"), tmp_path / "checkpoint-4"
+
+    def save(folder: str) -> None:
+        (Path(folder) / "inside").mkdir(parents=True)
+        (Path(folder) / "inside" / "weights.safetensors").write_bytes(b"weights")
+
+    save(str(written))
+    callback._keep_last(written)
+    parts = {"save_model": save, "is_fsdp_enabled": False, "is_deepspeed_enabled": False}
+    callback.trainer = cast("Any", SimpleNamespace(**parts))
+    callback._save_best(4)
+    assert (missing, [find_damage(tmp_path / each) for each in ("last/checkpoint-4", "best")]) == ([], ["", ""])
+    assert all((tmp_path / each / SEAL).is_file() for each in ("last/checkpoint-4", "best"))
 
 
 def test_an_evaluation_has_one_reading() -> None:
