@@ -36,9 +36,18 @@ def test_an_ascii_terminal_and_a_folder_whose_name_is_no_text_end_no_command(tmp
     (home / "pyproject.toml").touch()
     study = toy_study(home).model_copy(update={"question": "Größe … 大小?"})
     (home / "toy.yaml").write_text(to_yaml(study.model_copy(update={"tracking": type(study.tracking)()})))
+    far = study.task.model_copy(update={"path": "größe-opaque-77aa88bb99cc00dd.py:Task"})
+    (home / "far.yaml").write_text(to_yaml(study.model_copy(update={"task": far})))
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    for command, code in ((["check", "toy.yaml"], 0), (["check", "größe.yaml"], 2), (["list"], 0)):
+    environment["SOME_TOKEN"] = "opaque-77aa88bb99cc00dd"
+    for command, code in (
+        (["check", "toy.yaml"], 0),
+        (["check", "größe.yaml"], 2),
+        (["list"], 0),
+        (["check", "far.yaml"], 1),
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "sweepkit", *command], cwd=home, env=environment, capture_output=True, check=False
         )
-        assert (done.returncode, b"Traceback" in done.stderr or b"Unicode" in done.stderr) == (code, False), done
+        said = done.stdout + done.stderr
+        assert (done.returncode, b"Traceback" in said or b"Unicode" in said or b"opaque" in said) == (code, False), said

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 
 import pytest
+import typer
 
 from sweepkit.study import secrets
 from sweepkit.study.files import first_line
@@ -140,9 +141,18 @@ def test_what_a_study_calls_secret_is_hidden_and_comes_back_from_the_same_study(
     assert list(lost(hidden, moved)) == ["task.endpoints.0"]
 
 
-def test_output_is_scrubbed_line_by_line_however_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+class _Terminal(StringIO):
+    """A stream that is written line by line."""
+
+    line_buffering = True
+
+
+@pytest.mark.parametrize("kind", [StringIO, _Terminal])
+def test_output_is_scrubbed_line_by_line_however_it_is_written(
+    kind: type[StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MY_TOKEN", "opaque-77aa88bb")
-    kept = StringIO()
+    kept = kind()
     monkeypatch.setattr(sys, "stdout", kept)
     monkeypatch.setattr(sys, "stderr", StringIO())
     scrub_output()
@@ -152,6 +162,19 @@ def test_output_is_scrubbed_line_by_line_however_it_is_written(monkeypatch: pyte
     sys.stdout.write("no end opaque-77aa88bb")
     sys.stdout.flush()
     assert kept.getvalue() == "password: *** ***\n***\nno end ***"
+
+
+def test_bytes_are_scrubbed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "opaque-77aa88bb")
+    kept = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(kept, "ascii"))
+    monkeypatch.setattr(sys, "stderr", StringIO())
+    scrub_output()
+    sys.stdout.write("first ")
+    sys.stdout.buffer.write(b"opaque-77aa88bb \xff\n")
+    typer.echo("gr\xf6\xdfe opaque-77aa88bb")
+    sys.stdout.flush()
+    assert kept.getvalue() == b"first *** \xff\n" + "gr\xf6\xdfe ***\n".encode()
 
 
 def test_a_line_without_end_is_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,9 @@ def main() -> NoReturn:
             text = f"error: {error.args[0][0][-1]}"
         elif isinstance(error, OSError) and error.strerror:  # a disk that is full, read-only or gone
             text = f"error: {error.filename or 'the disk'}: {error.strerror.lower()}"
+        elif isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
+            names = f"file names are {error.encoding} in this locale, which cannot write {error.object!r}"
+            text = f"error: {names}; set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
         else:
             hint = f"run the command with {DEBUG}=1 to see where this was raised"
             text = f"error: {type(error).__name__}: {error}\n{hint}"

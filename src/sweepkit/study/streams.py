@@ -22,6 +22,7 @@ class _Scrubbed:
         self._stream = stream
         self._block = 0 if stream.isatty() or getattr(stream, "line_buffering", True) else BLOCK
         self._held = ""
+        self.buffer = _Bytes(self, stream)
 
     def write(self, text: str) -> int:
         self._held += text
@@ -45,6 +46,23 @@ class _Scrubbed:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class _Bytes:
+    """The same for bytes, each write by itself: typer writes so where a stream's encoding is ASCII, and tasks may."""
+
+    def __init__(self, above: _Scrubbed, stream: TextIO) -> None:
+        self._above = above
+        self._stream = stream
+
+    def write(self, data: bytes) -> int:
+        self._above.flush()
+        text = bytes(data).decode(errors="surrogateescape")
+        self._stream.buffer.write(scrub(text).encode(errors="surrogateescape"))
+        return len(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream.buffer, name)
 
 
 def scrub_output() -> None:
