@@ -392,7 +392,7 @@ def test_list_shows_the_projects_studies(ran: StudyData) -> None:
 
 
 def test_list_of_an_empty_project_says_so(project: Path) -> None:
-    assert sweep("list").output == "no study has run in . yet\n"
+    assert sweep("list").output == "no study of this project has run yet\n"
 
 
 def test_enqueue_puts_a_configuration_in_line(ran: StudyData) -> None:
@@ -541,21 +541,25 @@ def test_sync_and_ui_of_a_study_recorded_nowhere_say_so(ran: StudyData) -> None:
     assert "there is nothing to show" in str(sweep("ui", "toy").exception)
 
 
-def test_ui_without_a_study_needs_one_store_with_something_in_it(ran: StudyData) -> None:
-    assert "no study of " in (nothing := str(sweep("ui").exception)) and "is recorded yet" in nothing
-    for name, uri in (("toy", "sqlite:///a.db"), ("other", "https://ann:s3cret@mlflow.example.com")):
-        folder = ran.place.runs / name
-        if not folder.exists():
-            shutil.copytree(ran.place.folder, folder)
+def test_ui_without_a_study_needs_one_store_that_is_there(ran: StudyData) -> None:
+    nothing = "no study of this project is recorded; sweep run does it, unless tracking.uri is none"
+    assert str(sweep("ui").exception) == nothing
+    root, other = ran.place.root, ran.place.runs / "other"
+    shutil.copytree(ran.place.folder, other)
+    for folder, uri in ((ran.place.folder, "sqlite:///a.db"), (other, "https://ann:s3cret@mlflow.example.com")):
         stored = json.loads((folder / "study.json").read_text())
-        stored["study"] |= {"name": name, "tracking": {"uri": uri}}
+        stored["study"] |= {"name": folder.name, "tracking": {"uri": uri}}
         (folder / "study.json").write_text(json.dumps(stored))
-        (folder / "mlflow.json").write_text(json.dumps({"study_id": "", "trials": {}, "parent_run_id": "1"}))
-    root = ran.place.root
+    assert sweep("ui").output == "https://mlflow.example.com/#/experiments?workflowType=machine_learning\n"
+    (root / "a.db").touch()
     assert str(sweep("ui").exception) == (
         "the studies here are recorded in 2 places: other in https://mlflow.example.com; "
         f"toy in sqlite:///{root}/a.db; name a study: sweep ui STUDY"
     )
+    shutil.rmtree(other)
+    (root / "a.db").unlink()
+    assert str(sweep("ui").exception) == nothing
+    assert not (root / "a.db").exists(), "nothing is made by looking"
 
 
 def test_check_tells_what_a_study_will_do(study: StudyData) -> None:

@@ -187,7 +187,7 @@ def test_a_server_that_does_not_answer_costs_one_sentence(home: Path, server: st
     state = folder / "runs" / "toy" / "mlflow.json"
     before = hashlib.sha256(state.read_bytes()).hexdigest()
     environment = {**os.environ, "MLFLOW_TRACKING_URI": server, "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
-    for command in (("report", "toy"), ("sync", "toy"), ("ui",)):
+    for command in (("report", "toy"), ("sync", "toy"), ("ui", "toy")):
         began = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "sweepkit", *command],

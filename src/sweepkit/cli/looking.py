@@ -12,7 +12,6 @@ import typer
 
 from sweepkit.cli import studies
 from sweepkit.study.errors import InputError, StudyNotFound, SweepError
-from sweepkit.study.paths import project_root
 
 if TYPE_CHECKING:
     from sweepkit.study.study import StudyData
@@ -109,7 +108,7 @@ def list_(as_json: studies.Json = False) -> None:
     elif runs:
         terminal.show(terminal.overview(runs))
     elif not study_names():
-        typer.echo(f"no study has run in {terminal.short_path(project_root(Path.cwd()))} yet")
+        typer.echo("no study of this project has run yet")
 
 
 def ui(
@@ -130,9 +129,10 @@ def ui(
     data = find_run(study) if study else _recorded(port)
     tracker = tracker_of(data)
     server = tracker.open_ui(port)
-    with answering(tracker, "the view of the study"):
-        link = tracker.link(server.address)
-    link, shown = (link, data.name) if study else (server.front, server.store)
+    link, shown = server.front, server.store
+    if study:
+        with answering(tracker, "the view of the study"):
+            link, shown = tracker.link(server.address), data.name
     if not server.command:
         typer.echo(link)
         return
@@ -148,23 +148,20 @@ def ui(
 def _recorded(port: int) -> StudyData:
     """Return a study of this project that is recorded. Raises StudyNotFound without one, InputError for several stores."""
     from sweepkit.check.find import stored_study, study_folders
-    from sweepkit.report import terminal
     from sweepkit.trackers import tracker_of
 
     stores: dict[str, list[StudyData]] = {}
     for folder in study_folders():
         try:
             data = stored_study(folder)
-            tracker = tracker_of(data)
-            store = tracker.open_ui(port).store if tracker.name else ""
+            server = tracker_of(data).open_ui(port) if tracker_of(data).name else None
         except SweepError as error:  # the password of its store, for example, which is never recorded
             typer.echo(f"{folder.name}: {error}", err=True)
             continue
-        if tracker.page():
-            stores.setdefault(store, []).append(data)
+        if server and server.exists:
+            stores.setdefault(server.store, []).append(data)
     if not stores:
-        root = terminal.short_path(project_root(Path.cwd()))
-        raise StudyNotFound(f"no study of {root} is recorded yet; sweep run records one, unless tracking.uri is none")
+        raise StudyNotFound("no study of this project is recorded; sweep run does it, unless tracking.uri is none")
     if len(stores) > 1:
         listed = "; ".join(f"{', '.join(data.name for data in found)} in {store}" for store, found in stores.items())
         raise InputError(

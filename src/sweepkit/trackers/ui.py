@@ -34,6 +34,8 @@ class Ui:
     """The address of its page that lists everything."""
     store: str
     """Where the records are, without a password."""
+    exists: bool = True
+    """False for a store on this machine that is not there."""
     command: tuple[str, ...] = ()
     """Empty for a server that runs already."""
     environment: Mapping[str, str] = field(default_factory=dict)

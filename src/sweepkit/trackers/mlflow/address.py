@@ -111,7 +111,9 @@ def ui_of(study: StudyData, port: int) -> Ui:
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment = {**quiet, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     address = f"http://{LOOPBACK}:{port}"
-    return Ui(address, _front(address), scrub_url(uri), tuple(command), environment, study.place.ui_log)
+    store = sqlite_file(uri) or file_store(uri)
+    exists = store is None or store.exists()
+    return Ui(address, _front(address), scrub_url(uri), exists, tuple(command), environment, study.place.ui_log)
 
 
 def _front(address: str) -> str:
