@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,12 @@ def test_a_long_study_takes_as_many_rounds_as_its_slots_need(tmp_path: Path) -> 
 def test_confirmation_runs_are_whole_trials_of_the_best_and_the_baseline(tmp_path: Path) -> None:
     study = toy_study(tmp_path, baseline={"learning_rate": 1e-3}, confirm={"top": 3, "seeds": 4})
     assert of(study).confirm_seconds == pytest.approx(8 * 18.5)
+
+
+def test_how_many_share_a_gpu_stands_below_the_memory(tmp_path: Path) -> None:
+    lines = told(toy_study(tmp_path), of(toy_study(tmp_path), free_memory_mb=math.inf, sharing="3 trials on GPU 0: so"))
+    at = next(number for number, line in enumerate(lines) if line.startswith("GPU memory"))
+    assert lines[at + 1].strip() == "3 trials on GPU 0: so"
 
 
 def test_a_trial_that_runs_writes_its_checkpoints_and_one_of_them_again_before_the_old_one_goes(tmp_path: Path) -> None:
