@@ -170,11 +170,11 @@ def test_a_conclusion_says_what_to_do_and_never_more_than_was_shown() -> None:
         conclusion(better)
         == "Trial 1 has 0.6000 ± 0.0100 over 3 new seeds; there is no other configuration to compare it with."
     )
-    assert conclusion(better, same) == "Take trial 1: over new seeds it is better than every other one that was judged."
+    assert conclusion(better, same) == "Take trial 1: over new seeds it is better than every other that was judged."
     third = Candidate(number=4, values=near(0.599))
     assert conclusion(better, third).startswith("Take the cheapest of trials 1 and 4, or compare with more seeds")
     lost = Candidate(number=5, values=(0.5,), lost=2)
-    assert conclusion(lost) == "Nothing can be concluded from new seeds: no configuration has two with a value."
+    assert conclusion(lost) == "Nothing can be concluded from new seeds: no configuration has a value for two of them."
     for known in ([baseline, same], [better, third]):
         assert "confirmed" not in " ".join(judge(known, metric="m", direction="maximize").sentences()).lower()
 
@@ -252,4 +252,6 @@ def test_without_noise_the_number_of_seeds_decides_what_can_be_told_apart() -> N
 def test_nothing_is_said_where_no_seed_gave_a_value() -> None:
     verdict = judge([Candidate(number=2, values=(), lost=5)], metric="eval_score", direction="maximize", best=2)
     assert (verdict.chosen, verdict.lost, verdict.luck) == (None, (2,), None)
-    assert verdict.sentences() == ["Nothing can be concluded from new seeds: no configuration has two with a value."]
+    assert verdict.sentences() == [
+        "Nothing can be concluded from new seeds: no configuration has a value for two of them."
+    ]

@@ -6,7 +6,9 @@ import io
 import re
 import time
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -210,6 +212,36 @@ def test_a_snapshot_names_the_pruned_trials_in_one_line(project: Path) -> None:
 def test_the_bar_of_a_study_that_runs_elsewhere_counts_from_its_beginning(project: Path) -> None:
     board = Board(study_of(project), began=time.time() - 150)
     assert "0/6 2 min 30 s" in text_of(progress.picture(board))
+
+
+def test_a_view_that_begins_during_the_confirmation_counts_its_time_from_its_first_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, now = study_of(project), datetime.now().astimezone()
+    again = [trial(n, 0.6, confirm_of=3, started=(now - timedelta(seconds=20 - n)).isoformat()) for n in (0, 1)]
+
+    class Rows:
+        def rows(self) -> list[Trial]:
+            return [trial(n, 0.5) for n in range(6)]
+
+        def beside(self, suffix: str) -> Any:
+            runs = [*again, Trial(number=2, ending=Ending.waiting, confirm_of=3)]
+            return SimpleNamespace(rows=lambda: runs, place=replace(study.place, name="toy/confirm"))
+
+    drawn: list[Any] = []
+    owners = iter([(1, "here"), None])
+    since = now.replace(tzinfo=None) - timedelta(seconds=60)
+    for name, fake in (
+        ("Reader", lambda study: Rows()),
+        ("lock_owner", lambda place: next(owners)),
+        ("lock_since", lambda place: since),
+        ("snapshot", lambda study: "at the end"),
+        ("SECONDS_BETWEEN_READS", 0.0),
+        ("picture", lambda board: drawn.append([stage.count() + " " + stage.clock() for stage in board.stages]) or ""),
+    ):
+        monkeypatch.setattr(progress, name, fake)
+    progress.follow(study)
+    assert drawn == [["6/6 40 s", "2/3 confirmed 20 s"]]
 
 
 def test_with_several_goals_a_running_trial_shows_all_its_values_and_no_best(project: Path) -> None:

@@ -181,7 +181,9 @@ def check_folder(folder: Path, option: str = "--name") -> None:
 def check_kind(kind: str) -> None:
     """Raise InputError for a kind that is not built in."""
     if kind not in KINDS:
-        raise InputError(f"--kind: there is no kind {kind}; built in are {', '.join(KINDS)}{nearest(kind, KINDS)}")
+        raise InputError(
+            f"--kind: there is no kind {kind}; the built-in kinds are {', '.join(KINDS)}{nearest(kind, KINDS)}"
+        )
 
 
 def reference(text: str, folder: Path, option: str) -> str:

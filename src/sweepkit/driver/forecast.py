@@ -138,7 +138,7 @@ class Forecast:
         over = budget.hours is not None and self.seconds is not None and self.seconds > 3600 * budget.hours
         if over and budget.hours is not None and not self.prunes:
             done = f"about {words.plural(self.trials_in(budget.hours), 'trial')} of {self.trials}"
-            yield f"budget.hours: {budget.hours:g} h are over after {done}; raise it, or lower budget.trials"
+            yield f"budget.hours: {budget.hours:g} h end after {done}; raise it, or lower budget.trials"
         model = max(one.best_bytes for one in self.measured)
         if budget.disk_gb is not None and model > 1e9 * budget.disk_gb:
             yield f"budget.disk_gb: a model takes {words.size(model)}, more than {budget.disk_gb:g} GB; raise it"

@@ -35,7 +35,7 @@ def slices(about: StudyData | Evidence) -> go.Figure:
     evidence = evidence_of(about).of_goal(0)
     drawable = panels(evidence)
     if not drawable:
-        return style.nothing("Slices need trials with values, and that differ.")
+        return style.nothing("Slices need trials that have values and differ.")
     traces = []
     for dimension, points in drawable:
         shades = {"color": [row.number for row, _ in points], "colorscale": style.SCALE, "size": 6}

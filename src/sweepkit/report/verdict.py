@@ -147,7 +147,7 @@ class Verdict:
     def conclusion(self) -> str:
         """Return what to do, in a sentence."""
         if not self.estimates:
-            return "Nothing can be concluded from new seeds: no configuration has two with a value."
+            return "Nothing can be concluded from new seeds: no configuration has a value for two of them."
         first, baseline = self.estimates[0], next((e for e in self.estimates if e.baseline), None)
         more = f"compare with more seeds, for example confirm: {{seeds: {2 * len(first.values)}}}"
         if len(self.estimates) == 1:
@@ -164,7 +164,7 @@ class Verdict:
             )
         rivals = [str(p.worse) for p in self.comparisons if p.better == first.number and not p.distinguishable]
         if not rivals:
-            return f"Take trial {first.number}: over new seeds it is better than every other one that was judged."
+            return f"Take trial {first.number}: over new seeds it is better than every other that was judged."
         return (
             f"Take the cheapest of trials {words.join([str(first.number), *rivals])}, or {more}: trial {first.number} has "
             "the best mean, but they are not distinguishable."

@@ -107,7 +107,7 @@ class DataSpec(BaseModel):
         if self.name is None and (self.config or self.revision):
             raise ValueError("config and revision belong to a data set of the hub (name)")
         if self.encoding is not None and not _known_encoding(self.encoding):
-            raise ValueError(f"encoding: there is none that is called {self.encoding}; for example utf-16 or cp1252")
+            raise ValueError(f"encoding: there is no encoding {self.encoding}; for example utf-16 or cp1252")
         if self.header is False and self.columns is None:
             raise ValueError("header: false needs columns, the names of the columns")
         return self

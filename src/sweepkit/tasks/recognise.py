@@ -286,7 +286,7 @@ def _to_type(table: Sequence[TableColumn], again: str) -> Iterator[str]:
     if not texts and not (numbers and labels):
         yield "any other kind is a Task of your own: sweep task NAME writes a skeleton of it"
         return
-    yield "say what is what, for example:"
+    yield "name the columns, for example:"
     if not texts:
         image, label = numbers[0].name, labels[0].name
         yield f"  {again} --kind image-classification --set 'task.image={image}' --set 'task.label={label}'"
