@@ -117,5 +117,5 @@ def test_try_trains_one_trial_and_enqueue_puts_one_in_line(project: Path) -> Non
     assert typed("enqueue", "study.yaml", "learning_rate=2e-3", cwd=project)[0] == 0
     assert typed("run", "study.yaml", cwd=project)[0] == 0
     first, second = json.loads(typed("show", "toy", "--json", cwd=project)[1])["trials"]
-    assert first["params"] == {"learning_rate": 2e-3}
+    assert first["params"] == {"use_cpu": True, "learning_rate": 2e-3}
     assert (first["ending"], second["ending"]) == ("complete", "complete")
