@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import toys
+from sweepkit.study import damage
 from sweepkit.study.damage import note
 from sweepkit.study.errors import DamagedFile, InputError
 from sweepkit.study.study import TaskSpec
@@ -230,6 +231,29 @@ def test_held_data_is_opened_once_for_every_process_forked_later(tmp_path: Path)
     hold(task, data)
     folder.rename(tmp_path / "moved")
     assert load_prepared(folder)["train"]["x"] == [0, 1, 2]
+
+
+def test_every_byte_is_read_once_for_each_start_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, read = prepare(own(tmp_path), tmp_path / "data"), []
+    sums = damage._sum
+    monkeypatch.setattr(damage, "_sum", lambda path: read.append(path.name) or sums(path))
+    monkeypatch.setattr(damage, "BOOT", tmp_path / "boot")
+    damage.BOOT.write_text("one")
+    assert damage.is_whole(place) and read, "nobody has looked since the machine started"
+    count = len(read)
+    assert damage.is_whole(place) and len(read) == count
+    arrow = next((place / "train").glob("*.arrow"))
+    before, content = arrow.stat(), bytearray(arrow.read_bytes())
+    content[len(content) // 2] ^= 1
+    arrow.write_bytes(content)
+    assert not damage.is_whole(place), "a file was written"
+    os.utime(arrow, ns=(before.st_atime_ns, before.st_mtime_ns))
+    damage.BOOT.write_text("two")
+    assert not damage.is_whole(place), "the machine was started again"
+    damage.BOOT.unlink()
+    content[len(content) // 2] ^= 1
+    arrow.write_bytes(content)
+    assert damage.is_whole(place) and damage.is_whole(place), "no machine says when it was started"
 
 
 def test_damaged_data_is_named_and_prepared_again_and_whole_data_is_not(

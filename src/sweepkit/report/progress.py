@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
@@ -184,10 +184,7 @@ def snapshot(study: StudyData, *, every: bool = False) -> RenderableType:
     if every:
         parts += _section("every trial", terminal.trials(answer, rows, endings=True))
     elif top := answer.top(BEST_SHOWN):
-        title = "Pareto front" if answer.several else "best in the search" if answer.verdict else "best"
-        told = answer.chosen and answer.versus() and not answer.verdict  # the verdict says it of the means
-        said = [f"trial {answer.chosen.number}: {answer.versus()}."] if answer.chosen and told else []
-        parts += _section(title, Group(terminal.trials(answer, top), *map(Text, [*said, *answer.notes()])))
+        parts += _leaders(answer, top)
     for ending in () if every else (Ending.running, Ending.paused):
         if going := sorted((row for row in rows if row.ending is ending), key=lambda row: -len(row.intermediate)):
             parts += _section(str(ending), _going(study, going))
@@ -207,6 +204,13 @@ def snapshot(study: StudyData, *, every: bool = False) -> RenderableType:
         path = terminal.short_path(best.checkpoint)
         parts.append(Text.assemble(("model  ", "dim"), path, f" (trial {best.number})"))
     return Group(*parts)
+
+
+def _leaders(answer: Answer, top: Sequence[Trial]) -> list[RenderableType]:
+    title = "Pareto front" if answer.several else "best in the search" if answer.verdict else "best"
+    told = answer.chosen and answer.versus() and not answer.verdict  # the verdict says it of the means
+    said = [f"trial {answer.chosen.number}: {answer.versus()}."] if answer.chosen and told else []
+    return _section(title, Group(terminal.trials(answer, top), *map(Text, [*said, *answer.notes()])))
 
 
 def _going(study: StudyData, rows: list[Trial]) -> RenderableType:

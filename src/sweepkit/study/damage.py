@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import file_digest
 from pathlib import Path
@@ -21,10 +21,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from sweepkit.study.errors import DamagedFile, StudyFailed
 from sweepkit.study.files import first_line, remove
-from sweepkit.study.paths import SEAL, TORN
+from sweepkit.study.paths import CHECKED, SEAL, TORN
 
 LOG = logging.getLogger("sweepkit")
 _OTHER_VERSION = ("unexpected_keyword_argument", "extra_forbidden")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""What is another each time the machine starts."""
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
@@ -123,7 +125,7 @@ def settle(folder: Path) -> None:
 
 def seal(folder: Path) -> None:
     """Record the checksum of each file in a folder, then :func:`settle` it."""
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
+    names = [str(path.relative_to(folder)) for path in _files(folder)]
     (folder / SEAL).write_text(json.dumps({name: _sum(folder / name) for name in names}))
     settle(folder)
 
@@ -150,6 +152,36 @@ def find_damage(folder: Path) -> str:
     except OSError as error:
         return str(Path(error.filename).relative_to(folder))
     return changed[0] if changed else ""
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder is there and nothing of it is damaged.
+
+    All bytes are read once for each start of the machine and after each change of a file: what a crash or a loss of power left
+    is found, and what a hand changed; a byte that the disk loses later, while the machine runs, is not.
+    """
+    checked = folder / CHECKED
+    try:
+        state = json.dumps([BOOT.read_text(), {str(path): _state(path) for path in _files(folder)}])
+        if checked.is_file() and checked.read_text() == state:
+            return True
+    except OSError:
+        state = ""
+    if not folder.is_dir() or find_damage(folder):
+        return False
+    with suppress(OSError):  # a disk that can only be read
+        if state:
+            checked.write_text(state)
+    return True
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (SEAL, CHECKED))
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def refuse_damaged(model: Path) -> None:

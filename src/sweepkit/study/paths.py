@@ -41,6 +41,8 @@ BEST_NEW, BEST_OLD, LAST_NEW = f"{BEST}.new", f"{BEST}.old", f"{LAST}.new"
 """In a trial's folder while a checkpoint is being replaced: what is being written, and what it replaces."""
 CHECKPOINTS = (BEST, BEST_NEW, BEST_OLD, LAST, LAST_NEW)
 """Every folder of checkpoints that a trial's folder may hold."""
+CHECKED = "checked.json"
+"""In prepared data: which state of its files was found whole, and since which start of the machine."""
 SEAL = "seal.json"
 """In a checkpoint and in prepared data: the checksum of every file."""
 TORN = ".torn"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweepkit.study import modules
-from sweepkit.study.damage import find_damage, note, put_aside, read_json, seal
+from sweepkit.study.damage import find_damage, is_whole, note, put_aside, read_json, seal
 from sweepkit.study.errors import DamagedFile, InputError, SweepError
 from sweepkit.study.files import describe
 from sweepkit.study.paths import ABOUT
@@ -44,10 +44,10 @@ def prepare(task: Task, folder: Path) -> Path:
     from filelock import FileLock
 
     place = folder / digest(task)
-    if place not in _held and not _is_whole(place):
+    if place not in _held and not is_whole(place):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(place.with_name(f"{place.name}.lock")):
-            if not _is_whole(place):
+            if not is_whole(place):
                 if name := place.is_dir() and find_damage(place):
                     note(f"{place / name} is not as it was written; the data is prepared again")
                     put_aside(place)
@@ -74,12 +74,8 @@ _held: dict[Path, DatasetDict] = {}
 def hold(task: Task, folder: Path) -> None:
     """Open the task's splits, if they are prepared, for all processes forked from this one."""
     place = folder / digest(task)
-    if _is_whole(place):
+    if is_whole(place):
         _held[place] = load_prepared(place)
-
-
-def _is_whole(place: Path) -> bool:
-    return place.is_dir() and not find_damage(place)
 
 
 def load_prepared(path: Path) -> DatasetDict:

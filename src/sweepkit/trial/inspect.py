@@ -56,18 +56,13 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
         trainer = build_trainer(short, spec, task, values, None)
         facts = (*task.left_out(), *task.data_notes())
     except FOREIGN as error:
-        print_traceback(error)
-        cause = first_line(describe(error))
-        if is_out_of_memory(error):
-            return Inspected(notes=(f"the first configuration is too big to be built ({cause}); others may fit",))
-        return Inspected(problems=(("task", f"a trial cannot be built: {cause}"),))
+        return _not_built(error)
     assert trainer.model is not None
     size = sum(p.numel() * p.element_size() for p in trainer.model.parameters()) / 1e6
-    unknown, said = _unknown_tokens(task, trainer)
-    problems = (*_unknown_configuration(study, task, trainer), *_endless(study, spec, trainer))
+    unread, said = _unknown_tokens(task, trainer)
     found = Inspected(
-        problems=(*problems, ("task", said)) if unknown >= TOO_UNKNOWN else problems,
-        facts=(*facts, said) if UNKNOWN <= unknown < TOO_UNKNOWN else facts,
+        problems=(*_unknown_configuration(study, task, trainer), *_endless(study, spec, trainer), *unread),
+        facts=(*facts, *said),
         model_mb=size,
         model_folder=str(getattr(getattr(trainer.model, "config", None), "name_or_path", "")),
         micro_batch_matters=task.micro_batch_matters or any(each.name == "task.loss" for each in visit(study.space)),
@@ -99,6 +94,14 @@ def inspect(study: StudyData, spec: TrialSpec) -> Inspected:
     except FOREIGN as error:
         found = _with_note(found, "the model cannot be saved", error)
     return replace(found, peak_memory_mb=peak_memory_mb())
+
+
+def _not_built(error: BaseException) -> Inspected:
+    print_traceback(error)
+    cause = first_line(describe(error))
+    if is_out_of_memory(error):
+        return Inspected(notes=(f"the first configuration is too big to be built ({cause}); others may fit",))
+    return Inspected(problems=(("task", f"a trial cannot be built: {cause}"),))
 
 
 def _leave_out_callbacks(trainer: Trainer) -> list[str]:
@@ -169,17 +172,17 @@ def _endless(study: StudyData, spec: TrialSpec, trainer: Trainer) -> Iterator[tu
         yield "training.max_steps", "needed, for data() streams the training rows: the length of a trial in steps"
 
 
-def _unknown_tokens(task: Task, trainer: Trainer) -> tuple[float, str]:
-    """Return what part of the training rows' tokens the tokenizer does not know, and a sentence about it.
+def _unknown_tokens(task: Task, trainer: Trainer) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return what the tokenizer does not know of the training rows, as a problem or as something to be said.
 
-    0 where that cannot be told: without a tokenizer that has such a token, with streamed rows, and where a Task of one's own
-    tokenises them later.
+    Nothing where that cannot be told: without a tokenizer that has such a token, with streamed rows, and where a Task of one's
+    own tokenises them later.
     """
     rows: Any = trainer.train_dataset
     tokenizer: Any = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
     unknown, special = getattr(tokenizer, "unk_token_id", None), getattr(tokenizer, "special_tokens_map", {})
     if unknown is None or not hasattr(rows, "select") or list(special.values()).count(tokenizer.unk_token) != 1:
-        return 0.0, ""  # a tokenizer of bytes knows every text; its unknown token is also that of the end
+        return [], []  # a tokenizer of bytes knows every text; its unknown token is also that of the end
     few = rows.select(range(min(TOKENIZED, len(rows))))
     lists = [ids for name in few.column_names if name.endswith(TOKENS) for ids in few[name]]
     if not lists and type(task).__module__.startswith("sweepkit."):
@@ -188,11 +191,12 @@ def _unknown_tokens(task: Task, trainer: Trainer) -> tuple[float, str]:
     others = set(tokenizer.all_special_ids) - {unknown}
     ids = [token for row in lists for token in row if token not in others]
     part = ids.count(unknown) / max(1, len(ids))
-    return part, (
+    said = (
         f"{part:.0%} of the tokens of the training rows are {tokenizer.unk_token}: {type(tokenizer).__name__} does not know "
         "what they stand for, and such rows look alike; take a model made for these texts, or write a Task whose "
         "processing_class() reads them"
     )
+    return ([("task", said)], []) if part >= TOO_UNKNOWN else ([], [said] if part >= UNKNOWN else [])
 
 
 def _unknown_configuration(study: StudyData, task: Task, trainer: Trainer) -> list[tuple[str, str]]:
