@@ -21,8 +21,10 @@ from typing import Any
 
 import pytest
 
+import toys
 from making import toy_study
 from sweepkit.check import known_values
+from sweepkit.check.study_file import to_yaml
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage
@@ -38,10 +40,19 @@ WRITING = (("report", "toy"), ("enqueue", "toy", "learning_rate=1e-3"), ("retry"
 UI = ("ui", "toy")
 PAGE = 4096
 EXPORT = ("best", "toy", "--export", "out")
+ASKING = (("check", "toy.yaml"), ("schema",), ("stop", "toy"))
+MAKING = (
+    ("new", "data.csv", "--model", "model"),
+    ("task", "mine"),
+    ("import", "sweep.yaml"),
+    ("tune", "data.csv", "--model", "model"),
+    ("run", "toy.yaml"),
+    ("best", "toy", "--predict", "out.csv"),
+)
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     """Return a project in which a study of three trials ran, one of them failed; MLflow has two of them."""
     home = tmp_path_factory.mktemp("disks")
     (home / "pyproject.toml").touch()
@@ -67,6 +78,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tracker.open()
             tracker.sync()
     _fill_last_page(search, study.place.journal)
+    (home / "toy.yaml").write_text(to_yaml(study))
+    toys.tiny_csv(home / "data.csv", 60)
+    shutil.copytree(tiny_bert, home / "model")
+    (home / "sweep.yaml").write_text(
+        "program: train.py\nmethod: random\nmetric: {name: eval/loss, goal: minimize}\n"
+        "parameters: {learning_rate: {min: 1.0e-5, max: 1.0e-3}}\n"
+    )
     (study.place.trial(0) / "best").mkdir()
     (study.place.trial(0) / "best" / "config.json").write_text("{}" + " " * 100_000)
     return home
@@ -120,10 +138,11 @@ def is_a_sentence(stderr: str) -> bool:
 
 
 def test_on_a_read_only_disk_what_reads_works_and_what_writes_says_so(home: Path) -> None:
-    said = within(f"mount --bind {home} {home}\nmount -o remount,ro,bind {home}", home, *READING, *WRITING, UI, EXPORT)
-    for command in READING:
+    reading, writing = (*READING, *ASKING), (*WRITING, UI, EXPORT, *MAKING)
+    said = within(f"mount --bind {home} {home}\nmount -o remount,ro,bind {home}", home, *reading, *writing)
+    for command in reading:
         assert said[command][0] == 0, said[command]
-    for command in (*WRITING, UI, EXPORT):
+    for command in writing:
         code, _, stderr, changed = said[command]
         assert (code, changed) == (1, []), (command, said[command])
         assert is_a_sentence(stderr) and ("ead-only" in stderr or "readonly" in stderr), (command, stderr)

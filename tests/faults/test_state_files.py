@@ -205,6 +205,33 @@ def test_a_damaged_file_is_named_or_changes_nothing(
     assert not failures, "\n".join(failures)
 
 
+IN_THE_WAY = (
+    *("identity.lock", "spent.lock", "mlflow.lock", "warm.log", "inspect.log", "report.html", "scratch", "trials"),
+    *("confirm", "trials/0001/console.log", "trials/0001/best", "trials/0001/last", "../.data", "../.mlflow.lock"),
+    *("../../mlflow.db", "../.archive", "task.pickle", "ui.log", "seal.json"),
+)
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "link to nowhere"])
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_what_lies_in_the_way_of_a_file_is_named_or_changes_nothing(
+    name: str, what: str, whole: Path, tmp_path: Path, said: Callable[..., Said]
+) -> None:
+    project = shutil.copytree(whole, tmp_path / "project")
+    place = project / "runs/toy" / name
+    shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+    if what == "file":
+        place.write_bytes(b"\0mine")
+    elif what == "folder":
+        (place / "mine").mkdir(parents=True)
+    else:
+        place.symlink_to(tmp_path / "nowhere")
+    for arguments in (*COMMANDS.values(), ["report", "toy"]):
+        found = said(project, *arguments)
+        assert found.code in (0, 1, 2) and "SWEEPKIT_DEBUG" not in found.text, (arguments, found)
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_file_in_the_place_of_a_trials_folder_changes_nothing_that_is_known_of_it(
     whole: Path, tmp_path: Path, said: Callable[..., Said]
 ) -> None:
