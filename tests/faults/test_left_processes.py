@@ -51,6 +51,12 @@ def left(note: Path) -> list[psutil.Process]:
     return found
 
 
+def sockets(processes: list[psutil.Process]) -> list[str]:
+    """Return the open sockets of processes."""
+    files = [os.readlink(file) for process in processes for file in Path(f"/proc/{process.pid}/fd").iterdir()]
+    return [file for file in files if file.startswith("socket:")]
+
+
 @pytest.mark.parametrize("way", ["complete", "pruned", "stopped", "deadline", "signal"])
 def test_a_slot_is_free_when_its_trials_process_has_ended_and_nothing_of_it_remains(
     executor: Executor, project: Path, way: str
@@ -61,6 +67,7 @@ def test_a_slot_is_free_when_its_trials_process_has_ended_and_nothing_of_it_rema
     heard: list[Event] = []
     if way == "signal":
         wait_until(lambda: (heard.extend(executor.poll(0.05)), note.exists() and len(left(note)) == 4)[1])
+        assert sockets(left(note)) == [], "what a trial starts does not inherit its socket"
         [started] = [event for event in heard if isinstance(event, Started)]
         psutil.Process(started.pid).kill()
     answers = {"pruned": "prune", "stopped": "stop"}
