@@ -53,7 +53,7 @@ def left(note: Path) -> list[psutil.Process]:
 
 def sockets(processes: list[psutil.Process]) -> list[str]:
     """Return the open sockets of processes."""
-    files = [os.readlink(file) for process in processes for file in Path(f"/proc/{process.pid}/fd").iterdir()]
+    files = [str(file.readlink()) for process in processes for file in Path(f"/proc/{process.pid}/fd").iterdir()]
     return [file for file in files if file.startswith("socket:")]
 
 
