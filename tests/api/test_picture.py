@@ -71,7 +71,7 @@ def test_the_last_picture_has_the_best_the_curves_and_the_outcome(project: Path,
     html, text = shown[-1]["text/html"], shown[-1]["text/plain"]
     assert text == "toy  done  2/6  best 0.7500 (trial 1)"
     assert "<b>done</b>: all trials of the budget are done" in html
-    assert "2/6 · 2 complete · 1 min 01 s" in html
+    assert "2 of 6 trials · 2 complete · 1 min 01 s" in html
     cells = ["1", "0.7500", "+0.2500", "1.0 s", "0", "0.5000", "baseline", "1.0 s"]
     assert re.findall(r"<td class='n'>(.*?)</td>", html) == cells
     assert "<tr class=first><td class='n'>1</td>" in html

@@ -195,7 +195,8 @@ class LivePicture(Watcher):
         else:
             state = f"<b>done</b>: {escape(outcome.reason)}"
         seconds = outcome.seconds if outcome else time.time() - board.began
-        counts = [stage.count() for stage in board.stages]
+        total = f" of {board.total}" if board.total is not None else ""
+        counts = [f"{len(board.ended)}{total} trials", *(stage.count() for stage in board.stages[1:])]
         said = f"<div>{escape(self._answer)}</div>" if self._answer else ""
         return f"<div>{state}{_soft(*counts, board.counts(), words.span(int(seconds)))}</div>{said}"
 
