@@ -119,9 +119,10 @@ def test_the_confirmation_has_its_bar_its_count_and_the_time_left_as_on_a_termin
         assert "<h4>best in the search</h4>" in html
         view.on_close(Outcome("done", [ended(0, 0.5)], None, None, "all trials of the budget are done", 61.0))
     assert (
-        "</b>: all trials of the budget are done<span class=soft> · 6/6 · 1/4 confirmed · 6 complete · 1 min 01 s"
+        "</b>: all trials of the budget are done<span class=soft> · 6 of 6 trials · 1/4 confirmed · 6 complete · 1 min 01 s"
         in (shown[-1]["text/html"])
     )
+    assert "<div>Trial 0, the best of 1 trial.</div>" in shown[-1]["text/html"]
 
 
 @pytest.mark.parametrize(("resumed", "points"), [(0, 1), (2, 3)])
