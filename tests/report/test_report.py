@@ -153,7 +153,7 @@ def test_the_page_holds_the_settings_the_choices_every_trial_the_study_file_and_
     )
     domains = {"learning_rate": "1e-4 to 0.01, log", "per_device_train_batch_size": "4, 8"}
     assert settings == [(name, words.setting(value), domains[name]) for name, value in best.params.items()]
-    tried = re.findall(r'<td class="n">(\d+)</td><td><span class="dot"', page)
+    tried = re.findall(r'<td class="n">(\d+)</td><td><span class="whole"><span class="dot"', page)
     assert tried == [str(row.number) for row in sorted(rows, key=lambda row: -(row.value or 0.0))]
     (choices,) = re.findall(r"<h3>per_device_train_batch_size</h3>\s*<table>(.*?)</table>", page, re.DOTALL)
     assert sorted(re.findall(r"<tr[^>]*><td>(\d)</td>", choices)) == ["4", "8"]
