@@ -43,7 +43,11 @@ study.run()
 """
 
 
-IDLE = "return window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+IDLE = """
+const [opened] = window.jupyterapp?.shell.widgets('main') ?? [];
+if (opened) window.jupyterapp.shell.activateById(opened.id);  // without a window, nothing has the focus by itself
+return opened?.sessionContext?.session?.kernel?.status === 'idle'
+"""
 
 
 def notebook(file: Path, *cells: str) -> None:
