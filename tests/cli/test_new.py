@@ -252,3 +252,17 @@ def test_the_skeleton_of_a_task_trains_as_it_stands(project: Path) -> None:
     command = [sys.executable, "-m", "sweepkit", "run", "mine/study.yaml", "--set", "budget.trials=2"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0 and "done  2 trials" in ran.stdout, ran.stdout + ran.stderr
+
+
+def test_a_hub_that_does_not_answer_is_told_in_a_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def unanswered(*arguments: object) -> None:
+        raise LocalEntryNotFoundError("no route")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unanswered)
+    monkeypatch.setattr("sweepkit.tasks.references.offline", lambda: "")
+    monkeypatch.setattr("sweepkit.tasks.references.downloaded_model", lambda name: None)
+    (project / "reviews.csv").write_text(table(TEXTS, MOODS, head="text,label"))
+    said = str(sweep("new", "reviews.csv").exception)
+    assert "the default of text-classification, is not in the cache, and the hub does not answer; name one with" in said
