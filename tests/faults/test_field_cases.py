@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -314,13 +315,21 @@ def test_a_class_is_found_by_every_path_it_can_be_imported_by(project: Path, pat
 
 
 @pytest.mark.slow
-def test_a_home_that_cannot_be_written_is_named(project: Path, tiny_bert: Path) -> None:
+@pytest.mark.parametrize("data", ["a file", "a data set of the Hub's form"])
+def test_a_home_that_cannot_be_written_is_named_where_it_is_needed(project: Path, tiny_bert: Path, data: str) -> None:
     rows = [("free prize", "a"), ("mother late", "b")] * 24
-    written(project, "eval_accuracy", of_rows(project, tiny_bert, rows))
+    study = written(project, "eval_accuracy", of_rows(project, tiny_bert, rows))
+    if data != "a file":
+        (project / "rows").mkdir()
+        (project / "rows.csv").rename(project / "rows/train.csv")
+        study.write_text(re.sub(r"data: \{path: rows.csv\}", "data: {name: ./rows}", study.read_text()))
     environment = {"PATH": os.environ["PATH"], "LANG": "C", "HOME": "/proc/nohome", "TMPDIR": str(project)}
+    environment |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     process = sweep("run", "study.yaml", cwd=project, env=environment)
     output, _ = process.communicate(timeout=600)
-    assert process.returncode == 2, output
+    assert process.returncode == (0 if data == "a file" else 2), output
+    if data == "a file":
+        return
     said = " ".join(output.split())
     assert "the cache folder /proc/nohome/.cache" in said and "cannot be written" in said and "set HF_HOME" in said
 

@@ -139,7 +139,7 @@ def test_no_token_is_said_by_any_command(written: Written) -> None:
 
 
 def test_a_study_whose_file_is_gone_says_which_secret_it_lacks(written: Written) -> None:
-    assert written.said["without its file"].startswith("error: task.")
+    assert written.said["without its file"].splitlines()[-1].startswith("error: task.")
     assert (
         "a secret is not recorded with the study; give the study's file instead of its name"
         in (written.said["without its file"])

@@ -19,12 +19,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sweepkit.study.errors import DamagedFile, StudyFailed
+from sweepkit.study.errors import FULL_DISK, DamagedFile, StudyFailed
 from sweepkit.study.files import first_line, remove
 from sweepkit.study.paths import CHECKED, SEAL, TORN
 
 LOG = logging.getLogger("sweepkit")
 _OTHER_VERSION = ("unexpected_keyword_argument", "extra_forbidden")
+FULL = "no space left on the disk; free some space and run the same command"
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 """What is another each time the machine starts."""
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
@@ -102,10 +103,12 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 @contextmanager
 def name_files() -> Iterator[None]:
-    """Turn an OSError about a file into a StudyFailed that names it and says what to do."""
+    """Turn an OSError about a file, or about a full disk, into a StudyFailed that says what to do."""
     try:
         yield
     except OSError as error:
+        if error.errno in FULL_DISK:
+            raise StudyFailed(FULL) from error
         if error.filename is None:
             raise
         advice = "something else lies where the study's own belongs: move it away" if error.errno in _IN_THE_WAY else ""
