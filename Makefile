@@ -73,7 +73,7 @@ lint: $(READY) ## ruff, the import contract and mypy
 	@echo "== import contract"
 	@$(BIN)/lint-imports --no-logo
 	@echo "== mypy --strict"
-	@$(BIN)/mypy --strict src
+	@$(BIN)/mypy --strict --num-workers 2 src
 
 format: $(READY) ## let ruff format the code
 	@$(BIN)/ruff check --fix-only src tests studies notebooks

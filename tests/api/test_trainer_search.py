@@ -388,6 +388,7 @@ def test_a_population_of_ray_tunes_scheduler_trains_with_changing_values(project
     assert [turn.evaluation for turn in schedules] == [1]
 
 
+@pytest.mark.slow
 def test_ray_tunes_distributions_are_searched_on_ray(project: Path) -> None:
     pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")
     mine = trainer(project)

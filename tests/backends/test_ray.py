@@ -85,6 +85,7 @@ def test_a_ray_that_does_not_start_is_one_sentence(project: Path, monkeypatch: p
     assert len(set(attempts)) == 2
 
 
+@pytest.mark.slow
 def test_a_ray_that_is_started_here_is_closed_to_others(project: Path, tmp_path: Path) -> None:
     """It listens on the loopback interface alone, its files are the user's, and its token lies in none."""
     pytest.importorskip("ray", reason="Ray Tune is missing; pip install 'sweepkit[ray]'")

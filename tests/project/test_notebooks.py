@@ -1,6 +1,6 @@
 """The notebooks: every one runs from top to bottom in a kernel of its own, and is kept with its outputs.
 
-Each commit reads all of them and runs two shortened: fewer trials and epochs, the same cells. The long tests run all as
+Each commit reads all of them and runs one shortened: fewer trials and epochs, the same cells. The long tests run all as
 they are.
 """
 
@@ -33,11 +33,10 @@ TRIALS = {
 }
 """Notebook → the studies it runs → their trials."""
 SHORTER = {
-    "01_first_study": (('"trials": 4', '"trials": 2'), ('"train_samples": 160', '"train_samples": 32')),
     "04_a_task_of_your_own": (('"trials": 8', '"trials": 2'), ('"num_train_epochs": 4', '"num_train_epochs": 1')),
 }
 """Notebook that each commit runs → what its code says, and says instead."""
-SHORTER_TRIALS = {"01_first_study": {"first-study": 2}, "04_a_task_of_your_own": {"rare-digits": 2}}
+SHORTER_TRIALS = {"04_a_task_of_your_own": {"rare-digits": 2}}
 RUNS = [("shortened", name) for name in SHORTER] + [
     pytest.param("whole", name, marks=pytest.mark.slow) for name in TRIALS
 ]
