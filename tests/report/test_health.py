@@ -196,13 +196,13 @@ def test_a_model_that_predicts_the_same_only_is_found(project: Path, metric: str
         ("eval_loss", 9.0, ""),
     ],
 )
-def test_a_model_that_knows_no_more_than_the_labels_mean_is_found(
+def test_a_model_that_predicts_nothing_but_the_labels_mean_is_found(
     project: Path, metric: str, value: float, shown: str
 ) -> None:
     rows = [trial(n, 0.5 + n / 100, rate=n / 1e4, metrics={metric: value if n == 2 else 0.1}) for n in range(5)]
     found = messages(project, rows, labels=Labels(deviation=3.0)).get("predicts_the_same", "")
-    why = f"{metric} is {value:.4f}, and {shown} with their mean for every row"
-    assert found == (f"Trial 2 seems to know no more of the labels than their mean: {why}." if shown else "")
+    why = f"{metric} is {value:.4f}, where predicting their mean for every row gives {shown}"
+    assert found == (f"Trial 2 seems to predict nothing but the mean of the labels: {why}." if shown else "")
     assert (
         "models that predict the same for every row (the labels of the validation rows)" in lacking(project, rows)
         or metric == "eval_loss"

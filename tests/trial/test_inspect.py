@@ -94,6 +94,15 @@ def test_texts_that_the_tokenizer_does_not_know_end_the_study(project: Path, kin
     assert where == "task" and re.match(r"9\d% of the tokens of the training rows are (\[UNK\]|<unk>): ", said)
 
 
+def test_validation_is_looked_at_too(project: Path, tiny_bert: Path) -> None:
+    known = [{"text": "free prize now", "label": n % 2} for n in range(20)]
+    written(project, {"train": known, "validation": [{**row, "text": FOREIGN} for row in known]})
+    [(_, said)] = inspect(
+        load_study(study_file(project, "text-classification", tiny_bert)).study, spec(project, 0)
+    ).problems
+    assert said.startswith("100% of the tokens of the validation rows are [UNK]")
+
+
 def test_a_part_that_the_tokenizer_does_not_know_is_said_and_a_word_is_not(project: Path) -> None:
     some = looked_at(project, "text-classification", foreign=4)
     assert some.problems == () and any(fact.startswith("20% of the tokens") for fact in some.facts)

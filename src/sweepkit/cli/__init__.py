@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sweepkit.cli import best, looking, running, writing
-from sweepkit.study.errors import StudyFileError, SweepError
+from sweepkit.study.errors import FULL_DISK, NO_SPACE, StudyFileError, SweepError
 from sweepkit.study.files import printable
 from sweepkit.study.streams import scrub_output
 
@@ -136,7 +136,9 @@ def main() -> NoReturn:
     except Exception as error:  # noqa: BLE001  # the last edge: whatever happened, a person gets a sentence
         if isinstance(error, shutil.Error):  # what copying a folder met, file by file
             text = f"error: {error.args[0][0][-1]}"
-        elif isinstance(error, OSError) and error.strerror:  # a disk that is full, read-only or gone
+        elif isinstance(error, OSError) and error.errno in FULL_DISK:
+            text = f"error: {NO_SPACE}"
+        elif isinstance(error, OSError) and error.strerror:  # a disk that is read-only or gone
             text = f"error: {error.filename or 'the disk'}: {error.strerror.lower()}"
         elif isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
             names = f"file names are {error.encoding} in this locale, which cannot write {error.object!r}"

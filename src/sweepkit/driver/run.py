@@ -33,8 +33,8 @@ from sweepkit.report.watch import Outcome, State, Status, Switch, Watcher, read_
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, set_aside
-from sweepkit.study.damage import FULL, name_files, note, noting, put_aside
-from sweepkit.study.errors import FULL_DISK, DamagedFile, StudyFailed
+from sweepkit.study.damage import name_files, note, noting, put_aside
+from sweepkit.study.errors import FULL_DISK, NO_SPACE, DamagedFile, StudyFailed
 from sweepkit.study.files import remove
 from sweepkit.study.identity import Identity, archive, identify, recorded_study, refuse_changed
 from sweepkit.study.locks import StudyLock, lock_owners
@@ -221,7 +221,7 @@ class _Run:
             return "failed", str(error)
         except OSError as error:
             if error.errno in FULL_DISK:
-                return "failed", FULL
+                return "failed", NO_SPACE
             raise
         finally:
             session.close()

@@ -13,7 +13,7 @@ from sweepkit.study.paths import Place
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Trial
 
-ONE_CLASS, ONE_NUMBER = "predict one class only", "know no more of the labels than their mean"
+ONE_CLASS, ONE_NUMBER = "predict one class only", "predict nothing but the mean of the labels"
 _ZERO = r"(^|_)(f1|precision|recall|matthews(_correlation)?|mcc|(cohen_)?kappa)(_(binary|macro|weighted))?$"
 """Metrics that are 0 where one class is predicted (macro averages: where that class is not in the data)."""
 _SHARE = r"(^|_)accuracy$"
@@ -65,6 +65,6 @@ def same_for_all(study: StudyData, row: Trial, labels: Labels) -> tuple[str, str
         if re.search(_ERROR, name) and value > 0 and math.isclose(value, of_mean, rel_tol=_CLOSE):
             return (
                 ONE_NUMBER,
-                f"{name} is {words.value(value)}, and {words.value(of_mean)} with their mean for every row",
+                f"{name} is {words.value(value)}, where predicting their mean for every row gives {words.value(of_mean)}",
             )
     return None

@@ -19,13 +19,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sweepkit.study.errors import FULL_DISK, DamagedFile, StudyFailed
+from sweepkit.study.errors import FULL_DISK, NO_SPACE, DamagedFile, StudyFailed
 from sweepkit.study.files import first_line, remove
 from sweepkit.study.paths import CHECKED, SEAL, TORN
 
 LOG = logging.getLogger("sweepkit")
 _OTHER_VERSION = ("unexpected_keyword_argument", "extra_forbidden")
-FULL = "no space left on the disk; free some space and run the same command"
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 """What is another each time the machine starts."""
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
@@ -108,7 +107,7 @@ def name_files() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL_DISK:
-            raise StudyFailed(FULL) from error
+            raise StudyFailed(NO_SPACE) from error
         if error.filename is None:
             raise
         advice = "something else lies where the study's own belongs: move it away" if error.errno in _IN_THE_WAY else ""

@@ -29,6 +29,7 @@ FOREIGN = BaseException
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 """An OSError's ``errno`` when a disk or a quota is full."""
+NO_SPACE = "no space left on the disk; free some space and run the same command"
 
 
 @dataclass(frozen=True)

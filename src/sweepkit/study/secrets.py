@@ -63,7 +63,7 @@ _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{12,}")
 _BLOCK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _VARIABLE = re.compile(rf"(?i)\A{_NAME}\Z")
 _VARIABLE_ALONE = re.compile(r"(?i)(?:_|\bssh|\bdb)pass\Z")
-"""Of the environment alone: in a text, ``second_pass=`` is no password."""
+"""Only for names of environment variables: in other text, ``second_pass=`` is not a password."""
 
 
 _learned: dict[str, str] = {}

@@ -49,7 +49,7 @@ def find(text: str, home: Path) -> Path:
 
 
 def find_all(texts: list[str], home: Path) -> list[Path]:
-    """Return the files behind paths and ``*`` patterns, each pattern's sorted by name; a file's own name is no pattern.
+    """Return the files behind paths and ``*`` patterns, each pattern's sorted by name; a file that exists is taken literally.
 
     Raises InputError.
     """

@@ -34,7 +34,7 @@ from sweepkit.trial.trial import TrialSpec
 ROWS = 32
 """Rows that are evaluated: enough to see which metrics are reported."""
 TOKENIZED = 1000
-"""Training rows whose tokens are counted."""
+"""Rows of each split whose tokens are counted."""
 TOKENS = ("input_ids", "prompt_ids", "chosen_ids", "rejected_ids")
 """How the columns that hold a row's tokens end."""
 UNKNOWN, TOO_UNKNOWN = 0.05, 0.5
@@ -173,30 +173,38 @@ def _endless(study: StudyData, spec: TrialSpec, trainer: Trainer) -> Iterator[tu
 
 
 def _unknown_tokens(task: Task, trainer: Trainer) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return what the tokenizer does not know of the training rows, as a problem or as something to be said.
+    """Return what the tokenizer does not know of the rows, as a problem or as a fact; of the split where that is most.
 
     Nothing where that cannot be told: without a tokenizer that has such a token, with streamed rows, and where a Task of one's
     own tokenises them later.
     """
-    rows: Any = trainer.train_dataset
     tokenizer: Any = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
-    unknown, special = getattr(tokenizer, "unk_token_id", None), getattr(tokenizer, "special_tokens_map", {})
-    if unknown is None or not hasattr(rows, "select") or list(special.values()).count(tokenizer.unk_token) != 1:
+    special = getattr(tokenizer, "special_tokens_map", {})
+    if getattr(tokenizer, "unk_token", None) is None or list(special.values()).count(tokenizer.unk_token) != 1:
         return [], []  # a tokenizer of bytes knows every text; its unknown token is also that of the end
+    rows: Any = trainer.eval_dataset
+    splits = {"training": trainer.train_dataset, **(rows if isinstance(rows, dict) else {"validation": rows})}
+    parts = {split: _unknown_part(task, tokenizer, part) for split, part in splits.items() if hasattr(part, "select")}
+    split = max(parts, key=parts.__getitem__, default="")
+    part = parts.get(split, 0.0)
+    said = (
+        f"{part:.0%} of the tokens of the {split} rows are {tokenizer.unk_token}: {type(tokenizer).__name__} has no token for "
+        "what they stand for, so such texts look alike to the model; use a model made for them, or write a Task whose "
+        "processing_class() can read them"
+    )
+    return ([("task", said)], []) if part >= TOO_UNKNOWN else ([], [said] if part >= UNKNOWN else [])
+
+
+def _unknown_part(task: Task, tokenizer: Any, rows: Any) -> float:
+    """Return which part of the first rows' tokens stands for what the tokenizer does not know."""
     few = rows.select(range(min(TOKENIZED, len(rows))))
     lists = [ids for name in few.column_names if name.endswith(TOKENS) for ids in few[name]]
     if not lists and type(task).__module__.startswith("sweepkit."):
         texts = [name for name, kind in few.features.items() if getattr(kind, "dtype", "") == "string"]
         lists = [ids for name in texts for ids in tokenizer(list(few[name]))["input_ids"]]
-    others = set(tokenizer.all_special_ids) - {unknown}
+    others = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     ids = [token for row in lists for token in row if token not in others]
-    part = ids.count(unknown) / max(1, len(ids))
-    said = (
-        f"{part:.0%} of the tokens of the training rows are {tokenizer.unk_token}: {type(tokenizer).__name__} does not know "
-        "what they stand for, and such rows look alike; take a model made for these texts, or write a Task whose "
-        "processing_class() reads them"
-    )
-    return ([("task", said)], []) if part >= TOO_UNKNOWN else ([], [said] if part >= UNKNOWN else [])
+    return ids.count(tokenizer.unk_token_id) / max(1, len(ids))
 
 
 def _unknown_configuration(study: StudyData, task: Task, trainer: Trainer) -> list[tuple[str, str]]:
