@@ -94,8 +94,8 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/activate
 	@echo "[2/4] installing torch (a big download, once)"
 	@$(INSTALL) torch
 	@echo "[3/4] installing sweepkit and what it needs"
-	@$(INSTALL) hatchling editables 'pip>=25.1'
-	@$(INSTALL) --no-build-isolation -e '.[$(EXTRAS)]' --group dev
+	@$(INSTALL) 'pip>=25.1'  # --group
+	@$(INSTALL) -e '.[$(EXTRAS)]' --group dev
 	@echo "[4/4] installing the models and data of studies/"
 	@$(INSTALL) --no-deps $(STUDIES)
 	@touch $@
