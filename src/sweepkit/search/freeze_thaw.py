@@ -26,8 +26,8 @@ from sweepkit.trial.trial import Ending
 
 RANDOM_TRIALS = 8
 """Trials, the baseline among them, before the model is asked."""
-SHARES = (0.02, 0.06, 0.18, 0.36, 0.6)
-"""Shares of a whole training after which a trial may pause."""
+SHARES = (0.1, 0.2, 0.36, 0.6)
+"""Shares of a whole training after which a trial may pause; before a tenth, curves say little about how they will end."""
 CANDIDATES = 200
 """New configurations rated at a time: half of them at random, half around the best trials."""
 AROUND = 5
@@ -36,7 +36,7 @@ POINTS = 260
 """Evaluations that the model is given at most, as its time grows with their third power."""
 FIT_POINTS = 100
 """Evaluations that the hyperparameters are fitted to."""
-SAME = 0.002
+SAME = 0.01
 """Difference that is taken for none, in parts of what the best of the first trials is ahead of their worst quarter at first."""
 MARGIN = 0.1
 """Improvement, in standard deviations of the scores, that does not count in what goes on: where many trials are at one level,
@@ -49,7 +49,7 @@ def pauses(evaluations: int) -> list[int]:
     """Return the evaluations after which a trial of so many may pause.
 
     >>> pauses(5), pauses(50)
-    ([1, 2, 3], [1, 3, 9, 18, 30])
+    ([1, 2, 3], [5, 10, 18, 30])
     """
     return sorted({max(1, round(share * evaluations)) for share in SHARES} - {evaluations})
 
