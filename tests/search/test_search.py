@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from pathlib import Path
@@ -17,6 +18,7 @@ from sweepkit.search.search import Search
 from sweepkit.search.storage import open_storage, together
 from sweepkit.study.study import StudyData
 from sweepkit.trial.events import Evaluated, Finished
+from sweepkit.trial.trial import Ending
 from toy_tasks import score
 
 TRIALS = 6
@@ -214,3 +216,21 @@ def test_records_written_together_reach_the_journal_at_once_and_in_their_order(p
         assert study.place.journal.read_bytes() == before
     written = study.place.journal.read_bytes().removeprefix(before).splitlines()
     assert [next(iter(json.loads(line)["user_attr"])) for line in written] == ["first", "second"]
+
+
+def test_a_trial_waits_for_the_disk_once_to_start_to_report_and_to_end(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued = [{"learning_rate": 1e-3, "task.x": 0.5, "optim": "sgd"}]
+    search = opened(
+        study_of(project, "random", "waits", enqueue=queued * 2, pruner={"type": "asha", "min_resource": 1})
+    )
+    one(search)  # which adds what is queued
+    waits, fsync = list[int](), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (waits.append(file), fsync(file)))
+    asked = search.ask()
+    assert asked is not None and (asked.origin, len(waits)) == ("enqueued", 1)
+    search.report(Evaluated(trial=asked.number, at=0, number=1, step=1, epoch=1, metrics={}, values=(0.5,)))
+    assert len(waits) == 3  # the evaluation, and what was decided and attached
+    search.tell(Finished(trial=asked.number, at=0, ending="complete", values=(0.5,)))
+    assert (len(waits), search.row(asked.number).ending) == (4, Ending.complete)

@@ -364,7 +364,6 @@ class StudySession:
         self._search.tell(total, attempts=log.attempts, facts=facts)
         row = self._search.row(event.trial)
         self._retention.end(row)
-        self._spent.save()
         self._watch.on_trial_end(row)
         self._courier.poke()
         self._logs.pop(event.trial).close()

@@ -218,10 +218,9 @@ class Records:
         self.attach(trial, whole.system_attrs)
         self.note(trial, **whole.user_attrs)
 
-    def start(self, trial: FrozenTrial) -> FrozenTrial:
+    def start(self, trial: FrozenTrial) -> None:
         """Set a waiting trial running."""
         self.storage.set_trial_state_values(trial_id(trial), TrialState.RUNNING)
-        return self.storage.get_trial(trial_id(trial))
 
     def refuse(self, trial: FrozenTrial) -> None:
         """Mark a waiting trial from elsewhere as failed, so that it is not picked up again."""

@@ -34,7 +34,7 @@ class _Kept(Strategy):
     """What both have in common: the options with their defaults, and the trials that changed since the last evaluation."""
 
     def __init__(self, kind: Pruner, options: Mapping[str, Any], records: Records, history: History, goal: Objective):
-        self._kind, self._given = kind, options
+        self._kind, self._given, self._signature = kind, options, signature(kind.cls())
         self._records, self._history, self._objective = records, history, goal
         self._maximize = goal.goals[goal.deciding].direction == "maximize"
         self._changes = 0
@@ -45,7 +45,7 @@ class _Kept(Strategy):
 
     def _options(self, evaluations: int | None) -> Mapping[str, Any]:
         given = {name: value for name, value in self._given.items() if name != PROMOTE}
-        bound = signature(self._kind.cls()).bind(**resolve_auto(self._kind, given, evaluations))
+        bound = self._signature.bind(**resolve_auto(self._kind, given, evaluations))
         bound.apply_defaults()
         return bound.arguments
 

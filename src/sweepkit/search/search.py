@@ -188,8 +188,7 @@ class Search:
         same, as it compares other trials with them.
         """
         trial = self.records.get(event.trial)
-        evaluations = self._evaluated(trial)
-        evaluations.add(event)
+        self._evaluated(trial).add(event)
         key, value = f"{EVALUATION}{event.number}", event.values[self._objective.deciding]
         stored = {"values": list(event.values), "metrics": dict(event.metrics)}
         if (seconds := trial.user_attrs.get(key, {}).get("seconds", seconds)) is not None:
@@ -201,9 +200,10 @@ class Search:
         if decided := [each for each in decisions_of(trial) if each.evaluation == event.number]:
             return cast(Word, decided[-1].answer)
         ruling = self._rule(event, self._seen(event))
-        if ruling.answer != "continue" or ruling.why:
-            self.records.decide(trial, Decision(event.number, ruling.answer, ruling.why))
-        self.records.attach(trial, ruling.written)
+        with together(self.records.storage):
+            if ruling.answer != "continue" or ruling.why:
+                self.records.decide(trial, Decision(event.number, ruling.answer, ruling.why))
+            self.records.attach(trial, ruling.written)
         return ruling.answer
 
     def decide(self, event: Evaluated, answer: Word, why: str) -> None:
@@ -294,10 +294,10 @@ class Search:
                 values=list(values),
                 ending=str(ending),
             )
-        if ending.counts:
-            self._close(trial, ending, values)
-        elif ending is Ending.paused:
-            self._mine.discard(event.trial)
+            if ending.counts:
+                self._close(trial, ending, values)
+            elif ending is Ending.paused:
+                self._mine.discard(event.trial)
 
     def enqueue(self, params: Mapping[str, Any]) -> int:
         """Add a hand-picked configuration, by hyperparameters' names; return its trial's number. Names left out are sampled.
@@ -343,8 +343,7 @@ class Search:
             self.records.close(trial, TrialState.COMPLETE, values)
         else:
             self._history.read()
-            worst = self._history.worst(self._objective.goals)
-            self.records.close(trial, TrialState.COMPLETE, worst, fits=False)
+            self.records.close(trial, TrialState.COMPLETE, self._history.worst(self._objective.goals), fits=False)
 
     def _add_from_file(self) -> None:
         """Add the baseline and the enqueued configurations of the study file, unless an earlier run did."""
@@ -388,13 +387,14 @@ class Search:
 
     def _start(self, trial: FrozenTrial, chosen: Next) -> FrozenTrial:
         """Set a waiting trial running, after sampling what it leaves open."""
-        if "hyperparameters" not in trial.user_attrs:
-            fixed = trial.user_attrs.get("fixed", {})
-            proposed = self._proposals.propose(blank(trial.number, trial_id(trial)), fixed, TrialState.WAITING)
-            if proposed is None:
-                raise InputError(f"trial {trial.number}: no configuration of the space has {fixed}")
-            self.records.fill(trial, proposed)
-        self.records.note(trial, driver=self._drivers.me)
-        if chosen.why:
-            self.records.decide(trial, Decision(0, "start", chosen.why))
-        return self.records.start(trial)
+        with together(self.records.storage):
+            if "hyperparameters" not in trial.user_attrs:
+                fixed = trial.user_attrs.get("fixed", {})
+                proposed = self._proposals.propose(blank(trial.number, trial_id(trial)), fixed, TrialState.WAITING)
+                if proposed is None:
+                    raise InputError(f"trial {trial.number}: no configuration of the space has {fixed}")
+                self.records.fill(trial, proposed)
+            if chosen.why:
+                self.records.decide(trial, Decision(0, "start", chosen.why))
+            self.records.start(trial)
+        return self.records.get(trial.number)

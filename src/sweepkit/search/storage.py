@@ -173,7 +173,13 @@ class _Journal(JournalFileBackend):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Collect the records written in this context and write them all, in order, at its end."""
+        """Collect the records written in this context and write them all, in order, at its end; one inside another adds to it.
+
+        Until then none of them is read.
+        """
+        if self._held is not None:
+            yield
+            return
         held: list[dict[str, Any]] = []
         self._held = held
         try:

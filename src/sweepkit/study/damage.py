@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import file_digest
@@ -27,6 +28,8 @@ LOG = logging.getLogger("sweepkit")
 _OTHER_VERSION = ("unexpected_keyword_argument", "extra_forbidden")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 """What is another each time the machine starts."""
+_AT_ONCE = 8
+"""Files that are written through to the disk at a time."""
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
@@ -116,13 +119,17 @@ def name_files() -> Iterator[None]:
 
 
 def settle(folder: Path) -> None:
-    """Write a folder with all that is in it through to the disk."""
-    for path in (*folder.rglob("*"), folder):
+    """Write a folder with all that is in it through to the disk, side by side: the disk is waited for about once."""
+
+    def write_through(path: Path) -> None:
         file = os.open(path, os.O_RDONLY)
         try:
             os.fsync(file)
         finally:
             os.close(file)
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        list(threads.map(write_through, (*folder.rglob("*"), folder)))
 
 
 def seal(folder: Path) -> None:

@@ -111,7 +111,8 @@ class Objective(_Directed):
     @property
     def rule(self) -> str:
         """``value``, or ``last`` where a cost decides."""
-        return "last" if self.goals[self.deciding].metric in COSTS else self.value
+        metric = self.metric if self.metrics is None else self.metrics[self.deciding].metric
+        return "last" if metric in COSTS else self.value
 
     @property
     def mean_of(self) -> int | None:
@@ -143,11 +144,12 @@ class Objective(_Directed):
         """
         found: dict[int, float] = {}
         values: list[float] = []
+        rule, mean_of = self.rule, self.mean_of
         for number, value in sorted(evaluated.items()):
             values.append(value)
-            if self.mean_of is not None:
-                value = _mean(values[-self.mean_of :])
-            elif self.rule == "best" and found:
+            if mean_of is not None:
+                value = _mean(values[-mean_of:])
+            elif rule == "best" and found:
                 value = max(found[max(found)], value, key=self.key_of)
             found[number] = value
         return found

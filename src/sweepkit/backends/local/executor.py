@@ -141,7 +141,7 @@ class Executor:
         port = _free_port() if slot.ranks > 1 else 0
         for rank in range(slot.ranks):
             path = folder / rank_name(SPEC, rank)
-            write_whole(path, replace(spec, rank=rank).to_json())
+            write_whole(path, replace(spec, rank=rank).to_json(), durable=False)  # the storage has it, too
             files = {"spec": str(path), "console": str(folder / rank_name(CONSOLE, rank))}
             environment = slot.environment(rank, port)
             child = self._do({**request, "job": job, **files, "threads": slot.threads, "environment": environment})
