@@ -61,7 +61,7 @@ def keys_page() -> str:
     ]
     for part in found:
         if part in of_kinds and part is of_kinds[0]:
-            lines += section(Part(3, "Every kind", "Where a kind says something else, its own table does.", shared), {})
+            lines += section(Part(3, "Every kind", "A kind that differs says so in its own table.", shared), {})
         rows = [row for row in part.rows if part not in of_kinds or row not in shared]
         title = f"task.type: {part.title}" if part in of_kinds else part.title
         lines += section(Part(max(part.level, 2), title, part.meaning, rows), linked if part.level == 1 else {})

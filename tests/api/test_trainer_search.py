@@ -450,7 +450,7 @@ def test_a_trainer_with_a_training_loop_of_its_own_is_told_what_to_do() -> None:
     with pytest.raises(InputError) as error:
         sweepkit.hyperparameter_search(OwnTraining(dict))  # type: ignore[arg-type]  # on purpose
     assert str(error.value) == (
-        "hyperparameter_search: trainer must be a transformers.Trainer, got OwnTraining; its train() is its own, which no "
+        "hyperparameter_search: trainer must be a transformers.Trainer, got OwnTraining; it has a train() of its own, which no "
         "trial can prune or resume: use its own search, or write a Task whose trainer is a transformers.Trainer"
     )
     with pytest.raises(InputError, match=r"got dict$"):

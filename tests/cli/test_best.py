@@ -164,7 +164,7 @@ def test_a_hub_that_refuses_or_is_not_there_gets_one_sentence(
     with pytest.raises(StudyFailed, match=r"^the Hub at http://127\.0\.0\.1:9 cannot be reached"):
         push(study, rows, rows[0], "me/spam")
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(InputError, match="there is no token of the Hub"):
+    with pytest.raises(InputError, match="there is no Hub token"):
         push(study, rows, rows[0], "me/spam")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="HF_HUB_OFFLINE forbids it"):

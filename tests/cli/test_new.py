@@ -177,8 +177,44 @@ def test_what_a_message_names_cures_an_ugly_file(project: Path, what: str) -> No
     assert "lines: skip" not in " ".join(command) or "lines of train left out" in made.output
 
 
-@pytest.mark.parametrize("mark", [";", "|", "\t"])
-@pytest.mark.parametrize("name", ["rows.csv", "rows.dat", "rows"])
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "rows.csv",
+            table(TEXTS, [*MOODS[:4], "", *MOODS[5:]], head="text,label"),
+            "1 of 48 rows of train have no label",
+        ),
+        ("rows.csv", table([*TEXTS[:9], "", ""], MOODS[:11], head="text,label"), "2 of 11 rows of train have no text"),
+        ("rows.jsonl", pairs() + '{"sentence1": "a", "sentence2": "b"}\n', "1 of 48 rows of train have no label"),
+    ],
+)
+def test_rows_without_a_text_or_a_label_are_to_be_mended_before_a_run(
+    project: Path, name: str, content: str, said: str
+) -> None:
+    (project / name).write_text(content)
+    made = sweep("new", name, "--model", str(model_folder(project / "tiny", KIND)))
+    assert made.exception is None and (project / "rows/study.yaml").exists()
+    assert f"to do before it can run\n  task.data: {said}, the first is row " in made.output
+
+
+def test_a_test_split_without_labels_leaves_nothing_to_do(project: Path) -> None:
+    (project / "train.csv").write_text(table(TEXTS, MOODS, head="text,label"))
+    (project / "test.csv").write_text(table(TEXTS, head="text"))
+    made = sweep("new", "train.csv", "--model", str(model_folder(project / "tiny", KIND)))
+    assert made.exception is None and "to do" not in made.output
+
+
+def test_prose_with_a_few_bars_stays_text(project: Path) -> None:
+    (project / "prose.txt").write_text("".join(f"{text}{' | and so on' * (n % 3)}\n" for n, text in enumerate(TEXTS)))
+    made = sweep("new", "prose.txt", "--model", str(model_folder(project / "tiny", "causal-lm")))
+    assert made.exception is None and "kind        causal-lm" in made.output
+
+
+@pytest.mark.parametrize(
+    ("name", "mark"),
+    [*((name, mark) for name in ("rows.csv", "rows.dat", "rows") for mark in (";", "|", "\t")), ("rows.txt", "|")],
+)
 def test_separators_are_found_also_without_a_suffix(project: Path, name: str, mark: str) -> None:
     (project / name).write_text(table([f"{text}, so" for text in TEXTS], MOODS, head=f"text{mark}label", mark=mark))
     made = sweep("new", name, "--name", "st", "--model", str(model_folder(project / "tiny", KIND)))

@@ -148,8 +148,8 @@ def test_what_stands_against_a_study_is_said_with_what_to_do(tmp_path: Path) -> 
     assert of(study, largest=full).objections(study) == [
         "out of memory at bs=32: out of memory: killed by the kernel; a micro-batch of 8 fits; lower the upper ends of the "
         "space, or set gradient_checkpointing or a 16-bit type in training",
-        "budget.trial_hours: the slowest trial measured takes 18 s, and 0.001 h end it as failed; raise it",
-        "budget.hours: 0.1 h end after about 37 trials of 100; raise it, or lower budget.trials",
+        "budget.trial_hours: the slowest trial measured takes 18 s, and after 0.001 h it ends as failed; raise the limit",
+        "budget.hours: 0.1 h is enough for about 37 trials of 100; raise it, or lower budget.trials",
         "budget.disk_gb: a model takes 10 MB, more than 0.001 GB; raise it",
     ]
     assert of(toy_study(tmp_path)).objections(toy_study(tmp_path)) == []

@@ -107,7 +107,7 @@ def test_a_trial_that_depends_on_no_file_is_not_built_again_either(study: StudyD
 
 
 def test_what_went_wrong_is_not_remembered(study: StudyData, built: _Built) -> None:
-    built.notes = ["the model cannot be saved; trials may fail alike"]
+    built.notes = ["the model cannot be saved; trials may fail in the same way"]
     assert [ask(study, built), ask(study, built)] == [1, 1]
     built.problems = [("objective.metric", "nothing reports eval_loss")]
     for _ in range(2):

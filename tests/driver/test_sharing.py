@@ -117,7 +117,7 @@ def test_a_configuration_that_cannot_be_measured_lets_each_trial_have_its_gpu(
 
     monkeypatch.setattr(probe._Bench, "measure_largest", fail)
     need = look(project, monkeypatch)
-    assert need.alone == "what a trial takes is not known, for the first steps ended as failed: RuntimeError: no"
+    assert need.alone == "what a trial takes is not known: the first steps ended as failed: RuntimeError: no"
     largest = Largest(hyperparameters={}, peak_memory_mb=23e3, out_of_memory="out of memory: CUDA")
     monkeypatch.setattr(probe._Bench, "measure_largest", lambda bench, known: largest)
     assert look(project, monkeypatch) == Need(23e3, None, "the largest configuration runs out of memory")
@@ -127,7 +127,7 @@ def test_a_configuration_that_cannot_be_measured_lets_each_trial_have_its_gpu(
     ("machine", "keys", "text"),
     [
         (Machine((), 8, 64e3), {}, ""),
-        (TWO, {}, "2 trials at a time, 1 GPU each; for how many a GPU has room is measured before trial 0"),
+        (TWO, {}, "2 trials at a time, 1 GPU each; how many fit on a GPU is measured before trial 0"),
         (TWO, {"gpus_per_trial": 0.5}, "4 trials at a time, 2 to a GPU; GPU 0: 2.0 GB of 24.0 GB are free"),
         (TWO, {"use_cpu": True}, "8 trials at a time, 1 thread each"),
         (

@@ -34,7 +34,7 @@ SPLITS = ("train", "validation")
         (
             {"broken": "save"},
             [],
-            ["the model cannot be saved (RuntimeError: toy model cannot be written); trials may fail alike"],
+            ["the model cannot be saved (RuntimeError: toy model cannot be written); trials may fail in the same way"],
         ),
     ],
     ids=["sound", "cannot be built", "fails in its first step", "cannot be saved"],

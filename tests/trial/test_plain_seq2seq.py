@@ -136,7 +136,7 @@ def test_what_is_cut_and_what_the_tokenizer_does_not_know_is_noted(tmp_path: Pat
     notes = " ".join(task.data_notes())
     assert "targets of train fill max_target_length (4 tokens); longer ones are cut" in notes
     assert "sources of train fill max_length (3 tokens)" in notes
-    assert "targets of train hold what the tokenizer does not know" in notes
+    assert "targets of train contain characters that the tokenizer does not know" in notes
 
 
 def test_targets_that_rouge_cannot_compare_are_noted(tmp_path: Path, tiny_t5: Path) -> None:

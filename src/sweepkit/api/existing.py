@@ -277,7 +277,7 @@ def _parts(trainer: Trainer) -> dict[str, Any]:
         ):
             raise InputError(
                 f"hyperparameter_search: {name} of {kind.__name__} holds the Trainer's model, which differs between "
-                "trials; make it of the model in its __init__"
+                "trials; build it from the model in its __init__"
             )
     return {name: value for name, value in found.items() if getattr(value, "__self__", None) is not trainer}
 

@@ -91,8 +91,8 @@ def _refuse(trainer: Any, n_trials: Any, backend: str) -> None:
     """Raise InputError for what no study can be made of."""
     if not isinstance(trainer, Trainer):
         own = (
-            "; its train() is its own, which no trial can prune or resume: use its own search, or write a Task whose trainer "
-            "is a transformers.Trainer"
+            "; it has a train() of its own, which no trial can prune or resume: use its own search, or write a Task whose "
+            "trainer is a transformers.Trainer"
         )
         hint = own if all(callable(getattr(trainer, name, None)) for name in ("train", "evaluate")) else ""
         raise InputError(

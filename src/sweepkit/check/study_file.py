@@ -106,7 +106,7 @@ class _StudyFile:
         """Return the error with each problem once: the study file's own by line, then those of recipes and options."""
         located = dict.fromkeys(self.locate(problem) for problem in self.problems)
         order = sorted(located, key=lambda p: (p.file != self.label, p.line is None, p.file or "", p.line or 0, p.path))
-        rest = [Problem("", f"and {len(order) - _MOST} problems more", self.label)] if len(order) > _MOST else []
+        rest = [Problem("", f"and {len(order) - _MOST} more problems", self.label)] if len(order) > _MOST else []
         return StudyFileError([*map(_shortened, order[:_MOST]), *rest])
 
     def locate(self, problem: Problem) -> Problem:

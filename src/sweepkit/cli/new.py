@@ -33,7 +33,7 @@ def write(request: Request, metric: str = "") -> list[Path]:
     source = request.source()
     if other := [name for name in request.sets if not name.startswith("task.")]:
         raise InputError(
-            f"--set {other[0]}: sweep new takes options of the task alone; write others into the study file"
+            f"--set {other[0]}: sweep new takes only options of the task; write others into the study file"
         )
     kind = request.options.get("kind", "")
     found = Recognised(kind=kind, options={}, taken="") if kind and "name" in source else request.recognise(source)
@@ -96,7 +96,7 @@ def _lines(request: Request, found: Recognised, task: Mapping[str, Any]) -> Iter
     kind, rows = kind_class(found.kind), request.why.get("data", "").rpartition(": ")[2]
     aside = task.get("validation", option_defaults(kind).get("validation", ""))
     about = {
-        "type": f"{words.join(list(found.others))} would do too" if found.others else "a built-in kind",
+        "type": f"{words.join(list(found.others))} would also fit" if found.others else "a built-in kind",
         "model": "hub id, local folder, or package:NAME/sub/folder",
         "data": rows
         if "validation" in rows or not rows

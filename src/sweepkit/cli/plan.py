@@ -80,7 +80,7 @@ def gpus(study: StudyData) -> str:
     except InputError as error:
         return str(error)
     if slots.shares_gpus(study.resources, machine):
-        return f"{text}; for how many a GPU has room is measured before trial 0"
+        return f"{text}; how many fit on a GPU is measured before trial 0"
     return "; ".join(filter(None, [text, slots.explain(study.resources, machine, slots.Need())]))
 
 

@@ -26,10 +26,13 @@ from sweepkit.tasks.lines import Unreadable
 from sweepkit.tasks.locations import locate, name_columns
 from sweepkit.tasks.recognise import Recognised, naming, recognise, shapes
 from sweepkit.tasks.references import PACKAGE
+from sweepkit.tasks.rows import choose, complete
 from sweepkit.tasks.tables import read_quietly
 
 LOCAL = re.compile(r"^[./~]|\.[A-Za-z]{2,7}$")
 """What looks like a local path rather than a name on the hub."""
+MAY_BE_EMPTY = {"multi-label-classification": ("label",), "question-answering": ("answers", "answer_start")}
+"""Kind → columns in which a row may hold nothing."""
 CACHED = 5
 """Models of the cache that a message lists."""
 
@@ -48,6 +51,8 @@ class Request:
     say: Callable[[str], None]
     why: dict[str, str] = field(default_factory=dict)
     """What was said of each decision."""
+    to_do: list[str] = field(default_factory=list)
+    """What must be done before the study can run."""
 
     @property
     def again(self) -> str:
@@ -111,16 +116,28 @@ class Request:
             self.tell("skipped", f"{words.plural(count, 'line')} of {split} left out, as lines: skip says")
         if names:
             called = f"the columns are called {', '.join(names)}"
-            self.tell("header", f"the first line is a row: {called}; if not, --set task.data.header=true")
+            self.tell(
+                "header", f"the first line is taken for a row: {called}; if it is a header, --set task.data.header=true"
+            )
         task = below("task.", self.sets)
         chosen = {name: task[name] for name in naming(kind) if name in task}
         if renamed := below("columns.", task):
             chosen["columns"] = {**(chosen.get("columns") or {}), **renamed}
         found = recognise(rows["train"], kind=kind, chosen=chosen, again=self.again)
-        others = f"; {words.join(list(found.others))} would do too (--kind)" if found.others else ""
+        self._note_gaps(rows, found)
+        others = f"; {words.join(list(found.others))} would also fit (--kind)" if found.others else ""
         unused = f"; not used: {', '.join(found.unused)}" if found.unused else ""
         self.tell("kind", f"{found.kind}: {found.taken}{unused}{others}; --kind and --set task.COLUMN=NAME correct it")
         return found
+
+    def _note_gaps(self, rows: Any, found: Recognised) -> None:
+        """Keep that rows lack a text or a label, which a run refuses."""
+        columns = {role: name for role, name in found.columns.items() if role not in MAY_BE_EMPTY.get(found.kind, ())}
+        label = next((role for role in ("label", "tags") if role in columns), None)
+        try:
+            complete(choose(rows, columns, [label or ""]), label=label)
+        except InputError as error:
+            self.to_do.append(str(error))
 
     def _rows(self, source: Mapping[str, Any]) -> Any:
         try:

@@ -44,7 +44,7 @@ def run(
 
     Ctrl-C lets running trials checkpoint first; pressed twice, it ends them at once.
 
-    Exit codes: 0 done, 1 failed (the study, or a trial that no retry mended), 2 bad input, 3 done, but the tracker has not
+    Exit codes: 0 done, 1 failed (the study, or a trial that no retry saved), 2 bad input, 3 done, but the tracker has not
     received everything, 130 interrupted.
 
     For example: sweep run study.yaml --set budget.trials=10 --parallel 2
@@ -85,7 +85,8 @@ def tune(
     ],
     model: studies.DefaultModel = "",
     minutes: Annotated[
-        float | None, typer.Option(help="Minutes for everything, confirmation included.", show_default="30")
+        float | None,
+        typer.Option(help="Minutes for everything, confirmation included; 30 by default.", show_default=False),
     ] = None,
     kind: studies.RecognisedKind = "",
     name: studies.Name = "",
@@ -97,7 +98,7 @@ def tune(
     """Tune a model on your data without writing a study: it is planned, written to a folder, and run.
 
     Kind and columns follow from the data, length and number of trials from measured steps and --minutes; each decision is
-    said and written into the study file. The same command, or sweep run, resumes the study; exit codes are sweep run's.
+    printed and written to the study file. The same command, or sweep run, resumes the study; exit codes are those of sweep run.
 
     For example: sweep tune reviews.csv --model distilbert/distilbert-base-uncased --minutes 60
     """
@@ -183,7 +184,7 @@ def enqueue(
         typer.Argument(metavar="NAME=VALUE", help="The configuration; omitted names are sampled.", show_default=False),
     ],
 ) -> None:
-    """Queue a hand-picked configuration: it is the next that the study tries, now or when it runs again.
+    """Queue a hand-picked configuration: the study tries it next, now or when it runs again.
 
     For example: sweep enqueue reviews learning_rate=3e-5 per_device_train_batch_size=16
     """
@@ -262,7 +263,7 @@ def retry(
 
 
 def sync(study: studies.Argument) -> None:
-    """Deliver to MLflow what it is missing, for example after its server was down."""
+    """Deliver to MLflow what it missed, for example while its server was down."""
     from sweepkit.check.find import find_run
     from sweepkit.report.answer import Answer
     from sweepkit.report.rows import CONFIRM, Reader

@@ -52,7 +52,7 @@ DATA = (
 RecognisedKind = Annotated[
     str,
     typer.Option(
-        help=f"Built-in task kind; by default recognised by the data's columns: {', '.join(KINDS)}.",
+        help=f"Built-in task kind; recognised from the data's columns by default: {', '.join(KINDS)}.",
         autocompletion=lambda: list(KINDS),
         show_default=False,
     ),

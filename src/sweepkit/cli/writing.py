@@ -68,7 +68,7 @@ def new(
         overrides=overrides or [],
         say=typer.echo,
     )
-    _next(_wrote(write(request, metric)))
+    _next(_wrote(write(request, metric)), request.to_do)
 
 
 def task(
@@ -224,7 +224,7 @@ def schema(
     ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print the meaning of every key as text.")] = False,
 ) -> None:
-    """Print the JSON schema of study files, with which editors complete and check them.
+    """Print the JSON schema of study files, so that editors can complete and check them.
 
     An editor finds it by the file's first line: # yaml-language-server: $schema=study.schema.json
     """

@@ -52,7 +52,7 @@ class Clock:
         spans = sorted(s for path in self._place.folder.rglob(EVENTS) for s in TrialLog(path.parent).spans)
         if not spans:
             return Spent(0.0, 0.0)
-        note(f"{self._place.spent_json} is lost: the time in which trials ran, by their logs, counts in its place")
+        note(f"{self._place.spent_json} is lost; the time that trials ran, by their logs, is counted instead")
         total, until = 0.0, 0.0
         for begin, end in spans:
             total, until = total + max(0.0, end - max(begin, until)), max(until, end)

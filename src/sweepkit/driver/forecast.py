@@ -134,11 +134,11 @@ class Forecast:
         budget, slowest = study.budget, max(one.seconds for one in self.measured)
         if budget.trial_hours is not None and slowest > 3600 * budget.trial_hours:
             took = f"the slowest trial measured takes {words.span(slowest)}"
-            yield f"budget.trial_hours: {took}, and {budget.trial_hours:g} h end it as failed; raise it"
+            yield f"budget.trial_hours: {took}, and after {budget.trial_hours:g} h it ends as failed; raise the limit"
         over = budget.hours is not None and self.seconds is not None and self.seconds > 3600 * budget.hours
         if over and budget.hours is not None and not self.prunes:
             done = f"about {words.plural(self.trials_in(budget.hours), 'trial')} of {self.trials}"
-            yield f"budget.hours: {budget.hours:g} h end after {done}; raise it, or lower budget.trials"
+            yield f"budget.hours: {budget.hours:g} h is enough for {done}; raise it, or lower budget.trials"
         model = max(one.best_bytes for one in self.measured)
         if budget.disk_gb is not None and model > 1e9 * budget.disk_gb:
             yield f"budget.disk_gb: a model takes {words.size(model)}, more than {budget.disk_gb:g} GB; raise it"

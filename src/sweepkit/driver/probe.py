@@ -99,7 +99,7 @@ def look(
     if seen := prepared.kept.recall(what):
         return Need(**seen)
     if watch is not None:
-        watch.on_note("measuring what the largest configuration takes of a GPU …")
+        watch.on_note("measuring how much of a GPU the largest configuration takes …")
     study.place.scratch.mkdir(exist_ok=True)
     executor.free.append(roomiest(plan(study.resources, machine, need), machine))
     try:
@@ -109,7 +109,7 @@ def look(
             prepared.kept.keep(what, asdict(need))
         return need
     except StudyFailed as error:
-        return replace(need, alone=f"what a trial takes is not known, for {error}")
+        return replace(need, alone=f"what a trial takes is not known: {error}")
     finally:
         executor.free.clear()
 

@@ -123,7 +123,7 @@ def fit(room: Room, epochs: float | None = None) -> Plan:
     needed = room.seconds_for(plan.epochs, FEWEST)
     length = "as long as was set" if epochs is not None else f"of {in_epochs(plan.epochs)}"
     raise TooLittle(
-        f"{words.span(max(0.0, room.seconds))} are left, too few for a study: a trial {length} takes "
+        f"{words.span(max(0.0, room.seconds))} are left, too little for a study: a trial {length} takes "
         f"{words.span(plan.trial_seconds)}, and {FEWEST} trials with {(TOP + 1) * SEEDS} runs to confirm the best, "
         f"{room.slots} at a time, take about {words.span(needed)}",
         needed,

@@ -310,7 +310,7 @@ def list_trials(rows: Sequence[Trial], most: int = 6) -> str:
 def read_test(place: Place) -> FinalTest | None:
     """Return what is recorded of the one evaluation on the test split, or None while there was none. Raises DamagedFile."""
     advice = (
-        "it says that the test split was used: put it back from a copy, or remove it to evaluate on that split again"
+        "it records that the test split was used: put it back from a copy, or remove it to evaluate on that split again"
     )
     found: FinalTest | None = read_json(place.test_json, FinalTest, advice)
     return found

@@ -41,7 +41,9 @@ class _About:
 
 def validation_labels(place: Place) -> Labels:
     """Return what is known of the validation split's labels."""
-    about: _About = read_or_note(place.data_json, _About, "the labels of validation are not known") or _About()
+    about: _About = (
+        read_or_note(place.data_json, _About, "the labels of the validation split are not known") or _About()
+    )
     deviation = about.deviations.get("validation")
     return Labels(about.classes.get("validation", []), math.nan if deviation is None else deviation)
 

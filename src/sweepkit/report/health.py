@@ -57,7 +57,7 @@ def findings(evidence: Evidence) -> list[Finding]:
         complete = f"{len(evidence.ranked)} of {words.plural(len(evidence.rows), 'trial')} complete"
         looked = f"{complete}: {checks - len(lacking)} of {checks} checks had enough data"
         message = f"{looked}. Not checked: {', '.join(lacking)}."
-        needed = "Brackets say what a check needs; until it has that, its answer is unknown."
+        needed = "What a check needs is in parentheses; until it has that, its answer is unknown."
         found.append(Finding(check=UNCHECKED, message=message, advice=needed))
     return found
 

@@ -25,7 +25,7 @@ def push(study: StudyData, rows: Sequence[Trial], row: Trial, name: str, *, priv
     if constants.HF_HUB_OFFLINE:
         raise InputError("--push: HF_HUB_OFFLINE forbids it; unset it to reach the Hub")
     if get_token() is None:
-        raise InputError("--push: there is no token of the Hub; log in with `hf auth login`, or set HF_TOKEN")
+        raise InputError("--push: there is no Hub token; log in with `hf auth login`, or set HF_TOKEN")
     api = HfApi()
     # Of requests, httpx or httpx2, by the version of huggingface_hub.
     unreachable = cast("type[Exception]", HfHubHTTPError.__mro__[1])

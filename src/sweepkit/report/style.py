@@ -19,7 +19,9 @@ from sweepkit.trial.trial import Ending, Trial
 
 INK = "#1f2a33"
 SOFT = "#6b7680"
-RULE = "#dcd8d0"
+RULE = "rgba(31, 42, 51, 0.22)"
+GRID = "rgba(31, 42, 51, 0.08)"
+"""Ink that lets the page show through, as a dark page inverts the figures but not itself."""
 ACCENT = "#b4532a"
 """The best trial, in every figure."""
 IDLE = "#ece8e0"
@@ -44,7 +46,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu S
 SMALL = {"size": 11, "color": SOFT}
 
 _AXIS = {
-    "gridcolor": "#efece6",
+    "gridcolor": GRID,
     "linecolor": RULE,
     "zeroline": False,
     "ticks": "outside",

@@ -234,7 +234,7 @@ class _View:
         order = np.argsort(self._scores)
         known = np.array([mean - deviation, mean, mean + deviation, self._best])
         low, middle, high, best = np.interp(known, self._scores[order], self._values[order]) * self._seen.key(1.0)
-        return f"expected {middle:.4g} ± {abs(high - low) / 2:.2g} at the end, of the best trial {best:.4g}"
+        return f"expected {middle:.4g} ± {abs(high - low) / 2:.2g} at the end, the best trial's is {best:.4g}"
 
     def _rows(self) -> list[tuple[Course, int, float]]:
         """Return evaluations with their values, higher is better; where there are too many, first each trial's last.

@@ -22,8 +22,8 @@ class Budget(Section):
     trials: int | None = Field(default=None, ge=1)
     """Total number of trials, over all resumes; a paused trial counts as one."""
     hours: float | None = Field(default=None, gt=0)
-    """Hours that the study runs, summed over resumes. Up to half of them are kept for ``confirm``, as far as it needs them by
-    the trials trained to their end so far."""
+    """Hours that the study runs, summed over resumes. Up to half of them are kept for ``confirm``: as many as it needs,
+    judged by the trials trained to their end so far."""
     gpu_hours: float | None = Field(default=None, gt=0)
     """GPU-hours of all trials together."""
     trial_hours: float | None = Field(default=None, gt=0)

@@ -113,7 +113,9 @@ def name_files() -> Iterator[None]:
             raise StudyFailed(NO_SPACE) from error
         if error.filename is None:
             raise
-        advice = "something else lies where the study's own belongs: move it away" if error.errno in _IN_THE_WAY else ""
+        advice = (
+            "something else is where the study's own file belongs; move it away" if error.errno in _IN_THE_WAY else ""
+        )
         what = f"{os.fsdecode(error.filename)} cannot be used ({error.strerror})"
         raise StudyFailed(f"{what}; {advice or 'see to that'} and run the same command") from error
 

@@ -162,7 +162,7 @@ class BackendSpec(Section):
     """Processes per trial (torch.distributed); the trial's GPUs are divided among them."""
     accelerate: str | None = Field(default=None, exclude=True)
     """Config file of ``accelerate config``, relative to the study file: ranks, mixed precision, torch.compile, FSDP, DeepSpeed.
-    It is read with the study and recorded as the settings that it comes to; what the study itself says wins."""
+    It is read with the study and recorded as the settings that result; the study's own keys win."""
     address: str | None = None
     """Ray only: address of the cluster, or ``auto``; without it Ray starts on this machine."""
     path: str | None = None

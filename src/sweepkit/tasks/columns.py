@@ -33,7 +33,7 @@ class ColumnsTask(BuiltInTask):
     streams: ClassVar[bool] = True
 
     columns: dict[str, str] = {}
-    """Columns of the data that are named otherwise than the task's: ``{prompt: question, completion: answer}``."""
+    """Columns of the data that are named differently from the task's: ``{prompt: question, completion: answer}``."""
 
     @field_validator("metrics")
     @classmethod

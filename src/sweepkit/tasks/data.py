@@ -76,9 +76,10 @@ class DataSpec(BaseModel):
     separator: str | None = None
     """Separator of a csv file; by default a comma, a tab for tsv. More than one character is a regular expression."""
     quotes: bool | None = None
-    """Whether fields of a csv file may stand in quotes; by default they may, but not where tabs separate them."""
+    """Whether fields of a csv file may be quoted; by default they may, except where tabs separate them."""
     encoding: str | None = None
-    """Encoding of text files, such as ``cp1252``; by default UTF-8, or UTF-16 where the file begins with its mark."""
+    """Encoding of text files, such as ``cp1252``; by default UTF-8, or UTF-16 where a byte order mark says
+    so."""
     lines: Literal["error", "skip"] = "error"
     """What is done with lines of csv and JSON files that have too many fields or cannot be read: an error, or left out and
     counted before the first trial. With ``skip``, lines with too few fields are left out, too."""

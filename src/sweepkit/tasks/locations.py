@@ -112,7 +112,7 @@ def _format(file: Path) -> dict[str, Any]:
         return {}
     if text and text[0] in _JSON.get(suffix, "{["):
         return {"format": "json"}
-    mark = _separator(lines, "\t" if suffix == ".txt" else ",\t;|")
+    mark = _separator(lines, "\t|" if suffix == ".txt" else ",\t;|")
     if not mark:
         return {} if suffix in SUFFIXES else {"format": "text"}
     read = {} if suffix == ".csv" and mark != "\t" else {"format": "tsv" if mark == "\t" else "csv"}
@@ -124,7 +124,7 @@ def _separator(lines: list[str], marks: str) -> str:
     for mark in marks:
         if _even(lines, mark):
             return mark
-    return other_separator(lines[0]) if lines and len(marks) > 1 and "," not in lines[0] else ""
+    return other_separator(lines[0]) if lines and "," in marks and "," not in lines[0] else ""
 
 
 def _even(lines: list[str], mark: str) -> bool:

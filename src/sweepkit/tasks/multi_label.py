@@ -30,7 +30,7 @@ class MultiLabelClassification(TextTask):
     pipeline_tag: ClassVar[str | None] = "text-classification"
 
     metrics: list[str | dict[str, dict[str, Any]]] = ["f1_micro", "f1_macro", "accuracy"]
-    """Metrics by name; ``accuracy`` is the share of rows of which every label is right, f1, precision and recall are macro
+    """Metrics by name; ``accuracy`` is the share of rows with every label right, f1, precision and recall are macro
     averages unless told otherwise (``{precision: {average: micro}}``)."""
     label: Annotated[str | list[str], Column(label=True)] = "label"
     """Column with a row's list of labels, or with a text of several labels (see ``label_separator``), or a list of columns,

@@ -130,7 +130,7 @@ class QuestionAnswering(TokenizedTask):
             if count := sum(empty.values()):
                 found.append(f"{count} have no answer")
             if count := sum(not fits[example] for example in fits if not empty[example]):
-                found.append(f"the answers of {count} fit into no window, so they are learnt as none")
+                found.append(f"the answers of {count} fit into no window, so they are learned as unanswerable")
             notes.append("; ".join(found))
         return notes
 

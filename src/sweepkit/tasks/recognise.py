@@ -40,6 +40,8 @@ class Recognised:
     """Options of the task that name its columns."""
     taken: str
     """Which column is what, in words."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Role → the column that takes it."""
     about: Mapping[str, str] = field(default_factory=dict)
     """Option of the task → what its column holds, in words."""
     unused: tuple[str, ...] = ()
@@ -100,6 +102,7 @@ def recognise(rows: Dataset, *, kind: str = "", chosen: Mapping[str, Any] | None
     return Recognised(
         kind=first.kind,
         options=first.options,
+        columns={role: column.name for role, column in first.columns.items()},
         taken=f"{parts} ({list(about.values())[-1]})",
         about=about,
         unused=tuple(column.name for column in table if column.name not in first.used),

@@ -95,7 +95,7 @@ class SentenceSimilarity(ColumnsTask):
     metrics: list[str | dict[str, dict[str, Any]]] = list(
         dict.fromkeys(name for format_ in _REPORTED for name in _reported(format_))
     )
-    """What the evaluators report; which of them does, follows from the columns. No other metric can be added."""
+    """What the evaluators report; which one runs depends on the columns. No other metric can be added."""
     loss: Loss | dict[Loss, dict[str, Any]] | None = None
     """A loss of sentence-transformers by name, with options as ``{CachedMultipleNegativesRankingLoss: {scale: 30}}``; by
     default MultipleNegativesRankingLoss, CoSENTLoss for scores, ContrastiveLoss for labels. MatryoshkaLoss and the like take

@@ -68,7 +68,7 @@ class Separated:
         if names[0].startswith("#"):
             return Unreadable(f"{found}; remove the comments above the names of the columns")
         if len(names) == 1 and (mark := other_separator(names[0], self.separator)):
-            return Unreadable(found, {f"separator: {json.dumps(mark)}": "take it for what separates fields"})
+            return Unreadable(found, {f"separator: {json.dumps(mark)}": "use it as the separator"})
         if len(names) == 1:
             return Unreadable(found, {"format: text": "read each line as a text", **SKIP})
         if not first:

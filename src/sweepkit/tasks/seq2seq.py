@@ -127,7 +127,9 @@ class Seq2Seq(LanguageTask):
                 sum(tokenizer.unk_token_id in row for row in part["labels"]) if tokenizer.unk_token is not None else 0
             )
             if unknown:
-                found.append(f"{unknown} of {len(part)} targets of {split} hold what the tokenizer does not know")
+                found.append(
+                    f"{unknown} of {len(part)} targets of {split} contain characters that the tokenizer does not know"
+                )
         if any(name.startswith("rouge") for name in self.metric_names):
             texts = tokenizer.batch_decode(list(self.splits["validation"]["labels"]), skip_special_tokens=True)
             if count := sum(re.search("[a-z0-9]", text.lower()) is None for text in texts):

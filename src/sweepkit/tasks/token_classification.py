@@ -27,7 +27,7 @@ _ENTITY = re.compile(r"[BIESLU]-.+")
 
 
 class TokenClassification(TokenizedTask):
-    """One tag per word; the first token of a word is its tag's, the others count nowhere.
+    """One tag per word; the first token of a word carries its tag, the others are ignored.
 
     Tags such as B-PER and I-PER are scored by entity, as seqeval does; other tags, such as parts of speech, by word.
     """

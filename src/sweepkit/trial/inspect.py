@@ -162,7 +162,7 @@ def _evaluation_facts(task: Task, reading: Reading) -> Iterator[str]:
 
 def _with_note(found: Inspected, failure: str, error: BaseException) -> Inspected:
     print_traceback(error)
-    note = f"{failure} ({first_line(describe(error))}); trials may fail alike"
+    note = f"{failure} ({first_line(describe(error))}); trials may fail in the same way"
     return replace(found, notes=(*found.notes, note))
 
 

@@ -198,8 +198,8 @@ class RayBackend:
             mark.unlink()
         if blind:
             raise InputError(
-                f"backend.path: node {blind[0]} of the cluster does not see {folder}, where checkpoints lie; put the "
-                "project on a folder that all nodes share, or name an fsspec URL that all reach, such as s3://bucket/folder"
+                f"backend.path: node {blind[0]} of the cluster does not see {folder}, which holds the checkpoints; "
+                "put the project in a folder that all nodes share, or name an fsspec URL that all reach, such as s3://bucket/folder"
             )
 
     def _slots(self) -> tuple[Slot, int]:
