@@ -227,6 +227,15 @@ def test_separators_are_found_also_without_a_suffix(project: Path, name: str, ma
         ("rows.json", json.dumps({"text": dict(enumerate(TEXTS)), "label": dict(enumerate(MOODS))})),
         ("rows.json", json.dumps({"text": TEXTS, "label": MOODS})),
         ("rows.json", json.dumps({"items": [{"text": t, "label": m} for t, m in zip(TEXTS, MOODS, strict=True)]})),
+        (
+            "rows.json",
+            json.dumps(
+                {
+                    "ok": True,
+                    "data": {"of": 9, "items": [{"text": t, "label": m} for t, m in zip(TEXTS, MOODS, strict=True)]},
+                }
+            ),
+        ),
         ("rows.txt", "".join(json.dumps({"text": t, "label": m}) + "\n" for t, m in zip(TEXTS, MOODS, strict=True))),
     ],
 )

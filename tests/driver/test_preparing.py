@@ -41,7 +41,7 @@ class _Built:
         return {
             "problems": self.problems,
             "notes": self.notes,
-            "facts": ["decided: argmax"],
+            "facts": ["predictions: argmax"],
             "peak_memory_mb": 300.0,
             "model_mb": 2.0,
             "model_folder": str(self._model),

@@ -146,6 +146,7 @@ def test_a_trial_that_was_pruned_has_no_gain(tmp_path: Path) -> None:
     ("values", "says"),
     [
         ([0.5, 0.5, 0.5], "All 3 complete trials have the same value, 0.5000."),
+        ([0.5, 0.5], "Both complete trials have the same value, 0.5000."),
         ([0.4, 0.5, 0.5], "The best value is shared by trials 1 and 2; the first of them is listed as the best."),
         ([0.5], ""),
         ([0.4, 0.5], ""),

@@ -236,7 +236,8 @@ class Answer:
         if not self.tied or self.best is None:
             return ""
         if len(self.tied) + 1 == len(self.ranked):
-            return f"All {len(self.ranked)} complete trials have the same value, {words.value(self.best.value)}."
+            each = "Both" if len(self.ranked) == 2 else f"All {len(self.ranked)}"
+            return f"{each} complete trials have the same value, {words.value(self.best.value)}."
         return f"The best value is shared by {list_trials([self.best, *self.tied])}; the first of them is listed as the best."
 
     def notes(self) -> list[str]:

@@ -24,7 +24,7 @@ GRID = "rgba(31, 42, 51, 0.08)"
 """Ink that lets the page show through, as a dark page inverts the figures but not itself."""
 ACCENT = "#b4532a"
 """The best trial, in every figure."""
-IDLE = "#ece8e0"
+IDLE = "rgba(31, 42, 51, 0.1)"
 NOWHERE = "#bdb5a8"
 """Of a trial that does not have the hyperparameter a figure is coloured by."""
 ENDINGS = {
@@ -116,12 +116,13 @@ def dots(rows: Sequence[Trial], x: Iterable[Any], y: Iterable[Any], **look: Any)
 
 
 def crosses(points: Iterable[tuple[Trial, Any, float]]) -> list[go.Scatter]:
-    """Return trials at (x, y) as crosses, a trace for each ending."""
+    """Return trials at (x, y) as crosses, a trace for each ending; complete ones are off the scale."""
     traces, points = [], list(points)
     for ending in (Ending.complete, *CUT, Ending.stopped, Ending.paused):
         if some := [point for point in points if point[0].ending is ending]:
             marker = {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": ENDINGS[ending]}}
-            traces.append(dots(*zip(*some, strict=True), name=str(ending), marker=marker, cliponaxis=False))
+            name = f"{ending}, off the scale" if ending.ranks else str(ending)
+            traces.append(dots(*zip(*some, strict=True), name=name, marker=marker, cliponaxis=False))
     return traces
 
 

@@ -144,13 +144,21 @@ def _inside(whole: dict[str, Any], file: str) -> Any:
         return [row for each in whole["data"] for row in _of_squad(each)]
     if not file.removesuffix(".gz").endswith(".json"):
         return whole
-    values = list(whole.values())
-    tables = [each for each in values if isinstance(each, list) and each and all(isinstance(row, dict) for row in each)]
+    values, tables = list(whole.values()), list(_tables(whole))
     if len(tables) == 1:
         return tables[0]
     if len(values) > 1 and all(isinstance(each, list) and len(each) == len(values[0]) for each in values):
         return _across(whole, values)
     return _across(whole, [each.values() for each in values]) if _of_pandas(values) else whole
+
+
+def _tables(inside: dict[str, Any]) -> Iterator[list[Any]]:
+    """Yield the lists of objects that an object holds, at any depth."""
+    for each in inside.values():
+        if isinstance(each, dict):
+            yield from _tables(each)
+        elif isinstance(each, list) and each and all(isinstance(row, dict) for row in each):
+            yield each
 
 
 def _of_pandas(values: Sequence[Any]) -> bool:

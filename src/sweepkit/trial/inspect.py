@@ -154,7 +154,7 @@ def _few(rows: Any) -> Any:
 
 def _evaluation_facts(task: Task, reading: Reading) -> Iterator[str]:
     if task.decision_rule:
-        yield f"decided: {task.decision_rule}"
+        yield f"predictions: {task.decision_rule}"
     if reading.others:
         parts = ", ".join(f"{name} is {what}" for name, what in sorted(reading.others.items()))
         yield f"not recorded because not a finite number: {parts}"
