@@ -159,7 +159,7 @@ def test_the_page_holds_the_settings_the_choices_every_trial_the_study_file_and_
     assert sorted(re.findall(r"<tr[^>]*><td>(\d)</td>", choices)) == ["4", "8"]
     assert f"<pre>{escape(to_yaml(study))}</pre>" in page
     (lacking,) = re.findall(
-        r"12 of 12 trials complete: \d+ of \d+ checks had enough data\. Not checked: (.*?)\. Brackets", page
+        r"12 of 12 trials complete: \d+ of \d+ checks had enough data\. Not checked: (.*?)\. What", page
     )
     assert lacking.split(", ") == checks_without_data(gather(study))
 
