@@ -85,8 +85,7 @@ def tune(
     ],
     model: studies.DefaultModel = "",
     minutes: Annotated[
-        float | None,
-        typer.Option(help="Minutes for everything, confirmation included; 30 by default.", show_default=False),
+        float | None, typer.Option(help="Minutes in all, confirmation included; 30 by default.", show_default=False)
     ] = None,
     kind: studies.RecognisedKind = "",
     name: studies.Name = "",
