@@ -286,18 +286,21 @@ def test_linked_values_are_a_choice_with_a_name_of_its_own(home: Path) -> None:
 
 
 def test_a_baseline_outside_of_the_choices_is_noted(home: Path) -> None:
+    from transformers import TrainingArguments
+
     def notes(baseline: dict[str, Any] | None, **space: Any) -> tuple[str, ...]:
         checked = sweepkit.check.rules.examine(study(space=space, baseline=baseline))[1]
         return tuple(map(str, checked.warnings))
 
+    default = str(TrainingArguments.default_optim)  # follows torch's version
     tail = "the baseline is trained as it is, but samplers do not learn from it, and figures of optim leave it out"
-    message = f"baseline: optim is adamw_torch_fused, and its choices are adamw_torch, adafactor; {tail}"
-    assert notes({}, optim={"choices": ["adamw_torch", "adafactor"]}) == (message,)
-    assert notes(
-        {}, optim={"choices": {"adamw_torch": {"adam_beta2": {"low": 0.9, "high": 0.99}}, "adafactor": {}}}
-    ) == (message,)
-    assert notes({"optim": "adafactor"}, optim={"choices": ["adamw_torch", "adafactor"]}) == ()
-    assert notes(None, optim={"choices": ["adamw_torch", "adafactor"]}) == ()
+    message = f"baseline: optim is {default}, and its choices are sgd, adafactor; {tail}"
+    assert notes({}, optim={"choices": ["sgd", "adafactor"]}) == (message,)
+    assert notes({}, optim={"choices": {"sgd": {"weight_decay": {"low": 0.0, "high": 0.3}}, "adafactor": {}}}) == (
+        message,
+    )
+    assert notes({"optim": "adafactor"}, optim={"choices": ["sgd", "adafactor"]}) == ()
+    assert notes(None, optim={"choices": ["sgd", "adafactor"]}) == ()
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def validator(whole: dict[str, Any]) -> jsonschema.Draft202012Validator:
 
 
 def read(text: str) -> Any:
-    return YAML(typ="safe").load(text)
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def changed(change: str) -> Any:

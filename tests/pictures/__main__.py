@@ -34,7 +34,7 @@ OUT = ROOT / "studies" / "pictures"
 COLUMNS, WIDTH, HEIGHT = 108, 1060, 440
 SECONDS = 1.0
 """Between two looks at the live view."""
-FRAMES = 120
+FRAMES = 90
 """At most so many are kept, a tenth of a second each."""
 
 
@@ -73,10 +73,13 @@ class Recorder(Picture):
             self.frames.append(page)
 
 
-def shot(driver: Any, where: str, path: Path, size: tuple[int, int], *, ready: float = 0.0) -> Image.Image:
-    width, height = size
+def size(driver: Any, width: int, height: int) -> None:
+    """Set the size of the page; a window's is larger."""
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def shot(driver: Any, where: str, path: Path, *, ready: float = 0.0) -> Image.Image:
     driver.get(where)
     time.sleep(ready)
     driver.save_screenshot(str(path))
@@ -91,24 +94,29 @@ def main() -> None:
     outcome = run_checked(checked, fresh=True, watch=view)
     view.end()
     view.keep(terminal.summary(outcome, checked.study))
-    page = report.write(checked.study)
+    draw(view.frames, report.write(checked.study))
+
+
+def draw(frames: list[str], page: Path) -> None:
     with tempfile.TemporaryDirectory() as name, chromium(Path(name) / "profile") as driver:
         folder = Path(name)
         pictures = []
-        *earlier, last = view.frames
+        size(driver, WIDTH, HEIGHT)
+        *earlier, last = frames
         for number, frame in enumerate([*earlier[:: 1 + len(earlier) // FRAMES], last]):
             file = folder / f"{number}.html"
             file.write_text(frame)
-            pictures.append(shot(driver, file.as_uri(), folder / "frame.png", (WIDTH, HEIGHT)).quantize(32))
+            pictures.append(shot(driver, file.as_uri(), folder / "frame.png").quantize(32))
         durations = [100] * (len(pictures) - 1) + [6000]
         pictures[0].save(OUT / "run.gif", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
-        drawn = shot(driver, page.as_uri(), folder / "report.png", (1100, 860), ready=2)
-        drawn.quantize(64).save(OUT / "report.png", optimize=True)
+        size(driver, 1100, 860)
+        shot(driver, page.as_uri(), folder / "report.png", ready=2).quantize(64).save(OUT / "report.png", optimize=True)
         command = [sys.executable, "-m", "sweepkit", "ui", "spam"]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as serving:
             assert serving.stdout is not None
             link = next(found[0] for line in serving.stdout if (found := re.search(r"http://\S+compareRuns\S*", line)))
-            picture = shot(driver, link, folder / "mlflow.png", (1900, 960), ready=15)
+            size(driver, 1900, 960)
+            picture = shot(driver, link, folder / "mlflow.png", ready=15)
             picture.crop((0, 0, 1412, picture.height)).quantize(64).save(OUT / "mlflow.png", optimize=True)
             serving.terminate()
 

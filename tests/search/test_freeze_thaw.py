@@ -134,7 +134,7 @@ def test_the_first_trials_are_the_samplers() -> None:
 def test_it_says_what_is_expected_in_the_metrics_own_unit() -> None:
     found = ask(seen(history(), room=False))
     assert found.number is not None
-    assert found.why.startswith("continued after evaluation 1: expected 0.") and "of the best trial 0." in found.why
+    assert found.why.startswith("continued after evaluation 1: expected 0.") and "the best trial's is 0." in found.why
 
 
 def test_the_most_promising_paused_trial_goes_on() -> None:
