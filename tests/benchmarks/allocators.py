@@ -26,6 +26,7 @@ WAYS = {
     USUAL: {},
     "mmap from 1 MB": {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)},
     "mmap from 2 MB": {"MALLOC_MMAP_THRESHOLD_": str(2 << 20)},
+    "nothing given back": {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(4 << 30)},
 }
 """Way → environment of the warm process, which its trials inherit."""
 PRELOADED = ("jemalloc", "mimalloc", "tcmalloc_minimal")
