@@ -24,6 +24,7 @@ from sweepkit.report.health import Finding, checks_without_data
 from sweepkit.report.mirror import importances
 from sweepkit.report.page import html
 from sweepkit.report.rows import read
+from sweepkit.report.terminal import short_path
 from sweepkit.report.verdict import Candidate, judge, write_verdict
 from sweepkit.report.watch import State, read_state, write_state
 from sweepkit.search.proposer import Proposer
@@ -207,7 +208,7 @@ def test_the_page_says_where_the_study_stands(project: Path) -> None:
 def test_at_the_end_of_a_run_the_page_is_written_and_what_goes_wrong_costs_the_page_alone(project: Path) -> None:
     study = finished_study(project, best_at_edge=False)
     page = study.place.report
-    assert report.conclude(study, lambda: report.write(study), recorded=True) == f"report: {page}"
+    assert report.conclude(study, lambda: report.write(study), recorded=True) == f"report: {short_path(page)}"
     page.unlink()
     page.mkdir()
     said = report.conclude(study, lambda: report.write(study), recorded=True)

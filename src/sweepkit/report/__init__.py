@@ -63,6 +63,8 @@ def conclude(study: StudyData, written: Callable[[], Path], *, recorded: bool) -
 
     ``recorded`` is whether the tracker took all the rest: a server that is down is not waited for again.
     """
+    from sweepkit.report.terminal import short_path
+
     try:
         path = written()
     except Exception as error:  # noqa: BLE001  # an edge: the study is done, with or without its report
@@ -71,4 +73,4 @@ def conclude(study: StudyData, written: Callable[[], Path], *, recorded: bool) -
         said = record(study, path) if recorded else ""
     except StudyFailed as error:
         said = str(error)
-    return ", ".join(part for part in (f"report: {path}", said) if part)
+    return ", ".join(part for part in (f"report: {short_path(path)}", said) if part)
