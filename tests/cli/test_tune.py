@@ -130,12 +130,14 @@ def test_nothing_is_written_over(reviews: Path, measured: list[Measured]) -> Non
             "there is no column star; did you mean stars?",
         ),
         (["raw.csv", "--model", "tiny"], "--set 'task.text=column2' --set 'task.label=column1'"),
+        (["gaps.csv", "--model", "tiny"], "task.data: 1 of 9 rows of train have no label, the first is row 9"),
     ],
 )
 def test_what_cannot_be_planned_is_said_and_leaves_nothing(
     reviews: Path, measured: list[Measured], arguments: list[str], message: str
 ) -> None:
     Path("raw.csv").write_text("1,so that was what they all of them said\n0,no\n1,yes\n")
+    Path("gaps.csv").write_text("text,label\n" + "free prize,spam\nsee you,ham\n" * 4 + "who is there,\n")
     made = tune(*arguments)
     assert message in str(made.exception)
     assert not list(Path().glob("*-tuned*/*"))

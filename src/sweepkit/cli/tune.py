@@ -108,6 +108,8 @@ class Plan(Request):
         """Return the study with a provisional length and budget."""
         sets = self.sets
         found = self.recognise(source)
+        if self.to_do:
+            raise InputError("\n".join(self.to_do))
         kind, template = found.kind, kind_class(found.kind).template
         assert template is not None  # every built-in kind has one
         metric, direction, options = objective_of(kind, "")
