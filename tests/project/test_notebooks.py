@@ -12,6 +12,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,9 @@ def kinds(output: dict[str, Any]) -> str:
 
 
 def shown(cell: Notebook) -> list[str]:
-    return [kinds(output) for output in cell["outputs"]]
+    """Return what a cell shows; into how many pieces its printed lines come is chance."""
+    each = [("", ""), *((output["output_type"], kinds(output)) for output in cell["outputs"])]
+    return [kind for (before, _), (type_, kind) in pairwise(each) if not before == type_ == "stream"]
 
 
 def shorten(file: Path) -> None:
