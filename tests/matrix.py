@@ -69,7 +69,8 @@ def tried(python: str, resolution: str) -> str | None:
     """Run the unit part in an environment of its own; return what it said last, or None where that could not be made."""
     name = subprocess.check_output([python, "-V"], text=True).strip()
     home = FOLDER / f"{name.split()[1].rpartition('.')[0]}-{resolution}"
-    install = ("pip", "install", "-q", "--python", str(home))
+    # Compiled, as by pip: some tests measure how long a fresh interpreter takes.
+    install = ("pip", "install", "-q", "--compile-bytecode", "--python", str(home))
     made = [
         uv("venv", "-q", "--allow-existing", "--no-project", "--python", python, str(home)),
         uv(*install, "--upgrade", "--resolution", resolution, "-e", f".[{EXTRAS}]", "--group", "dev"),
