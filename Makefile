@@ -31,7 +31,7 @@ quickstart: $(READY) ## tune a pretrained MiniLM on real text messages (under 4 
 test-unit: $(READY) ## the tests that start nothing (about two minutes)
 	@$(BIN)/python -m pytest -m "not slow and not real" $(TWO)
 
-test: lint ## the checks and tests of every commit (about 20 minutes)
+test: lint ## the checks and tests of every commit (about 9 minutes)
 	@echo "== tests"
 	@$(BIN)/python -m pytest -m "not slow" $(TWO)
 
