@@ -185,8 +185,20 @@ def test_what_a_message_names_cures_an_ugly_file(project: Path, what: str) -> No
             table(TEXTS, [*MOODS[:4], "", *MOODS[5:]], head="text,label"),
             "1 of 48 rows of train have no label",
         ),
+        (
+            "rows.csv",
+            table(TEXTS, [*MOODS[:4], "   ", *MOODS[5:]], head="text,label"),
+            "1 of 48 rows of train have no label",
+        ),
         ("rows.csv", table([*TEXTS[:9], "", ""], MOODS[:11], head="text,label"), "2 of 11 rows of train have no text"),
         ("rows.jsonl", pairs() + '{"sentence1": "a", "sentence2": "b"}\n', "1 of 48 rows of train have no label"),
+        (
+            "rows.jsonl",
+            "".join(
+                json.dumps({"text": TEXTS[n], "label": [MOODS[n]] if n != 4 else None}) + "\n" for n in range(COUNT)
+            ),
+            "1 of 48 rows of train have no label",
+        ),
     ],
 )
 def test_rows_without_a_text_or_a_label_are_to_be_mended_before_a_run(
@@ -196,6 +208,35 @@ def test_rows_without_a_text_or_a_label_are_to_be_mended_before_a_run(
     made = sweep("new", name, "--model", str(model_folder(project / "tiny", KIND)))
     assert made.exception is None and (project / "rows/study.yaml").exists()
     assert f"to do before it can run\n  task.data: {said}, the first is row " in made.output
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        (
+            "multi-label-classification",
+            [{"text": TEXTS[n], "label": [MOODS[n]] if n % 5 else []} for n in range(COUNT)],
+        ),
+        (
+            "question-answering",
+            [
+                {
+                    "question": f"How was scene {n}?",
+                    "context": f"{'so ' * n}{TEXTS[n]}",
+                    "answers": f"scene {n}" if n % 5 else None,
+                    "answer_start": f"{'so ' * n}{TEXTS[n]}".index("scene") if n % 5 else None,
+                }
+                for n in range(COUNT)
+            ],
+        ),
+    ],
+)
+def test_rows_may_have_no_label_and_no_answer_where_their_kind_allows_it(
+    project: Path, kind: str, rows: list[dict[str, Any]]
+) -> None:
+    (project / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = sweep("new", "rows.jsonl", "--kind", kind, "--model", str(model_folder(project / "tiny", kind)))
+    assert made.exception is None and "to do" not in made.output, made.exception
 
 
 def test_a_test_split_without_labels_leaves_nothing_to_do(project: Path) -> None:

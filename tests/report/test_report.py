@@ -225,7 +225,7 @@ def test_the_page_is_small_says_how_to_load_the_model_and_where_mlflow_has_the_s
         json.dumps({"study_id": "a", "trials": {}, "experiment_id": "3", "parent_run_id": "beef"})
     )
     page = report.write(study).read_text()
-    assert len(page) < 700_000
+    assert len(page) < 2_300_000
     assert f"load_study(&#39;{study.name}&#39;).best_model()" in page
     assert ("/#/experiments/3/runs/beef" in page) == (study.tracking.uri != "none")
     elsewhere = study.model_copy(update={"tracking": study.tracking.model_copy(update={"uri": "https://ml.example/"})})

@@ -1,17 +1,14 @@
-"""The private names of other libraries that trials depend on are there in the installed versions."""
+"""The private names of transformers and torch that trials depend on are there in the installed versions."""
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-from unittest.mock import Mock
 
-import accelerate
 import pytest
 import torch
 import transformers
 
-from sweepkit.trial.private import LAST_RATES, LOOKUP, NAMES, remember_lookups, set_last_rates
+from sweepkit.trial.private import LAST_RATES, NAMES, set_last_rates
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -26,14 +23,3 @@ def test_a_scheduler_still_keeps_its_rates_under_the_private_name() -> None:
     assert getattr(scheduler, LAST_RATES) == [0.5], gone
     set_last_rates(scheduler, [0.25])
     assert scheduler.get_last_lr() == [0.25], gone
-
-
-@pytest.mark.parametrize("module", [accelerate.accelerator, accelerate.optimizer])
-def test_accelerate_looks_once_for_a_package(module: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    for each in (accelerate.accelerator, accelerate.optimizer):
-        monkeypatch.setattr(each, LOOKUP, getattr(each, LOOKUP))
-    looks = Mock(side_effect=importlib.util.find_spec)
-    monkeypatch.setattr(importlib.util, "find_spec", looks)
-    remember_lookups()
-    assert not any(getattr(module, LOOKUP)() for _ in range(3))
-    assert looks.call_count == 1, "accelerate does not look so any more; see sweepkit.trial.private"

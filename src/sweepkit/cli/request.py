@@ -31,8 +31,6 @@ from sweepkit.tasks.tables import read_quietly
 
 LOCAL = re.compile(r"^[./~]|\.[A-Za-z]{2,7}$")
 """What looks like a local path rather than a name on the hub."""
-MAY_BE_EMPTY = {"multi-label-classification": ("label",), "question-answering": ("answers", "answer_start")}
-"""Kind → columns in which a row may hold nothing."""
 CACHED = 5
 """Models of the cache that a message lists."""
 
@@ -131,11 +129,10 @@ class Request:
         return found
 
     def _note_gaps(self, rows: Any, found: Recognised) -> None:
-        """Keep that rows lack a text or a label, which a run refuses."""
-        columns = {role: name for role, name in found.columns.items() if role not in MAY_BE_EMPTY.get(found.kind, ())}
-        label = next((role for role in ("label", "tags") if role in columns), None)
+        """Add rows without a text or a label, which a run refuses, to what must be done first."""
+        label = next((role for role in ("label", "tags") if role in found.needed), None)
         try:
-            complete(choose(rows, columns, [label or ""]), label=label)
+            complete(choose(rows, dict(found.needed), [label or ""]), label=label)
         except InputError as error:
             self.to_do.append(str(error))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 _ASKED = {"question": Role(("question", "query"), "text"), "context": Role(("context", "passage paragraph"), "text")}
-_START = Role(("answer_start", "start"), "number class")
+_START = Role(("answer_start", "start"), "number class", optional=True)
 
 
 class QuestionAnswering(TokenizedTask):
@@ -36,8 +36,8 @@ class QuestionAnswering(TokenizedTask):
         metric="f1",
         data="columns question, context and answers, as in SQuAD",
         shapes=(
-            {**_ASKED, "answers": Role(("answers", "answer"), "answers")},
-            {**_ASKED, "answers": Role(("answers", "answer"), "text"), "answer_start": _START},
+            {**_ASKED, "answers": Role(("answers", "answer"), "answers", optional=True)},
+            {**_ASKED, "answers": Role(("answers", "answer"), "text", optional=True), "answer_start": _START},
         ),
     )
     pipeline_tag: ClassVar[str | None] = "question-answering"

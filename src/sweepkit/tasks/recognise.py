@@ -6,7 +6,7 @@ An id, a date or a constant is no label, and where two columns or none would do,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -40,8 +40,8 @@ class Recognised:
     """Options of the task that name its columns."""
     taken: str
     """Which column is what, in words."""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """Role → the column that takes it."""
+    needed: Mapping[str, str] = field(default_factory=dict)
+    """Role → its column, of those in which every row must have something."""
     about: Mapping[str, str] = field(default_factory=dict)
     """Option of the task → what its column holds, in words."""
     unused: tuple[str, ...] = ()
@@ -55,6 +55,8 @@ class _Fit:
 
     kind: str
     hits: Mapping[str, Sequence[TableColumn]]
+    optional: Collection[str]
+    """Roles whose column may be empty."""
     rank: int
     """How far down its roles' names the columns' are; 0 for the most usual."""
 
@@ -102,7 +104,7 @@ def recognise(rows: Dataset, *, kind: str = "", chosen: Mapping[str, Any] | None
     return Recognised(
         kind=first.kind,
         options=first.options,
-        columns={role: column.name for role, column in first.columns.items()},
+        needed={role: column.name for role, column in first.columns.items() if role not in first.optional},
         taken=f"{parts} ({list(about.values())[-1]})",
         about=about,
         unused=tuple(column.name for column in table if column.name not in first.used),
@@ -205,7 +207,8 @@ def _fit(
         rank += _UNNAMED
         if not hits[role]:
             return None
-    fit = _Fit(kind=kind, hits={role: hits[role] for role in shape}, rank=rank)
+    optional = [role for role in shape if shape[role].optional]
+    fit = _Fit(kind=kind, hits={role: hits[role] for role in shape}, optional=optional, rank=rank)
     return fit if said or forced or _whole(fit, shape, table) else None
 
 

@@ -77,8 +77,10 @@ def complete(
 ) -> DatasetDict:
     """Return the rows if no split is empty and no text or label, ``optional`` columns aside, is missing. Raises InputError.
 
-    A test split without labels is left out.
+    A label that consists of blanks is missing. A test split without labels is left out.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
     from datasets import DatasetDict
 
     result: dict[str, Dataset] = {}
@@ -88,8 +90,13 @@ def complete(
         if label is not None and split == "test" and has_no_labels(part, label, rows["train"]):
             continue
         for column in [name for name in part.column_names if name not in optional]:
-            nulls = part.with_format("arrow")[:][column].is_null().to_pylist()
-            empty = [number for number, value in enumerate(nulls) if value]
+            values = part.with_format("arrow")[:][column]
+            missing = pc.is_null(values)
+            if column == label and pa.types.is_string(values.type):
+                missing = pc.or_kleene(
+                    missing, pc.equal(pc.utf8_trim_whitespace(values), "")
+                )  # as encode_labels has it
+            empty = [number for number, value in enumerate(missing.to_pylist()) if value]
             if empty:
                 what = "no label" if column == label else f"no {column}"
                 raise InputError(

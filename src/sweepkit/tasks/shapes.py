@@ -17,6 +17,8 @@ class Role:
     """text, class, number, words, tags, labels, messages, image or answers; several where any of them will do."""
     by_value: bool = False
     """Whether its values suffice where no column bears a name."""
+    optional: bool = False
+    """Whether a row may have nothing there."""
 
     def depth(self, name: str) -> int | None:
         """Return the number of the first group that holds a column's name; None for none."""

@@ -67,7 +67,7 @@ def table_column(name: str, rows: Dataset, *, named: bool) -> TableColumn:
     if isinstance(feature, Image):
         return sure_column(name, "images", "image")
     values = list(rows.select(range(0, len(rows), max(1, math.ceil(len(rows) / SAMPLE))))[name])
-    values = [value for value in values if value is not None and value != ""]
+    values = [value for value in values if value is not None and (not isinstance(value, str) or value.strip())]
     if not values:
         return TableColumn(name, "empty")
     if isinstance(values[0], (list, dict)):

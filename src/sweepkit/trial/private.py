@@ -1,12 +1,10 @@
-"""The private names of other libraries that trials depend on; a test holds them to the installed versions."""
+"""The private names of transformers' Trainer and torch that trials depend on; a test holds them to the installed versions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
-import accelerate
 import torch
 from transformers import Trainer
 
@@ -14,8 +12,6 @@ LAST_RATES = "_last_lr"
 """What one of torch's schedulers says that the rates are, which it keeps in no public attribute."""
 NAMES = ("_tr_loss", "_evaluate", "_load_from_checkpoint", "_get_train_sampler", "_get_eval_sampler")
 """Attributes that a Trainer must have."""
-LOOKUP = "is_lomo_available"
-"""What accelerate asks twice in every step; each time it searches the whole path for a package that is rarely there."""
 
 
 def training_loss(trainer: Trainer) -> torch.Tensor | None:
@@ -76,9 +72,3 @@ def after_evaluations(trainer: Trainer, read: Callable[[Mapping[str, Any], bool]
         return metrics
 
     trainer._evaluate = evaluating  # type: ignore[method-assign]  # of this one Trainer
-
-
-def remember_lookups() -> None:
-    """Let accelerate look once for an optimizer's package, and not in every step."""
-    for module in (accelerate.accelerator, accelerate.optimizer):
-        setattr(module, LOOKUP, cache(getattr(module, LOOKUP)))

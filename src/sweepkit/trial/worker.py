@@ -153,12 +153,8 @@ def _fill_caches() -> None:
     """Fill caches once that each child would otherwise fill before its first step.
 
     The table of renamed weights, which a model's first save and load needs, compiles about 900 regular expressions (35 ms
-    of CPU). Torch records the stack, with source lines, each time a seed is set (15 ms to read the files). Accelerate looks
-    for a package that is rarely installed twice in every step (0.05 ms each).
+    of CPU). Torch records the stack, with source lines, each time a seed is set (15 ms to read the files).
     """
-    from sweepkit.trial.private import remember_lookups
-
-    remember_lookups()
     for name in STACK:
         linecache.getlines(sys.modules[name].__file__ or "")
     try:
