@@ -229,6 +229,19 @@ class MadeUp(Task):
         return curves
 
 
+class Plateau(MadeUp):
+    """Curves at the level of chance, which one configuration in six leaves, and none before a tenth of its training."""
+
+    def losses(self, points: list[Point]) -> np.ndarray[Any, Any]:
+        """Return the curves."""
+        places = self.shares(points)[:, :4]
+        away = np.abs(places - self._optimum)[:, :2].max(axis=1)[:, None]
+        time = np.arange(1, self.steps + 1)[None, :]
+        chance = 0.693 + 0.08 * np.exp(-time * (0.3 + places[:, 3:])) + 1e-4 * places[:, 2:3]
+        learned = 0.2 * np.clip(1 - away / 0.2, 0, 1)
+        return chance - learned * np.clip((time - 4) / 40, 0, 1)
+
+
 def tasks(folder: Path | None, names: list[str], evaluations: int) -> Iterator[Task]:
     """Yield the tasks of the families named: ``taskset``, ``fitted``, ``lcbench`` and ``made-up``; ``folder`` has the data."""
     for family in names:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from quality.tasks import MadeUp
+from quality.tasks import MadeUp, Plateau
 from quality.virtual import Course, Terms, run
 from sweepkit.driver.session import StudySession
+from sweepkit.search import freeze_thaw
 from sweepkit.search.strategy import Strategy
 from sweepkit.study import samplers
 from sweepkit.study.samplers import SAMPLERS
@@ -44,6 +45,21 @@ def test_freeze_thaw_finds_what_chance_does_not() -> None:
     auto, chance = run(task, {"search": "auto"}, terms, 0), run(task, {"sampler": {"type": "random"}}, terms, 0)
     assert auto.regret(task, 90) <= 0.02 < 0.1 < chance.regret(task, 90)
     assert auto.repeated == 0 and len(auto.complete) >= 3
+
+
+def late_regret(strategy: dict[str, object]) -> float:
+    """Return the regret where few configurations learn, and late."""
+    task = Plateau(2, 50)
+    return run(task, strategy, Terms(budget=600), 2).regret(task, 600)
+
+
+def test_freeze_thaw_finds_the_few_that_learn_late() -> None:
+    assert late_regret({"search": "auto"}) <= 0.25 < 0.5 < late_regret({"sampler": {"type": "random"}})
+
+
+def test_a_pause_before_curves_say_anything_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freeze_thaw, "SHARES", (0.02, *freeze_thaw.SHARES))
+    assert late_regret({"search": "auto"}) > 0.25
 
 
 @pytest.mark.parametrize("pruner", [{**STRATEGY["pruner"], "promote": promote} for promote in (False, True)])
