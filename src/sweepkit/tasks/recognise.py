@@ -6,7 +6,7 @@ An id, a date or a constant is no label, and where two columns or none would do,
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -54,9 +54,8 @@ class _Fit:
     """How a shape fits a table: by role, the columns that could take it."""
 
     kind: str
+    shape: Shape
     hits: Mapping[str, Sequence[TableColumn]]
-    optional: Collection[str]
-    """Roles whose column may be empty."""
     rank: int
     """How far down its roles' names the columns' are; 0 for the most usual."""
 
@@ -104,7 +103,7 @@ def recognise(rows: Dataset, *, kind: str = "", chosen: Mapping[str, Any] | None
     return Recognised(
         kind=first.kind,
         options=first.options,
-        needed={role: column.name for role, column in first.columns.items() if role not in first.optional},
+        needed={role: column.name for role, column in first.columns.items() if not first.shape[role].optional},
         taken=f"{parts} ({list(about.values())[-1]})",
         about=about,
         unused=tuple(column.name for column in table if column.name not in first.used),
@@ -207,9 +206,8 @@ def _fit(
         rank += _UNNAMED
         if not hits[role]:
             return None
-    optional = [role for role in shape if shape[role].optional]
-    fit = _Fit(kind=kind, hits={role: hits[role] for role in shape}, optional=optional, rank=rank)
-    return fit if said or forced or _whole(fit, shape, table) else None
+    fit = _Fit(kind=kind, shape=shape, hits={role: hits[role] for role in shape}, rank=rank)
+    return fit if said or forced or _whole(fit, table) else None
 
 
 def _admits(shape: Shape, forced: Mapping[str, TableColumn]) -> bool:
@@ -244,15 +242,15 @@ def _suits(column: TableColumn, role: Role, *, loosely: bool) -> bool:
     return bool(frozenset(role.holds.split()) & (column.loosely if loosely else column.holds))
 
 
-def _whole(fit: _Fit, shape: Shape, table: Sequence[TableColumn]) -> bool:
+def _whole(fit: _Fit, table: Sequence[TableColumn]) -> bool:
     """Whether the columns may stand for a whole row of texts: no other looks like a part of it, or of another kind's rows."""
-    if not all("text" in role.holds.split() for role in shape.values()):
+    if not all("text" in role.holds.split() for role in fit.shape.values()):
         return True
     others, rank = _free(table, fit.hits), fit.rank
     if any(each.plain in CLASS.names[0].split() and each.holds for each in others):
         return False  # a label would be left out
-    if len(shape) == 1:
-        [role] = shape.values()
+    if len(fit.shape) == 1:
+        [role] = fit.shape.values()
         if fit.doubts or any(_claimed().get(each.plain, _TEXT) - _TEXT for each in others):
             return False
         [column] = fit.columns.values()
