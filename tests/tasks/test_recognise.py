@@ -19,6 +19,9 @@ VALUES: dict[str, list[Any]] = {
     "TEXT": [" ".join(DICE.choices(WORDS, k=8)) + f" {n}" for n in range(COUNT)],
     "MORE": [" ".join(DICE.choices(WORDS, k=9)) + f" {n}" for n in range(COUNT)],
     "CLASS": [("good", "bad", "so so")[n % 3] for n in range(COUNT)],
+    "JOINED": ["; ".join(("arts", "film", "music", "sport")[n % 4 :: 1 + n % 3]) for n in range(COUNT)],
+    "COMMAS": [("good", "bad, but fine", "so so, at best")[n % 3] for n in range(COUNT)],
+    "PLACES": [f"Town {n}, {('Ohio', 'Utah', 'Iowa')[n % 3]}" for n in range(COUNT)],
     "FLAG": [str(n % 2) for n in range(COUNT)],
     "STARS": [str(1 + n % 5) for n in range(COUNT)],
     "FLOAT": [f"{DICE.random():.4f}" for _ in range(COUNT)],
@@ -104,6 +107,15 @@ FOUND: dict[str, tuple[str, dict[str, Any]]] = {
     "anchor=TEXT positive=MORE negative=TEXT": ("sentence-similarity", {}),
     "query=TEXT positive=MORE": ("sentence-similarity", {"columns": {"anchor": "query"}}),
     "text=TEXT labels=LISTS": ("multi-label-classification", {"text": "text", "label": "labels"}),
+    "text=TEXT label=COMMAS": (CLASSES, {"text": "text", "label": "label"}),
+    "text=TEXT origin=PLACES label=CLASS": (CLASSES, {"text": "text", "label": "label"}),
+    **{
+        f"text=TEXT {name}=JOINED": (
+            "multi-label-classification",
+            {"text": "text", "label": name, "label_separator": ";"},
+        )
+        for name in ("label", "tags", "genre", "subjects")
+    },
     "id=ID title=MORE context=TEXT question=MORE answers=ANSWERS": (
         "question-answering",
         {"question": "question", "context": "context", "answers": "answers"},
@@ -197,6 +209,18 @@ def test_what_is_doubtful_is_refused_with_the_columns_and_what_to_type(columns: 
             {"chosen": {"label": ["rude", "angry"]}},
             "multi-label-classification",
             {"text": "comment", "label": "rude"},  # the list that was typed is written over it
+        ),
+        (
+            "text=TEXT a=JOINED b=CLASS",
+            {"chosen": {"label": "a"}},
+            "multi-label-classification",
+            {"text": "text", "label": "a", "label_separator": ";"},
+        ),
+        (
+            "text=TEXT tags=JOINED",
+            {"kind": CLASSES, "chosen": {"label": "tags"}},
+            CLASSES,
+            {"text": "text", "label": "tags"},
         ),
         (
             "q=TEXT a=MORE",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from sweepkit.study.errors import InputError
 from sweepkit.tasks import labels, models
 from sweepkit.tasks.data import Column
-from sweepkit.tasks.shapes import Role, of_texts
+from sweepkit.tasks.shapes import CLASS, Role, of_texts
 from sweepkit.tasks.task import Template
 from sweepkit.tasks.text import TextTask
 
@@ -24,8 +24,10 @@ class MultiLabelClassification(TextTask):
 
     template: ClassVar[Template | None] = Template(
         metric="f1_micro",
-        data="columns text and label; label holds a list of labels per row",
-        shapes=of_texts(Role(("label labels", "tags categories topics genres emotions"), "labels")),
+        data="columns text and label; label holds a list of labels per row, or a text such as red|blue",
+        shapes=of_texts(
+            Role(("label labels", "tags categories topics genres emotions", *CLASS.names[1:]), "labels", by_value=True)
+        ),
     )
     pipeline_tag: ClassVar[str | None] = "text-classification"
 

@@ -73,14 +73,24 @@ class _Fit:
         return frozenset(column.name for column in self.columns.values())
 
     @property
+    def needed(self) -> dict[str, str]:
+        """Role → its column, of those in which every row must have something."""
+        columns = self.columns.items()
+        return {role: each.name for role, each in columns if not (self.shape[role].optional or self._splits(role))}
+
+    @property
     def options(self) -> dict[str, Any]:
-        names = {role: column.name for role, column in self.columns.items()}
+        names: dict[str, Any] = {role: column.name for role, column in self.columns.items()}
         if issubclass(kind_class(self.kind), ColumnsTask):
             renamed = {role: name for role, name in names.items() if role != name}
             return {"columns": renamed} if renamed else {}
+        separators = {f"{role}_separator": each.separator for role, each in self.columns.items() if self._splits(role)}
         if pair := names.pop("text_pair", None):
-            return {**names, "text": [names["text"], pair]}
-        return names
+            names = {**names, "text": [names["text"], pair]}
+        return {**names, **separators}
+
+    def _splits(self, role: str) -> bool:
+        return self.columns[role].separator is not None and self.shape[role].holds == "labels"
 
 
 def recognise(rows: Dataset, *, kind: str = "", chosen: Mapping[str, Any] | None = None, again: str = "") -> Recognised:
@@ -103,7 +113,7 @@ def recognise(rows: Dataset, *, kind: str = "", chosen: Mapping[str, Any] | None
     return Recognised(
         kind=first.kind,
         options=first.options,
-        needed={role: column.name for role, column in first.columns.items() if not first.shape[role].optional},
+        needed=first.needed,
         taken=f"{parts} ({list(about.values())[-1]})",
         about=about,
         unused=tuple(column.name for column in table if column.name not in first.used),
@@ -189,7 +199,7 @@ def _fit(
     kind: str, shape: Shape, table: Sequence[TableColumn], forced: Mapping[str, TableColumn], said: bool
 ) -> _Fit | None:
     """Return how a shape fits, None where a role has no column. ``said``: a person named the kind."""
-    if not _admits(shape, forced):
+    if not _admits(shape, forced, said):
         return None
     hits = {role: [column] for role, column in forced.items()}
     rank = 0
@@ -210,9 +220,14 @@ def _fit(
     return fit if said or forced or _whole(fit, table) else None
 
 
-def _admits(shape: Shape, forced: Mapping[str, TableColumn]) -> bool:
-    """Whether the columns that a person chose can be those of a shape."""
+def _admits(shape: Shape, forced: Mapping[str, TableColumn], said: bool) -> bool:
+    """Whether the columns that a person chose can be those of a shape.
+
+    Several labels in a row are one class only where a person ``said`` the kind.
+    """
     if not forced.keys() <= shape.keys() or ("text" in forced and "text_pair" in shape.keys() - forced.keys()):
+        return False
+    if not said and any(column.separator and shape[role].holds == CLASS.holds for role, column in forced.items()):
         return False
     return all(_suits(column, shape[role], loosely=True) for role, column in forced.items())
 

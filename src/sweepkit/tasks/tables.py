@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ SAMPLE = 5_000
 CLASSES = 20
 """Whole numbers are classes up to so many different ones, and beyond that numbers."""
 SHOWN = 5
+SEPARATORS = "|;,"
+RECURRING = 0.8
+"""Share of a text's labels that occur in other combinations too, from which on it is taken for several labels."""
 LISTS = "lists of mappings"
 IDS = re.compile(
     r"(?!(label|class|target|category)_)(.*_)?(id|ids|idx|index|uuid|guid|hash|key)|unnamed.*|row|rowid|line|number|no|"
@@ -43,6 +47,8 @@ class TableColumn:
     """What it holds whatever its name."""
     alone: bool = False
     """Whether all rows have the same value."""
+    separator: str | None = None
+    """What separates several labels in its texts."""
 
     @property
     def plain(self) -> str:
@@ -75,7 +81,7 @@ def table_column(name: str, rows: Dataset, *, named: bool) -> TableColumn:
     if isinstance(feature, ClassLabel):
         values = [feature.names[value] if value >= 0 else "-1" for value in values]
     found = _single(name, values, declared=isinstance(feature, ClassLabel) or isinstance(values[0], bool))
-    return TableColumn(name, found.about, found.loosely, found.loosely) if named else found
+    return replace(found, holds=found.loosely, surely=frozenset()) if named else found
 
 
 def sure_column(name: str, about: str, *holds: str) -> TableColumn:
@@ -124,6 +130,17 @@ class _Sample:
         return frozenset() if self.numeric else frozenset({"text"})
 
     @property
+    def separator(self) -> str | None:
+        """What separates several labels in the texts: split at it, they are fewer labels, nearly all in several texts."""
+        for mark in SEPARATORS:
+            rows = [{part for each in text.split(mark) if (part := each.strip())} for text in self.different]
+            parts = Counter(part for row in rows for part in row)
+            recurring = sum(count for count in parts.values() if count > 1)
+            if len(parts) < len(rows) and recurring >= RECURRING * parts.total():
+                return mark
+        return None
+
+    @property
     def about(self) -> str:
         shown = [text[:20] for text in self.different[:SHOWN]]
         return f"{len(self.different)} different values: {', '.join(shown)}{', …' * (len(self.different) > SHOWN)}"
@@ -146,6 +163,9 @@ def _single(name: str, values: Sequence[Any], *, declared: bool) -> TableColumn:
     if sample.all_match(_COMMA):
         return TableColumn(name, "numbers with decimal commas, which are not read as numbers; write 1.5 for 1,5")
     both = frozenset({"text", "class"})
+    if mark := sample.separator:
+        labels = frozenset({"labels"})
+        return TableColumn(name, f"labels separated by {mark!r}", labels, labels | both, labels, separator=mark)
     if sample.spread:
         surely = frozenset({"text"} if sample.wordy else ())
         return TableColumn(name, "texts, different in most rows", frozenset({"text"}), both, surely)
