@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -106,6 +107,7 @@ def read(text: str, file: str, *, line: bool = True) -> Document:
     if len(text) > CHARACTERS:
         raise StudyFileError([Problem("", f"is too large: {len(text):,} characters, at most {CHARACTERS:,}", file)])
     yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _Composer
     document = Document(None)
     document.origins[()] = Origin(file, 1 if line else None)
     try:
@@ -119,8 +121,8 @@ def read(text: str, file: str, *, line: bool = True) -> Document:
         raise StudyFileError(
             [Problem("", f"is not valid YAML: {first_line(error)}", file, at if line else None)]
         ) from error
-    except RecursionError as error:
-        raise StudyFileError([Problem("", _TOO_DEEP, file, 1 if line else None)]) from error
+    except _TooDeep as error:
+        raise StudyFileError([Problem("", _TOO_DEEP, file, error.line if line else None)]) from error
     return document
 
 
@@ -128,6 +130,29 @@ CHARACTERS = 100_000
 """Size of the largest study file; reading it takes a second."""
 _DEPTH, _VALUES = 40, 100_000
 _TOO_DEEP = f"is nested more than {_DEPTH} levels deep"
+
+
+class _TooDeep(Exception):
+    """Nodes are nested too deep, first on a ``line`` (from 1)."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
+
+
+class _Composer(Composer):
+    """Counts the nodes around each; what ruamel takes for a text grows with the square of its depth."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.depth > _DEPTH:
+            raise _TooDeep(self.parser.peek_event().start_mark.line + 1)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 def _invalid(error: MarkedYAMLError, text: str, file: str, line: bool) -> Problem:
