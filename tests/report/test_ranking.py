@@ -67,6 +67,28 @@ def test_only_complete_trials_with_finite_values_are_ranked(tmp_path: Path) -> N
     assert (answer.best, answer.chosen, answer.winners) == (rows[2], rows[2], [rows[2]])
 
 
+@pytest.mark.parametrize("objective", [GOALS[0], DOWN, {"metrics": GOALS, "prune_on": "eval_f1"}])
+def test_an_answer_joined_by_later_trials_is_that_of_all_without_ordering_the_others_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: dict[str, Any]
+) -> None:
+    dice, several = random.Random(0), "metrics" in objective
+    values = [0.1, 0.2, 0.3, 0.4, math.nan, math.inf, -math.inf]
+    rows = [
+        trial(number, *dice.choices(values, k=1 + several), ending=dice.choice([Ending.complete, Ending.pruned]))
+        for number in range(300)
+    ]
+    dice.shuffle(rows)  # in the order in which they ended
+    keyed: list[int] = []
+    plain = Answer._key
+    monkeypatch.setattr(Answer, "_key", lambda self, row: keyed.append(row.number) or plain(self, row))
+    answer = Answer(study_of(tmp_path, objective=objective), [])
+    for row in rows:
+        answer = answer.joined_by([row])
+    assert len(keyed) <= 300 * math.ceil(math.log2(300) + 2)
+    whole = Answer(answer.study, rows)
+    assert answer.rows == rows and answer.ranked == whole.ranked and answer.front == whole.front
+
+
 def test_a_study_without_a_complete_trial_has_no_answer(tmp_path: Path) -> None:
     answer = Answer(study_of(tmp_path), [trial(0, 0.5, ending=Ending.pruned)])
     assert (answer.ranked, answer.best, answer.chosen, answer.winners, answer.verdict) == ([], None, None, [], None)

@@ -355,8 +355,10 @@ def test_a_long_study_is_not_gone_through_at_an_evaluation(
     assert [row.number for row in search.trials()] == list(range(33))
 
 
-def test_a_search_reads_what_another_process_changed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "LOOK", 0)
+@pytest.mark.parametrize("look", [0, 10**9])
+def test_a_search_reads_what_another_process_changed(project: Path, monkeypatch: pytest.MonkeyPatch, look: int) -> None:
+    """``look`` 0: the open trials one by one; many: all again."""
+    monkeypatch.setattr(records, "LOOK", look)
     study = toy_study(project)
     study.place.folder.mkdir(parents=True)
     first, second = (Records("toy", open_journal(study.place), study.objective.goals) for _ in range(2))

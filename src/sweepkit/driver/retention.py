@@ -26,12 +26,15 @@ class Retention:
         self._courier = courier
         self._watch = watch
         self._answer = Answer(study, ())
+        self._known: set[int] = set()
+        """The trials in the answer."""
 
     def answer(self) -> Answer:
         """Return the answer at this moment; other drivers' trials count, too."""
-        rows = [row for row in self._search.trials() if row.ending.ranks]
-        if len(rows) != len(self._answer.rows):
-            self._answer = Answer(self._study, rows)
+        new = [row for row in self._search.trials() if row.ending.ranks and row.number not in self._known]
+        if new:
+            self._answer = self._answer.joined_by(new)
+            self._known.update(row.number for row in new)
         return self._answer
 
     def before_writing(self, number: int) -> bool:

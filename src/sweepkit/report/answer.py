@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import insort
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -287,13 +288,27 @@ class Answer:
         return found | ({"test": asdict(self.test)} if self.test else {})
 
     @cached_property
+    def _signs(self) -> list[int]:
+        return [-1 if goal.direction == "maximize" else 1 for goal in self.study.objective.goals]
+
+    def joined_by(self, rows: Sequence[Trial]) -> Answer:
+        """Return the answer with more trials; those already in it are not ordered again."""
+        found, ordered = replace(self, rows=[*self.rows, *rows]), self._ordered.copy()
+        for row in filter(_measured, rows):
+            insort(ordered, row, key=self._key)
+        found.__dict__["_ordered"] = ordered
+        return found
+
+    @cached_property
     def _ordered(self) -> list[Trial]:
-        return sorted(filter(_measured, self.rows), key=lambda row: (self._costs(row), row.number))
+        return sorted(filter(_measured, self.rows), key=self._key)
+
+    def _key(self, row: Trial) -> tuple[tuple[float, ...], int]:
+        return self._costs(row), row.number
 
     def _costs(self, row: Trial) -> tuple[float, ...]:
         """The values with lower ones better."""
-        goals = zip(self.study.objective.goals, row.values, strict=True)
-        return tuple(-value if goal.direction == "maximize" else value for goal, value in goals)
+        return tuple(sign * value for sign, value in zip(self._signs, row.values, strict=True))
 
 
 def _measured(row: Trial) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sweepkit.search.records import EVALUATION, FIXED, Records, changes, is_ours, row_of
+from sweepkit.search.records import EVALUATION, FIXED, Records, is_ours, row_of
 from sweepkit.study.configurations import key_of
 from sweepkit.study.objective import COSTS, Goal, Objective
 from sweepkit.trial.events import Evaluated
@@ -50,7 +50,7 @@ class History:
     def __init__(self, records: Records) -> None:
         self.records = records
         self._lock = threading.Lock()  # the driver's thread and the courier's both read
-        self._read: list[FrozenTrial] = []
+        self._position = self._seen = 0  # changes and trials that were read
         self._open: set[int] = set()
         self._changes: list[int] = []
         self._counted: set[int] = set()
@@ -80,8 +80,9 @@ class History:
 
     def trials(self) -> list[Trial]:
         """Return all trials by number."""
-        stored = self.read()
-        return [self._rows[trial.number] for trial in stored if trial.number not in self.foreign]
+        self.read()
+        with self._lock:
+            return [row for number, row in self._rows.items() if number not in self.foreign]
 
     def row(self, number: int) -> Trial:
         """Return a trial as it was read last."""
@@ -90,8 +91,8 @@ class History:
     def read(self) -> list[FrozenTrial]:
         """Return all trials as stored now, by number, after updating the history from them."""
         with self._lock:
-            trials = self.records.all()
-            self._update(trials)
+            trials, self._position, changed = self.records.changed_since(self._position)
+            self._update(trials, changed)
         return trials
 
     def changes(self, since: int) -> tuple[int, list[int]]:
@@ -113,8 +114,8 @@ class History:
         self._open.discard(number)
         self.waiting.discard(number)
 
-    def _update(self, trials: list[FrozenTrial]) -> None:
-        changed, seen, self._read = changes(self._read, trials), len(self._read), trials
+    def _update(self, trials: list[FrozenTrial], changed: list[int]) -> None:
+        seen, self._seen = self._seen, len(trials)
         for trial in trials[seen:]:
             if not is_ours(trial) and not (trial.state == TrialState.WAITING and FIXED in trial.system_attrs):
                 self.foreign[trial.number] = "it was made by plain Optuna, so what it trained is unknown"

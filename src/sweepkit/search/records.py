@@ -41,7 +41,7 @@ FIXED = "fixed_params"
 """System attribute in which ``study.enqueue_trial`` of plain Optuna keeps its values."""
 FITS = "fits"
 """Name of the constraint that infeasible and diverged trials violate."""
-LOOK = 200
+LOOK = 50
 """Trials of a journal that are gone through in the time that it takes to look at one by itself."""
 _SETTLED = (
     "hyperparameters",
@@ -98,35 +98,54 @@ class Records:
         self._goals = goals
         self._study_id: int | None = None
         self._known: list[FrozenTrial] = []
+        self._changes: list[int] = []
         self._open: set[int] = set()
         self._lock = threading.Lock()  # the driver's thread and the courier's both read
 
     def all(self) -> list[FrozenTrial]:
         """Return all trials by number, as stored now; not to be modified."""
-        study_id = self._id()
-        if study_id is None:
-            return []
         with self._lock:
-            if isinstance(self.storage, JournalStorage) and len(self._open) * LOOK < len(self._known):
-                self._read_open(study_id)
-            else:
-                before, self._known = self._known, self.storage.get_all_trials(study_id, deepcopy=False)
-                changed = changes(before, self._known)
-                self._open.update(changed)
-                self._open.difference_update(n for n in changed if self._known[n].state.is_finished())
+            self._refresh()
             return list(self._known)
 
-    def _read_open(self, study_id: int) -> None:
-        """Read again the trials that had not ended, and those added since."""
+    def changed_since(self, read: int) -> tuple[list[FrozenTrial], int, list[int]]:
+        """Return all trials as stored now, how many changes were read so far, and the trials changed after the first ``read``.
+
+        So what is known of all trials can be kept up to date without going through them. A new trial is a change.
+        """
+        with self._lock:
+            self._refresh()
+            return list(self._known), len(self._changes), sorted(set(self._changes[read:]))
+
+    def _refresh(self) -> None:
+        study_id = self._id()
+        if study_id is None:
+            return
+        few = isinstance(self.storage, JournalStorage) and len(self._open) * LOOK < len(self._known)
+        changed = self._read_open(study_id) if few else self._read_all(study_id)
+        self._changes += changed
+        self._open.update(changed)
+        self._open.difference_update(n for n in changed if self._known[n].state.is_finished())
+
+    def _read_open(self, study_id: int) -> list[int]:
+        """Read again the trials that had not ended, and those added since; return those that changed."""
+        changed = []
         for number in self._open:
-            self._known[number] = self.storage.get_trial(trial_id(self._known[number]))
+            before, self._known[number] = self._known[number], self.storage.get_trial(trial_id(self._known[number]))
+            changed += [number] if self._known[number] is not before else []
         with suppress(KeyError):
             while True:
                 number = len(self._known)
                 added = self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
                 self._known.append(self.storage.get_trial(added))
-                self._open.add(number)
-        self._open = {number for number in self._open if not self._known[number].state.is_finished()}
+                changed.append(number)
+        return changed
+
+    def _read_all(self, study_id: int) -> list[int]:
+        """Read all trials again; return those that changed: a storage replaces a trial that changes."""
+        before, self._known = self._known, self.storage.get_all_trials(study_id, deepcopy=False)
+        changed = compress(count(), map(is_not, before, self._known))
+        return [*changed, *range(len(before), len(self._known))]
 
     def get(self, number: int) -> FrozenTrial:
         """Return one trial. Raises StudyNotFound."""
@@ -247,11 +266,6 @@ class Records:
             with suppress(KeyError):
                 self._study_id = self.storage.get_study_id_from_name(self.name)
         return self._study_id
-
-
-def changes(before: Sequence[FrozenTrial], now: Sequence[FrozenTrial]) -> list[int]:
-    """Return the numbers of trials that are new or changed: a storage replaces a trial that changes."""
-    return [*compress(count(), map(is_not, before, now)), *range(len(before), len(now))]
 
 
 def is_own(key: str) -> bool:

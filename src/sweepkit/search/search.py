@@ -40,6 +40,7 @@ from sweepkit.search.strategy import Next, Ruling, Seen, Strategy, Word
 from sweepkit.study.configurations import Configuration, key_of
 from sweepkit.study.errors import InputError
 from sweepkit.study.files import first_line
+from sweepkit.study.garbage import without_collection
 from sweepkit.study.paths import Place
 from sweepkit.study.samplers import make_pruner
 from sweepkit.study.space import dimensions
@@ -84,8 +85,7 @@ class Search:
         self._proposals = Proposals(study, self.records, self._history, proposer, self._drivers.me)
         self._pruner = pruner
         self._strategy = self._decide_by()
-        self._mine: set[int] = set()
-        self._announced: set[int] = set()
+        self._mine, self._announced = set[int](), set[int]()
         self._added = not self.proposes  # whether the study file's own configurations were added
         ensure_whole(study, self.place, self.place.next_number(), len(self.records.all()))
         make_pruner(study.pruner.kind, study.pruner.options)
@@ -131,7 +131,7 @@ class Search:
 
         None when ``budget.trials`` is spent or the space is exhausted, and no paused trial is to go on now.
         """
-        with self._drivers.turn():
+        with self._drivers.turn(), without_collection():  # the first look at a long study makes objects that all stay
             self._history.read()
             self._add_from_file()
             self._adopt_enqueued(self._history.read())
