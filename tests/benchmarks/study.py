@@ -77,9 +77,8 @@ def run(size: Size) -> list[Line]:
     lines.append(Line("3", "sweepkit over the limit", over, "%", at_most=10, detail=detail))
     if mlflow := wall.get("sweepkit with MLflow"):
         more = 100 * (mlflow / limit - 1)
-        detail = (
-            f"{mlflow:.2f} s; from the last trial to the end, the rest's delivery included, {median(closing):.2f} s"
-        )
+        closed = f"from the last trial to the end, the rest's delivery included, {median(closing):.2f} s"
+        detail = f"{mlflow:.2f} s, {start['sweepkit with MLflow']}; {closed}"
         lines.append(Line("3", "the same with MLflow over the limit", more, "%", at_most=8, detail=detail))
     if ray := wall.get("sweepkit on Ray"):
         detail = f"{ray:.2f} s, {start['sweepkit on Ray']}"

@@ -41,7 +41,7 @@ FIXED = "fixed_params"
 """System attribute in which ``study.enqueue_trial`` of plain Optuna keeps its values."""
 FITS = "fits"
 """Name of the constraint that infeasible and diverged trials violate."""
-LOOK = 50
+LOOK = 90
 """Trials of a journal that are gone through in the time that it takes to look at one by itself."""
 _SETTLED = (
     "hyperparameters",

@@ -121,9 +121,11 @@ class _Journal(JournalFileBackend):
             for record in self._opening():
                 self._given += 1
                 yield record
-        if self._path.stat().st_size == self._end:
+        opened = os.open(self._path, os.O_RDONLY)  # not stat: on NFS only opening a file shows what others wrote
+        if os.fstat(opened).st_size == self._end:
+            os.close(opened)
             return  # nothing new, the usual case: a storage looks before each trial that it returns
-        with self._path.open("rb") as file:
+        with os.fdopen(opened, "rb") as file:
             file.seek(self._end)
             for line in file:
                 if not file.peek(1) and not _is_record(line):
