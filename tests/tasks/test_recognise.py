@@ -20,6 +20,7 @@ VALUES: dict[str, list[Any]] = {
     "MORE": [" ".join(DICE.choices(WORDS, k=9)) + f" {n}" for n in range(COUNT)],
     "CLASS": [("good", "bad", "so so")[n % 3] for n in range(COUNT)],
     "JOINED": ["; ".join(("arts", "film", "music", "sport")[n % 4 :: 1 + n % 3]) for n in range(COUNT)],
+    "WRITTEN": [str([("arts", "film", "music")[n % 3], "sport"][: 1 + n % 2]) for n in range(COUNT)],
     "COMMAS": [("good", "bad, but fine", "so so, at best")[n % 3] for n in range(COUNT)],
     "PLACES": [f"Town {n}, {('Ohio', 'Utah', 'Iowa')[n % 3]}" for n in range(COUNT)],
     "FLAG": [str(n % 2) for n in range(COUNT)],
@@ -107,6 +108,8 @@ FOUND: dict[str, tuple[str, dict[str, Any]]] = {
     "anchor=TEXT positive=MORE negative=TEXT": ("sentence-similarity", {}),
     "query=TEXT positive=MORE": ("sentence-similarity", {"columns": {"anchor": "query"}}),
     "text=TEXT labels=LISTS": ("multi-label-classification", {"text": "text", "label": "labels"}),
+    "text=JOINED label=CLASS": (CLASSES, {"text": "text", "label": "label"}),
+    "source=TEXT target=JOINED": ("seq2seq", {"source": "source", "target": "target"}),
     "text=TEXT label=COMMAS": (CLASSES, {"text": "text", "label": "label"}),
     "text=TEXT origin=PLACES label=CLASS": (CLASSES, {"text": "text", "label": "label"}),
     **{
@@ -143,6 +146,7 @@ def test_what_else_the_columns_would_do_for_is_said() -> None:
 REFUSED = {
     "text=TEXT label=ID": "label: numbers that count the rows",
     "text=TEXT label=HASH": "label: texts, different in most rows",
+    "text=TEXT labels=WRITTEN": "labels: lists written as text, which are not read as lists",
     "text=TEXT label=SAME": "label: 'en' in every row",
     "text=TEXT label=DATE": "label: dates",
     "text=TEXT label=MOMENT": "label: dates",

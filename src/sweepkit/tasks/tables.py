@@ -29,6 +29,7 @@ IDS = re.compile(
     r"(?!(label|class|target|category)_)(.*_)?(id|ids|idx|index|uuid|guid|hash|key)|unnamed.*|row|rowid|line|number|no|"
 )
 _COMMA = re.compile(r"[-+]?\d+,\d+")
+_LIST = re.compile(r"\[.*\]", re.DOTALL)
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./]\d{2,4}( .*)?|\d{4}/\d\d?/\d\d?( .*)?")
 
 
@@ -163,9 +164,12 @@ def _single(name: str, values: Sequence[Any], *, declared: bool) -> TableColumn:
     if sample.all_match(_COMMA):
         return TableColumn(name, "numbers with decimal commas, which are not read as numbers; write 1.5 for 1,5")
     both = frozenset({"text", "class"})
+    if sample.all_match(_LIST):
+        return TableColumn(name, "lists written as text, which are not read as lists; write red|blue", loosely=both)
     if mark := sample.separator:
         labels = frozenset({"labels"})
-        return TableColumn(name, f"labels separated by {mark!r}", labels, labels | both, labels, separator=mark)
+        about = f"labels separated by {mark!r}"
+        return TableColumn(name, about, labels | {"text"}, labels | both, labels, separator=mark)
     if sample.spread:
         surely = frozenset({"text"} if sample.wordy else ())
         return TableColumn(name, "texts, different in most rows", frozenset({"text"}), both, surely)
