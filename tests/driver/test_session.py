@@ -220,11 +220,11 @@ def test_a_full_disk_stops_the_study_and_the_trial_is_not_recorded_as_failed(pro
 def use_hours(session: StudySession) -> None:
     place = session._study.place
     place.spent_json.write_text(json.dumps({"seconds": 7200.0}))
-    session._spent = Clock(place)
+    session._limits._clock = Clock(place)
 
 
 def use_gpu_hours(session: StudySession) -> None:
-    session._ended_seconds = 7200.0
+    session._limits._ended_seconds = 7200.0
 
 
 @pytest.mark.parametrize(
@@ -262,14 +262,14 @@ def test_the_search_leaves_time_to_confirm(project: Path, hours: float, spent: f
         "baseline": {"learning_rate": 1e-3},
     }
     session = session_of(project, **keys)
-    session._whole = [200.0, 400.0]  # 9 runs of 300 seconds, and as long for the last trials
+    session._limits._whole = [200.0, 400.0]  # 9 runs of 300 seconds, and as long for the last trials
     place = session._study.place
     place.spent_json.write_text(json.dumps({"seconds": spent}))
-    session._spent = Clock(place)
+    session._limits._clock = Clock(place)
     assert bool(session.next()) == (not kept) and kept in session.reason
-    assert session._kept_to_confirm(1e9) == 3000.0
+    assert session._limits.kept_to_confirm(1e9) == 3000.0
     session._search.proposes = False  # the confirmation's own session
-    assert session._kept_to_confirm(1e9) == 0.0
+    assert session._limits_by(session._clock).kept_to_confirm(1e9) == 0.0
 
 
 def test_time_spent_is_summed_over_resumes_and_drivers(project: Path) -> None:

@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--start-cost", type=float, default=0.0, help="of each start of a process, in evaluations")
     parser.add_argument("--noise", type=float, default=0.0, help="in parts of the median's distance from the best")
     parser.add_argument("--no-baseline", action="store_true")
+    parser.add_argument("--known-end", action="store_true", help="the budget is one of hours: strategies know its end")
     parser.add_argument(
         "--start-from", choices=("others", "shuffled"), default="", help="earlier studies of the other tasks"
     )
@@ -65,7 +66,13 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(STRATEGIES)}")
     budget = options.budget or 40.0 * options.evaluations
     terms = Terms(
-        budget, options.workers, options.start_cost, options.noise, not options.no_baseline, options.start_from
+        budget,
+        options.workers,
+        options.start_cost,
+        options.noise,
+        not options.no_baseline,
+        options.known_end,
+        options.start_from,
     )
     at = options.at or [budget / 4, budget / 2, budget]
     heads = ["tasks", "strategy", *(f"at {cost:g}" for cost in at), f"cost to {options.reach:g}", "complete", "s"]

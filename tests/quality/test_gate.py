@@ -70,6 +70,31 @@ def test_as_many_trials_are_trained_to_their_end_as_are_to_be_confirmed(pruner: 
         assert course.trials == 20 and 1 + 6 <= len(course.complete) <= 12
 
 
+def complete(strategy: dict[str, object], budget: float) -> list[int]:
+    """Return how many trials are trained to their end in so many evaluations, of which the study knows when they end."""
+    keys, terms = {**strategy, "confirm": {"top": 3, "seeds": 2}}, Terms(budget, workers=2, known_end=True)
+    return [len(run(MadeUp(1, 5), keys, terms, seed).complete) for seed in range(3)]
+
+
+AUTO, PROMOTION, HALVING = (
+    {"search": "auto"},
+    STRATEGY,
+    {**STRATEGY, "pruner": {**STRATEGY["pruner"], "promote": False}},
+)
+
+
+@pytest.mark.parametrize(("strategy", "budget"), [(AUTO, 80), (PROMOTION, 80), (HALVING, 80), (HALVING, 120)])
+def test_a_study_of_some_hours_trains_as_many_to_their_end_as_are_to_be_confirmed(
+    strategy: dict[str, object], budget: float
+) -> None:
+    assert min(complete(strategy, budget)) >= 1 + 3
+
+
+def test_a_search_that_does_not_know_when_it_ends_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweepkit.driver.limits.Limits.left", lambda self: None)
+    assert min(complete(AUTO, 80)) < 1 + 3
+
+
 def test_a_sampler_that_is_not_asked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     blind = replace(SAMPLERS["random"], ignored=frozenset({"n_startup_trials"}))
     monkeypatch.setitem(samplers.SAMPLERS, "tpe", blind)

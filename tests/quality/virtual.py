@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 
 from quality.tasks import Task, TaskSet
 from sweepkit.backends.virtual import Known, Lap, VirtualBackend
+from sweepkit.driver.clock import Clock
 from sweepkit.driver.earlier import Source, source_of, take
 from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.answer import Answer
@@ -46,6 +47,8 @@ class Terms:
     noise: float = 0.0
     """Standard deviation of a loss that is searched by, as a share of the task's median minus its best."""
     baseline: bool = True
+    known_end: bool = False
+    """Whether the budget is one of hours, so that a strategy knows when it ends."""
     start_from: str = ""
     """``others``: an earlier study of each other task, 40 trainings long; ``shuffled``: their ranks are mixed up."""
 
@@ -99,6 +102,17 @@ class _Curves:
         return [
             loss + self._terms.noise * (median - best) * chance for loss, chance in zip(losses, chances, strict=True)
         ]
+
+
+class _VirtualClock(Clock):
+    """The time that passed on the virtual clock."""
+
+    def __init__(self, backend: VirtualBackend) -> None:
+        self._backend = backend
+
+    @property
+    def seconds(self) -> float:
+        return self._backend.now
 
 
 class TableProposer(Proposer):
@@ -155,6 +169,12 @@ def run(task: Task, strategy: Mapping[str, Any], terms: Terms, seed: int, source
             **({"baseline": task.baseline} if terms.baseline else {}),
             **strategy,
         }
+        if terms.known_end:
+            whole["budget"] = {
+                "hours": terms.budget / terms.workers / 3600,
+                "grace_minutes": 0,
+                **whole.get("budget", {}),
+            }
         study = StudyData.model_validate(whole).at(Path(folder))
         study = study.model_copy(update={"sampler": study.sampler.model_copy(update={"seed": seed})}).at(Path(folder))
         study.place.folder.mkdir(parents=True)
@@ -167,6 +187,7 @@ def run(task: Task, strategy: Mapping[str, Any], terms: Terms, seed: int, source
         backend = VirtualBackend(terms.workers, _Curves(task, terms, seed).look_up, limit=terms.budget)
         courier = Courier(tracker_of(study), warn=print)
         session = StudySession(study, search, courier=courier, watch=Watcher(), setup=Setup(slots=terms.workers))
+        session._limits = session._limits_by(_VirtualClock(backend))
         backend.drive(session)
         rows = search.trials()
         complete = [

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.stats import norm
 
 from sweepkit.search.curves import CurveModel, Points, log_expected_improvement, scores
 from sweepkit.search.freeze_thaw import FreezeThaw, pauses
-from sweepkit.search.strategy import Course, Next, Seen
+from sweepkit.search.strategy import Course, Next, Seen, Standing, TimeLeft
 from sweepkit.study.configurations import Configuration
 from sweepkit.trial.trial import Ending
 
@@ -58,7 +59,7 @@ def course(number: int, params: Mapping[str, Any], evaluation: int, ending: Endi
     )
 
 
-def seen(courses: Sequence[Course], *, room: bool = True) -> Seen:
+def seen(courses: Sequence[Course], *, room: bool = True, time: TimeLeft | None = None) -> Seen:
     def draw(count: int, near: Sequence[Mapping[str, Any]] = ()) -> list[Configuration]:
         dice = Random(len(courses))
         found = [drawn(dice) for _ in range(count)]
@@ -70,6 +71,7 @@ def seen(courses: Sequence[Course], *, room: bool = True) -> Seen:
         evaluations=WHOLE,
         key=lambda value: -math.inf if math.isnan(value) else -value,
         draw=draw,
+        time=time,
     )
 
 
@@ -253,3 +255,60 @@ def at_chance(digits: Random) -> Seen:
 def test_where_most_trials_are_at_one_level_its_last_digits_decide_nothing() -> None:
     decisions = [ask(at_chance(Random(seed))) for seed in range(4)]
     assert len({(each.number, str(each.configuration)) for each in decisions}) == 1
+
+
+def test_when_no_whole_training_fits_into_the_time_left_what_is_paused_is_finished() -> None:
+    courses, whole = history(), 5 * 10.0 + 5.0  # seconds of five evaluations and a start
+    for seconds, started in ((9 * whole, True), (1.05 * whole, False)):
+        time = TimeLeft(seconds, seconds)
+        chosen = [ask(seen(courses[:count], time=time)).number is None for count in range(9, 13)]
+        assert chosen == [started] * 4
+
+
+def test_a_new_trial_leaves_the_time_to_finish_as_many_as_are_to_be_confirmed() -> None:
+    view, whole = seen(history()), 1.1 * 55.0
+    assert [replace(view, time=TimeLeft(n * whole + 1, 1e3)).may_start(3) for n in (1, 3, 4)] == [False, False, True]
+    running = [replace(each, ending=Ending.running) if each.number == 4 else each for each in history()]
+    assert replace(seen(running), time=TimeLeft(2 * whole + 1, 1e3)).may_start(3), (
+        "two are missing, two slots finish them"
+    )
+    alone = [course(0, drawn(Random(1)), WHOLE)]
+    assert replace(seen(alone), time=TimeLeft(whole + 1, 1e3)).may_start(3), "nothing waits to be finished"
+
+
+def test_a_trial_that_cannot_be_finished_in_time_is_left_and_does_not_count_as_the_one_to_beat() -> None:
+    slow = [replace(each, seconds={1: 100.0}) if each.number % 2 else each for each in history()]
+    time = TimeLeft(100.0, 100.0)  # 4 evaluations of 10 s and a start fit, 4 of 100 s do not
+    view = seen(slow, room=False, time=time)
+    assert {each.number for each in view.in_time.paused} == {2, 4, 6, 8, 10}
+    chosen = ask(view).number
+    assert chosen is not None and chosen % 2 == 0
+    assert FreezeThaw(SPACE).ask(seen(slow, room=False, time=TimeLeft(20.0, 20.0))) is None
+
+
+def test_once_nothing_may_start_a_trial_that_runs_is_judged_alone() -> None:
+    courses = history()
+    best = min(courses[1:], key=lambda each: loss(each.drawn, WHOLE)).number
+    worst = max(courses[1:], key=lambda each: loss(each.drawn, WHOLE)).number
+    view = seen(courses, time=TimeLeft(-1.0, 300.0))
+    assert [each.number for each in view.with_paused(best).paused] == [best]
+    assert ask(view.with_paused(best), least=1).number == best
+    complete = [replace(each, spared=False) for each in courses]
+    assert FreezeThaw(SPACE).ask(seen(complete, time=TimeLeft(-1.0, 300.0)).with_paused(worst)) is None
+
+
+def test_what_evaluations_and_starts_take_is_kept_while_courses_change() -> None:
+    dice, courses = Random(0), dict[int, Course]()
+    standing = Standing(lambda value: value, courses)
+    for _ in range(300):
+        old = courses.get(number := dice.randrange(12))
+        new = course(number, {"rate": 1e-3, "layers": 1, "optim": "sgd"}, dice.randint(0, 4))
+        times = {n: dice.uniform(0, 9) for n in range(1, new.evaluation + 1)}
+        times |= dict(old.seconds) if old and dice.random() < 0.5 else {}
+        new = replace(new, seconds=times, start_seconds=dice.choice([None, dice.uniform(0, 9)]))
+        courses[number] = new
+        standing.change(old, new)
+        laps = [each for c in courses.values() for each in c.seconds.values()]
+        starts = [c.start_seconds for c in courses.values() if c.start_seconds is not None]
+        assert standing.lap == (pytest.approx(median(laps)) if laps else None)
+        assert standing.start_cost == pytest.approx(median(starts) / median(laps) if starts and laps else 0.0)

@@ -46,7 +46,8 @@ class VirtualBackend:
         self.slots = slots
         self._look_up = look_up
         self._limit = limit
-        self._now = 0.0
+        self.now = 0.0
+        """Seconds since the first trial started."""
         self._agenda: list[tuple[float, int, int]] = []
         self._running: dict[int, tuple[TrialSpec, Known]] = {}
         self._since: dict[int, float] = {}
@@ -69,16 +70,16 @@ class VirtualBackend:
             if not self._agenda or self.spent >= self._limit:
                 return
             now, number, evaluation = heapq.heappop(self._agenda)
-            self._now = now
+            self.now = now
             self._step(session, number, evaluation)
 
     def _start(self, session: Session, spec: TrialSpec) -> None:
         known, done = self._look_up(spec), len(spec.evaluations)
-        self._running[spec.number], self._since[spec.number] = (spec, known), self._now
+        self._running[spec.number], self._since[spec.number] = (spec, known), self.now
         self.repeated += self.reached.setdefault(spec.number, 0) - done
         self.spent += known.start_seconds
-        session.handle(Started(trial=spec.number, at=self._now + known.start_seconds, attempt=spec.attempt))
-        self._plan(spec.number, done + 1, self._now + known.start_seconds)
+        session.handle(Started(trial=spec.number, at=self.now + known.start_seconds, attempt=spec.attempt))
+        self._plan(spec.number, done + 1, self.now + known.start_seconds)
 
     def _plan(self, number: int, evaluation: int, since: float) -> None:
         laps = self._running[number][1].laps
@@ -97,7 +98,7 @@ class VirtualBackend:
         final = evaluation == len(known.laps) and known.ending["ending"] == Ending.complete
         event = Evaluated(
             trial=number,
-            at=self._now,
+            at=self.now,
             number=evaluation,
             step=evaluation,
             epoch=float(evaluation),
@@ -115,7 +116,7 @@ class VirtualBackend:
         elif evaluation == len(known.laps) and not known.rest_seconds:
             self._run_out(session, number, known)
         else:
-            self._plan(number, evaluation + 1, self._now)
+            self._plan(number, evaluation + 1, self.now)
 
     def _run_out(self, session: Session, number: int, known: Known) -> None:
         if known.ending["ending"] == Ending.pruned:
@@ -128,11 +129,11 @@ class VirtualBackend:
         for older in folder.parent.iterdir():
             if older != folder:
                 older.rmdir()
-        at, path = self._now, str(folder)
+        at, path = self.now, str(folder)
         session.handle(Checkpointed(trial=spec.number, at=at, step=evaluation, role="last", path=path))
 
     def _end(self, session: Session, number: int, **facts: Any) -> None:
         del self._running[number]
         self.ended.append((self.spent, number, Ending(facts["ending"])))
-        seconds = self._now - self._since.pop(number)
-        session.handle(Finished(trial=number, at=self._now, seconds=seconds, **facts))
+        seconds = self.now - self._since.pop(number)
+        session.handle(Finished(trial=number, at=self.now, seconds=seconds, **facts))

@@ -5,21 +5,19 @@ Every event goes to the trial's log, the search, the tracker and the watcher.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from sweepkit.backends import Scheduler
 from sweepkit.backends.checkpoints import Checkpoints
 from sweepkit.driver.clock import Clock
+from sweepkit.driver.limits import Limits
 from sweepkit.driver.population import Population
 from sweepkit.driver.retention import Retention
 from sweepkit.report.watch import Watcher
 from sweepkit.search.search import Search
-from sweepkit.study import words
 from sweepkit.study.errors import FULL_DISK, StudyFailed
 from sweepkit.study.files import cause_kind
 from sweepkit.study.paths import CONSOLE
@@ -41,6 +39,8 @@ ABANDONED = 5
 
 Drivers also die for other reasons, such as preemption; at random moments that rarely happens to one trial so often.
 """
+
+DONE = "all trials of the budget are done"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +79,8 @@ class StudySession:
         )
         self._retention = Retention(study, search, self._checkpoints, courier=courier, watch=watch)
         self._population = Population(study, search, self._checkpoints, setup.scheduler if search.proposes else None)
-        self._spent = Clock(study.place, slots=setup.slots)
-        done = [row for row in search.trials() if row.ending.counts or row.ending is Ending.paused]
-        self._ended_seconds = sum(row.seconds or 0.0 for row in done)
-        """Of trials that ended or paused; those of the others are in their logs."""
-        self._whole = [row.seconds for row in done if row.ending is Ending.complete and row.seconds]
-        """Seconds of the trials that were trained to their end."""
+        self._clock = Clock(study.place, slots=setup.slots)
+        self._limits = self._limits_by(self._clock)
         self._since: dict[int, float] = {}
         """Trial → when it started or was last evaluated."""
         self._pausing: set[int] = set()
@@ -132,13 +128,13 @@ class StudySession:
                 spec = self._resume(self._left.pop(0))
                 if spec is not None:
                     return spec
-            trial = self._search.ask()
+            trial = self._search.ask(time=self._limits.left())
             for note in self._search.news():
                 self._watch.on_note(note)
             if trial is not None:
                 if trial.intermediate:
                     self._look(trial)
-                    self._ended_seconds -= self._log(trial.number).seconds
+                    self._limits.reopen(self._log(trial.number).seconds)
                 return self._spec(trial)
             self._left = self._take_over()  # of a driver that died meanwhile
             if self._left:
@@ -147,7 +143,8 @@ class StudySession:
                 self._retries = [self._spec(self._trials[number]) for number in self._population.meet()]
                 return self._retries.pop(0)
             exhausted = "every configuration of the space was tried" if self._search.exhausted else ""
-            self._reason = self._search.enough or self._reason or exhausted or "all trials of the budget are done"
+            late = self._limits.too_short() if self._search.late else ""
+            self._reason = self._search.enough or self._reason or exhausted or late or DONE
             return None
 
     def handle(self, event: Event) -> str | None:
@@ -168,7 +165,8 @@ class StudySession:
             self._since[event.trial] = event.at
         if not isinstance(event, Evaluated):
             return None
-        word = self._search.report(event, seconds=None if since is None else event.at - since)
+        took = None if since is None else event.at - since
+        word = self._search.report(event, seconds=took, time=self._limits.left())
         if word == "prune" or self._crowded(event, pauses=word == "pause"):
             return "prune"
         resumable = self._retention.before_writing(event.trial)
@@ -184,7 +182,7 @@ class StudySession:
             self._announced = True
             self._watch.on_note("stopping: running trials checkpoint first; Ctrl-C again ends them at once")
         self._budget_reached()
-        self._spent.save(at_least_every=10.0)
+        self._clock.save(at_least_every=10.0)
         return 1.0
 
     def close(self) -> None:
@@ -193,7 +191,7 @@ class StudySession:
             for log in map(self._log, self._population.waiting):
                 if log.finished:
                     self._search.tell(replace(log.finished, seconds=log.seconds), attempts=log.attempts)
-            self._spent.save()
+            self._clock.save()
         except OSError as error:
             if error.errno not in FULL_DISK:
                 raise
@@ -219,7 +217,7 @@ class StudySession:
         if trial := self._search.close_paused(number, why):
             log = self._log(number)
             self._trials[number] = trial
-            self._ended_seconds -= log.seconds
+            self._limits.reopen(log.seconds)
             step = log.evaluations[-1].step if log.evaluations else 0
             self._end(number, Ending.pruned, cause=why, step=step, values=trial.values)
 
@@ -227,6 +225,19 @@ class StudySession:
         if number not in self._logs:
             self._logs[number] = TrialLog(self._place.trial(number))
         return self._logs[number]
+
+    def _limits_by(self, clock: Clock) -> Limits:
+        """Return the limits of time by this clock, with what ran before."""
+        study = self._study if self._search.proposes else self._study.model_copy(update={"confirm": None})
+
+        def running() -> float:
+            return sum(log.seconds for log in self._logs.values())
+
+        limits = Limits(study, clock, running, slots=self._setup.slots, gpus=self._setup.gpus)
+        for row in self._search.trials():
+            if row.ending.counts or row.ending is Ending.paused:
+                limits.end(row.seconds or 0.0, row.ending)
+        return limits
 
     def _budget_reached(self) -> bool:
         """Whether a budget other than the number of trials is used up; announces it once."""
@@ -237,29 +248,10 @@ class StudySession:
 
     def _used_up(self) -> str:
         """Return in words which budget is used up; empty while none is."""
-        budget = self._study.budget
-        if budget.hours is not None:
-            kept = self._kept_to_confirm(budget.hours * 3600)
-            if self._spent.seconds + kept >= budget.hours * 3600:
-                rest = (
-                    f"the last {words.span(kept)} of {budget.hours:g} h are reserved for confirmation" if kept else ""
-                )
-                return f"budget.hours: {rest or f'{budget.hours:g} h used up'}"
-        if budget.gpu_hours is not None:
-            seconds = self._ended_seconds + sum(log.seconds for log in self._logs.values())
-            if self._setup.gpus * seconds >= budget.gpu_hours * 3600:
-                return f"budget.gpu_hours: {budget.gpu_hours:g} GPU-hours used up"
-        target = self._retention.answer().target if budget.target is not None else None
+        if used_up := self._limits.used_up():
+            return used_up
+        target = self._retention.answer().target if self._study.budget.target is not None else None
         return f"budget.target: trial {target.number} reached {target.value:g}" if target else ""
-
-    def _kept_to_confirm(self, limit: float) -> float:
-        """Return the seconds that the search leaves for its last trials and the confirmation, at most half of the limit."""
-        confirm = self._study.confirm
-        if confirm is None or not self._search.proposes or not self._whole:
-            return 0.0
-        runs = confirm.seeds * (confirm.top + (self._study.baseline is not None))
-        rounds, each = math.ceil(runs / max(1, self._setup.slots)), fmean(self._whole)
-        return min(limit / 2, rounds * each + min(each, 60 * self._study.budget.grace_minutes))
 
     def _take_over(self) -> list[Trial]:
         """Return the trials that dead drivers left unfinished; reading their logs counts the GPU time they used."""
@@ -354,8 +346,7 @@ class StudySession:
         if self._retries_left(event, log):
             self._retries.append(self._spec(self._trials[event.trial]))
             return
-        self._ended_seconds += total.seconds
-        self._whole += [total.seconds] if total.ending == Ending.complete else []
+        self._limits.end(total.seconds, Ending(total.ending))
         facts: dict[str, Any] = {}
         if started := log.started:
             facts |= {"unproved": list(started.unproved), "proved": list(started.proved)}

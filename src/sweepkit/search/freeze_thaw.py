@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,9 +80,10 @@ class FreezeThaw(Strategy):
 
     def ask(self, seen: Seen) -> Next | None:
         """Return the paused trial or the new configuration that is expected to improve most for its cost."""
-        state = [(c.number, c.ending, c.evaluation) for c in seen.courses.values()], seen.room
-        if self._known[0] != state:  # the same question, as a trial that pauses frees its slot
-            self._known = state, self._decide(seen)
+        seen = replace(seen.in_time, room=seen.may_start(self._least))
+        asked = [(c.number, c.ending, c.evaluation) for c in seen.courses.values()], seen.room
+        if self._known[0] != asked:  # the same question, as a trial that pauses frees its slot
+            self._known = asked, self._decide(seen)
         return self._known[1]
 
     def _decide(self, seen: Seen) -> Next | None:
@@ -98,18 +98,13 @@ class FreezeThaw(Strategy):
         best = max((each for each in (going, new) if each is not None), key=lambda each: each.worth, default=None)
         if best is None:
             return anything
-        hourly, short = view.per_hour(best), self._short(seen)
+        hourly, short = view.per_hour(best), bool(seen.missing(self._least))
         if self._worth is not None and hourly < self._worth:
             if not short:
                 said = f"the expected improvement is {hourly:.2g} per hour, less than {self._worth:g}"
                 return Next(why=f"budget.worth: {said}", ends=True)
             best = going or best
         return best.next(view) if seen.room or short or best.gain > np.log(WORTH) else None
-
-    def _short(self, seen: Seen) -> bool:
-        """Whether fewer trials than the least were trained to their end, or are on their way there."""
-        whole = (Ending.complete, Ending.running)
-        return sum(each.ending in whole and not each.spared for each in seen.courses.values()) < self._least
 
 
 @dataclass(frozen=True)
@@ -173,7 +168,6 @@ class _View:
         self._whole = seen.evaluations
         self._cube = cube
         self._stops = {*pauses(self._whole), self._whole}
-        self._start_cost = _start_cost(list(seen.courses.values()))
         rows = self._rows()
         self._values = np.array([value for _, _, value in rows])
         self._scores = scores(np.round((self._values - self._values.max()) / self._resolution()))
@@ -211,7 +205,7 @@ class _View:
     def _rate(self, each: Sequence[Course | Configuration], ends: Points, evaluations: NDArray[np.int64]) -> _Rated:
         """Return the best of these by what is expected at their ends, where they still need so many evaluations."""
         mean, deviation = self._model.predict(ends)
-        cost = evaluations + self._start_cost
+        cost = evaluations + self._seen.standing.start_cost
         worth = log_expected_improvement(mean, deviation, self._best + MARGIN) - np.log(cost)
         first = int(np.argmax(worth))
         gain = log_expected_improvement(mean, deviation, self._best)[first]
@@ -222,12 +216,12 @@ class _View:
 
         A score's unit is what it is among the better quarter of what was seen.
         """
-        measured = [seconds for course in self._seen.courses.values() for seconds in course.seconds.values()]
+        lap = self._seen.standing.lap
         order = np.argsort(self._scores)[-max(2, len(self._scores) // 4) :]
         rise, run = (float(each[order[-1]] - each[order[0]]) for each in (self._values, self._scores))
-        if not measured or median(measured) <= 0 or run <= 0:
+        if lap is None or run <= 0:
             return float("inf")
-        return float(np.exp(rated.gain)) * rise / run / (rated.cost * median(measured) / 3600)
+        return float(np.exp(rated.gain)) * rise / run / (rated.cost * lap / 3600)
 
     def in_words(self, mean: float, deviation: float) -> str:
         """Return what is expected at the end, and of the best trial, in the metric's own unit."""
@@ -302,10 +296,3 @@ def _shares(distribution: BaseDistribution, label: object) -> list[float]:
     if not isinstance(label, (int, float)):
         return [0.5]
     return [share_of(distribution, label)]
-
-
-def _start_cost(courses: Sequence[Course]) -> float:
-    """Return the cost of a start in evaluations, as measured; 0 while it was not."""
-    starts = [course.start_seconds for course in courses if course.start_seconds is not None]
-    each = [seconds for course in courses for seconds in course.seconds.values()]
-    return median(starts) / median(each) if starts and each and median(each) > 0 else 0.0

@@ -14,7 +14,6 @@ from typing import Any
 from sweepkit.search.strategy import Next, Ruling, Seen, Strategy
 from sweepkit.study.samplers import first_rung
 from sweepkit.trial.events import Evaluated
-from sweepkit.trial.trial import Ending
 
 
 class Promotion(Strategy):
@@ -41,14 +40,13 @@ class Promotion(Strategy):
         Where no new one may start, and fewer than ``least`` trials but the baseline run or were trained to their end, the best
         paused trial of the highest rung goes on, so that the study has an answer.
         """
-        paused = seen.paused_at
+        paused = seen.in_time.paused_at
         for rung, here in paused:  # highest first, in it best first
             if self._place(seen, rung, number := here[0][1]) < self._going(seen, rung):
                 return Next(number, self._rank(seen, rung, number))
-        if seen.room or not paused:
-            return Next() if seen.room else None
-        others = [course for course in seen.courses.values() if not course.spared or course.ending is Ending.running]
-        if sum(course.ending in (Ending.running, Ending.complete) for course in others) >= self._least:
+        if seen.may_start(self._least):
+            return Next()
+        if not paused or not seen.missing(self._least):
             return None
         return Next(paused[0][1][0][1], "no more trials start, and too few were trained to their end")
 

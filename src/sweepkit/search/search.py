@@ -36,7 +36,7 @@ from sweepkit.search.records import (
 )
 from sweepkit.search.storage import ensure_whole, together
 from sweepkit.search.strategies import strategy_of, wants_more
-from sweepkit.search.strategy import Next, Ruling, Seen, Strategy, Word
+from sweepkit.search.strategy import Next, Ruling, Seen, Strategy, TimeLeft, Word
 from sweepkit.study.configurations import Configuration, key_of
 from sweepkit.study.errors import InputError
 from sweepkit.study.files import first_line
@@ -66,21 +66,20 @@ class Search:
         pruner: BasePruner | None = None,
     ) -> None:
         name = study.name + suffix
-        self._study = study
-        self._objective = study.objective
-        self._proposer = proposer
+        self._study, self._objective, self._proposer = study, study.objective, proposer
         self.place: Place = replace(study.place, name=name)
         """Where its trials lie; those of a search with a suffix lie beside the study's own."""
         self.proposes = not suffix
         """Whether it proposes new configurations; False for confirmation runs."""
         self.exhausted = False
         """Whether an ask found that every configuration was tried."""
+        self.late = False
+        """Whether the last ask found room for a new trial, but not the time."""
         self.enough = ""
         """Why the last ask found that nothing is worth its training; empty where something is."""
         self.records = Records(name, storage, study.objective.goals)
         self._history = History(self.records)
-        self._drivers = drivers_of(study, name)
-        self._evaluations: dict[int, Evaluations] = {}
+        self._drivers, self._evaluations = drivers_of(study, name), dict[int, Evaluations]()
         self._courses = Courses(study, self._history, proposer.known)
         self._proposals = Proposals(study, self.records, self._history, proposer, self._drivers.me)
         self._pruner = pruner
@@ -126,16 +125,17 @@ class Search:
                 left.append(self._take(trial))
         return left
 
-    def ask(self) -> Trial | None:
+    def ask(self, *, time: TimeLeft | None = None) -> Trial | None:
         """Return the next trial, stored as running: a new one, or a paused one that goes on, which has evaluations.
 
-        None when ``budget.trials`` is spent or the space is exhausted, and no paused trial is to go on now.
+        None when ``budget.trials`` is spent or the space is exhausted, or in ``time`` none can be trained to its end, and no
+        paused trial is to go on now.
         """
         with self._drivers.turn(), without_collection():  # the first look at a long study makes objects that all stay
             self._history.read()
             self._add_from_file()
             self._adopt_enqueued(self._history.read())
-            while (chosen := self._strategy.ask(self._seen())) is not None:
+            while (chosen := self._strategy.ask(self._seen(time=time))) is not None:
                 self.enough = chosen.why if chosen.ends and not self._history.waiting else ""
                 if self.enough:
                     return None
@@ -148,6 +148,7 @@ class Search:
                 trial = self._new(chosen)
                 if trial is not None:
                     return self._take(trial)
+            self.late = self._room
         return None
 
     def close_paused(self, number: int, why: str) -> Trial | None:
@@ -168,11 +169,9 @@ class Search:
         """Whether another driver's trial runs, after which paused ones may go on."""
         with self._drivers.turn():
             trials = self._history.read()
-            others = [trials[number] for number in self._history.running - self._mine]
-            return any(
-                ending_of(trial) is not Ending.paused and self._drivers.alive(trial.user_attrs.get("driver"))
-                for trial in others
-            )
+            others = (trials[number] for number in self._history.running - self._mine)
+            going = (trial for trial in others if ending_of(trial) is not Ending.paused)
+            return any(self._drivers.alive(trial.user_attrs.get("driver")) for trial in going)
 
     def news(self) -> list[str]:
         """Return a sentence on each trial, found since the last call, that plain Optuna added and that is left out."""
@@ -180,7 +179,7 @@ class Search:
         self._announced |= new.keys()
         return [f"trial {number} is left out: {why}" for number, why in new.items()]
 
-    def report(self, event: Evaluated, *, seconds: float | None = None) -> Word:
+    def report(self, event: Evaluated, *, seconds: float | None = None, time: TimeLeft | None = None) -> Word:
         """Store an evaluation; return whether the trial goes on. The same evaluation may be reported again.
 
         ``seconds`` is what it took since the one before, if that was measured. The baseline always goes on, as its value is
@@ -199,7 +198,7 @@ class Search:
         # A strategy decides once: what it wrote (asha) or other trials, since then, could change its answer.
         if decided := [each for each in decisions_of(trial) if each.evaluation == event.number]:
             return cast(Word, decided[-1].answer)
-        ruling = self._rule(event, self._seen(event))
+        ruling = self._rule(event, self._seen(event, time=time))
         with together(self.records.storage):
             if ruling.answer != "continue" or ruling.why:
                 self.records.decide(trial, Decision(event.number, ruling.answer, ruling.why))
@@ -216,15 +215,14 @@ class Search:
         if event.final or seen.courses[event.trial].spared:
             return replace(ruling, answer="continue", why="")
         if ruling.answer == "prune" and self.proposes and wants_more(self._study, seen, self._history.spent):
-            return replace(
-                ruling, answer="continue", why="else too few trials would be trained to their end to confirm"
-            )
+            why = "else too few trials would be trained to their end to confirm"
+            return replace(ruling, answer="continue", why=why)
         chosen = self._strategy.ask(seen.with_paused(event.trial)) if ruling.answer == "pause" else None
         if chosen is not None and chosen.number == event.trial:
             return replace(ruling, answer="continue", why=chosen.why)
         return ruling
 
-    def _seen(self, event: Evaluated | None = None) -> Seen:
+    def _seen(self, event: Evaluated | None = None, *, time: TimeLeft | None = None) -> Seen:
         """Return the study as stored now, of the event's trial what it was at that evaluation."""
         courses = self._courses.read()
         at = courses[event.trial].until(event.number) if event else None
@@ -237,6 +235,7 @@ class Search:
             key=self._objective.key_of,
             draw=self._proposals.draw,
             kept=None if repeated else self._courses.standing,
+            time=time,
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from optuna.pruners import BasePruner
@@ -59,10 +60,11 @@ def wants_more(study: StudyData, seen: Seen, spent: int) -> bool:
 
     ``spent`` trials of the budget were started.
     """
-    if study.confirm is None or study.budget.trials is None:
+    if study.confirm is None:
         return False
-    if study.budget.trials - spent > study.confirm.top:
+    coming, rounds = (study.budget.trials or math.inf) - spent, min(seen.trainings, 1.0 + study.confirm.top)
+    if min(coming, rounds) > study.confirm.top:
         return False  # without a look at all trials
-    alive = (Ending.complete, Ending.running, Ending.paused)
-    hopeful = sum(course.ending in alive and not course.spared for course in seen.courses.values())
-    return hopeful - 1 + study.budget.trials - spent < study.confirm.top
+    slots = sum(each.ending is Ending.running for each in seen.courses.values())
+    coming = min(coming, slots * max(0, math.floor(rounds)))
+    return seen.hopeful(Ending.running, Ending.paused) - 1 + coming < study.confirm.top
