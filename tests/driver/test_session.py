@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sweepkit.driver.session import Setup, StudySession
 from sweepkit.report.watch import Watcher
 from sweepkit.search.proposer import Proposer
 from sweepkit.search.search import Search
+from sweepkit.search.strategy import TimeLeft
 from sweepkit.study.errors import StudyFailed
 from sweepkit.study.paths import LAST, Place
 from sweepkit.trackers import tracker_of
@@ -270,6 +272,28 @@ def test_the_search_leaves_time_to_confirm(project: Path, hours: float, spent: f
     assert session._limits.kept_to_confirm(1e9) == 3000.0
     session._search.proposes = False  # the confirmation's own session
     assert session._limits_by(session._clock).kept_to_confirm(1e9) == 0.0
+
+
+def test_what_a_budget_of_time_leaves(project: Path) -> None:
+    session = session_of(project, budget={"trials": 9, "hours": 2.0, "gpu_hours": 3.0, "grace_minutes": 2.0})
+    for gpus, together in ((0.0, math.inf), (1.0, 3 * 3600), (0.5, 6 * 3600)):
+        session._setup = Setup(gpus=gpus, slots=2)
+        session._limits = session._limits_by(session._clock)
+        assert session._limits.left() == TimeLeft(pytest.approx(7200.0, abs=5), 120.0, together=together)
+    session._limits.end(1000.0, Ending.pruned)
+    assert session._limits.left() == TimeLeft(pytest.approx(7200.0, abs=5), 120.0, together=3 * 3600 / 0.5 - 1000)
+    use_hours(session)
+    session.tick()
+    found = session._time_left()
+    assert found is not None and found.to_start == 0 and 110 < found.grace <= 120, "the grace counts from that moment"
+
+
+def test_before_a_training_has_ended_the_time_to_confirm_is_what_one_is_expected_to_take(project: Path) -> None:
+    session = session_of(project, budget={"hours": 10.0, "grace_minutes": 1.0}, confirm={"top": 2, "seeds": 3})
+    assert session._limits.kept_to_confirm(36000.0) == 0.0
+    assert session._limits.kept_to_confirm(36000.0, 100.0) == 6 * 100.0 + 60.0
+    left = session._limits.left(100.0)
+    assert left is not None and left.to_start == pytest.approx(36000 - 660, abs=5)
 
 
 def test_time_spent_is_summed_over_resumes_and_drivers(project: Path) -> None:

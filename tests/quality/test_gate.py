@@ -91,7 +91,7 @@ def test_a_study_of_some_hours_trains_as_many_to_their_end_as_are_to_be_confirme
 
 
 def test_a_search_that_does_not_know_when_it_ends_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweepkit.driver.limits.Limits.left", lambda self: None)
+    monkeypatch.setattr("sweepkit.driver.limits.Limits.left", lambda *_: None)
     assert min(complete(AUTO, 80)) < 1 + 3
 
 

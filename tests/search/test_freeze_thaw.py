@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any
@@ -15,9 +16,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from scipy.integrate import quad
 from scipy.stats import norm
 
+from making import toy_study
 from sweepkit.search.curves import CurveModel, Points, log_expected_improvement, scores
 from sweepkit.search.freeze_thaw import FreezeThaw, pauses
-from sweepkit.search.strategy import Course, Next, Seen, Standing, TimeLeft
+from sweepkit.search.standing import Course, Standing
+from sweepkit.search.strategies import wants_more
+from sweepkit.search.strategy import Next, Seen, TimeLeft
 from sweepkit.study.configurations import Configuration
 from sweepkit.trial.trial import Ending
 
@@ -260,7 +264,7 @@ def test_where_most_trials_are_at_one_level_its_last_digits_decide_nothing() -> 
 def test_when_no_whole_training_fits_into_the_time_left_what_is_paused_is_finished() -> None:
     courses, whole = history(), 5 * 10.0 + 5.0  # seconds of five evaluations and a start
     for seconds, started in ((9 * whole, True), (1.05 * whole, False)):
-        time = TimeLeft(seconds, seconds)
+        time = TimeLeft(seconds, 0.0)
         chosen = [ask(seen(courses[:count], time=time)).number is None for count in range(9, 13)]
         assert chosen == [started] * 4
 
@@ -278,37 +282,75 @@ def test_a_new_trial_leaves_the_time_to_finish_as_many_as_are_to_be_confirmed() 
 
 def test_a_trial_that_cannot_be_finished_in_time_is_left_and_does_not_count_as_the_one_to_beat() -> None:
     slow = [replace(each, seconds={1: 100.0}) if each.number % 2 else each for each in history()]
-    time = TimeLeft(100.0, 100.0)  # 4 evaluations of 10 s and a start fit, 4 of 100 s do not
+    time = TimeLeft(100.0, 0.0)  # 4 evaluations of 10 s and a start fit, 4 of 100 s do not
     view = seen(slow, room=False, time=time)
     assert {each.number for each in view.in_time.paused} == {2, 4, 6, 8, 10}
     chosen = ask(view).number
     assert chosen is not None and chosen % 2 == 0
-    assert FreezeThaw(SPACE).ask(seen(slow, room=False, time=TimeLeft(20.0, 20.0))) is None
+    assert FreezeThaw(SPACE).ask(seen(slow, room=False, time=TimeLeft(20.0, 0.0))) is None
 
 
 def test_once_nothing_may_start_a_trial_that_runs_is_judged_alone() -> None:
     courses = history()
     best = min(courses[1:], key=lambda each: loss(each.drawn, WHOLE)).number
     worst = max(courses[1:], key=lambda each: loss(each.drawn, WHOLE)).number
-    view = seen(courses, time=TimeLeft(-1.0, 300.0))
+    view = seen(courses, time=TimeLeft(0.0, 300.0))
     assert [each.number for each in view.with_paused(best).paused] == [best]
     assert ask(view.with_paused(best), least=1).number == best
     complete = [replace(each, spared=False) for each in courses]
-    assert FreezeThaw(SPACE).ask(seen(complete, time=TimeLeft(-1.0, 300.0)).with_paused(worst)) is None
+    assert FreezeThaw(SPACE).ask(seen(complete, time=TimeLeft(0.0, 300.0)).with_paused(worst)) is None
 
 
 def test_what_evaluations_and_starts_take_is_kept_while_courses_change() -> None:
     dice, courses = Random(0), dict[int, Course]()
-    standing = Standing(lambda value: value, courses)
+    standing = Standing(seen([]).key, courses)
     for _ in range(300):
         old = courses.get(number := dice.randrange(12))
         new = course(number, {"rate": 1e-3, "layers": 1, "optim": "sgd"}, dice.randint(0, 4))
         times = {n: dice.uniform(0, 9) for n in range(1, new.evaluation + 1)}
         times |= dict(old.seconds) if old and dice.random() < 0.5 else {}
-        new = replace(new, seconds=times, start_seconds=dice.choice([None, dice.uniform(0, 9)]))
+        ending = dice.choice([Ending.paused, Ending.running, Ending.complete])
+        new = replace(new, ending=ending, seconds=times, start_seconds=dice.choice([None, dice.uniform(0, 9)]))
         courses[number] = new
         standing.change(old, new)
-        laps = [each for c in courses.values() for each in c.seconds.values()]
+        firsts = [c.seconds[1] for c in courses.values() if c.seconds]
+        laps = [s for c in courses.values() for n, s in c.seconds.items() if n > 1] or firsts
         starts = [c.start_seconds for c in courses.values() if c.start_seconds is not None]
-        assert standing.lap == (pytest.approx(median(laps)) if laps else None)
-        assert standing.start_cost == pytest.approx(median(starts) / median(laps) if starts and laps else 0.0)
+        assert standing.pace.lap == (pytest.approx(median(laps)) if laps else None)
+        assert standing.pace.start_cost == pytest.approx(median(starts) / median(laps) if starts and laps else 0.0)
+        running = [c.number for c in courses.values() if c.ending is Ending.running]
+        paused = [c.number for c in courses.values() if c.ending is Ending.paused]
+        assert standing.running == len(running)
+        assert sorted(number for ranks in standing.paused.values() for _, number in ranks) == sorted(paused)
+
+
+def test_gpu_hours_are_shared_by_the_trials_that_run() -> None:
+    time, running = (
+        TimeLeft(math.inf, 10.0, together=600.0),
+        [course(n, drawn(Random(n)), 1, Ending.running) for n in (0, 1)],
+    )
+    assert replace(seen(history(), time=time))._left == TimeLeft(600.0, 10.0)
+    assert replace(seen(running, time=time))._left == TimeLeft(200.0, 10.0)
+
+
+def test_while_nothing_but_the_baseline_could_be_confirmed_a_trial_starts_whatever_the_time() -> None:
+    baseline = course(0, drawn(Random(1)), WHOLE)
+    lost = replace(course(1, drawn(Random(2)), 1), ending=Ending.pruned)
+    assert seen([baseline, lost], time=TimeLeft(1.0, 0.0)).may_start(1)
+    assert not seen([baseline, course(1, drawn(Random(2)), 1)], time=TimeLeft(60.0, 0.0)).may_start(1)
+
+
+def test_a_first_evaluation_that_takes_long_says_how_slow_a_trial_is_beside_others() -> None:
+    usual = [replace(course(n, drawn(Random(n)), 3), seconds={1: 30.0, 2: 10.0, 3: 12.0}) for n in range(3)]
+    slow = replace(course(3, drawn(Random(3)), 1), seconds={1: 90.0})
+    pace = seen([*usual, slow]).standing.pace
+    assert (pace.lap, pace.whole(5)) == (11.0, 5.0 + 30.0 + 4 * 11.0)
+    assert (pace.rest(slow, 2), pace.rest(usual[0], 2)) == (2 * 11.0 * 3, 22.0)
+
+
+def test_a_trial_is_spared_for_the_confirmation_only_if_it_can_be_finished(project: Path) -> None:
+    study = toy_study(project, confirm={"top": 3, "seeds": 2}, budget={"hours": 1.0})
+    running = [course(0, drawn(Random(0)), WHOLE), *(course(n, drawn(Random(n)), 1, Ending.running) for n in (1, 2))]
+    answers = [wants_more(study, seen(running, time=TimeLeft(0.0, grace)), 1, 2) for grace in (1e3, 40.0)]
+    assert answers == [True, False], "four evaluations of ten seconds do not fit into forty, with what is put aside"
+    assert not wants_more(study, seen(running, time=TimeLeft(1e4, 0.0)), 1, 2), "enough others come"

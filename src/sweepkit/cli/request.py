@@ -254,7 +254,7 @@ def flow(value: Any) -> str:
 
 def default_folder(data: str, ending: str) -> Path:
     """Return the folder of a study of this data, in the current one."""
-    stem = Path(os.path.normpath(data.removeprefix("package:"))).name.removesuffix(".gz").partition(".")[0]
+    stem = Path(os.path.normpath(data.removeprefix(PACKAGE))).name.removesuffix(".gz").partition(".")[0]
     plain = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in stem).strip("-") or "data"
     return Path(plain + ending)
 

@@ -9,6 +9,7 @@ from statistics import fmean
 from sweepkit.driver.clock import Clock
 from sweepkit.search.strategy import TimeLeft
 from sweepkit.study import words
+from sweepkit.study.locks import lock_owners
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending
 
@@ -38,44 +39,53 @@ class Limits:
         """Take a trial that goes on out of those that ended or paused."""
         self._ended_seconds -= seconds
 
-    def used_up(self) -> str:
+    def used_up(self, expected: float | None = None) -> str:
         """Return in words which budget is used up; empty while none is."""
         hours, gpu_hours = self._budget.hours, self._budget.gpu_hours
-        if hours is not None and self._by_hours(hours) <= 0:
-            kept = self.kept_to_confirm(hours * 3600)
+        if hours is not None and self._by_hours(expected) <= 0:
+            kept = self.kept_to_confirm(hours * 3600, expected)
             rest = f"the last {words.span(kept)} of {hours:g} h are reserved for confirmation" if kept else ""
             return f"budget.hours: {rest or f'{hours:g} h used up'}"
-        if gpu_hours is not None and self._by_gpu_hours(gpu_hours) <= 0:
+        if gpu_hours is not None and self._by_gpu_hours() <= 0:
             return f"budget.gpu_hours: {gpu_hours:g} GPU-hours used up"
         return ""
 
     def too_short(self) -> str:
         """Return in words that no new trial can be trained to its end any more."""
         hours, gpu_hours = self._budget.hours, self._budget.gpu_hours
-        if gpu_hours is None or (hours is not None and self._by_hours(hours) <= self._by_gpu_hours(gpu_hours)):
-            return f"budget.hours: the rest of {hours:g} h is too short for another trial"
-        return f"budget.gpu_hours: the rest of {gpu_hours:g} GPU-hours is too short for another trial"
+        known = {"hours": hours and f"{hours:g} h", "gpu_hours": gpu_hours and f"{gpu_hours:g} GPU-hours"}
+        name, given = next((name, given) for name, given in known.items() if given)
+        return f"budget.{name}: the rest of {given} is too short for another trial"
 
-    def left(self) -> TimeLeft | None:
-        """Return the time left to a slot; None without a budget of time."""
-        by = [self._by_hours(self._budget.hours)] if self._budget.hours is not None else []
-        by += [self._by_gpu_hours(self._budget.gpu_hours)] if self._budget.gpu_hours is not None else []
-        seconds = min(by, default=math.inf)
-        return None if seconds == math.inf else TimeLeft(seconds, seconds + self._budget.grace_minutes * 60)
+    def left(self, expected: float | None = None) -> TimeLeft | None:
+        """Return the time left; None without a budget of time."""
+        start, together = self._by_hours(expected), self._by_gpu_hours()
+        if start == together == math.inf:
+            return None
+        drivers = len(lock_owners(self._study.place)) if self._study.several_drivers else 1
+        return TimeLeft(start / max(1, drivers), self._budget.grace_minutes * 60, together)
 
-    def kept_to_confirm(self, limit: float) -> float:
-        """Return the seconds that the search leaves for its last trials and the confirmation, at most half of the limit."""
-        confirm = self._study.confirm
-        if confirm is None or not self._whole:
+    def kept_to_confirm(self, limit: float, expected: float | None = None) -> float:
+        """Return the seconds that the search leaves for its last trials and the confirmation, at most half of the limit.
+
+        ``expected`` are those of a training, while none has ended.
+        """
+        confirm, each = self._study.confirm, fmean(self._whole) if self._whole else expected
+        if confirm is None or each is None:
             return 0.0
         runs = confirm.seeds * (confirm.top + (self._study.baseline is not None))
-        rounds, each = math.ceil(runs / self._slots), fmean(self._whole)
+        rounds = math.ceil(runs / self._slots)
         return min(limit / 2, rounds * each + min(each, 60 * self._budget.grace_minutes))
 
-    def _by_hours(self, hours: float) -> float:
-        return hours * 3600 - self.kept_to_confirm(hours * 3600) - self._clock.seconds
-
-    def _by_gpu_hours(self, gpu_hours: float) -> float:
-        if not self._gpus:
+    def _by_hours(self, expected: float | None) -> float:
+        """Return the seconds until nothing may start any more, of all drivers together."""
+        if self._budget.hours is None:
             return math.inf
-        return (gpu_hours * 3600 / self._gpus - self._ended_seconds - self._running()) / self._slots
+        limit = self._budget.hours * 3600
+        return limit - self.kept_to_confirm(limit, expected) - self._clock.seconds
+
+    def _by_gpu_hours(self) -> float:
+        """Return the seconds of training that are left, of all trials together."""
+        if self._budget.gpu_hours is None or not self._gpus:
+            return math.inf
+        return self._budget.gpu_hours * 3600 / self._gpus - self._ended_seconds - self._running()

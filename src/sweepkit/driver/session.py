@@ -18,6 +18,7 @@ from sweepkit.driver.population import Population
 from sweepkit.driver.retention import Retention
 from sweepkit.report.watch import Watcher
 from sweepkit.search.search import Search
+from sweepkit.search.strategy import TimeLeft
 from sweepkit.study.errors import FULL_DISK, StudyFailed
 from sweepkit.study.files import cause_kind
 from sweepkit.study.paths import CONSOLE
@@ -128,7 +129,7 @@ class StudySession:
                 spec = self._resume(self._left.pop(0))
                 if spec is not None:
                     return spec
-            trial = self._search.ask(time=self._limits.left())
+            trial = self._search.ask(time=self._time_left())
             for note in self._search.news():
                 self._watch.on_note(note)
             if trial is not None:
@@ -166,7 +167,7 @@ class StudySession:
         if not isinstance(event, Evaluated):
             return None
         took = None if since is None else event.at - since
-        word = self._search.report(event, seconds=took, time=self._limits.left())
+        word = self._search.report(event, seconds=took, time=self._time_left())
         if word == "prune" or self._crowded(event, pauses=word == "pause"):
             return "prune"
         resumable = self._retention.before_writing(event.trial)
@@ -226,6 +227,13 @@ class StudySession:
             self._logs[number] = TrialLog(self._place.trial(number))
         return self._logs[number]
 
+    def _time_left(self) -> TimeLeft | None:
+        """Return what the budgets leave; once one is used up, whichever, what runs has the grace alone."""
+        if self._budget_reached_at is None:
+            return self._limits.left(self._search.courses.training_seconds)
+        grace = self._study.budget.grace_minutes * 60
+        return TimeLeft(0.0, max(0.0, grace - (time.monotonic() - self._budget_reached_at)))
+
     def _limits_by(self, clock: Clock) -> Limits:
         """Return the limits of time by this clock, with what ran before."""
         study = self._study if self._search.proposes else self._study.model_copy(update={"confirm": None})
@@ -248,7 +256,7 @@ class StudySession:
 
     def _used_up(self) -> str:
         """Return in words which budget is used up; empty while none is."""
-        if used_up := self._limits.used_up():
+        if used_up := self._limits.used_up(self._search.courses.training_seconds):
             return used_up
         target = self._retention.answer().target if self._study.budget.target is not None else None
         return f"budget.target: trial {target.number} reached {target.value:g}" if target else ""
@@ -279,7 +287,7 @@ class StudySession:
         if log.finished and log.finished.ending not in (Ending.stopped, Ending.paused):
             self._finish(log.finished, logged=True)
             return self._retries.pop() if self._retries and self._retries[-1].number == trial.number else None
-        if evaluations and (word := self._search.report(last := evaluations[-1])) != "continue":
+        if evaluations and (word := self._search.report(last := evaluations[-1], time=self._time_left())) != "continue":
             ending = Ending.pruned if word == "prune" else Ending.paused
             self._end(trial.number, ending, step=last.step, values=self._search.value_so_far(last))
             return None

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweepkit.search.history import History
 from sweepkit.search.records import EVALUATION
-from sweepkit.search.strategy import Course, Standing
+from sweepkit.search.standing import Course, Standing
 from sweepkit.study.schedule import evaluations
 from sweepkit.study.study import StudyData
 from sweepkit.trial.trial import Ending
@@ -32,6 +32,11 @@ class Courses:
     def evaluations(self) -> int | None:
         """Evaluations of a whole trial: by its arguments, else as many as complete ones made; None while unknown."""
         return self._whole or self._longest or None
+
+    @property
+    def training_seconds(self) -> float | None:
+        """Seconds that a training is expected to take, from its start, as far as was read; None while that is unknown."""
+        return self.standing.pace.whole(self.evaluations) if self.evaluations else None
 
     def read(self) -> Mapping[int, Course]:
         """Return the courses by number, as stored now, without failed trials that were retried; not to be modified."""

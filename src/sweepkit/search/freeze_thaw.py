@@ -18,7 +18,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from sweepkit.search.curves import Array, CurveModel, Points, log_expected_improvement, scores
 from sweepkit.search.samplers import share_of
-from sweepkit.search.strategy import Course, Next, Ruling, Seen, Strategy
+from sweepkit.search.standing import Course
+from sweepkit.search.strategy import Next, Ruling, Seen, Strategy
 from sweepkit.study.configurations import Configuration
 from sweepkit.trial.events import Evaluated
 from sweepkit.trial.trial import Ending
@@ -80,8 +81,10 @@ class FreezeThaw(Strategy):
 
     def ask(self, seen: Seen) -> Next | None:
         """Return the paused trial or the new configuration that is expected to improve most for its cost."""
-        seen = replace(seen.in_time, room=seen.may_start(self._least))
-        asked = [(c.number, c.ending, c.evaluation) for c in seen.courses.values()], seen.room
+        seen = seen.in_time
+        seen = replace(seen, room=seen.may_start(self._least))
+        courses = [(course.number, course.ending, course.evaluation) for course in seen.courses.values()]
+        asked = courses, seen.room, seen.missing(self._least)
         if self._known[0] != asked:  # the same question, as a trial that pauses frees its slot
             self._known = asked, self._decide(seen)
         return self._known[1]
@@ -179,8 +182,7 @@ class _View:
             points, expected = points + coming, np.append(self._scores, model.predict(coming)[0])
             model = CurveModel(points, expected, cube.groups, fitted=model.fitted)
         self._model = model
-        alive = (Ending.complete, Ending.running, Ending.paused)
-        going = [course for course in seen.courses.values() if course.evaluation and course.ending in alive]
+        going = [course for course in seen.courses.values() if course.evaluation and _alive(course, seen)]
         ends = model.predict(self._points([(course, self._whole) for course in going]))[0] if going else np.zeros(0)
         self._best = float(max(ends, default=0.0))
         order = np.argsort(-ends, kind="stable")[:AROUND]
@@ -205,7 +207,7 @@ class _View:
     def _rate(self, each: Sequence[Course | Configuration], ends: Points, evaluations: NDArray[np.int64]) -> _Rated:
         """Return the best of these by what is expected at their ends, where they still need so many evaluations."""
         mean, deviation = self._model.predict(ends)
-        cost = evaluations + self._seen.standing.start_cost
+        cost = evaluations + self._seen.standing.pace.start_cost
         worth = log_expected_improvement(mean, deviation, self._best + MARGIN) - np.log(cost)
         first = int(np.argmax(worth))
         gain = log_expected_improvement(mean, deviation, self._best)[first]
@@ -216,7 +218,7 @@ class _View:
 
         A score's unit is what it is among the better quarter of what was seen.
         """
-        lap = self._seen.standing.lap
+        lap = self._seen.standing.pace.lap
         order = np.argsort(self._scores)[-max(2, len(self._scores) // 4) :]
         rise, run = (float(each[order[-1]] - each[order[0]]) for each in (self._values, self._scores))
         if lap is None or run <= 0:
@@ -274,6 +276,13 @@ _NONE = object()
 
 def _lost(course: Course) -> bool:
     return course.ending in (Ending.diverged, Ending.infeasible)
+
+
+def _alive(course: Course, seen: Seen) -> bool:
+    """Whether a trial was trained to its end, or may be."""
+    return course.ending in (Ending.complete, Ending.paused) or (
+        course.ending is Ending.running and seen.may_finish(course)
+    )
 
 
 def _value(row: tuple[Course, int, float]) -> float:

@@ -37,18 +37,20 @@ class Promotion(Strategy):
     def ask(self, seen: Seen) -> Next | None:
         """Return the best promotable trial of the highest rung, else a new one.
 
-        Where no new one may start, and fewer than ``least`` trials but the baseline run or were trained to their end, the best
-        paused trial of the highest rung goes on, so that the study has an answer.
+        Where no new one may start, as the time left is too short for it, or fewer than ``least`` trials but the baseline run or
+        were trained to their end, the best paused trial of the highest rung goes on.
         """
-        paused = seen.in_time.paused_at
+        seen = seen.in_time
+        paused = seen.paused_at
         for rung, here in paused:  # highest first, in it best first
             if self._place(seen, rung, number := here[0][1]) < self._going(seen, rung):
                 return Next(number, self._rank(seen, rung, number))
         if seen.may_start(self._least):
             return Next()
-        if not paused or not seen.missing(self._least):
+        if not paused or not (seen.room or seen.missing(self._least)):
             return None
-        return Next(paused[0][1][0][1], "no more trials start, and too few were trained to their end")
+        why = "no more trials start, and too few were trained to their end"
+        return Next(paused[0][1][0][1], "the time left is too short for a new trial" if seen.room else why)
 
     def _going(self, seen: Seen, evaluation: int) -> int:
         """Return how many of the trials that reached a rung may go on: so many of the best, without those of no value."""

@@ -80,11 +80,10 @@ class Search:
         self.records = Records(name, storage, study.objective.goals)
         self._history = History(self.records)
         self._drivers, self._evaluations = drivers_of(study, name), dict[int, Evaluations]()
-        self._courses = Courses(study, self._history, proposer.known)
+        self.courses = Courses(study, self._history, proposer.known)
         self._proposals = Proposals(study, self.records, self._history, proposer, self._drivers.me)
-        self._pruner = pruner
+        self._pruner, self._mine, self._announced = pruner, set[int](), set[int]()
         self._strategy = self._decide_by()
-        self._mine, self._announced = set[int](), set[int]()
         self._added = not self.proposes  # whether the study file's own configurations were added
         ensure_whole(study, self.place, self.place.next_number(), len(self.records.all()))
         make_pruner(study.pruner.kind, study.pruner.options)
@@ -214,7 +213,11 @@ class Search:
         ruling = self._strategy.report(event, seen)
         if event.final or seen.courses[event.trial].spared:
             return replace(ruling, answer="continue", why="")
-        if ruling.answer == "prune" and self.proposes and wants_more(self._study, seen, self._history.spent):
+        if (
+            ruling.answer == "prune"
+            and self.proposes
+            and wants_more(self._study, seen, event.trial, self._history.spent)
+        ):
             why = "else too few trials would be trained to their end to confirm"
             return replace(ruling, answer="continue", why=why)
         chosen = self._strategy.ask(seen.with_paused(event.trial)) if ruling.answer == "pause" else None
@@ -224,17 +227,17 @@ class Search:
 
     def _seen(self, event: Evaluated | None = None, *, time: TimeLeft | None = None) -> Seen:
         """Return the study as stored now, of the event's trial what it was at that evaluation."""
-        courses = self._courses.read()
+        courses = self.courses.read()
         at = courses[event.trial].until(event.number) if event else None
         if repeated := at is not None and at != courses[at.number]:
             courses = {**courses, at.number: at}
         return Seen(
             courses=courses,
             room=self._room,
-            evaluations=self._courses.evaluations,
+            evaluations=self.courses.evaluations,
             key=self._objective.key_of,
             draw=self._proposals.draw,
-            kept=None if repeated else self._courses.standing,
+            kept=None if repeated else self.courses.standing,
             time=time,
         )
 
@@ -271,9 +274,8 @@ class Search:
 
     def tell(self, event: Finished, *, attempts: int = 1, facts: Mapping[str, Any] | None = None) -> None:
         """Store how a trial ended, with further ``facts``; one that stopped or paused stays running, to go on later."""
-        trial, ending = self.records.get(event.trial), Ending(event.ending)
-        reason, cause, decided = event.reason, event.cause, decisions_of(trial)
-        if ending is Ending.pruned and decided:
+        trial, ending, reason, cause = self.records.get(event.trial), Ending(event.ending), event.reason, event.cause
+        if ending is Ending.pruned and (decided := decisions_of(trial)):
             cause = cause or decided[-1].why
         evaluations = self._evaluated(trial)
         values = tuple(event.values) or self._objective.values_of(evaluations.values())
@@ -312,10 +314,8 @@ class Search:
         Raises InputError for a trial that did not fail or was retried already.
         """
         self._history.read()
-        chosen = list(numbers)
-        for number in chosen:
-            ending = ending_of(self.records.get(number))
-            if ending is not Ending.failed:
+        for number in (chosen := list(numbers)):
+            if (ending := ending_of(self.records.get(number))) is not Ending.failed:
                 raise InputError(f"trial {number} is {ending}; only failed trials can be retried")
             if number in self._history.replaced:
                 raise InputError(f"trial {number} was already retried")

@@ -55,8 +55,8 @@ def strategy_of(
     return Pruning(history.records, view, make)
 
 
-def wants_more(study: StudyData, seen: Seen, spent: int) -> bool:
-    """Whether without one that runs fewer trials than are to be confirmed, the baseline aside, would reach their end.
+def wants_more(study: StudyData, seen: Seen, number: int, spent: int) -> bool:
+    """Whether without this one that runs fewer trials than are to be confirmed, the baseline aside, would reach their end.
 
     ``spent`` trials of the budget were started.
     """
@@ -65,6 +65,7 @@ def wants_more(study: StudyData, seen: Seen, spent: int) -> bool:
     coming, rounds = (study.budget.trials or math.inf) - spent, min(seen.trainings, 1.0 + study.confirm.top)
     if min(coming, rounds) > study.confirm.top:
         return False  # without a look at all trials
-    slots = sum(each.ending is Ending.running for each in seen.courses.values())
-    coming = min(coming, slots * max(0, math.floor(rounds)))
+    if not seen.may_finish(seen.courses[number], at=True):
+        return False
+    coming = min(coming, seen.standing.running * max(0, math.floor(rounds)))
     return seen.hopeful(Ending.running, Ending.paused) - 1 + coming < study.confirm.top

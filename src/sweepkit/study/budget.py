@@ -23,7 +23,8 @@ class Budget(Section):
     """Total number of trials, over all resumes; a paused trial counts as one."""
     hours: float | None = Field(default=None, gt=0)
     """Hours that the study runs, summed over resumes. Up to half of them are kept for ``confirm``: as many as it needs,
-    judged by the trials trained to their end so far."""
+    judged by the trials trained to their end so far. With ``search: auto`` or ``promote: true``, what paused is finished in
+    time, and no trial starts that could not be."""
     gpu_hours: float | None = Field(default=None, gt=0)
     """GPU-hours of all trials together."""
     trial_hours: float | None = Field(default=None, gt=0)
