@@ -264,7 +264,8 @@ def test_the_search_leaves_time_to_confirm(project: Path, hours: float, spent: f
         "baseline": {"learning_rate": 1e-3},
     }
     session = session_of(project, **keys)
-    session._limits._whole = [200.0, 400.0]  # 9 runs of 300 seconds, and as long for the last trials
+    for seconds in (200.0, 400.0):  # 9 runs of 300 seconds, and as long for the last trials
+        session._limits.end(seconds, Ending.complete)
     place = session._study.place
     place.spent_json.write_text(json.dumps({"seconds": spent}))
     session._limits._clock = Clock(place)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from statistics import fmean
 
 from sweepkit.driver.clock import Clock
 from sweepkit.search.strategy import TimeLeft
@@ -27,13 +26,14 @@ class Limits:
         self._clock, self._running = clock, running
         self._slots, self._gpus = max(1, slots), gpus
         self._ended_seconds = 0.0
-        self._whole: list[float] = []
+        self._complete, self._complete_seconds = 0, 0.0
 
     def end(self, seconds: float, ending: Ending) -> None:
         """Count a trial that ended or paused after so many seconds in all."""
         self._ended_seconds += seconds
         if ending is Ending.complete and seconds:
-            self._whole.append(seconds)
+            self._complete += 1
+            self._complete_seconds += seconds
 
     def reopen(self, seconds: float) -> None:
         """Take a trial that goes on out of those that ended or paused."""
@@ -70,7 +70,8 @@ class Limits:
 
         ``expected`` are those of a training, while none has ended.
         """
-        confirm, each = self._study.confirm, fmean(self._whole) if self._whole else expected
+        confirm = self._study.confirm
+        each = self._complete_seconds / self._complete if self._complete else expected
         if confirm is None or each is None:
             return 0.0
         runs = confirm.seeds * (confirm.top + (self._study.baseline is not None))
