@@ -242,6 +242,16 @@ class Plateau(MadeUp):
         return chance - learned * np.clip((time - 4) / 40, 0, 1)
 
 
+class Late(MadeUp):
+    """The made-up curves, flat in their first two fifths."""
+
+    def losses(self, points: list[Point]) -> np.ndarray[Any, Any]:
+        """Return the curves."""
+        ends, flat = super().losses(points)[:, -1:], 0.9 + 0.02 * self.shares(points)[:, 3:4]
+        time = np.arange(1, self.steps + 1)[None, :] / self.steps - 0.4
+        return ends + (flat - ends) * np.exp(-10.0 * np.maximum(time, 0.0))
+
+
 def tasks(folder: Path | None, names: list[str], evaluations: int) -> Iterator[Task]:
     """Yield the tasks of the families named: ``taskset``, ``fitted``, ``lcbench`` and ``made-up``; ``folder`` has the data."""
     for family in names:

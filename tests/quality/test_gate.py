@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from quality.tasks import MadeUp, Plateau
+from quality.tasks import Late, MadeUp, Plateau
 from quality.virtual import Course, Terms, run
 from sweepkit.driver.session import StudySession
 from sweepkit.search import freeze_thaw
@@ -59,7 +59,23 @@ def test_freeze_thaw_finds_the_few_that_learn_late() -> None:
 
 def test_a_pause_before_curves_say_anything_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freeze_thaw, "SHARES", (0.02, *freeze_thaw.SHARES))
+    assert late_regret({"search": "auto"}) <= 0.25, "the best complete trial tells how early is too early"
+    monkeypatch.setattr(freeze_thaw, "LEFT", -np.inf)
     assert late_regret({"search": "auto"}) > 0.25
+
+
+def regret_where_beginnings_say_nothing() -> float:
+    """Return the mean regret after twelve trainings, two at a time."""
+    found = [
+        (task, run(task, {"search": "auto"}, Terms(60, workers=2), 0)) for task in (Late(seed, 5) for seed in (0, 1, 2))
+    ]
+    return float(np.mean([course.regret(task, 60) for task, course in found]))
+
+
+def test_trials_pause_where_curves_say_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert regret_where_beginnings_say_nothing() <= 0.35
+    monkeypatch.setattr(freeze_thaw, "LEFT", -np.inf)
+    assert regret_where_beginnings_say_nothing() > 0.45
 
 
 @pytest.mark.parametrize("pruner", [{**STRATEGY["pruner"], "promote": promote} for promote in (False, True)])

@@ -23,6 +23,7 @@ from sweepkit.search.standing import Course, Standing
 from sweepkit.search.strategies import wants_more
 from sweepkit.search.strategy import Next, Seen, TimeLeft
 from sweepkit.study.configurations import Configuration
+from sweepkit.trial.events import Evaluated
 from sweepkit.trial.trial import Ending
 
 WHOLE = 5
@@ -354,3 +355,29 @@ def test_a_trial_is_spared_for_the_confirmation_only_if_it_can_be_finished(proje
     answers = [wants_more(study, seen(running, time=TimeLeft(0.0, grace)), 1, 2) for grace in (1e3, 40.0)]
     assert answers == [True, False], "four evaluations of ten seconds do not fit into forty, with what is put aside"
     assert not wants_more(study, seen(running, time=TimeLeft(1e4, 0.0)), 1, 2), "enough others come"
+
+
+def curve(number: int, *losses: float) -> Course:
+    return replace(course(number, drawn(Random(number)), len(losses)), values=dict(enumerate(losses, 1)))
+
+
+def evaluated(number: int) -> Evaluated:
+    return Evaluated(trial=9, at=0.0, number=number, step=number, epoch=number, metrics={}, values=(1.0,))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "answers"),
+    [
+        ((1.0, 1.0, 0.6, 0.3, 0.1), ["continue", "continue", "pause"]),  # stood with the others until the third
+        ((1.0, 1.0, 1.0, 1.0, 1.0), ["pause", "pause", "pause"]),  # never left their level
+        ((0.8, 0.6, 0.4, 0.3, 0.1), ["pause", "pause", "pause"]),  # was ahead at once
+        ((1.2, 1.1, 0.6, 0.3, 0.1), ["continue", "continue", "pause"]),  # was behind at first
+    ],
+)
+def test_a_trial_does_not_pause_where_the_best_one_looked_like_any_other(
+    baseline: Sequence[float], answers: Sequence[str]
+) -> None:
+    others = [curve(n, 1.0 + 0.01 * (n % 3 - 1)) for n in range(1, 8)]
+    view = seen([curve(0, *baseline), *others, curve(9, 1.0, 1.0, 1.0)])
+    assert [FreezeThaw(SPACE).report(evaluated(number), view).answer for number in (1, 2, 3)] == answers
+    assert FreezeThaw(SPACE).report(evaluated(1), seen(others)).answer == "pause"

@@ -4,7 +4,7 @@ After Swersky, Snoek and Adams 2014, with the acquisition of Ament et al. 2023: 
 new configurations are rated by the logarithm of their expected improvement at the end of their training, minus that of the
 evaluations they still need, a start included. What it improves on is the best end that is expected of any trial: else a new
 configuration would be tried for as long as none was trained to its end. What runs counts as if it had come where it is
-expected, so that several slots do not try the same.
+expected, so that several slots do not try the same. No trial pauses at an evaluation that says nothing: see :func:`_tells`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ FIT_POINTS = 100
 """Evaluations that the hyperparameters are fitted to."""
 SAME = 0.01
 """Difference that is taken for none, in parts of what the best of the first trials is ahead of their worst quarter at first."""
+LEFT = 0.1
+"""Part of its way that the best complete trial must have come by an evaluation for others to pause there."""
 MARGIN = 0.1
 """Improvement, in standard deviations of the scores, that does not count in what goes on: where many trials are at one level,
 such as chance, each would else be trained to its end for a difference that means nothing."""
@@ -77,7 +79,8 @@ class FreezeThaw(Strategy):
     def report(self, event: Evaluated, seen: Seen) -> Ruling:
         """Return ``pause`` where trials may pause: what goes on is decided where all that could is compared."""
         whole = seen.evaluations
-        return Ruling("pause" if whole is not None and event.number in pauses(whole) else "continue")
+        may = whole is not None and event.number in pauses(whole) and _tells(seen, event.number)
+        return Ruling("pause" if may else "continue")
 
     def ask(self, seen: Seen) -> Next | None:
         """Return the paused trial or the new configuration that is expected to improve most for its cost."""
@@ -173,7 +176,7 @@ class _View:
         self._stops = {*pauses(self._whole), self._whole}
         rows = self._rows()
         self._values = np.array([value for _, _, value in rows])
-        self._scores = scores(np.round((self._values - self._values.max()) / self._resolution()))
+        self._scores = scores(np.round((self._values - self._values.max()) / _resolution(seen)))
         points = self._points([(course, evaluation) for course, evaluation, _ in rows])
         model = CurveModel(points, self._scores, cube.groups, fit_to=_spread(len(rows), FIT_POINTS))
         running = [course for course in seen.courses.values() if course.ending is Ending.running]
@@ -255,12 +258,6 @@ class _View:
         rows = [(course, at, value if np.isfinite(value) else worst - 1.0) for course, at, value in rows]
         return sorted(rows, key=lambda row: (row[0].number, row[1]))
 
-    def _resolution(self) -> float:
-        """Return the difference between values that counts as none, lest a plateau's last digits be ranked."""
-        first = [course.values[1] for course in list(self._seen.courses.values())[:RANDOM_TRIALS] if 1 in course.values]
-        keys = [self._seen.key(value) for value in first if np.isfinite(value)]
-        return max(SAME * float(max(keys) - np.quantile(keys, 0.25)), 1e-12) if keys else 1e-12
-
     def _points(self, rows: Sequence[tuple[Course, int]]) -> Points:
         progress = np.log1p([evaluation for _, evaluation in rows]) / np.log1p(self._whole)
         return self._cube.points(
@@ -276,6 +273,28 @@ _NONE = object()
 
 def _lost(course: Course) -> bool:
     return course.ending in (Ending.diverged, Ending.infeasible)
+
+
+def _tells(seen: Seen, evaluation: int) -> bool:
+    """Whether an evaluation says something: not where the best complete trial had hardly left the median of the first ones,
+    which it left behind later. A pause there would have stopped that one, too.
+    """
+    complete = [course for course in seen.courses.values() if course.ending is Ending.complete]
+    leader = max(complete, key=lambda course: seen.key(course.values[course.evaluation]), default=None)
+    first = [course.until(evaluation) for course in list(seen.courses.values())[:RANDOM_TRIALS] if course is not leader]
+    others = [seen.key(course.values[course.evaluation]) for course in first if course.evaluation]
+    if leader is None or not others:
+        return True
+    end, there = seen.key(leader.values[leader.evaluation]), seen.key(leader.values[evaluation])
+    level = float(np.median(others))
+    return end - level <= _resolution(seen) or there - level >= LEFT * (end - level)
+
+
+def _resolution(seen: Seen) -> float:
+    """Return the difference between values that counts as none, lest a plateau's last digits be ranked."""
+    first = [course.values[1] for course in list(seen.courses.values())[:RANDOM_TRIALS] if 1 in course.values]
+    keys = [seen.key(value) for value in first if np.isfinite(value)]
+    return max(SAME * float(max(keys) - np.quantile(keys, 0.25)), 1e-12) if keys else 1e-12
 
 
 def _alive(course: Course, seen: Seen) -> bool:
