@@ -59,8 +59,7 @@ def test_freeze_thaw_finds_the_few_that_learn_late() -> None:
 
 def test_a_pause_before_curves_say_anything_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freeze_thaw, "SHARES", (0.02, *freeze_thaw.SHARES))
-    assert late_regret({"search": "auto"}) <= 0.25, "the best complete trial tells how early is too early"
-    monkeypatch.setattr(freeze_thaw, "LEFT", -np.inf)
+    monkeypatch.setattr(freeze_thaw, "LEFT", -np.inf)  # else the best complete trial tells how early is too early
     assert late_regret({"search": "auto"}) > 0.25
 
 
