@@ -282,11 +282,23 @@ def test_what_a_budget_of_time_leaves(project: Path) -> None:
         session._limits = session._limits_by(session._clock)
         assert session._limits.left() == TimeLeft(pytest.approx(7200.0, abs=5), 120.0, together=together)
     session._limits.end(1000.0, Ending.pruned)
+    assert session._limits.too_short().startswith("budget.hours: the rest of 2 h")
+    session._limits.end(14000.0, Ending.pruned)
+    assert session._limits.too_short().startswith("budget.gpu_hours: the rest of 3 GPU-hours")
+    session._limits.reopen(14000.0)
     assert session._limits.left() == TimeLeft(pytest.approx(7200.0, abs=5), 120.0, together=3 * 3600 / 0.5 - 1000)
     use_hours(session)
     session.tick()
     found = session._time_left()
     assert found is not None and found.to_start == 0 and 110 < found.grace <= 120, "the grace counts from that moment"
+
+
+def test_hours_are_divided_by_the_drivers_that_use_them_up(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = session_of(project, budget={"hours": 2.0})
+    monkeypatch.setattr(type(session._study), "several_drivers", True)
+    monkeypatch.setattr("sweepkit.driver.limits.lock_owners", lambda place: ["one", "two"])
+    left = session._limits.left()
+    assert left is not None and left.to_start == pytest.approx(3600, abs=5)
 
 
 def test_before_a_training_has_ended_the_time_to_confirm_is_what_one_is_expected_to_take(project: Path) -> None:

@@ -19,6 +19,7 @@ from scipy.stats import norm
 from making import toy_study
 from sweepkit.search.curves import CurveModel, Points, log_expected_improvement, scores
 from sweepkit.search.freeze_thaw import FreezeThaw, pauses
+from sweepkit.search.promotion import Promotion
 from sweepkit.search.standing import Course, Standing
 from sweepkit.search.strategies import wants_more
 from sweepkit.search.strategy import Next, Seen, TimeLeft
@@ -381,3 +382,20 @@ def test_a_trial_does_not_pause_where_the_best_one_looked_like_any_other(
     view = seen([curve(0, *baseline), *others, curve(9, 1.0, 1.0, 1.0)])
     assert [FreezeThaw(SPACE).report(evaluated(number), view).answer for number in (1, 2, 3)] == answers
     assert FreezeThaw(SPACE).report(evaluated(1), seen(others)).answer == "pause"
+
+
+def test_a_best_trial_that_ended_early_or_others_without_a_value_do_not_matter_to_pauses() -> None:
+    early = replace(curve(0, 1.0, 0.1), ending=Ending.complete)
+    others = [curve(n, 1.0 if n % 2 else math.nan) for n in range(1, 8)]
+    view = seen([early, *others, curve(9, 1.0, 1.0, 1.0)])
+    assert [FreezeThaw(SPACE).report(evaluated(n), view).answer for n in (1, 2, 3)] == ["continue", "pause", "pause"]
+    nothing = replace(curve(0), ending=Ending.complete)
+    assert FreezeThaw(SPACE).report(evaluated(1), seen([nothing, *others])).answer == "pause"
+
+
+def test_promotion_uses_the_rest_of_the_time_for_what_is_paused() -> None:
+    courses = [replace(each, spared=False) for each in history()]
+    promotion = Promotion({"min_resource": 1, "reduction_factor": 20})  # of twelve, none is to be promoted
+    best = min(courses[1:], key=lambda each: each.values[1]).number
+    found = {left: promotion.ask(seen(courses, time=TimeLeft(left, 0.0))) for left in (1e4, 55.0, 20.0)}
+    assert found == {1e4: Next(), 55.0: Next(best, "the time left is too short for a new trial"), 20.0: None}

@@ -52,10 +52,9 @@ class Limits:
 
     def too_short(self) -> str:
         """Return in words that no new trial can be trained to its end any more."""
-        hours, gpu_hours = self._budget.hours, self._budget.gpu_hours
-        known = {"hours": hours and f"{hours:g} h", "gpu_hours": gpu_hours and f"{gpu_hours:g} GPU-hours"}
-        name, given = next((name, given) for name, given in known.items() if given)
-        return f"budget.{name}: the rest of {given} is too short for another trial"
+        if self._by_gpu_hours() / self._slots < self._by_hours(None):
+            return f"budget.gpu_hours: the rest of {self._budget.gpu_hours:g} GPU-hours is too short for another trial"
+        return f"budget.hours: the rest of {self._budget.hours:g} h is too short for another trial"
 
     def left(self, expected: float | None = None) -> TimeLeft | None:
         """Return the time left; None without a budget of time."""

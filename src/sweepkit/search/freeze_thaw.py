@@ -279,15 +279,19 @@ def _tells(seen: Seen, evaluation: int) -> bool:
     """Whether an evaluation says something: not where the best complete trial had hardly left the median of the first ones,
     which it left behind later. A pause there would have stopped that one, too.
     """
-    complete = [course for course in seen.courses.values() if course.ending is Ending.complete]
-    leader = max(complete, key=lambda course: seen.key(course.values[course.evaluation]), default=None)
+    complete = [each for each in seen.courses.values() if each.ending is Ending.complete and each.evaluation]
+    leader = max(complete, key=lambda course: _so_far(course, seen), default=None)
     first = [course.until(evaluation) for course in list(seen.courses.values())[:RANDOM_TRIALS] if course is not leader]
-    others = [seen.key(course.values[course.evaluation]) for course in first if course.evaluation]
+    others = [_so_far(course, seen) for course in first if course.evaluation and np.isfinite(_so_far(course, seen))]
     if leader is None or not others:
         return True
-    end, there = seen.key(leader.values[leader.evaluation]), seen.key(leader.values[evaluation])
+    end, there = _so_far(leader, seen), _so_far(leader.until(evaluation), seen)  # it may have ended before, early
     level = float(np.median(others))
     return end - level <= _resolution(seen) or there - level >= LEFT * (end - level)
+
+
+def _so_far(course: Course, seen: Seen) -> float:
+    return seen.key(course.values[course.evaluation])
 
 
 def _resolution(seen: Seen) -> float:

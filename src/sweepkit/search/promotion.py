@@ -37,8 +37,8 @@ class Promotion(Strategy):
     def ask(self, seen: Seen) -> Next | None:
         """Return the best promotable trial of the highest rung, else a new one.
 
-        Where no new one may start, as the time left is too short for it, or fewer than ``least`` trials but the baseline run or
-        were trained to their end, the best paused trial of the highest rung goes on.
+        Where no new one may start, the best paused trial of the highest rung goes on if only the time for a new one is missing,
+        or if fewer than ``least`` trials, the baseline aside, run or were trained to their end.
         """
         seen = seen.in_time
         paused = seen.paused_at

@@ -147,7 +147,7 @@ class Search:
                 trial = self._new(chosen)
                 if trial is not None:
                     return self._take(trial)
-            self.late = self._room
+            self.late = time is not None and self._room
         return None
 
     def close_paused(self, number: int, why: str) -> Trial | None:
@@ -181,9 +181,9 @@ class Search:
     def report(self, event: Evaluated, *, seconds: float | None = None, time: TimeLeft | None = None) -> Word:
         """Store an evaluation; return whether the trial goes on. The same evaluation may be reported again.
 
-        ``seconds`` is what it took since the one before, if that was measured. The baseline always goes on, as its value is
-        what others are compared with, and so does a trial at its final evaluation. The strategy is asked about them all the
-        same, as it compares other trials with them.
+        ``seconds`` is what it took since the one before, if that was measured, ``time`` what the budget leaves. The baseline
+        always goes on, as its value is what others are compared with, and so does a trial at its final evaluation. The
+        strategy is asked about them all the same, as it compares other trials with them.
         """
         trial = self.records.get(event.trial)
         self._evaluated(trial).add(event)

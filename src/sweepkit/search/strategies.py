@@ -56,9 +56,9 @@ def strategy_of(
 
 
 def wants_more(study: StudyData, seen: Seen, number: int, spent: int) -> bool:
-    """Whether without this one that runs fewer trials than are to be confirmed, the baseline aside, would reach their end.
+    """Whether fewer trials than are to be confirmed, the baseline aside, would reach their end if this one were pruned.
 
-    ``spent`` trials of the budget were started.
+    It runs, and could still be finished in time. ``spent`` trials of the budget were started.
     """
     if study.confirm is None:
         return False
