@@ -503,6 +503,7 @@ def test_what_makes_a_pruner_idle_is_a_warning_where_it_comes_from_set_and_an_er
 # Cost
 
 
+@pytest.mark.real
 def test_loading_and_checking_is_quick_in_a_fresh_interpreter_and_imports_nothing_heavy(home: Path) -> None:
     heavy = (
         "torch",

@@ -10,13 +10,12 @@ from typing import Any
 import numpy
 import pytest
 from ruamel.yaml import YAML
-from typer.testing import CliRunner, Result
 
+from commands import sweep
 from sweepkit.check import convert_numbers, find_problems
 from sweepkit.check.study_file import read_study, same
 from sweepkit.check.wandb import Imported, import_sweep
 from sweepkit.check.wandb_parameters import DISTRIBUTIONS, Fixed, Multiples, convert
-from sweepkit.cli import app
 from sweepkit.study.errors import StudyFileError
 from sweepkit.study.parameters import Choice, Float, Int
 
@@ -338,11 +337,6 @@ def test_what_wandb_refuses_is_refused_with_its_line(project: Path, text: str, t
     with pytest.raises(StudyFileError) as error:
         import_sweep(Path("sweep.yaml"), task=TASK, home=project)
     assert told in str(error.value)
-
-
-def sweep(*arguments: str) -> Result:
-    """Run a command in this process; the error it ends with, if any, is in ``exception``."""
-    return CliRunner().invoke(app, arguments)
 
 
 def test_the_command_writes_a_study_and_prints_what_was_lost(project: Path) -> None:

@@ -13,20 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from commands import sweep
 from sweepkit.check.find import find_study
-from sweepkit.cli import app
 
 COUNT = 48
 DICE = random.Random(0)
 TEXTS = [f"the film was {('dull', 'warm')[n % 2]} and {('sad', 'bright')[n % 2]} in scene {n}" for n in range(COUNT)]
 MOODS = [("sour", "sweet")[n % 2] for n in range(COUNT)]
 KIND = "text-classification"
-
-
-def sweep(*arguments: str) -> Any:
-    return CliRunner().invoke(app, [*arguments])
 
 
 def table(*columns: list[Any], head: str = "", mark: str = ",") -> str:
@@ -323,6 +318,7 @@ def test_a_check_names_the_option_that_cures_a_missing_column(project: Path, hea
     )
 
 
+@pytest.mark.real
 def test_the_skeleton_of_a_task_passes_its_check_and_writes_over_nothing(project: Path) -> None:
     made = sweep("task", "my-words")
     assert made.exception is None and "to do" not in made.output

@@ -41,7 +41,12 @@ def home(project: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return project
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=lambda page: page.stem)
+def loaded(page: Path) -> Any:
+    """Return the page as a parameter; where it shows a class, a process answers what that takes."""
+    return pytest.param(page, id=page.stem, marks=[pytest.mark.real] if blocks(page, "python") else [])
+
+
+@pytest.mark.parametrize("page", [loaded(page) for page in PAGES if blocks(page, "yaml")])
 def test_the_studies_of_a_page_load_and_its_python_runs(page: Path, home: Path) -> None:
     """A block without a name changes keys of the page's first study."""
     yaml = YAML(typ="safe")

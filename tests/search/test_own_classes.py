@@ -112,6 +112,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (samplers / "main/package/samplers/broken/__init__.py").write_text("import no_such_library\n")
 
 
+@pytest.mark.real
 @pytest.mark.usefixtures("hub")
 def test_a_sampler_of_optunahub_proposes_the_same_after_a_kill(
     project: Path, capsys: pytest.CaptureFixture[str]

@@ -69,6 +69,7 @@ BREAK: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("how", BREAK)
 def test_a_broken_store_is_set_aside_and_everything_delivered_again(home: Path, how: str) -> None:
     study = trials.toy_study(home)
@@ -86,6 +87,7 @@ def test_a_broken_store_is_set_aside_and_everything_delivered_again(home: Path, 
         assert database.execute("select count(*) from runs").fetchone() == (2,)
 
 
+@pytest.mark.real
 def test_a_database_of_another_program_is_left_where_it_is(home: Path) -> None:
     with closing(sqlite3.connect(home / "other.db")) as database:
         database.executescript("create table mine (x); insert into mine values (7);")
@@ -97,6 +99,7 @@ def test_a_database_of_another_program_is_left_where_it_is(home: Path) -> None:
         assert database.execute("select x from mine").fetchone() == (7,)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("goes", ["removed", "set aside"])
 def test_a_process_writes_to_the_store_of_now_where_the_one_it_knew_is_gone(project: Path, goes: str) -> None:
     study, file = trials.toy_study(project), project / "mlflow.db"
