@@ -28,7 +28,7 @@ help: ## list these targets
 quickstart: $(READY) ## tune a pretrained MiniLM on real text messages (under 4 minutes once installed)
 	@$(BIN)/sweep run studies/spam/study.yaml
 
-test-unit: $(READY) ## the tests that start nothing (under a minute and a half)
+test-unit: $(READY) ## the tests that start nothing (about a minute)
 	@$(BIN)/python -m pytest -m "not slow and not real" $(TWO)
 
 test: lint ## the checks and tests of every commit (about 9 minutes)
