@@ -18,7 +18,7 @@ from scipy.stats import norm
 
 from making import toy_study
 from sweepkit.search.curves import CurveModel, Points, log_expected_improvement, scores
-from sweepkit.search.freeze_thaw import FreezeThaw, pauses
+from sweepkit.search.freeze_thaw import FreezeThaw, _Cube, _View, pauses
 from sweepkit.search.promotion import Promotion
 from sweepkit.search.standing import Course, Standing
 from sweepkit.search.strategies import wants_more
@@ -132,6 +132,24 @@ def test_a_decision_follows_from_what_is_stored_alone() -> None:
     decisions = [used.ask(view) for view in views]
     assert decisions == [ask(view) for view in views]
     assert used.ask(views[0]) == decisions[0]
+
+
+def test_seconds_that_differ_from_run_to_run_change_no_decision() -> None:
+    def timed(lap: float, start: float) -> list[Course]:
+        return [replace(each, seconds={1: lap}, start_seconds=start) for each in history()]
+
+    assert ask(seen(timed(10.0, 0.1))) == ask(seen(timed(8.0, 1.5))) == ask(seen(timed(10.0, 0.0)))
+    assert ask(seen(timed(10.0, 5.0))) == ask(seen(timed(9.0, 6.0)))
+
+
+def test_what_a_start_costs_is_rounded_to_powers_of_two() -> None:
+    def rest(start: float) -> float:
+        view = _View(seen([replace(each, start_seconds=start) for each in history()]), _Cube(SPACE, ()))
+        found = view.rate_paused()
+        assert found is not None
+        return found.cost
+
+    assert (rest(0.0), rest(5.0), rest(6.0), rest(160.0)) == (4.0, 4.5, 4.5, 20.0)
 
 
 def test_the_first_trials_are_the_samplers() -> None:

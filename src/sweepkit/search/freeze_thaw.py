@@ -43,6 +43,8 @@ LEFT = 0.1
 MARGIN = 0.1
 """Improvement, in standard deviations of the scores, that does not count in what goes on: where many trials are at one level,
 such as chance, each would else be trained to its end for a difference that means nothing."""
+LEAST_START = 0.25
+"""Cost of a start, in evaluations, below which it counts as none."""
 WORTH = 0.01
 """Expected improvement, in standard deviations of the scores, below which nothing is finished once no more trials start."""
 
@@ -210,7 +212,7 @@ class _View:
     def _rate(self, each: Sequence[Course | Configuration], ends: Points, evaluations: NDArray[np.int64]) -> _Rated:
         """Return the best of these by what is expected at their ends, where they still need so many evaluations."""
         mean, deviation = self._model.predict(ends)
-        cost = evaluations + self._seen.standing.pace.start_cost
+        cost = evaluations + _coarse(self._seen.standing.pace.start_cost)
         worth = log_expected_improvement(mean, deviation, self._best + MARGIN) - np.log(cost)
         first = int(np.argmax(worth))
         gain = log_expected_improvement(mean, deviation, self._best)[first]
@@ -299,6 +301,11 @@ def _resolution(seen: Seen) -> float:
     first = [course.values[1] for course in list(seen.courses.values())[:RANDOM_TRIALS] if 1 in course.values]
     keys = [seen.key(value) for value in first if np.isfinite(value)]
     return max(SAME * float(max(keys) - np.quantile(keys, 0.25)), 1e-12) if keys else 1e-12
+
+
+def _coarse(start_cost: float) -> float:
+    """Round what a start costs, in evaluations, to a power of two, lest the clock's noise decide between equal trials."""
+    return 2.0 ** round(np.log2(start_cost)) if start_cost >= LEAST_START else 0.0
 
 
 def _alive(course: Course, seen: Seen) -> bool:
