@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from measure import Line, Size, median, tool
@@ -35,55 +36,73 @@ CLOSE = ("sweepkit", "sweepkit with MLflow", "sweepkit on Ray")
 
 
 def run(size: Size) -> list[Line]:
-    """Compare the study's wall time; quick: four configurations and the first three tools."""
+    """Compare the study's wall time; quick: four configurations and the first three tools.
+
+    What is compared was measured in one round: within minutes a machine's clock changes by more than a few per cent.
+    """
     trials = size.pick(12, 4)
     chosen = list(TOOLS)[: size.pick(len(TOOLS), 3)]
-    walls: dict[str, list[float]] = {name: [] for name in chosen}
-    starts: dict[str, list[float]] = {name: [] for name in chosen}
-    closing: list[float] = []
-    limits = []
+    rounds: list[dict[str, dict[str, Any]]] = []
     for number in range(size.repeats):
-        limits.append(best_schedule(tool("plain", trials=trials)["train"]))
+        limit = best_schedule(tool("plain", trials=trials)["train"])
+        rounds.append({"limit": {"wall": limit}})
         for name in chosen:
             if number % 2 and name not in CLOSE:
                 continue
             script, options = TOOLS[name]
             try:
-                found = tool(script, trials=trials, **options)
+                rounds[-1][name] = tool(script, trials=trials, **options)
             except (RuntimeError, subprocess.TimeoutExpired) as error:  # costs no other tool its figures
                 sys.stderr.write(f"{name}: {error}\n")
-                continue
-            walls[name].append(found["wall"])
-            starts[name].append(found["startup"])
-            closing += [found["closing"]] if name == "sweepkit with MLflow" else []
-    wall = {name: median(found) for name, found in walls.items() if found}
-    start = {name: f"start-up {median(found):.1f} s apart" for name, found in starts.items() if found}
-    ours, limit = wall["sweepkit"], median(limits)
-    lines = [
-        Line(
-            "3",
-            f"{name} ÷ sweepkit",
-            wall[name] / ours,
-            "×",
-            at_least=least,
-            detail=f"{wall[name]:.1f} s, {start[name]}",
+    lines = [_times(rounds, name, least) for name, least in WANTED.items() if name in chosen]
+    lines.append(_over(rounds, "sweepkit over the limit", "sweepkit", "limit", at_most=10))
+    if "sweepkit with MLflow" in chosen:
+        closing = [each["sweepkit with MLflow"]["closing"] for each in _with(rounds, "sweepkit with MLflow")]
+        rest = "; from the last trial to the end, the rest's delivery included, "
+        more = f"{rest}{median(closing):.2f} s" if closing else ""
+        what = "the same with MLflow over the limit"
+        lines.append(_over(rounds, what, "sweepkit with MLflow", "limit", at_most=8, more=more))
+    if "sweepkit on Ray" in chosen:
+        lines.append(
+            _over(rounds, "on Ray over the local backend", "sweepkit on Ray", "sweepkit", at_most=20, goal="4")
         )
-        for name, least in WANTED.items()
-        if name in wall
-    ]
-    lines += [Line("3", f"{name} broke", math.nan, "", at_least=0) for name in chosen if name not in wall]
-    over = 100 * (ours / limit - 1)
-    detail = f"{ours:.2f} s, limit {limit:.2f} s, {start['sweepkit']}"
-    lines.append(Line("3", "sweepkit over the limit", over, "%", at_most=10, detail=detail))
-    if mlflow := wall.get("sweepkit with MLflow"):
-        more = 100 * (mlflow / limit - 1)
-        closed = f"from the last trial to the end, the rest's delivery included, {median(closing):.2f} s"
-        detail = f"{mlflow:.2f} s, {start['sweepkit with MLflow']}; {closed}"
-        lines.append(Line("3", "the same with MLflow over the limit", more, "%", at_most=8, detail=detail))
-    if ray := wall.get("sweepkit on Ray"):
-        detail = f"{ray:.2f} s, {start['sweepkit on Ray']}"
-        lines.append(Line("4", "on Ray over the local backend", 100 * (ray / ours - 1), "%", at_most=20, detail=detail))
-    return lines
+    return lines + [Line("3", f"{name} broke", math.nan, "", at_least=0) for name in chosen if not _with(rounds, name)]
+
+
+Rounds = Sequence[Mapping[str, Mapping[str, Any]]]
+
+
+def _with(rounds: Rounds, *names: str) -> Rounds:
+    """Return the rounds in which all of these were measured."""
+    return [each for each in rounds if all(name in each for name in names)]
+
+
+def _ratios(rounds: Rounds, name: str, to: str) -> list[float]:
+    return [each[name]["wall"] / each[to]["wall"] for each in _with(rounds, name, to)] or [math.nan]
+
+
+def _walls(rounds: Rounds, name: str) -> str:
+    """Return the median wall time, and that of the start-up where it is known."""
+    found = [each[name] for each in _with(rounds, name)]
+    if not found:
+        return "not measured"
+    startup = [each["startup"] for each in found if "startup" in each]
+    apart = f", start-up {median(startup):.1f} s apart" if startup else ""
+    return f"{median(each['wall'] for each in found):.2f} s{apart}"
+
+
+def _times(rounds: Rounds, name: str, at_least: float) -> Line:
+    """Return how many times as long as sweepkit a tool takes."""
+    ratios = _ratios(rounds, name, "sweepkit")
+    detail = f"{min(ratios):.2f} to {max(ratios):.2f}; {_walls(rounds, name)}"
+    return Line("3", f"{name} ÷ sweepkit", median(ratios), "×", at_least=at_least, detail=detail)
+
+
+def _over(rounds: Rounds, what: str, name: str, to: str, *, at_most: float, goal: str = "3", more: str = "") -> Line:
+    """Return by how many per cent one takes longer than the other."""
+    parts = [100 * (ratio - 1) for ratio in _ratios(rounds, name, to)]
+    detail = f"{min(parts):.1f} to {max(parts):.1f}; {_walls(rounds, name)}, against {_walls(rounds, to)}{more}"
+    return Line(goal, what, median(parts), "%", at_most=at_most, detail=detail)
 
 
 def best_schedule(seconds: list[float]) -> float:
