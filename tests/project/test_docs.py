@@ -20,7 +20,6 @@ from sweepkit.cli import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 PAGES = [README, *(file.read_text() for file in sorted((ROOT / "studies").rglob("*.md")))]
 SHELLS = ("", "bash", "sh", "shell", "console")
@@ -100,7 +99,7 @@ def test_a_command_is_explained_and_in_the_readme(name: str) -> None:
 
 def test_the_map_names_every_part_and_nothing_else() -> None:
     source = ROOT / "src" / "sweepkit"
-    rows = CONTRIBUTING.split("## The map")[1].split("\n\n")[1].splitlines()[2:]
+    rows = README.split("## The source")[1].split("\n\n")[1].splitlines()[2:]
     told = [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
     there = {path.name for path in source.glob("*.py")} | {
         f"{path.parent.name}/" for path in source.glob("*/__init__.py")
@@ -109,8 +108,8 @@ def test_the_map_names_every_part_and_nothing_else() -> None:
 
 
 def places_to_change() -> dict[str, list[str]]:
-    """Return what the table in CONTRIBUTING says where to change, with the paths it names."""
-    rows = CONTRIBUTING.split("| to change | edit |")[1].split("\n\n")[0].splitlines()[2:]
+    """Return what the table in the README says where to change, with the paths it names."""
+    rows = README.split("| to change | edit |")[1].split("\n\n")[0].splitlines()[2:]
     cells = [row.strip("| ").split(" | ") for row in rows]
     return {what: re.findall(r"`([\w/]+(?:/|\.py))`", where) for what, where in cells}
 

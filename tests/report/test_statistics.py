@@ -14,7 +14,7 @@ from scipy import stats
 from sweepkit.report.statistics import Noise, compare, without_collapsed
 from sweepkit.report.verdict import Candidate, judge
 
-STUDIES = 300
+STUDIES = 2000
 CONFIGURATIONS, TOP, SEEDS = 20, 3, 5
 Draw = Callable[[np.random.Generator, int, int], np.ndarray]
 
@@ -98,8 +98,8 @@ def test_intervals_cover_and_nothing_is_found_where_nothing_differs(name: str) -
 def test_a_real_gain_is_found_and_promised_as_it_is(name: str) -> None:
     found = rates(NOISES[name], [0.0] * 15 + [2.0] * 5, STUDIES, seed=1)
     sys.stdout.write(f"\n5 of 20 better by 2 deviations, {name}: {found}\n")
-    # 0.76 where seeds collapse, 0.80 to 0.92 elsewhere; the standard error is 0.02. Pairwise tests found 0.57.
-    assert np.mean(found.better) >= 0.72
+    # Of five seeds, a tenth is lost where seeds collapse. Pairwise tests found 0.57.
+    assert np.mean(found.better) >= (0.85 if NOISES[name] is not collapsing else 0.75)
     assert abs(np.mean(found.owed)) <= 0.1
 
 
