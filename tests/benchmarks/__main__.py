@@ -79,10 +79,10 @@ def write(lines: list[Line], size: Size) -> None:
 
 def table(lines: list[Line], *, title: str) -> Table:
     """Return the lines as a table."""
-    made = Table("goal", "what", "measured", "wanted", "", "details", title=title)
+    made = Table("goal", "what", "measured", "range", "wanted", "", "details", title=title)
     for line in lines:
         met = {True: "met", False: "missed", None: ""}[line.met]
-        made.add_row(line.goal, line.what, f"{line.figure:.3g} {line.unit}", line.wanted, met, line.detail)
+        made.add_row(line.goal, line.what, f"{line.figure:.3g} {line.unit}", line.spread, line.wanted, met, line.detail)
     return made
 
 

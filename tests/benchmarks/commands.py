@@ -35,9 +35,9 @@ def run(size: Size) -> list[Line]:
         )
         heavy = sum(len(imported(words, folder)) for words in commands.values())
     return [
-        Line("8", "sweep --help", found["help"], "s", at_most=0.4),
-        Line("8", "sweep check", found["check"], "s", at_most=1.0, detail="studies/spam"),
-        Line("8", "sweep show", found["show"], "s", at_most=1.5, detail=f"{trials} trials"),
+        Line.of("8", "sweep --help", found["help"], "s", at_most=0.4),
+        Line.of("8", "sweep check", found["check"], "s", at_most=1.0, detail="studies/spam"),
+        Line.of("8", "sweep show", found["show"], "s", at_most=1.5, detail=f"{trials} trials"),
         Line("8", "heavy imports of the three", heavy, "", at_most=0, detail=", ".join(HEAVY)),
     ]
 

@@ -34,6 +34,21 @@ class Line:
     at_least: float | None = None
     detail: str = ""
     """The medians behind a ratio, or what was set."""
+    low: float | None = None
+    """The lowest of the samples whose median the figure is, where there are several."""
+    high: float | None = None
+
+    @classmethod
+    def of(cls, goal: str, what: str, samples: Iterable[float], unit: str, **more: Any) -> Line:
+        """Return the line of the median of these samples."""
+        found = sorted(samples)
+        low, high = (found[0], found[-1]) if len(found) > 1 else (None, None)
+        return cls(goal, what, statistics.median(found), unit, low=low, high=high, **more)
+
+    @property
+    def spread(self) -> str:
+        """The lowest and the highest sample in words."""
+        return "" if self.low is None or self.high is None else f"{self.low:.3g} to {self.high:.3g}"
 
     @property
     def met(self) -> bool | None:
@@ -62,13 +77,18 @@ class Size:
         return quick if self.quick else whole
 
 
-def in_turn(repeats: int, **measured: Callable[[], float]) -> dict[str, float]:
-    """Return name → median of so many calls; all are called once before any is called again."""
+def in_turn(repeats: int, **measured: Callable[[], float]) -> dict[str, list[float]]:
+    """Return name → what so many calls returned; all are called once before any is called again."""
     samples: dict[str, list[float]] = {name: [] for name in measured}
     for _ in range(repeats):
         for name, measure in measured.items():
             samples[name].append(measure())
-    return {name: statistics.median(found) for name, found in samples.items()}
+    return samples
+
+
+def ratios(one: Iterable[float], other: Iterable[float]) -> list[float]:
+    """Return the ratio of each pair that was measured in the same turn."""
+    return [first / second for first, second in zip(one, other, strict=True)]
 
 
 def median(values: Iterable[float]) -> float:

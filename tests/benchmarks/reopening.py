@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from measure import Line, Size, median, project
+from measure import Line, Size, project
 
 from sweepkit.check import known_values
 from sweepkit.search.proposer import Proposer
@@ -23,17 +23,19 @@ def run(size: Size) -> list[Line]:
     with project() as folder:
         finished_study(folder, trials)
         for sampler in ("random", "tpe"):
-            found = median([reopen(folder, trials, sampler) for _ in range(size.repeats)])
-            lines.append(Line("9", f"reopen and ask ({sampler})", found, "s", at_most=1.5, detail=f"{trials} trials"))
+            found = [reopen(folder, trials, sampler) for _ in range(size.repeats)]
+            lines.append(
+                Line.of("9", f"reopen and ask ({sampler})", found, "s", at_most=1.5, detail=f"{trials} trials")
+            )
         for pruner in ("none", "asha", "median", "hyperband"):
             asked, reported = costs(folder, trials, pruner)
             detail = f"CPU, {trials} trials"
-            lines.append(Line("9", f"ask (tpe, {pruner})", asked, "ms", at_most=15.0, detail=detail))
-            lines.append(Line("9", f"report ({pruner})", reported, "ms", at_most=1.0, detail=detail))
+            lines.append(Line.of("9", f"ask (tpe, {pruner})", asked, "ms", at_most=15.0, detail=detail))
+            lines.append(Line.of("9", f"report ({pruner})", reported, "ms", at_most=1.0, detail=detail))
     return lines
 
 
-def costs(folder: Path, trials: int, pruner: str) -> tuple[float, float]:
+def costs(folder: Path, trials: int, pruner: str) -> tuple[list[float], list[float]]:
     """Return the milliseconds of CPU of an ask and of a report, of one trial at a time; they stay in the study."""
     study = many(folder, trials + 100, "tpe", pruner)
     search = Search(study, open_storage(study.place, study), Proposer(study, known_values(study)))
@@ -52,7 +54,8 @@ def costs(folder: Path, trials: int, pruner: str) -> tuple[float, float]:
             search.report(event)
             reported.append(time.process_time() - began)
         search.tell(Finished(trial=trial.number, at=0.0, ending="complete", step=2, seconds=1.0, values=values))
-    return 1000 * median(asked[1:]), 1000 * median(reported[2:])  # the first ones read the whole study
+    asked, reported = asked[1:], reported[2:]  # the first ones read the whole study
+    return [1000 * seconds for seconds in asked], [1000 * seconds for seconds in reported]
 
 
 def reopen(folder: Path, trials: int, sampler: str) -> float:

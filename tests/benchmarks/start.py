@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from measure import SCRIPT_SECONDS, Line, Size, environment, median, project, python, tool
+from measure import SCRIPT_SECONDS, Line, Size, environment, median, project, python, ratios, tool
 from studies import digits_study
 
 from sweepkit.check.study_file import to_yaml
@@ -32,14 +32,14 @@ def run(size: Size) -> list[Line]:
                 first.append(line)
                 step = study.place.trial(1 if name == "again" else 0) / "first-step"
                 said[name].append((ended if name == "done" else float(step.read_text())) - began)
-    took = {name: median(found) for name, found in said.items()}
-    beside, cold = f"an empty Python {median(empty):.2f} s", median(fresh)
+    beside = f"an empty Python {median(empty):.2f} s"
+    detail, again = f"{median(said['first']):.1f} s and {median(fresh):.1f} s", f"{median(said['again']):.1f} s"
     what = "command → first step, ÷ a fresh process's"
     return [
-        Line("8", "sweep run's first line", median(first), "s", at_most=0.3, detail=beside),
-        Line("8", what, took["first"] / cold, "×", at_most=1.25, detail=f"{took['first']:.1f} s and {cold:.1f} s"),
-        Line("8", "the same, started again", took["again"] / cold, "×", at_most=1.25, detail=f"{took['again']:.1f} s"),
-        Line("8", "a finished study says so", took["done"], "s", at_most=1.0, detail=beside),
+        Line.of("8", "sweep run's first line", first, "s", at_most=0.3, detail=beside),
+        Line.of("8", what, ratios(said["first"], fresh), "×", at_most=1.25, detail=detail),
+        Line.of("8", "the same, started again", ratios(said["again"], fresh), "×", at_most=1.25, detail=again),
+        Line.of("8", "a finished study says so", said["done"], "s", at_most=1.0, detail=beside),
     ]
 
 

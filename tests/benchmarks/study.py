@@ -94,15 +94,14 @@ def _walls(rounds: Rounds, name: str) -> str:
 def _times(rounds: Rounds, name: str, at_least: float) -> Line:
     """Return how many times as long as sweepkit a tool takes."""
     ratios = _ratios(rounds, name, "sweepkit")
-    detail = f"{min(ratios):.2f} to {max(ratios):.2f}; {_walls(rounds, name)}"
-    return Line("3", f"{name} ÷ sweepkit", median(ratios), "×", at_least=at_least, detail=detail)
+    return Line.of("3", f"{name} ÷ sweepkit", ratios, "×", at_least=at_least, detail=_walls(rounds, name))
 
 
 def _over(rounds: Rounds, what: str, name: str, to: str, *, at_most: float, goal: str = "3", more: str = "") -> Line:
     """Return by how many per cent one takes longer than the other."""
     parts = [100 * (ratio - 1) for ratio in _ratios(rounds, name, to)]
-    detail = f"{min(parts):.1f} to {max(parts):.1f}; {_walls(rounds, name)}, against {_walls(rounds, to)}{more}"
-    return Line(goal, what, median(parts), "%", at_most=at_most, detail=detail)
+    detail = f"{_walls(rounds, name)}, against {_walls(rounds, to)}{more}"
+    return Line.of(goal, what, parts, "%", at_most=at_most, detail=detail)
 
 
 def best_schedule(seconds: list[float]) -> float:

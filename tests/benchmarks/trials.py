@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import HERE, Line, Size, in_turn, median, project, python, tool
+from measure import HERE, Line, Size, in_turn, median, project, python, ratios, tool
 from studies import digits_study, events
 
 from sweepkit.driver.run import run as run_study
@@ -40,17 +40,18 @@ def run(size: Size) -> list[Line]:
         five=warm,
         loop=lambda: float(median(tool("loop", rounds=size.pick(10, 5), steps=1, evaluate=False)["seconds"])),
     )
-    times = found["cold"] / found["five"]
-    detail = f"{found['cold']:.2f} s and {found['five']:.3f} s, end to end"
+    detail = f"{median(found['cold']):.2f} s and {median(found['five']):.3f} s, end to end"
+    times = ratios(found["cold"], found["five"])
     step, ours = median(steps), median(fixed)
-    plain = found["loop"] - step
+    costs = ratios([each - step for each in found["loop"]], fixed)
+    plain = median(found["loop"]) - step
     beside = (
         f"{1000 * plain:.0f} ms and {1000 * ours:.0f} ms, beside a step of {1000 * step:.0f} ms, evaluation and saving"
     )
     return [
-        Line("1", "slot free → first step", median(gaps), "s", at_most=0.3, detail="in a study, MLflow on"),
-        Line("1", "5-step trial, cold process ÷ here", times, "×", at_least=25, detail=detail),
-        Line("2", "fixed cost of a Trainer, plain loop ÷ here", plain / ours, "×", at_least=5, detail=beside),
+        Line.of("1", "slot free → first step", gaps, "s", at_most=0.3, detail="in a study, MLflow on"),
+        Line.of("1", "5-step trial, cold process ÷ here", times, "×", at_least=25, detail=detail),
+        Line.of("2", "fixed cost of a Trainer, plain loop ÷ here", costs, "×", at_least=5, detail=beside),
     ]
 
 
