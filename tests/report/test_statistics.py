@@ -98,8 +98,9 @@ def test_intervals_cover_and_nothing_is_found_where_nothing_differs(name: str) -
 def test_a_real_gain_is_found_and_promised_as_it_is(name: str) -> None:
     found = rates(NOISES[name], [0.0] * 15 + [2.0] * 5, STUDIES, seed=1)
     sys.stdout.write(f"\n5 of 20 better by 2 deviations, {name}: {found}\n")
-    # Of five seeds, a tenth is lost where seeds collapse. Pairwise tests found 0.57.
-    assert np.mean(found.better) >= (0.85 if NOISES[name] is not collapsing else 0.75)
+    # Where seeds collapse, a tenth of the five is lost. Pairwise tests found 0.57.
+    wanted = 0.85 if NOISES[name] is not collapsing else 0.77
+    assert np.mean(found.better) >= wanted - 2 * math.sqrt(wanted * (1 - wanted) / STUDIES)
     assert abs(np.mean(found.owed)) <= 0.1
 
 
