@@ -107,6 +107,20 @@ def test_the_refusal_lists_what_changed_and_what_to_do_and_changes_nothing(proje
     assert identify(study.place, study) == first
 
 
+def test_keys_that_the_version_which_ran_the_study_did_not_have_are_no_change(project: Path) -> None:
+    study = toy_study(project, confirm={"top": 2})
+    identify(study.place, study)
+    known = json.loads(study.place.study_json.read_text())
+    for section, key in ((None, "duplicates"), ("sampler", "path"), ("objective", "nan"), ("backend", "address")):
+        del (known["study"][section] if section else known["study"])[key]
+    study.place.study_json.write_text(json.dumps(known))
+    with pytest.raises(StudyChanged, match=r"\n  duplicates: redraw → train\n(?!  )"):
+        identify(study.place, toy_study(project, confirm={"top": 2}, duplicates="train"))
+    assert json.loads(study.place.study_json.read_text()) == known
+    identify(study.place, study)
+    assert json.loads(study.place.study_json.read_text())["study"]["duplicates"] == "redraw"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "embedded", "allowed"),
     [

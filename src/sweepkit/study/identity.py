@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from filelock import FileLock
-from pydantic import ConfigDict
+from pydantic import ConfigDict, ValidationError
 
 from sweepkit.study.damage import read_json
 from sweepkit.study.errors import DamagedFile, InputError, StudyChanged, StudyLocked
@@ -97,8 +97,7 @@ def refuse_changed(place: Place, study: StudyData) -> Identity | None:
     Raises StudyChanged if the study differs from the one its trials were run with in a key that may not change.
     """
     old = Identity.of_trials(place)
-    # Earlier versions recorded secrets.
-    refused = [c for c in changes(_hidden(old.study), plain_study(study)) if not c.allowed] if old else []
+    refused = [c for c in changes(_completed(old.study), plain_study(study)) if not c.allowed] if old else []
     if refused:
         listed = "\n".join(f"  {change}" for change in refused)
         raise StudyChanged(
@@ -134,6 +133,15 @@ def recorded_study(study: StudyData) -> dict[str, Any]:
     if "uri" not in study.tracking.model_fields_set:
         del plain["tracking"]["uri"]  # MLFLOW_TRACKING_URI decides, also where the study is found by its name
     return plain
+
+
+def _completed(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded study with the keys that the version which ran it did not have, at their defaults."""
+    plain = _hidden(recorded)  # earlier versions recorded secrets
+    try:
+        return plain_study(StudyData.model_validate_json(json.dumps(plain)))
+    except ValidationError:
+        return plain
 
 
 def _hidden(plain: Mapping[str, Any]) -> dict[str, Any]:
